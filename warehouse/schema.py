@@ -68,6 +68,7 @@ CHECKPOINTS = Table(
         Column("family", "VARCHAR", "Model family whose names the tensors follow."),
         Column("architecture", "VARCHAR", "Architecture that the config declares."),
         Column("declared", "VARCHAR", "Config and metadata as declared, as JSON text."),
+        Column("declared_name", "VARCHAR", "Name that the files themselves give the checkpoint."),
         Column("declared_base", "VARCHAR", "Base that the files name."),
         Column("params", "BIGINT", "Parameters, a tied tensor once.", "parameters"),
         Column("params_stored", "BIGINT", "Parameters with every stored copy counted.", "parameters"),
@@ -284,13 +285,12 @@ LINKS = Table(
 
 REMOVALS = Table(
     "removals",
-    "Tombstones: a model dropped or renamed. Rows stay; views apply the newest tombstone that covers a row.",
+    "Tombstones: a model dropped or renamed. Rows stay; a tombstone covers what earlier commits wrote under the name.",
     (),
     (
         Column("action", "VARCHAR", "drop or rename.", required=True),
         Column("model_id", "VARCHAR", "Name that the covered rows carry.", required=True),
         Column("new_model_id", "VARCHAR", "New name, for a rename."),
-        Column("before_commit_id", "VARCHAR", "Only rows of earlier commits are covered.", required=True),
         *COMMIT_COLUMNS,
     ),
 )

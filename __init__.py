@@ -1,0 +1,88 @@
+"""layerhouse: a columnar warehouse for pruned and compressed language-model checkpoints.
+
+    import layerhouse as lh
+
+    lh.ingest(["baselines", "results"], warehouse="layerhouse-data")
+    wh = lh.open("layerhouse-data")
+    wh.query("summary")
+
+Importing the package loads nothing heavy; `open` and `ingest` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerhouse.version import __version__
+from layerhouse.warehouse.errors import (
+    InputError,
+    LayerhouseError,
+    MissingWarehouseError,
+    NotFoundError,
+    QueryError,
+    UsageError,
+    WarehouseError,
+)
+
+if TYPE_CHECKING:
+    from layerhouse.ingest.run import Event, Report
+    from layerhouse.warehouse.handle import Warehouse
+
+__all__ = [
+    "InputError",
+    "LayerhouseError",
+    "MissingWarehouseError",
+    "NotFoundError",
+    "QueryError",
+    "UsageError",
+    "WarehouseError",
+    "__version__",
+    "ingest",
+    "open",
+]
+
+
+def open(path: str | Path = "layerhouse-data", *, as_of: datetime | str | None = None) -> Warehouse:
+    """Open a warehouse for reading. Raises MissingWarehouseError or WarehouseError."""
+    from layerhouse.warehouse.handle import Warehouse
+
+    return Warehouse(path, as_of=as_of)
+
+
+def ingest(
+    roots: Sequence[str | Path],
+    *,
+    warehouse: str | Path = "layerhouse-data",
+    exclude: Sequence[str] = (),
+    name: str | None = None,
+    dry_run: bool = False,
+    on_event: Callable[[Event], None] = lambda event: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Take everything found below the roots into a warehouse, which is made where there is none.
+
+    `exclude` are globs on paths as they are shown; `name` names the one model found; a dry run writes nothing. The report's
+    events of kind `failed` are the inputs that could not be taken. Raises UsageError and WarehouseError.
+    """
+    from layerhouse.ingest.run import Options, ingest_roots
+    from layerhouse.warehouse.known import Known
+    from layerhouse.warehouse.query import load_known
+    from layerhouse.warehouse.store import MARKER, create_store
+
+    path = Path(warehouse)
+    if dry_run:
+        known = load_known(path) if (path / MARKER).exists() else Known()
+    else:
+        path = create_store(path)
+        known = load_known(path)
+    return ingest_roots(
+        [Path(root) for root in ([roots] if isinstance(roots, (str, Path)) else roots)],
+        path,
+        known,
+        Options(tuple(exclude), name, dry_run),
+        on_event=on_event,
+        on_progress=on_progress,
+    )

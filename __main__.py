@@ -1,0 +1,5 @@
+"""`python -m layerhouse` is the `layerhouse` command."""
+
+from layerhouse.cli import main
+
+main()

@@ -1,0 +1,17 @@
+-- Every content that a model has shown, oldest first.
+SELECT
+    model_id,
+    ingested_at,
+    checkpoint_id,
+    source_kind,
+    params,
+    base_params,
+    reduction_ratio,
+    num_layers,
+    base_num_layers,
+    source_uri
+FROM history
+ORDER BY
+    model_id,
+    commit_id,
+    checkpoint_id;

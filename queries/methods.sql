@@ -1,0 +1,20 @@
+-- By method and declared ratio: how many models, mean and best of reduction, perplexity and accuracy.
+SELECT
+    method,
+    declared_ratio,
+    declared_removed_layers,
+    n_models,
+    n_reduction,
+    reduction_ratio_mean,
+    reduction_ratio_best,
+    n_ppl,
+    ppl_wikitext2_mean,
+    ppl_wikitext2_best,
+    n_accuracy,
+    mean_accuracy_mean,
+    mean_accuracy_best
+FROM method_groups
+ORDER BY
+    method NULLS LAST,
+    declared_ratio NULLS LAST,
+    declared_removed_layers NULLS LAST;

@@ -1,0 +1,116 @@
+"""The warehouse in Python: every answer is a polars frame."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerhouse.warehouse.database import connect, parse_as_of
+from layerhouse.warehouse.errors import NotFoundError, UsageError
+from layerhouse.warehouse.query import keep_models, run_query, run_sql
+from layerhouse.warehouse.schema import TABLES
+
+if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
+    import pyarrow as pa
+
+    from layerhouse.warehouse.store import Damage
+
+
+class Warehouse:
+    """A warehouse opened for reading, as its commits were when it was opened; `refresh()` shows later ones.
+
+    `as_of` (a datetime, or text such as `2026-01-31`, its end, UTC) shows it as it was then. Usable in a `with` block.
+    """
+
+    def __init__(self, path: str | Path = "layerhouse-data", *, as_of: datetime | str | None = None) -> None:
+        self.path = Path(path)
+        self.as_of = parse_as_of(as_of) if isinstance(as_of, str) else as_of
+        if self.as_of is not None and self.as_of.tzinfo is None:
+            raise UsageError("as_of: a datetime without a zone; give it one, such as tzinfo=UTC")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """List the commits again."""
+        self._connection, self._snapshot = connect(self.path, as_of=self.as_of)
+
+    def __enter__(self) -> Warehouse:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The DuckDB session that all answers come from, with every table and view."""
+        return self._connection
+
+    @property
+    def damages(self) -> tuple[Damage, ...]:
+        """Commits that are left out because a file of theirs is damaged; empty in a healthy warehouse."""
+        return self._snapshot.damages
+
+    def models(self) -> pl.DataFrame:
+        """One row a model: what it shows now, against its base."""
+        return _frame(run_sql(self._connection, "SELECT * FROM models ORDER BY model_id"))
+
+    def layers(self, model: str | None = None) -> pl.DataFrame:
+        """One row for every layer of a model (or of all) and every removed block of its base."""
+        order = "model_id, stack, coalesce(base_layer_index, layer_index) NULLS LAST, layer_index NULLS LAST"
+        return self._of_model(f"SELECT * FROM layer_pruning ORDER BY {order}", model)
+
+    def tensors(self, model: str | None = None) -> pl.DataFrame:
+        """One row a tensor of a model (or of all)."""
+        return self._of_model(
+            "SELECT model_id, tensors.* FROM tensors JOIN current_checkpoints USING (checkpoint_id) ORDER BY model_id, name",
+            model,
+        )
+
+    def results(self, model: str | None = None) -> pl.DataFrame:
+        """One row a measured value of a model (or of all): the newest run of each measure."""
+        return self._of_model(
+            "SELECT * FROM model_results ORDER BY model_id, harness, suite, task, subset, metric, filter, seq_len, batch_size, result_id",
+            model,
+        )
+
+    def query(self, name: str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
+        """A named query, such as `summary`, kept to the models that match one of the globs. Raises NotFoundError."""
+        return _frame(run_query(self._connection, name, models))
+
+    def sql(self, sql: str) -> pl.DataFrame:
+        """The answer of SQL over every table and view. Raises QueryError."""
+        return _frame(run_sql(self._connection, sql))
+
+    def scan(self, table: str) -> pl.LazyFrame:
+        """A stored table as a polars LazyFrame over its Parquet files, with the rows that SQL shows. Raises NotFoundError."""
+        import polars as pl
+
+        if table not in TABLES:
+            raise NotFoundError("table", table, tuple(TABLES))
+        rows = pl.scan_parquet(
+            self._snapshot.files(table), glob=False, hive_partitioning=False, missing_columns="insert"
+        )
+        if self.as_of is not None:
+            rows = rows.filter(pl.col("ingested_at") <= self.as_of)
+        keys = [*TABLES[table].fact_key]
+        if keys:
+            firsts = rows.group_by(keys).agg(pl.col("commit_id").min())
+            rows = rows.join(firsts, on=[*keys, "commit_id"], how="semi")
+        return rows
+
+    def _of_model(self, sql: str, model: str | None) -> pl.DataFrame:
+        table = run_sql(self._connection, sql)
+        return _frame(table if model is None else keep_models(self._connection, table, [model]))
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    import polars as pl
+
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

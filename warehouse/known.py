@@ -1,0 +1,35 @@
+"""What a warehouse holds already, as far as an ingest has to know to do only what is new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A model's newest sighting of one kind (weights or analysis)."""
+
+    fingerprint: str | None
+    stats_level: str | None
+
+
+@dataclass(frozen=True)
+class KnownBase:
+    """A base that analysis files described."""
+
+    checkpoint_id: str
+    num_layers: int | None
+
+
+@dataclass
+class Known:
+    """Names are the present ones: after renames, without dropped models."""
+
+    sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)
+    models_by_folder: dict[str, str] = field(default_factory=dict)
+    folders_by_model: dict[str, str] = field(default_factory=dict)
+    models_by_result: dict[str, str] = field(default_factory=dict)
+    results: set[str] = field(default_factory=set)
+    checkpoints: set[str] = field(default_factory=set)
+    comparisons: set[tuple[str, str]] = field(default_factory=set)
+    bases: dict[tuple[str | None, int], list[KnownBase]] = field(default_factory=dict)

@@ -1,0 +1,140 @@
+"""Answers: named queries and SQL over a warehouse as Arrow tables, and what an ingest has to know of it."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from layerhouse.warehouse.database import connect
+from layerhouse.warehouse.errors import NotFoundError, QueryError, UsageError
+from layerhouse.warehouse.known import Known, KnownBase, Sighting
+from layerhouse.warehouse.sql_text import sql_files
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MODEL_COLUMN = "model_id"
+
+
+def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    """Run SQL of a user; the answer of its last statement. Raises QueryError in DuckDB's words.
+
+    A sum of BIGINT is HUGEINT in DuckDB; it comes back as int64 where it fits, so that counts stay exact integers.
+    """
+    try:
+        relation = connection.sql(sql)
+        if relation is None:
+            raise QueryError("the SQL gives no rows; end it with a SELECT")
+        return _with_exact_integers(relation.to_arrow_table())
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from None
+
+
+def query_names() -> tuple[str, ...]:
+    return tuple(sql_files("queries"))
+
+
+def query_text(name: str) -> str:
+    """The SQL of a query file; raises NotFoundError."""
+    if name not in query_names():
+        raise NotFoundError("query", name, query_names())
+    return sql_files("queries")[name]
+
+
+def run_query(connection: duckdb.DuckDBPyConnection, name: str, models: Sequence[str] = ()) -> pa.Table:
+    """Run a query file by name. `models` keeps the rows of models that match one of the globs, or are named so exactly.
+
+    Raises NotFoundError for a query that is not there or a glob that no model of the warehouse matches.
+    """
+    table = run_sql(connection, query_text(name))
+    return keep_models(connection, table, models) if models else table
+
+
+def keep_models(connection: duckdb.DuckDBPyConnection, table: pa.Table, globs: Sequence[str]) -> pa.Table:
+    """The rows of a table whose model_id matches a glob."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if MODEL_COLUMN not in table.column_names:
+        raise UsageError("this table has no model_id, so --model cannot filter it")
+    names = model_names(connection)
+    kept: set[str] = set()
+    for glob in globs:
+        matching = {name for name in names if name == glob} or {name for name in names if fnmatch.fnmatchcase(name, glob)}
+        if not matching:
+            raise NotFoundError("model", glob, names)
+        kept |= matching
+    return table.filter(pc.is_in(table[MODEL_COLUMN], pa.array(sorted(kept), pa.string())))
+
+
+def model_names(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+    return tuple(row[0] for row in connection.execute("SELECT model_id FROM models ORDER BY model_id").fetchall())
+
+
+def load_known(root: Path) -> Known:
+    """What the warehouse holds, for an ingest that does only what is new."""
+    connection, _ = connect(root)
+    known = Known()
+    with connection:
+        for model_id, kind, fingerprint, stats_level in _rows(
+            connection,
+            """
+            SELECT model_id, source_kind, arg_max(coalesce(fingerprint, ''), commit_id), arg_max(coalesce(stats_level, ''), commit_id)
+            FROM sightings
+            GROUP BY ALL
+            """,
+        ):
+            known.sightings[model_id, kind] = Sighting(fingerprint or None, stats_level or None)
+        for model_id, folder in _rows(
+            connection,
+            """
+            WITH places AS (
+                SELECT model_id, source_uri AS folder, commit_id FROM sightings
+                UNION ALL
+                SELECT model_id, model_uri AS folder, commit_id FROM result_links WHERE model_uri IS NOT NULL
+            )
+            SELECT model_id, arg_max(folder, commit_id)
+            FROM places
+            GROUP BY ALL
+            """,
+        ):
+            known.folders_by_model[model_id] = folder
+            known.models_by_folder[folder] = model_id
+        known.models_by_result = dict(_rows(connection, "SELECT result_id, model_id FROM result_links"))
+        known.results = {result_id for (result_id,) in _rows(connection, "SELECT DISTINCT result_id FROM results")}
+        known.checkpoints = {row[0] for row in _rows(connection, "SELECT DISTINCT checkpoint_id FROM checkpoints")}
+        known.comparisons = set(
+            _rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM layer_matches")
+        )
+        for name, params, checkpoint_id, num_layers in _rows(
+            connection,
+            """
+            SELECT DISTINCT declared_name, params, checkpoint_id, num_layers
+            FROM checkpoints
+            WHERE model_id IS NULL AND params IS NOT NULL
+            ORDER BY checkpoint_id
+            """,
+        ):
+            known.bases.setdefault((name, params), []).append(KnownBase(checkpoint_id, num_layers))
+    return known
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
+    return connection.execute(sql).fetchall()
+
+
+def _with_exact_integers(table: pa.Table) -> pa.Table:
+    """Columns of HUGEINT (decimal of 38 digits, none after the point) as int64 where every value fits."""
+    import pyarrow as pa
+
+    for position, column in enumerate(table.schema):
+        if column.type == pa.decimal128(38, 0):
+            try:
+                table = table.set_column(position, column.name, table.column(position).cast(pa.int64()))
+            except pa.ArrowInvalid:
+                continue
+    return table

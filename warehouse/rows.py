@@ -1,0 +1,59 @@
+"""Rows as dictionaries -> Arrow tables of the one schema, which is enforced here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from layerhouse.warehouse.schema import COMMIT_COLUMNS, TABLES, arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def arrow_table(table: str, rows: Sequence[Mapping[str, Any]], commit_id: str, made_at: datetime) -> pa.Table:
+    """Build a table with its explicit schema, commit columns filled in.
+
+    A missing key is null. Raises ValueError for a key that is no column and for a null in a required column: a writer's fault.
+    """
+    import pyarrow as pa
+
+    schema = arrow_schema(table)
+    known = set(schema.names)
+    for row in rows:
+        if not known.issuperset(row):
+            raise ValueError(f"table {table} has no column {sorted(set(row) - known)[0]!r}")
+    columns = []
+    for column in TABLES[table].columns:
+        field = schema.field(column.name)
+        if column in COMMIT_COLUMNS:
+            array = pa.repeat(pa.scalar(commit_id if column.name == "commit_id" else made_at, field.type), len(rows))
+        else:
+            array = _array([row.get(column.name) for row in rows], field.type)
+        if column.required and array.null_count:
+            raise ValueError(f"table {table}: column {column.name!r} is required, and a row has none")
+        columns.append(array)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _array(values: list[Any], arrow_type: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    if pa.types.is_map(arrow_type):
+        values = [None if value is None else list(value.items()) for value in values]
+    try:
+        return pa.array(values, arrow_type)
+    except UnicodeEncodeError:
+        return pa.array([_clean(value) for value in values], arrow_type)
+
+
+def _clean(value: Any) -> Any:
+    """Text that is no Unicode (half a surrogate pair in a JSON string) with the odd part as a visible escape."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, Mapping):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_clean(item) for item in value)
+    return value

@@ -1,0 +1,53 @@
+-- The thresholds and formulas of layerhouse, each in one place.
+
+-- Share of the base's parameters that is gone: 0 nothing, 1 all, negative where the layer or model grew.
+CREATE OR REPLACE MACRO reduction(base_count, kept_count) AS
+    (base_count - kept_count) / nullif(base_count, 0);
+
+-- Bytes as GiB.
+CREATE OR REPLACE MACRO gib(bytes) AS
+    bytes / 1073741824;
+
+-- Level of a layer, disjoint; a layer whose base is not known has none, unless it is empty.
+CREATE OR REPLACE MACRO layer_level(is_removed, is_zero, reduction_ratio) AS
+    CASE
+        WHEN is_removed THEN 'removed'
+        WHEN is_zero THEN 'zero'
+        WHEN reduction_ratio > 0.8 THEN 'heavy'
+        WHEN reduction_ratio >= 0.2 THEN 'medium'
+        WHEN reduction_ratio > 0 THEN 'light'
+        WHEN reduction_ratio = 0 THEN 'untouched'
+        WHEN reduction_ratio < 0 THEN 'grown'
+    END;
+
+-- How a model was cut: the first that holds. Null where a deciding number is not known.
+CREATE OR REPLACE MACRO pruning_strategy(
+    num_removed, least_survivor_retention, is_hidden_size_changed, are_shapes_kept, added_sparsity, retention_deviation
+) AS
+    CASE
+        WHEN num_removed > 0 AND least_survivor_retention >= 0.999 THEN 'layer_removal'
+        WHEN num_removed > 0 AND least_survivor_retention < 0.999 THEN 'mixed'
+        WHEN num_removed > 0 THEN NULL
+        WHEN is_hidden_size_changed THEN 'sliced'
+        WHEN are_shapes_kept AND added_sparsity > 0.01 THEN 'masked'
+        WHEN are_shapes_kept AND added_sparsity IS NOT NULL THEN 'dense'
+        WHEN are_shapes_kept THEN NULL
+        WHEN retention_deviation < 0.05 THEN 'uniform'
+        WHEN retention_deviation >= 0.05 THEN 'non_uniform'
+    END;
+
+-- Identity of a perplexity as text: dataset, subset where it is not the usual one, context length, stride; ? is not stated.
+CREATE OR REPLACE MACRO perplexity_key(dataset, subset, seq_len, stride) AS
+    concat(
+        coalesce(dataset, '?'),
+        CASE WHEN subset <> 'wikitext-2-raw-v1' THEN concat(' (', subset, ')') END,
+        '@', coalesce(CAST(seq_len AS VARCHAR), '?'),
+        CASE WHEN stride IS NOT NULL THEN concat('/', stride) END
+    );
+
+-- The metric by which a zero-shot task is reported: acc_norm where answers are ranked by length, acc elsewhere.
+CREATE OR REPLACE MACRO task_metric(task) AS
+    CASE
+        WHEN task IN ('piqa', 'hellaswag', 'arc_easy', 'arc_challenge', 'openbookqa') THEN 'acc_norm'
+        WHEN task IN ('boolq', 'winogrande') THEN 'acc'
+    END;

@@ -1,0 +1,25 @@
+-- One row a checkpoint, whoever shows it, with the base that it was last compared with.
+-- A checkpoint that others are compared with is its own base.
+CREATE OR REPLACE VIEW checkpoint_facts AS
+WITH first_sightings AS (
+    SELECT *
+    FROM checkpoints
+    QUALIFY row_number() OVER (PARTITION BY checkpoint_id ORDER BY commit_id, model_id NULLS FIRST) = 1
+),
+newest_bases AS (
+    SELECT checkpoint_id, arg_max(base_checkpoint_id, commit_id) AS base_checkpoint_id
+    FROM layer_matches
+    GROUP BY checkpoint_id
+),
+bases AS (
+    SELECT DISTINCT base_checkpoint_id FROM layer_matches
+)
+SELECT
+    first_sightings.* EXCLUDE (model_id, source_uri, fingerprint, commit_id, ingested_at),
+    CASE
+        WHEN bases.base_checkpoint_id IS NOT NULL AND newest_bases.base_checkpoint_id IS NULL THEN first_sightings.checkpoint_id
+        ELSE newest_bases.base_checkpoint_id
+    END AS base_checkpoint_id
+FROM first_sightings
+LEFT JOIN newest_bases ON newest_bases.checkpoint_id = first_sightings.checkpoint_id
+LEFT JOIN bases ON bases.base_checkpoint_id = first_sightings.checkpoint_id;

@@ -1,0 +1,12 @@
+-- The checkpoint that each model shows now: weights before analyses, then the newest.
+CREATE OR REPLACE VIEW current_checkpoints AS
+WITH newest_sightings AS (
+    SELECT *
+    FROM sightings
+    QUALIFY row_number() OVER (PARTITION BY model_id ORDER BY source_kind = 'weights' DESC, commit_id DESC) = 1
+)
+SELECT
+    newest_sightings.*,
+    checkpoint_facts.base_checkpoint_id
+FROM newest_sightings
+JOIN checkpoint_facts ON checkpoint_facts.checkpoint_id = newest_sightings.checkpoint_id;

@@ -1,0 +1,147 @@
+-- One row for every layer of a model and every removed block of its base.
+-- Where nothing says which blocks went, the layers stand without a base block; if all blocks of the base are alike, their
+-- sizes are known all the same, and the removed ones are rows without an index.
+CREATE OR REPLACE VIEW layer_pruning AS
+WITH even_bases AS (
+    SELECT
+        checkpoint_id,
+        stack,
+        count(*) AS num_layers,
+        min(params) AS params,
+        min(attention_params) AS attention_params,
+        min(mlp_params) AS mlp_params
+    FROM layers
+    GROUP BY checkpoint_id, stack
+    HAVING
+        count(params) = count(*) AND min(params) = max(params)
+        AND count(attention_params) = count(*) AND min(attention_params) = max(attention_params)
+        AND count(mlp_params) = count(*) AND min(mlp_params) = max(mlp_params)
+),
+matched AS (
+    SELECT
+        current_checkpoints.model_id,
+        layer_matches.checkpoint_id,
+        layer_matches.base_checkpoint_id,
+        layer_matches.stack,
+        layer_matches.base_layer_index,
+        layer_matches.layer_index,
+        layer_matches.match,
+        layer_matches.match_confidence
+    FROM current_checkpoints
+    JOIN layer_matches
+        ON layer_matches.checkpoint_id = current_checkpoints.checkpoint_id
+        AND layer_matches.base_checkpoint_id = current_checkpoints.base_checkpoint_id
+    WHERE layer_matches.layer_index IS NOT NULL OR layer_matches.match <> 'none'
+    UNION ALL
+    SELECT
+        current_checkpoints.model_id,
+        layers.checkpoint_id,
+        current_checkpoints.base_checkpoint_id,
+        layers.stack,
+        CASE WHEN current_checkpoints.base_checkpoint_id IS NOT NULL THEN layers.layer_index END AS base_layer_index,
+        layers.layer_index,
+        CASE WHEN current_checkpoints.base_checkpoint_id IS NOT NULL THEN 'exact' END AS match,
+        NULL AS match_confidence
+    FROM current_checkpoints
+    JOIN layers ON layers.checkpoint_id = current_checkpoints.checkpoint_id
+    WHERE coalesce(current_checkpoints.base_checkpoint_id = current_checkpoints.checkpoint_id, TRUE)
+    UNION ALL
+    SELECT
+        unknown_maps.model_id,
+        unknown_maps.checkpoint_id,
+        unknown_maps.base_checkpoint_id,
+        unknown_maps.stack,
+        NULL AS base_layer_index,
+        NULL AS layer_index,
+        'none' AS match,
+        NULL AS match_confidence
+    FROM (
+        SELECT
+            current_checkpoints.model_id,
+            layer_matches.checkpoint_id,
+            layer_matches.base_checkpoint_id,
+            layer_matches.stack,
+            count(layer_matches.base_layer_index) - count(layer_matches.layer_index) AS num_removed
+        FROM current_checkpoints
+        JOIN layer_matches
+            ON layer_matches.checkpoint_id = current_checkpoints.checkpoint_id
+            AND layer_matches.base_checkpoint_id = current_checkpoints.base_checkpoint_id
+        GROUP BY ALL
+        HAVING bool_and(layer_matches.match = 'none') AND count(layer_matches.base_layer_index) > count(layer_matches.layer_index)
+    ) AS unknown_maps
+    CROSS JOIN unnest(range(unknown_maps.num_removed)) AS removed_blocks
+),
+sized AS (
+    SELECT
+        matched.*,
+        matched.layer_index IS NULL AS is_removed,
+        CASE WHEN matched.layer_index IS NULL THEN 0 ELSE layers.params END AS params,
+        CASE WHEN matched.layer_index IS NULL THEN 0 ELSE layers.attention_params END AS attention_params,
+        CASE WHEN matched.layer_index IS NULL THEN 0 ELSE layers.mlp_params END AS mlp_params,
+        layers.zeros,
+        layers.num_heads,
+        layers.num_kv_heads,
+        layers.head_dim,
+        layers.intermediate_size,
+        layers.num_experts,
+        layers.hidden_size,
+        layers.is_zero_layer,
+        CASE WHEN matched.base_layer_index IS NULL THEN even_bases.params ELSE base_layers.params END AS base_params,
+        CASE
+            WHEN matched.base_layer_index IS NULL THEN even_bases.attention_params
+            ELSE base_layers.attention_params
+        END AS base_attention_params,
+        CASE WHEN matched.base_layer_index IS NULL THEN even_bases.mlp_params ELSE base_layers.mlp_params END AS base_mlp_params,
+        base_layers.num_heads AS base_num_heads,
+        base_layers.num_kv_heads AS base_num_kv_heads,
+        base_layers.intermediate_size AS base_intermediate_size,
+        base_layers.hidden_size AS base_hidden_size
+    FROM matched
+    LEFT JOIN layers
+        ON layers.checkpoint_id = matched.checkpoint_id
+        AND layers.stack = matched.stack
+        AND layers.layer_index = matched.layer_index
+    LEFT JOIN layers AS base_layers
+        ON base_layers.checkpoint_id = matched.base_checkpoint_id
+        AND base_layers.stack = matched.stack
+        AND base_layers.layer_index = matched.base_layer_index
+    LEFT JOIN even_bases
+        ON even_bases.checkpoint_id = matched.base_checkpoint_id
+        AND even_bases.stack = matched.stack
+        AND matched.match = 'none'
+)
+SELECT
+    model_id,
+    checkpoint_id,
+    base_checkpoint_id,
+    stack,
+    base_layer_index,
+    layer_index,
+    match,
+    match_confidence,
+    params,
+    base_params,
+    reduction(base_params, params) AS reduction_ratio,
+    params / nullif(base_params, 0) AS retention,
+    attention_params,
+    base_attention_params,
+    reduction(base_attention_params, attention_params) AS attention_reduction_ratio,
+    mlp_params,
+    base_mlp_params,
+    reduction(base_mlp_params, mlp_params) AS mlp_reduction_ratio,
+    num_heads,
+    base_num_heads,
+    num_kv_heads,
+    base_num_kv_heads,
+    head_dim,
+    intermediate_size,
+    base_intermediate_size,
+    num_experts,
+    hidden_size,
+    base_hidden_size,
+    zeros,
+    zeros / nullif(params, 0) AS sparsity,
+    is_zero_layer,
+    is_removed,
+    layer_level(is_removed, is_zero_layer, reduction(base_params, params)) AS level
+FROM sized;
