@@ -15,6 +15,7 @@ MAX_BYTES = 256 * 1024 * 1024
 
 LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 UNFINISHED_NUMBER = re.compile(r"-|\.|[eE][-+]?")
+UNFINISHED_ESCAPE = re.compile(r"\\?u?[0-9a-fA-F]{0,4}")
 SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -107,7 +108,7 @@ def _is_cut_off(error: json.JSONDecodeError) -> bool:
         return True
     rest = error.doc[error.pos :].rstrip()
     if error.msg.startswith("Invalid \\uXXXX escape"):
-        return len(rest) < 5 and '"' not in rest
+        return UNFINISHED_ESCAPE.fullmatch(rest) is not None
     if UNFINISHED_NUMBER.fullmatch(rest):
         return True
     return not rest or any(literal.startswith(rest) and literal != rest for literal in LITERALS)

@@ -1,13 +1,13 @@
 -- Per model the layers that stand out: removed, zero, heavy (over 80 % gone) and light (under 20 % gone).
--- layers are blocks of the base; null where no file says which they are, or where there is no base.
+-- base_layers are blocks of the base; null where no file says which they are, or where there is no base.
 SELECT
     model_id,
     level,
-    count(*) AS num_layers,
+    count(*) AS n_layers,
     CASE
         WHEN count(base_layer_index) = count(*)
             THEN CAST(list(base_layer_index ORDER BY base_layer_index) AS INTEGER[])
-    END AS layers,
+    END AS base_layers,
     min(reduction_ratio) AS reduction_ratio_min,
     max(reduction_ratio) AS reduction_ratio_max
 FROM layer_pruning

@@ -135,6 +135,8 @@ def test_names_that_declare_nothing(model_id):
         ("Wanda_1.5", ("1.5",)),
         ("Wanda-2:4", ("2:4",)),
         ("Wanda_seed_42", ("seed", "42")),
+        ("Wanda_128_2000", ("128", "2000")),
+        ("Wanda_c4_50", ("c4", "50")),
         ("Wanda_lr_0.001", ("lr", "0.001")),
         ("Wanda_٢٠", ("٢٠",)),
         ("Wanda_remove_99999999999", ("remove", "99999999999")),
@@ -216,23 +218,23 @@ def test_the_rules_file_has_no_key_that_nothing_reads_and_no_word_twice():
 
 PIECES = st.sampled_from(
     [
-        "Wanda",
-        "LLM-Pruner",
-        "GPTQ",
-        "Llama",
-        "Qwen2.5",
-        "7B",
-        "0.5B",
-        "0.2",
-        "0.",
-        "2000",
-        "50",
-        "remove",
-        "remove7",
-        "7",
-        "x",
+        *(
+            "Wanda",
+            "LLM-Pruner",
+            "GPTQ",
+            "Llama",
+            "Qwen2.5",
+            "7B",
+            "0.5B",
+            "0.2",
+            "0.",
+            "2000",
+            "50",
+            "remove",
+            "remove7",
+        ),
+        *("checkpoint-1", "/", "_", "-", "+", " ", ".", ".pt", "lr", "²", "٢٠", "名", "\n", "\0", "'", "\ud800"),
     ]
-    + ["checkpoint-1", "/", "_", "-", "+", " ", ".", ".pt", "lr", "²", "٢٠", "名", "\n", "\0", "'", "\ud800"]
 )
 
 

@@ -80,7 +80,7 @@ def test_refusals_name_the_reason(tmp_path, content, reason):
     assert refusal(tmp_path / "a.json", content) == reason
 
 
-WHOLE = b'{"a": [1.5e-3, true, NaN, -Infinity, null, "te\\u00e9xt"], "b": {"c": -2}}'
+WHOLE = b'{"a": [1.5e-3, true, NaN, -Infinity, null, "te\\u00e9xt\\ud83d\\ude00"], "b": {"c": -2}}'
 
 
 @pytest.mark.parametrize("length", range(1, len(WHOLE)))

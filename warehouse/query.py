@@ -45,6 +45,14 @@ def query_text(name: str) -> str:
     return sql_files("queries")[name]
 
 
+def query_list() -> pa.Table:
+    """Every query file and what it makes."""
+    import pyarrow as pa
+
+    texts = [sql.split("SELECT", 1)[0].replace("\n-- ", " ").removeprefix("-- ").strip() for sql in sql_files("queries").values()]
+    return pa.table({"name": pa.array(query_names(), pa.string()), "description": pa.array(texts, pa.string())})
+
+
 def run_query(connection: duckdb.DuckDBPyConnection, name: str, models: Sequence[str] = ()) -> pa.Table:
     """Run a query file by name. `models` keeps the rows of models that match one of the globs, or are named so exactly.
 
@@ -69,6 +77,20 @@ def keep_models(connection: duckdb.DuckDBPyConnection, table: pa.Table, globs: S
             raise NotFoundError("model", glob, names)
         kept |= matching
     return table.filter(pc.is_in(table[MODEL_COLUMN], pa.array(sorted(kept), pa.string())))
+
+
+def study_rows(
+    connection: duckdb.DuckDBPyConnection, models: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of the models view and of layer_pruning, for the summary in the study's form."""
+    answers = []
+    for sql in (
+        "SELECT * FROM models ORDER BY model_id",
+        "SELECT * FROM layer_pruning ORDER BY model_id, base_layer_index NULLS LAST, layer_index NULLS LAST",
+    ):
+        table = run_sql(connection, sql)
+        answers.append((keep_models(connection, table, models) if models else table).to_pylist())
+    return answers[0], answers[1]
 
 
 def model_names(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:

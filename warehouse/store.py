@@ -28,6 +28,7 @@ from layerhouse.warehouse.schema import TABLES, schema_digest
 FORMAT = 1
 MARKER = "layerhouse.json"
 COMMITS = "commits"
+LOCK = ".lock"
 COMMIT_NAME = re.compile(r"[0-9a-f]{32}\.json")
 
 Row = dict[str, Any]
@@ -199,7 +200,7 @@ def _size_damage(root: Path, commit_id: str, file: DataFile) -> Damage | None:
 
 def _refuse_foreign_folder(root: Path) -> None:
     if root.is_dir():
-        foreign = sorted({entry.name for entry in os.scandir(root)} - {COMMITS, ".lock", MARKER, *TABLES})
+        foreign = sorted({entry.name for entry in os.scandir(root)} - {COMMITS, LOCK, *TABLES})
         foreign = [name for name in foreign if not name.startswith(f".{MARKER}")]
         if foreign:
             raise WarehouseError(
@@ -216,6 +217,13 @@ def _new_commit_id(root: Path) -> str:
         newest = max(entry.name for entry in os.scandir(root / COMMITS) if COMMIT_NAME.fullmatch(entry.name))
         now = max(now, int(newest[:16], 16) + 1)
     return f"{now:016x}{secrets.token_hex(8)}"
+
+
+@contextlib.contextmanager
+def writers_locked_out(root: Path) -> Iterator[None]:
+    """Hold off every writer, to tell files of a commit under way from files that a run left behind."""
+    with _locked(root, exclusive=True):
+        yield
 
 
 def _write_parquet(table: Any, buffer: io.BytesIO) -> None:
@@ -253,7 +261,7 @@ def _locked(root: Path, *, exclusive: bool) -> Iterator[None]:
         yield
         return
     try:
-        lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise WarehouseError(f"{root}: cannot write: {error.strerror or error}") from None
     try:

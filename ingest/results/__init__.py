@@ -6,7 +6,7 @@ A new format is a module with a `FORMAT` and its name in the call of `register` 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,6 +110,18 @@ def measure(where: str, metric: str, value: Any, **columns: Any) -> Item:
     """The row of one number with further columns, or the line that says why `where` is none."""
     number = score(value)
     return unusable(where, value, "a number") if number is None else {"metric": metric, **columns, **number}
+
+
+def measure_task(where: str, metric: str, value: Any, *, notes: Sequence[Row] = (), **columns: Any) -> Item:
+    """`measure` with the unit and direction of a task's measure.
+
+    A share outside of 0 to 1 keeps its value, without a unit and with a note.
+    """
+    unit, direction = unit_and_direction(metric)
+    number = score(value)
+    if unit == "fraction" and number and number["value"] is not None and not 0 <= number["value"] <= 1:
+        unit, notes = None, [note("scale", "outside of 0 to 1, so not a fraction; it may be percent"), *notes]
+    return measure(where, metric, value, unit=unit, higher_is_better=direction, notes=[*notes], **columns)
 
 
 def read_run_at(timestamp: Any, path: Path) -> tuple[datetime | None, list[Row]]:

@@ -7,7 +7,7 @@ was left out, so that every key of a file ends in one or the other.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ from layerhouse.ingest.results import (
     kind,
     left_out_line,
     measure,
+    measure_task,
     note,
     read_run_at,
     score,
     stderr_of,
-    unit_and_direction,
     unusable,
 )
 from layerhouse.warehouse.errors import InputError
@@ -53,6 +53,7 @@ EFFICIENCY_MEASURES: dict[str, tuple[str, bool | None]] = {
     "inference_peak_mb": ("MiB", False),
 }
 NEVER_ZERO = ("throughput_tokens_per_sec", "latency_ms_per_token", "total_time_sec")
+NO_MEASURES = ("alias", "name", "sample_count")
 TASK_COUNTS = {
     "n_samples": ("n_samples", INT64_MAX),
     "sample_len": ("n_samples", INT64_MAX),
@@ -113,7 +114,7 @@ def _section(key: str, value: Any, metrics: Row, path: Path, hardware: str | Non
     if _is_perplexity(key):
         yield from _perplexity(key, value, metrics, path)
     elif key == "avg_zeroshot_acc":
-        yield _task_number(where, key, value, task="zeroshot", is_group=True)
+        yield measure_task(where, key, value, suite="zeroshot", task="zeroshot", is_group=True)
     elif key not in SECTIONS:
         yield left_out_line(where, "not known")
     elif not isinstance(value, dict):
@@ -183,13 +184,13 @@ def _context_from_elsewhere(
     if key != "ppl":
         return Context(), unknown
     named: dict[str, Context] = {}
-    scores: dict[str, Row] = {}
+    scores: dict[str, tuple[str, float | None]] = {}
     for other in filter(_is_perplexity, metrics):
         context, other_score = _context_of(other), score(_value_for(metrics[other], dataset))
         if context and context.seq_len and other_score and other_score["status"] != "missing":
-            named[other], scores[other] = context, other_score
+            named[other], scores[other] = context, (other_score["status"], other_score["value"])
     value = score(number)
-    equal = [other for other in named if value and _is_same(value, scores[other])]
+    equal = [other for other in named if value and (value["status"], value["value"]) == scores[other]]
     from_file = _context_of(path.stem) if path.stem.startswith("ppl") else None
     if from_file and from_file.seq_len:
         rival = next((other for other, context in named.items() if context == from_file and other not in equal), None)
@@ -204,16 +205,36 @@ def _context_from_elsewhere(
 def _task(where: str, task: str, result: Any) -> Iterator[Item]:
     """A task: numbers under lm-eval's names in `full_results` or beside it, and the writer's choice as `accuracy`."""
     if not isinstance(result, dict):
-        yield _task_number(where, "accuracy", result, task=task)
+        yield measure_task(where, "accuracy", result, suite="zeroshot", task=task)
         return
     full = result.get("full_results", {})
-    has_full = isinstance(full, dict)
-    found = {key: (f"{where}.{key}", value) for key, value in result.items() if key != "full_results" or not has_full}
-    for key, value in full.items() if has_full else ():
+    if not isinstance(full, dict):
+        yield unusable(f"{where}.full_results", full, "an object")
+        full = {}
+    found = {key: (f"{where}.{key}", value) for key, value in result.items() if key != "full_results"}
+    for key, value in full.items():
         if key in found:
             yield left_out_line(found[key][0], "full_results holds it as well")
         found[key] = (f"{where}.full_results.{key}", value)
-    columns: Row = {"task": task, "notes": []}
+    columns = _task_columns(task, found)
+    for key, (place, value) in found.items():
+        metric, comma, answer_filter = key.partition(",")
+        if metric.endswith("_stderr"):
+            if metric.removesuffix("_stderr") + comma + answer_filter not in found:
+                yield left_out_line(place, "the standard error of a measure that is not there")
+            elif score(value) is None and value not in ("N/A", []):
+                yield unusable(place, value, "a number")
+        elif key in TASK_COUNTS or key in NO_MEASURES:
+            yield left_out_line(place, "not a measure")
+        else:
+            _, stderr = found.get(f"{metric}_stderr{comma}{answer_filter}", ("", None))
+            columns |= {"filter": answer_filter or None, "stderr": stderr_of(stderr)}
+            yield measure_task(place, metric, value, **columns)
+
+
+def _task_columns(task: str, found: dict[str, tuple[str, Any]]) -> Row:
+    """What the keys of a task that are no measures say of its rows; the keys that said it are taken out."""
+    columns: Row = {"suite": "zeroshot", "task": task, "notes": []}
     _, alias = found.get("alias", ("", None))
     if isinstance(alias, str):
         columns["notes"] = [note("alias", f"the file calls the task {alias.strip()}")] if alias.strip() != task else []
@@ -223,35 +244,17 @@ def _task(where: str, task: str, result: Any) -> Iterator[Item]:
         if column not in columns and isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= limit:
             columns[column] = count
             del found[key]
-    for key, (place, value) in found.items():
-        metric, comma, answer_filter = key.partition(",")
-        if metric.endswith("_stderr"):
-            if metric.removesuffix("_stderr") + comma + answer_filter not in found:
-                yield left_out_line(place, "the standard error of a measure that is not there")
-            elif score(value) is None and value not in ("N/A", []):
-                yield unusable(place, value, "a number")
-        elif key in TASK_COUNTS or key == "sample_count":
-            yield left_out_line(place, "not a measure")
-        else:
-            _, stderr = found.get(f"{metric}_stderr{comma}{answer_filter}", ("", None))
-            yield _task_number(place, metric, value, filter=answer_filter or None, stderr=stderr_of(stderr), **columns)
-
-
-def _task_number(where: str, metric: str, value: Any, *, notes: Sequence[Row] = (), **columns: Any) -> Item:
-    """One number of a task. A share outside of 0 to 1 keeps its value, without a unit and with a note."""
-    unit, direction = unit_and_direction(metric)
-    number = score(value)
-    if unit == "fraction" and number and number["value"] is not None and not 0 <= number["value"] <= 1:
-        unit, notes = None, [note("scale", "outside of 0 to 1, so not a fraction; it may be percent"), *notes]
-    measured: Row = {"unit": unit, "higher_is_better": direction, "notes": [*notes]}
-    return measure(where, metric, value, suite="zeroshot", **measured, **columns)
+    return columns
 
 
 def _efficiency(where: str, section: Row, hardware: str | None) -> Iterator[Item]:
     for key, value in section.items():
+        if key in HARDWARE_KEYS:
+            if not is_text(value):
+                yield unusable(f"{where}.{key}", value, "text")
+            continue
         if key not in ("speed", "memory") or not isinstance(value, dict):
-            if key not in HARDWARE_KEYS or not is_text(value):
-                yield _efficiency_number(f"{where}.{key}", key, value, suite="efficiency", hardware=hardware)
+            yield _efficiency_number(f"{where}.{key}", key, value, suite="efficiency", hardware=hardware)
             continue
         for name, inner in value.items():
             place, batch = f"{where}.{key}.{name}", BATCH.fullmatch(name)
@@ -282,10 +285,6 @@ def _hardware(document: Row, efficiency: Any) -> tuple[str | None, list[Item]]:
     found += [(key, document[key]) for key in HARDWARE_KEYS if is_text(document.get(key))]
     where, hardware = found[0] if found else ("", None)
     return hardware, [left_out_line(key, f"{where} is taken") for key, text in found[1:] if text != hardware]
-
-
-def _is_same(one: Row, other: Row) -> bool:
-    return (one["status"], one["value"]) == (other["status"], other["value"])
 
 
 def _is_perplexity(key: str) -> bool:

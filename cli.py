@@ -1,0 +1,444 @@
+"""The `layerhouse` command: parse, one call, render. The only module that prints.
+
+stdout is data; stderr is talk and progress. Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import enum
+import io
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from layerhouse.version import __version__
+from layerhouse.warehouse.errors import LayerhouseError, UsageError, WarehouseError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from layerhouse.ingest.run import Event, Report
+    from layerhouse.warehouse.handle import Warehouse
+
+Command = Callable[..., Any]
+
+
+class Exit(enum.IntEnum):
+    """Exit codes of every command."""
+
+    DONE = 0
+    SOME_FAILED = 1
+    USAGE = 2
+    BROKEN = 3
+    INTERRUPTED = 130
+
+
+def warehouse_option(command: Command) -> Command:
+    return click.option(
+        "-w",
+        "--warehouse",
+        type=click.Path(path_type=Path),
+        envvar="LAYERHOUSE_WAREHOUSE",
+        default="layerhouse-data",
+        show_default=True,
+        show_envvar=True,
+        help="Folder of the warehouse.",
+    )(command)
+
+
+def as_of_option(command: Command) -> Command:
+    return click.option("--as-of", metavar="TIME", help="Show the warehouse as it was then: 2026-01-31 (its end, UTC) or a time.")(
+        command
+    )
+
+
+def model_option(command: Command) -> Command:
+    return click.option("-m", "--model", "models", metavar="GLOB", multiple=True, help="Only models like this; repeatable.")(command)
+
+
+def output_options(command: Command) -> Command:
+    command = click.option("-f", "--format", "format_name", metavar="FORMAT", help="text, csv, json, ndjson, markdown or parquet.")(
+        command
+    )
+    return click.option(
+        "-o", "--output", type=click.Path(path_type=Path), help="Write to this file; its suffix names the format."
+    )(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="layerhouse %(version)s")
+def cli() -> None:
+    """A columnar warehouse for pruned and compressed language-model checkpoints.
+
+    Ingest folders of models once; then ask with SQL, tables or polars which model kept what, layer by layer, and what that
+    cost in quality and speed.
+    """
+
+
+@cli.command()
+@click.argument("roots", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ROOT...")
+@warehouse_option
+@click.option("--name", metavar="MODEL", help="Name of the one model found; without it a model is named by its path.")
+@click.option("--exclude", "excludes", metavar="GLOB", multiple=True, help="Pass over paths like this; repeatable.")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would be taken; write nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="Name failures alone.")
+def ingest(roots: tuple[Path, ...], warehouse: Path, name: str | None, excludes: tuple[str, ...], dry_run: bool, quiet: bool) -> None:
+    """Take everything found below ROOT... into the warehouse.
+
+    ROOT is a folder of models at any depth, a model's folder, or one file. Analyses and evaluation results are read; what is in
+    the warehouse unchanged is not read again. Every input has one line on stderr; exit code 1 says that some failed.
+    """
+    import layerhouse
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    with _ingest_display(quiet=quiet) as (on_event, on_progress):
+        report = layerhouse.ingest(
+            roots,
+            warehouse=warehouse,
+            exclude=excludes,
+            name=name,
+            dry_run=dry_run,
+            on_event=on_event,
+            on_progress=on_progress,
+        )
+    _talk(_report_line(report, warehouse, dry_run=dry_run))
+    if report.count("failed"):
+        sys.exit(Exit.SOME_FAILED)
+
+
+@cli.command()
+@warehouse_option
+@model_option
+@as_of_option
+@click.option("-f", "--format", "format_name", metavar="FORMAT", help="text, csv, json, ndjson, markdown or parquet.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE|PREFIX",
+    help="A file with a known suffix is the table; anything else is a prefix for PREFIX.txt and PREFIX.json in the study's form.",
+)
+def summarize(warehouse: Path, models: tuple[str, ...], as_of: str | None, format_name: str | None, output: Path | None) -> None:
+    """The summary table: one row a model, what it kept against its base."""
+    from layerhouse.warehouse.export import format_of
+
+    with _opened(warehouse, as_of) as wh:
+        if output is not None and format_name is None and format_of(output) is None:
+            _write_study_files(wh, models, output)
+        else:
+            _show_query(wh, "summary", models, format_name, output)
+
+
+@cli.command()
+@click.argument("model", nargs=-1)
+@warehouse_option
+@as_of_option
+@output_options
+def layers(model: tuple[str, ...], warehouse: Path, as_of: str | None, format_name: str | None, output: Path | None) -> None:
+    """The per-layer table of MODEL (a name or glob; all models without one)."""
+    with _opened(warehouse, as_of) as wh:
+        _show_query(wh, "per_layer", model, format_name, output)
+
+
+@cli.command()
+@warehouse_option
+@model_option
+@as_of_option
+@output_options
+def performance(warehouse: Path, models: tuple[str, ...], as_of: str | None, format_name: str | None, output: Path | None) -> None:
+    """The performance table: quality, speed and memory beside structure."""
+    with _opened(warehouse, as_of) as wh:
+        _show_query(wh, "performance", models, format_name, output)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@warehouse_option
+@model_option
+@as_of_option
+@click.option("--show", is_flag=True, help="Print the SQL instead of running it.")
+@output_options
+def query(
+    name: str | None,
+    warehouse: Path,
+    models: tuple[str, ...],
+    as_of: str | None,
+    show: bool,
+    format_name: str | None,
+    output: Path | None,
+) -> None:
+    """Run the query NAME; list the queries without one."""
+    from layerhouse.warehouse.query import query_list, query_text
+
+    if name is None:
+        _show(query_list(), format_name, output)
+    elif show:
+        click.echo(query_text(name), nl=False)
+    else:
+        with _opened(warehouse, as_of) as wh:
+            _show_query(wh, name, models, format_name, output)
+
+
+@cli.command()
+@click.argument("statement", required=False)
+@warehouse_option
+@as_of_option
+@click.option("--init", is_flag=True, help="Print the statements that open the warehouse in any DuckDB session.")
+@output_options
+def sql(
+    statement: str | None, warehouse: Path, as_of: str | None, init: bool, format_name: str | None, output: Path | None
+) -> None:
+    """Run the SQL STATEMENT over every table and view; `-` reads it from standard input."""
+    from layerhouse.warehouse.database import init_script, parse_as_of
+    from layerhouse.warehouse.export.target import write_file
+    from layerhouse.warehouse.query import run_sql
+
+    if init == (statement is not None):
+        raise UsageError("give a statement, or --init")
+    if init:
+        script = init_script(warehouse, as_of=None if as_of is None else parse_as_of(as_of))
+        if output is None:
+            click.echo(script, nl=False)
+        else:
+            write_file(output, script.encode())
+        return
+    text = sys.stdin.read() if statement == "-" else str(statement)
+    with _opened(warehouse, as_of) as wh:
+        _show(run_sql(wh.connection, text), format_name, output)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@warehouse_option
+@output_options
+def tables(name: str | None, warehouse: Path, format_name: str | None, output: Path | None) -> None:
+    """The tables and views with their sizes; with NAME its columns, types, units and meaning."""
+    from layerhouse.warehouse.tables import list_columns, list_tables
+
+    _show(list_tables(warehouse) if name is None else list_columns(warehouse, name), format_name, output)
+
+
+@cli.command()
+@warehouse_option
+@click.option("--repair", is_flag=True, help="Remove leftovers of cut-off runs; set damaged commits aside to be ingested again.")
+def check(warehouse: Path, repair: bool) -> None:
+    """The health of a warehouse: every file read in full, every promise of the rows asked. Exit code 3 where one is broken."""
+    from layerhouse.warehouse.health import check_warehouse
+
+    findings = check_warehouse(warehouse, repair=repair)
+    for finding in findings:
+        click.echo(f"{finding.kind:8} {finding.where}: {finding.what}{f'; {finding.repaired}' if finding.repaired else ''}")
+    left = [finding for finding in findings if not finding.repaired and finding.kind not in ("orphan", "foreign")]
+    if not findings:
+        _talk(f"{warehouse}: healthy")
+    elif not repair and any(finding.kind in ("damaged", "orphan", "schema") for finding in findings):
+        _talk(f"mend what can be mended with: layerhouse check --repair --warehouse {warehouse}")
+    if left:
+        sys.exit(Exit.BROKEN)
+
+
+@cli.command()
+@click.argument("model")
+@warehouse_option
+def drop(model: str, warehouse: Path) -> None:
+    """Take MODEL and its results out of every answer; --as-of an earlier time still shows them."""
+    from layerhouse.warehouse.removals import drop_model
+
+    drop_model(warehouse, model)
+    _talk(f"dropped {model}")
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("new_name")
+@warehouse_option
+def rename(model: str, new_name: str, warehouse: Path) -> None:
+    """Call MODEL by NEW_NAME, in later ingests of its folder too."""
+    from layerhouse.warehouse.removals import rename_model
+
+    rename_model(warehouse, model, new_name)
+    _talk(f"renamed {model} to {new_name}")
+
+
+@cli.command()
+@warehouse_option
+@as_of_option
+@click.option("--duckdb", "target", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The database to write.")
+def export(warehouse: Path, as_of: str | None, target: Path) -> None:
+    """Write a self-contained DuckDB database with every table and view, for any DuckDB client."""
+    from layerhouse.warehouse.database import export_database, parse_as_of
+
+    export_database(warehouse, target, as_of=None if as_of is None else parse_as_of(as_of))
+    _talk(f"wrote {target}")
+
+
+@cli.command()
+@click.option("--keep", type=click.Path(path_type=Path), metavar="FOLDER", help="Make the study here and leave it.")
+def demo(keep: Path | None) -> None:
+    """Make a small study, ingest it, and print the three tables."""
+    from layerhouse.demo import demo_study
+
+    with demo_study(keep) as folder:
+        import layerhouse
+
+        with _ingest_display(quiet=False) as (on_event, on_progress):
+            report = layerhouse.ingest(
+                [folder / "baselines", folder / "results"],
+                warehouse=folder / "layerhouse-data",
+                on_event=on_event,
+                on_progress=on_progress,
+            )
+        _talk(_report_line(report, folder / "layerhouse-data", dry_run=False))
+        with _opened(folder / "layerhouse-data", None) as wh:
+            for number, name in enumerate(("summary", "per_layer", "performance")):
+                models = ("results/HeadPrune_2000",) if name == "per_layer" else ()
+                click.echo("" if number else None, nl=bool(number))
+                _show_query(wh, name, models, "text", None, caption=name + (f" of {models[0]}" if models else ""))
+        if keep is not None:
+            _talk(f"the study and its warehouse are in {folder}")
+
+
+def main() -> NoReturn:
+    """Run the command; every error that layerhouse raises on purpose is one line on stderr and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else Exit.DONE)
+    except UsageError as error:
+        _fail(str(error), Exit.USAGE)
+    except WarehouseError as error:
+        _fail(str(error), Exit.BROKEN)
+    except LayerhouseError as error:
+        _fail(str(error), Exit.SOME_FAILED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(Exit.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; what was finished is in the warehouse, and the same command goes on from there", Exit.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.SOME_FAILED)
+
+
+@contextmanager
+def _opened(warehouse: Path, as_of: str | None) -> Iterator[Warehouse]:
+    """A warehouse for reading. Damage is named after the answer, which is without the damaged commits, and the exit says so."""
+    import layerhouse
+
+    with layerhouse.open(warehouse, as_of=as_of) as wh:
+        yield wh
+        for damage in wh.damages:
+            _talk(f"damaged: {damage.path}: {damage.what}; the answer is without commit {damage.commit_id}")
+        if wh.damages:
+            _fail(f"{warehouse}: some of it is damaged; see: layerhouse check --warehouse {warehouse}", Exit.BROKEN)
+
+
+def _show_query(
+    wh: Warehouse,
+    name: str,
+    models: Sequence[str],
+    format_name: str | None,
+    output: Path | None,
+    caption: str | None = None,
+) -> None:
+    from layerhouse.warehouse.query import run_query
+
+    _show(run_query(wh.connection, name, models), format_name, output, caption)
+
+
+def _show(table: pa.Table, format_name: str | None, output: Path | None, caption: str | None = None) -> None:
+    from layerhouse.warehouse.export import FORMATS, write_table
+    from layerhouse.warehouse.export.target import choose_format, write_table_file
+
+    chosen = choose_format(format_name, output)
+    if output is not None:
+        write_table_file(table, chosen, output)
+        _talk(f"wrote {output}")
+        return
+    is_terminal = sys.stdout.isatty()
+    if is_terminal and FORMATS[chosen].is_binary:
+        raise UsageError(f"{chosen} is not for a terminal; name a file with --output")
+    width = shutil.get_terminal_size().columns if is_terminal else None
+    buffer = io.BytesIO()
+    write_table(table, chosen, buffer, width=width, caption=caption)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(buffer.getvalue())
+    sys.stdout.buffer.flush()
+
+
+def _write_study_files(wh: Warehouse, models: Sequence[str], prefix: Path) -> None:
+    from layerhouse.warehouse.export.study import study_document, study_json, study_text
+    from layerhouse.warehouse.export.target import write_file
+    from layerhouse.warehouse.query import study_rows
+
+    document = study_document(*study_rows(wh.connection, models))
+    for suffix, text in ((".txt", study_text(document)), (".json", study_json(document))):
+        path = prefix.with_name(prefix.name + suffix)
+        write_file(path, text.encode())
+        _talk(f"wrote {path}")
+
+
+@contextmanager
+def _ingest_display(*, quiet: bool) -> Iterator[tuple[Callable[[Event], None], Callable[[int, int], None]]]:
+    """A line an input on stderr; on a terminal a bar below them."""
+    words = {"taken": "taken", "planned": "would take", "unchanged": "unchanged", "passed": "passed over", "failed": "FAILED"}
+
+    def line(event: Event) -> str:
+        return f"{words[event.kind]:11} {event.where}: {event.what}"
+
+    def is_shown(event: Event) -> bool:
+        return event.kind == "failed" or not quiet
+
+    if not sys.stderr.isatty():
+        yield lambda event: _talk(line(event)) if is_shown(event) else None, lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    columns = (TextColumn("ingest"), BarColumn(), MofNCompleteColumn(), TextColumn("models"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("ingest", total=None)
+
+        def on_event(event: Event) -> None:
+            if is_shown(event):
+                style = "red" if event.kind == "failed" else ""
+                progress.console.print(Text(_on_one_line(line(event)), style), soft_wrap=True)
+
+        yield on_event, lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _report_line(report: Report, warehouse: Path, *, dry_run: bool) -> str:
+    counts = {kind: report.count(kind) for kind in ("taken", "planned", "unchanged", "passed", "failed")}
+    words = {"taken": "taken", "planned": "would be taken", "unchanged": "unchanged", "passed": "passed over", "failed": "failed"}
+    shown = ", ".join(f"{number} {words[kind]}" for kind, number in counts.items() if number) or "nothing to do"
+    return f"{shown}{' (dry run)' if dry_run else f'; warehouse {warehouse}'}"
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _on_one_line(text: str) -> str:
+    from layerhouse.warehouse.export.terminal import visible
+
+    return visible(text)
+
+
+def _talk(text: str) -> None:
+    click.echo(_on_one_line(text), err=True)
+
+
+def _fail(text: str, code: Exit) -> NoReturn:
+    click.echo(f"layerhouse: {text}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

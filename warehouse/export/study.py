@@ -1,0 +1,121 @@
+"""The summary as the study scripts write it, so that what reads their `PREFIX.txt` and `PREFIX.json` goes on working."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def study_document(models: Sequence[Row], layers: Sequence[Row], *, now: datetime | None = None) -> dict[str, Any]:
+    """`models` are rows of the models view, `layers` of layer_pruning. Keys without data are absent, never null.
+
+    `zero_layers` lists the model's own layers; `layer_pruning` lists blocks of the base, a removed one with ratio 1.
+    """
+    layers_by_model: dict[str, list[Row]] = {}
+    for layer in layers:
+        layers_by_model.setdefault(layer["model_id"], []).append(layer)
+    return {
+        "timestamp": (now or datetime.now(UTC)).isoformat(),
+        "total_models": len(models),
+        "models": [
+            _study_model(model, layers_by_model.get(model["model_id"], []))
+            for model in sorted(models, key=lambda model: model["model_id"])
+        ],
+    }
+
+
+def study_json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def study_text(document: Mapping[str, Any]) -> str:
+    """The summary for reading: models by parameters, most first, then minimum, maximum and mean."""
+    models = sorted(
+        document["models"], key=lambda model: (-model.get("params", {}).get("total", -1), model["name"])
+    )
+    lines = ["=" * 80, f"Model summary: {document['total_models']} models, {document['timestamp']}", "=" * 80]
+    for model in models:
+        lines += ["", *_model_lines(model)]
+    lines += ["", "-" * 80, f"{'':24}{'minimum':>16}{'maximum':>16}{'mean':>16}{'models':>8}"]
+    totals = [model["params"]["total"] for model in models if "total" in model.get("params", {})]
+    lines.append(_extremes("parameters", totals, ",.0f"))
+    for key, heading in (("reduction_ratio", "reduction"), ("layer_reduction_ratio", "reduction of layers")):
+        lines.append(_extremes(heading, [model["pruning"][key] for model in models if key in model.get("pruning", {})], ".2%"))
+    return "\n".join(lines) + "\n"
+
+
+def _study_model(model: Row, layers: Sequence[Row]) -> dict[str, Any]:
+    has_structure = any(layer["layer_index"] is not None for layer in layers)
+    has_comparison = model["base_params"] is not None and model["source_kind"] != "results"
+    answer: dict[str, Any] = {
+        "name": model["model_id"],
+        "has_comparison": has_comparison,
+        "has_structure": has_structure,
+        "params": _present(
+            total=model["params"],
+            embedding=model["embedding_params"],
+            lm_head=model["lm_head_params"],
+            layers=model["layer_params"],
+            num_layers=model["num_layers"],
+        ),
+    }
+    if has_structure:
+        answer["zero_layers"] = sorted(
+            layer["layer_index"] for layer in layers if layer["layer_index"] is not None and layer["is_zero_layer"]
+        )
+    if has_comparison:
+        answer["pruning"] = _present(
+            original_params=model["base_params"],
+            pruned_params=model["params"],
+            reduction_ratio=model["reduction_ratio"],
+            layer_reduction_ratio=model["layer_reduction_ratio"],
+        )
+        placed = [layer for layer in layers if layer["base_layer_index"] is not None and layer["reduction_ratio"] is not None]
+        if placed and len(placed) == len(layers):
+            answer["layer_pruning"] = [
+                {
+                    "layer_idx": layer["base_layer_index"],
+                    "reduction_ratio": layer["reduction_ratio"],
+                    "is_zero": bool(layer["is_removed"] or layer["is_zero_layer"]),
+                }
+                for layer in placed
+            ]
+    return answer
+
+
+def _present(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _model_lines(model: Mapping[str, Any]) -> list[str]:
+    params, pruning = model["params"], model.get("pruning", {})
+    lines = [json.dumps(model["name"], ensure_ascii=False)[1:-1]]
+    if "total" in params:
+        lines.append(f"  parameters           {params['total']:,} ({params['total'] / 1e9:.3f} B)")
+    for key, heading in (("embedding", "embedding"), ("lm_head", "lm_head"), ("layers", "layers")):
+        if key in params:
+            lines.append(f"    {heading:19}{params[key]:,}")
+    if "num_layers" in params:
+        lines.append(f"  number of layers     {params['num_layers']}")
+    if pruning:
+        lines.append(f"  original parameters  {pruning['original_params']:,}")
+    for key, heading in (("reduction_ratio", "reduction"), ("layer_reduction_ratio", "reduction of layers")):
+        if key in pruning:
+            lines.append(f"  {heading:21}{pruning[key]:.2%}")
+    if model.get("zero_layers"):
+        lines.append(f"  zero layers          {' '.join(map(str, model['zero_layers']))}")
+    removed = [layer["layer_idx"] for layer in model.get("layer_pruning", []) if layer["is_zero"] and layer["reduction_ratio"] == 1]
+    if removed:
+        lines.append(f"  blocks gone          {' '.join(map(str, removed))}")
+    return lines
+
+
+def _extremes(heading: str, values: Sequence[float], form: str) -> str:
+    if not values:
+        return f"{heading:24}{'-':>16}{'-':>16}{'-':>16}{0:>8}"
+    numbers = (min(values), max(values), sum(values) / len(values))
+    return f"{heading:24}{''.join(f'{number:>16{form}}' for number in numbers)}{len(values):>8}"

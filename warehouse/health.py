@@ -1,0 +1,142 @@
+"""Is everything there that was committed, and do its rows keep their promises? What can be mended is mended on request."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from layerhouse.warehouse.database import connect
+from layerhouse.warehouse.errors import WarehouseError
+from layerhouse.warehouse.schema import TABLES, arrow_schema, schema_digest
+from layerhouse.warehouse.sql_text import sql_files
+from layerhouse.warehouse.store import (
+    COMMITS,
+    Commit,
+    Snapshot,
+    add_present_schema,
+    list_commits,
+    open_store,
+    writers_locked_out,
+)
+
+OWN_FILE = re.compile(r"\.?[0-9a-f]{32}\.(parquet|json)(\.[0-9a-f]{8}\.tmp)?")
+DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong. `kind`: damaged, orphan, foreign, schema, promise; `repaired` says what was done about it."""
+
+    kind: str
+    where: str
+    what: str
+    repaired: str | None = None
+
+
+def check_warehouse(root: Path, *, repair: bool = False) -> list[Finding]:
+    """Every fault of a warehouse. Reads every file in full, to compare its bytes with its commit.
+
+    With `repair`, files that no commit names are removed, damaged commits are moved to `damaged/` so that the next ingest
+    takes their models again, and a warehouse of an older version gets the present columns. Nothing readable is deleted.
+    """
+    root = open_store(root)
+    if repair:
+        with writers_locked_out(root):
+            snapshot = list_commits(root)
+            findings = [*_damaged(root, snapshot, repair=True), *_orphans(root, snapshot, repair=True)]
+    else:
+        snapshot = list_commits(root)
+        findings = [*_damaged(root, snapshot, repair=False), *_orphans(root, snapshot, repair=False)]
+    findings += _schema_findings(root, repair=repair)
+    if any(finding.kind == "schema" and not finding.repaired for finding in findings):
+        return findings
+    damaged = {finding.where for finding in findings if finding.kind == "damaged" and not finding.repaired}
+    if not damaged:
+        findings += _broken_promises(root)
+    return findings
+
+
+def _damaged(root: Path, snapshot: Snapshot, *, repair: bool) -> Iterator[Finding]:
+    wrong: dict[str, list[tuple[str, str]]] = {}
+    for damage in snapshot.damages:
+        wrong.setdefault(damage.commit_id, []).append((damage.path, damage.what))
+    for commit in snapshot.commits:
+        for path, what in _differing_files(root, commit):
+            wrong.setdefault(commit.commit_id, []).append((path, what))
+    for commit_id, faults in wrong.items():
+        repaired = _set_aside(root, commit_id) if repair else None
+        for path, what in faults:
+            yield Finding("damaged", path, what, repaired)
+
+
+def _differing_files(root: Path, commit: Commit) -> Iterator[tuple[str, str]]:
+    import pyarrow.parquet as pq
+
+    for file in commit.files:
+        try:
+            data = (root / file.path).read_bytes()
+        except OSError as error:
+            yield file.path, error.strerror or str(error)
+            continue
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            yield file.path, "its bytes are not those that were committed (SHA-256 differs)"
+        elif commit.schema == schema_digest() and not pq.read_schema(root / file.path).equals(arrow_schema(file.table)):
+            yield file.path, "its columns are not those of the table"
+
+
+def _set_aside(root: Path, commit_id: str) -> str:
+    """Move a commit's JSON and files to `damaged/`; the JSON first, so that readers never see a commit without files."""
+    target = root / DAMAGED / commit_id
+    target.mkdir(parents=True, exist_ok=True)
+    paths = [root / COMMITS / f"{commit_id}.json", *(root / table / f"{commit_id}.parquet" for table in TABLES)]
+    for path in paths:
+        if path.exists():
+            path.replace(target / f"{path.parent.name}-{path.name}")
+    return f"moved to {DAMAGED}/{commit_id}; ingest its models again"
+
+
+def _orphans(root: Path, snapshot: Snapshot, *, repair: bool) -> Iterator[Finding]:
+    """Files in the table folders that no commit names: ours from a run that was cut off, or somebody else's."""
+    named = {file.path for commit in snapshot.commits for file in commit.files}
+    named |= {f"{table}/{damage.commit_id}.parquet" for damage in snapshot.damages for table in TABLES}
+    for folder in (COMMITS, *TABLES):
+        for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name):
+            path = f"{folder}/{entry.name}"
+            is_commit = folder == COMMITS and not entry.name.endswith(".tmp")
+            if path in named or (is_commit and OWN_FILE.fullmatch(entry.name)):
+                continue
+            if not OWN_FILE.fullmatch(entry.name):
+                yield Finding("foreign", path, "not written by layerhouse; nothing reads it")
+            elif repair:
+                Path(entry.path).unlink()
+                yield Finding("orphan", path, "left by a run that was cut off", "removed")
+            else:
+                yield Finding("orphan", path, "left by a run that was cut off; nothing reads it")
+
+
+def _schema_findings(root: Path, *, repair: bool) -> Iterator[Finding]:
+    try:
+        list_commits(root).empty_files()
+    except WarehouseError:
+        what = "there is no file with the present columns: made by another version, or lost"
+        if repair:
+            add_present_schema(root)
+        yield Finding("schema", COMMITS, what, "brought up to date" if repair else None)
+
+
+def _broken_promises(root: Path) -> Iterator[Finding]:
+    connection, _ = connect(root)
+    with connection:
+        for name, sql in sql_files("warehouse.checks").items():
+            relation = connection.sql(sql)
+            rows = relation.fetchmany(3)
+            if rows:
+                promise = sql.splitlines()[0].removeprefix("--").strip()
+                shown = "; ".join(
+                    ", ".join(f"{column}={value}" for column, value in zip(relation.columns, row, strict=True)) for row in rows
+                )
+                yield Finding("promise", name, f"does not hold: {promise} ({shown})")
