@@ -54,19 +54,21 @@ def warehouse_option(command: Command) -> Command:
 
 
 def as_of_option(command: Command) -> Command:
-    return click.option("--as-of", metavar="TIME", help="Show the warehouse as it was then: 2026-01-31 (its end, UTC) or a time.")(
-        command
-    )
+    return click.option(
+        "--as-of", metavar="TIME", help="Show the warehouse as it was then: 2026-01-31 (its end, UTC) or a time."
+    )(command)
 
 
 def model_option(command: Command) -> Command:
-    return click.option("-m", "--model", "models", metavar="GLOB", multiple=True, help="Only models like this; repeatable.")(command)
+    return click.option("-m", "--model", "models", metavar="GLOB", multiple=True, help="Only models like this; repeatable.")(
+        command
+    )
 
 
 def output_options(command: Command) -> Command:
-    command = click.option("-f", "--format", "format_name", metavar="FORMAT", help="text, csv, json, ndjson, markdown or parquet.")(
-        command
-    )
+    command = click.option(
+        "-f", "--format", "format_name", metavar="FORMAT", help="text, csv, json, ndjson, markdown or parquet."
+    )(command)
     return click.option(
         "-o", "--output", type=click.Path(path_type=Path), help="Write to this file; its suffix names the format."
     )(command)
@@ -89,7 +91,9 @@ def cli() -> None:
 @click.option("--exclude", "excludes", metavar="GLOB", multiple=True, help="Pass over paths like this; repeatable.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be taken; write nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Name failures alone.")
-def ingest(roots: tuple[Path, ...], warehouse: Path, name: str | None, excludes: tuple[str, ...], dry_run: bool, quiet: bool) -> None:
+def ingest(
+    roots: tuple[Path, ...], warehouse: Path, name: str | None, excludes: tuple[str, ...], dry_run: bool, quiet: bool
+) -> None:
     """Take everything found below ROOT... into the warehouse.
 
     ROOT is a folder of models at any depth, a model's folder, or one file. Analyses and evaluation results are read; what is in
@@ -125,7 +129,9 @@ def ingest(roots: tuple[Path, ...], warehouse: Path, name: str | None, excludes:
     metavar="FILE|PREFIX",
     help="A file with a known suffix is the table; anything else is a prefix for PREFIX.txt and PREFIX.json in the study's form.",
 )
-def summarize(warehouse: Path, models: tuple[str, ...], as_of: str | None, format_name: str | None, output: Path | None) -> None:
+def summarize(
+    warehouse: Path, models: tuple[str, ...], as_of: str | None, format_name: str | None, output: Path | None
+) -> None:
     """The summary table: one row a model, what it kept against its base."""
     from layerhouse.warehouse.export import format_of
 
@@ -152,7 +158,9 @@ def layers(model: tuple[str, ...], warehouse: Path, as_of: str | None, format_na
 @model_option
 @as_of_option
 @output_options
-def performance(warehouse: Path, models: tuple[str, ...], as_of: str | None, format_name: str | None, output: Path | None) -> None:
+def performance(
+    warehouse: Path, models: tuple[str, ...], as_of: str | None, format_name: str | None, output: Path | None
+) -> None:
     """The performance table: quality, speed and memory beside structure."""
     with _opened(warehouse, as_of) as wh:
         _show_query(wh, "performance", models, format_name, output)
@@ -227,7 +235,9 @@ def tables(name: str | None, warehouse: Path, format_name: str | None, output: P
 
 @cli.command()
 @warehouse_option
-@click.option("--repair", is_flag=True, help="Remove leftovers of cut-off runs; set damaged commits aside to be ingested again.")
+@click.option(
+    "--repair", is_flag=True, help="Remove leftovers of cut-off runs; set damaged commits aside to be ingested again."
+)
 def check(warehouse: Path, repair: bool) -> None:
     """The health of a warehouse: every file read in full, every promise of the rows asked. Exit code 3 where one is broken."""
     from layerhouse.warehouse.health import check_warehouse
@@ -270,7 +280,9 @@ def rename(model: str, new_name: str, warehouse: Path) -> None:
 @cli.command()
 @warehouse_option
 @as_of_option
-@click.option("--duckdb", "target", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The database to write.")
+@click.option(
+    "--duckdb", "target", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The database to write."
+)
 def export(warehouse: Path, as_of: str | None, target: Path) -> None:
     """Write a self-contained DuckDB database with every table and view, for any DuckDB client."""
     from layerhouse.warehouse.database import export_database, parse_as_of
@@ -320,7 +332,10 @@ def main() -> NoReturn:
         error.show()
         sys.exit(Exit.USAGE)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; what was finished is in the warehouse, and the same command goes on from there", Exit.INTERRUPTED)
+        _fail(
+            "interrupted; what was finished is in the warehouse, and the same command goes on from there",
+            Exit.INTERRUPTED,
+        )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(Exit.SOME_FAILED)
@@ -387,7 +402,13 @@ def _write_study_files(wh: Warehouse, models: Sequence[str], prefix: Path) -> No
 @contextmanager
 def _ingest_display(*, quiet: bool) -> Iterator[tuple[Callable[[Event], None], Callable[[int, int], None]]]:
     """A line an input on stderr; on a terminal a bar below them."""
-    words = {"taken": "taken", "planned": "would take", "unchanged": "unchanged", "passed": "passed over", "failed": "FAILED"}
+    words = {
+        "taken": "taken",
+        "planned": "would take",
+        "unchanged": "unchanged",
+        "passed": "passed over",
+        "failed": "FAILED",
+    }
 
     def line(event: Event) -> str:
         return f"{words[event.kind]:11} {event.where}: {event.what}"
@@ -416,7 +437,13 @@ def _ingest_display(*, quiet: bool) -> Iterator[tuple[Callable[[Event], None], C
 
 def _report_line(report: Report, warehouse: Path, *, dry_run: bool) -> str:
     counts = {kind: report.count(kind) for kind in ("taken", "planned", "unchanged", "passed", "failed")}
-    words = {"taken": "taken", "planned": "would be taken", "unchanged": "unchanged", "passed": "passed over", "failed": "failed"}
+    words = {
+        "taken": "taken",
+        "planned": "would be taken",
+        "unchanged": "unchanged",
+        "passed": "passed over",
+        "failed": "failed",
+    }
     shown = ", ".join(f"{number} {words[kind]}" for kind, number in counts.items() if number) or "nothing to do"
     return f"{shown}{' (dry run)' if dry_run else f'; warehouse {warehouse}'}"
 

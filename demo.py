@@ -42,10 +42,20 @@ class Scores:
 
 BASE = (Width(8, 4, 704),) * 12
 STUDY: dict[str, tuple[tuple[Width, ...], tuple[int, ...], Scores | None]] = {
-    "baselines/Uniform_2000": ((Width(6, 3, 544),) * 12, (), Scores(41.2, 66.8, (0.58, 0.66, 0.48, 0.55, 0.54, 0.30, 0.31), 121.0)),
-    "baselines/ShortGPT_remove_3": ((Width(8, 4, 704),) * 9, (8, 9, 10), Scores(52.9, 88.1, (0.61, 0.64, 0.47, 0.59, 0.50, 0.31, 0.30), 139.5)),
+    "baselines/Uniform_2000": (
+        (Width(6, 3, 544),) * 12,
+        (),
+        Scores(41.2, 66.8, (0.58, 0.66, 0.48, 0.55, 0.54, 0.30, 0.31), 121.0),
+    ),
+    "baselines/ShortGPT_remove_3": (
+        (Width(8, 4, 704),) * 9,
+        (8, 9, 10),
+        Scores(52.9, 88.1, (0.61, 0.64, 0.47, 0.59, 0.50, 0.31, 0.30), 139.5),
+    ),
     "results/HeadPrune_2000": (
-        (Width(8, 4, 704),) * 3 + tuple(Width(8 - 2 * step, 4 - step, 704 - 192 * step) for step in (1, 2, 3, 3, 2, 1)) + (Width(8, 4, 704),) * 3,
+        (Width(8, 4, 704),) * 3
+        + tuple(Width(8 - 2 * step, 4 - step, 704 - 192 * step) for step in (1, 2, 3, 3, 2, 1))
+        + (Width(8, 4, 704),) * 3,
         (),
         Scores(33.4, 58.6, (0.66, 0.70, 0.55, 0.60, 0.60, 0.34, 0.33), 126.3),
     ),

@@ -64,15 +64,18 @@ def read_original(path: Path, shown: str) -> Structure:
     return read_structure(read_json(path, shown)[1], shown)
 
 
-def read_analysis(files: Mapping[str, Path], shown: Mapping[str, str], find_base: FindBase) -> AnalysisRows:
+def read_analysis(
+    files: Mapping[str, Path], shown: Mapping[str, str], find_base: FindBase, original: Structure | None = None
+) -> AnalysisRows:
     """Read a model's analysis files, by file name; `shown` gives each file's path as the user knows it.
 
-    `find_base(name, params)` gives a base that another model's `original_model_analysis.json` describes.
-    Raises InputError that names the file and key.
+    `find_base(name, params)` gives a base that another model's `original_model_analysis.json` describes; `original` is the
+    model's own one, if it has been read already. Raises InputError that names the file and key.
     """
     structure, structure_notes = _read_structures(files, shown)
     comparison = _read_first(files, shown, COMPARISON_NAMES, read_comparison)
-    original = read_original(files[ORIGINAL_NAME], shown[ORIGINAL_NAME]) if ORIGINAL_NAME in files else None
+    if original is None and ORIGINAL_NAME in files:
+        original = read_original(files[ORIGINAL_NAME], shown[ORIGINAL_NAME])
     removal = _read_removal(files[REMOVAL_NAME], shown[REMOVAL_NAME]) if REMOVAL_NAME in files else None
     if structure is None and comparison is None:
         where = shown[next(iter(files))]
@@ -141,7 +144,9 @@ def _read_removal(path: Path, shown: str) -> Removal:
         raise InputError(shown, f"n_remove is {stated}, and layers_to_remove lists {len(layers)}")
     original_num_layers = top.optional_integer("original_num_layers", 2**31 - 1)
     if original_num_layers is not None and layers and max(layers) >= original_num_layers:
-        raise InputError(shown, f"layers_to_remove: layer {max(layers)} of a model of {original_num_layers} layers (0 is the first)")
+        raise InputError(
+            shown, f"layers_to_remove: layer {max(layers)} of a model of {original_num_layers} layers (0 is the first)"
+        )
     return Removal(tuple(sorted(layers)), original_num_layers)
 
 

@@ -86,9 +86,7 @@ def load_rules() -> Rules:
     for method, further in (document["pruners"] | document["quantisers"]).items():
         for spelling in {_fold(text) for text in (method, *further)}:
             if spelling in spellings:
-                raise ValueError(
-                    f"declarations.toml: {method} and {spellings[spelling]} share the spelling {spelling!r}"
-                )
+                raise ValueError(f"declarations.toml: {method} and {spellings[spelling]} share the spelling {spelling!r}")
             spellings[spelling] = method
     return Rules(
         spellings=spellings,

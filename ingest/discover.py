@@ -21,7 +21,8 @@ MODEL_PARTS = (ANALYSIS, EVALUATION, WEIGHTS)
 MAX_DEPTH = 64
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt")
 NO_WEIGHTS = re.compile(
-    r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|trainer_state|all_checkpoint)[^/]*", re.IGNORECASE
+    r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|trainer_state|all_checkpoint)[^/]*",
+    re.IGNORECASE,
 )
 # JSON that stands beside weights and is neither an analysis nor a result.
 SIDECARS = re.compile(
@@ -155,9 +156,7 @@ class _Walk:
             if entry.name in MODEL_PARTS:
                 continue
             path = Path(entry.path)
-            if (path / MARKER).is_file():
-                found = True
-            elif self._visit(path, depth + 1, inside_model=inside_model or is_model):
+            if (path / MARKER).is_file() or self._visit(path, depth + 1, inside_model=inside_model or is_model):
                 found = True
             else:
                 nothing.append(entry)
@@ -250,7 +249,9 @@ class _Walk:
 
     def _is_excluded(self, path: Path) -> bool:
         shown = self.shown(path)
-        return any(fnmatch.fnmatchcase(shown, glob) or fnmatch.fnmatchcase(path_text(path.name), glob) for glob in self.excludes)
+        return any(
+            fnmatch.fnmatchcase(shown, glob) or fnmatch.fnmatchcase(path_text(path.name), glob) for glob in self.excludes
+        )
 
     def _add(self, folder: Path, name: str, model: FoundModel) -> None:
         name, revision = _hub_name(name)
@@ -258,7 +259,8 @@ class _Walk:
         real = Path(os.path.realpath(folder))
         if other is not None and other != real:
             self.discovery.fail(
-                path_text(real), f"its name {name!r} is that of {path_text(other)}; take one of them alone, with --name NAME"
+                path_text(real),
+                f"its name {name!r} is that of {path_text(other)}; take one of them alone, with --name NAME",
             )
         else:
             self.discovery.folders_by_name[name] = real

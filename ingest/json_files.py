@@ -83,9 +83,7 @@ def _parse(text: str, shown: str) -> Any:
         verdict = "cut off" if _is_cut_off(error) else "invalid JSON"
         raise InputError(shown, f"{verdict}: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except UnicodeEncodeError as error:
-        raise InputError(
-            shown, "invalid JSON: a \\u escape is half of a surrogate pair, which is no character"
-        ) from error
+        raise InputError(shown, "invalid JSON: a \\u escape is half of a surrogate pair, which is no character") from error
     except RecursionError as error:
         raise InputError(shown, "limit exceeded: nesting is too deep") from error
     except ValueError as error:

@@ -18,7 +18,8 @@ from layerhouse.ingest.analyses import ORIGINAL_NAME, AnalysisRows, Base, read_a
 from layerhouse.ingest.declarations import declare
 from layerhouse.ingest.discover import Discovery, FoundModel, discover, path_text
 from layerhouse.ingest.json_files import read_json
-from layerhouse.ingest.results import recognise
+from layerhouse.ingest.results import measure_id, recognise
+from layerhouse.ingest.structures import Structure
 from layerhouse.warehouse.errors import InputError
 from layerhouse.warehouse.known import Known, Sighting
 from layerhouse.warehouse.store import write_commit
@@ -108,7 +109,11 @@ def _settle_names(discovery: Discovery, known: Known, options: Options, say: Say
         if options.name is not None and name != options.name:
             say("failed", folder, f"in the warehouse as {name}; rename it with: layerhouse rename {name} {options.name}")
         elif other is not None and other != folder and os.path.lexists(other):
-            say("failed", folder, f"its name {name} is that of {other} in the warehouse; give it another with --name NAME")
+            say(
+                "failed",
+                folder,
+                f"its name {name} is that of {other} in the warehouse; give it another with --name NAME",
+            )
         else:
             settled.append(replace(model, model_id=name))
     return settled
@@ -155,6 +160,7 @@ class _Run:
 
     def __init__(self, known: Known, batch: _Batch, options: Options, say: Say) -> None:
         self.known, self.batch, self.dry_run, self.say = known, batch, options.dry_run, say
+        self.originals: dict[Path, Structure | None] = {}
         self.bases: dict[tuple[str | None, int], dict[str, Base]] = {
             key: {base.checkpoint_id: Base(base.checkpoint_id, base.num_layers, None) for base in bases}
             for key, bases in known.bases.items()
@@ -191,7 +197,8 @@ class _Run:
                 except InputError:
                     return
                 base = Base(structure.structure_id, structure.num_layers, structure)
-                self.bases.setdefault((structure.name, structure.params), {}).setdefault(base.checkpoint_id, base)
+                bases = self.bases.setdefault((structure.name, structure.params), {})
+                self.originals[path] = bases.setdefault(base.checkpoint_id, base).structure
 
     def find_base(self, name: str | None, params: int) -> Base | None:
         """The one base of that name and size; None where there is none, or several that differ."""
@@ -210,7 +217,11 @@ class _Run:
         if model.weight_files and (model.analysis_files or model.result_files):
             self.say("passed", model.model_id, f"{_weight_names(model)}: weights are not read, the files beside them are")
         elif model.weight_files:
-            self.say("failed", model.model_id, f"{_weight_names(model)}: weights without analysis or results; weights are not read")
+            self.say(
+                "failed",
+                model.model_id,
+                f"{_weight_names(model)}: weights without analysis or results; weights are not read",
+            )
         if taken:
             self.say("planned" if self.dry_run else "taken", model.model_id, ", ".join(taken))
         elif is_unchanged or None in outcomes:
@@ -223,7 +234,7 @@ class _Run:
         files = {path.name: path for path in model.analysis_files}
         shown = {name: _shown(model, path) for name, path in files.items()}
         try:
-            rows = read_analysis(files, shown, self.find_base)
+            rows = read_analysis(files, shown, self.find_base, self.originals.get(files.get(ORIGINAL_NAME, model.folder)))
         except InputError as error:
             self.say("failed", error.where, error.what)
             return False
@@ -231,9 +242,7 @@ class _Run:
         checkpoints = [{**rows.checkpoint, **plan.declared, **sighted, "model_id": model.model_id}]
         if rows.base_checkpoint is not None and rows.base_checkpoint["checkpoint_id"] not in self.known.checkpoints:
             checkpoints.append({**rows.base_checkpoint, "source_uri": path_text(model.folder)})
-        self.batch.add(
-            {"checkpoints": checkpoints, "layers": self._new_layers(rows), "layer_matches": self._new_matches(rows)}
-        )
+        self.batch.add({"checkpoints": checkpoints, "layers": self._new_layers(rows), "layer_matches": self._new_matches(rows)})
         self.known.checkpoints.update(row["checkpoint_id"] for row in checkpoints)
         self.known.sightings[model.model_id, "analysis"] = Sighting(fingerprint, "none")
         return True
@@ -274,11 +283,13 @@ class _Run:
             "result_id": result_id,
             "model_id": model.model_id,
             "rule": "folder",
+            "source_uri": source_uri,
             "model_uri": path_text(model.folder),
             "linked_at": datetime.now(UTC),
         }
         is_new = result_id not in self.known.results
-        rows = [{**row, "result_id": result_id, "source_uri": source_uri} for row in parsed.rows] if is_new else []
+        added = {"result_id": result_id, "source_uri": source_uri}
+        rows = [{**row, **added, "measure_id": measure_id(row)} for row in parsed.rows] if is_new else []
         self.batch.add({"results": rows, "links": [link]})
         self.known.results.add(result_id)
         self.known.models_by_result[result_id] = model.model_id
@@ -287,7 +298,11 @@ class _Run:
 
 def _shown(model: FoundModel, path: Path) -> str:
     """A model's file as the user knows it: below the model's name."""
-    return f"{model.model_id}/{path_text(path.relative_to(model.folder))}" if path.is_relative_to(model.folder) else path_text(path)
+    return (
+        f"{model.model_id}/{path_text(path.relative_to(model.folder))}"
+        if path.is_relative_to(model.folder)
+        else path_text(path)
+    )
 
 
 def _fingerprint(paths: Sequence[Path]) -> str:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -54,6 +55,20 @@ class Layer:
         return self.attention_params == 0 and self.mlp_params == 0
 
     @property
+    def facts(self) -> list[Any]:
+        """Everything that the file says of the layer, in a fixed order."""
+        sizes = [
+            self.index,
+            self.params,
+            self.attention_params,
+            self.mlp_params,
+            self.norm_params,
+            sorted(self.role_params.items()),
+        ]
+        heads = [self.num_heads, self.num_kv_heads, self.head_dim, self.intermediate_size]
+        return [*sizes, *heads, self.attention_type, self.mlp_type]
+
+    @property
     def size(self) -> tuple[int | None, ...]:
         return (self.params, self.attention_params, self.mlp_params, self.intermediate_size)
 
@@ -70,10 +85,11 @@ class Structure:
     embedding_params: int | None = None
     lm_head_params: int | None = None
 
-    @property
+    @cached_property
     def structure_id(self) -> str:
         """Content hash, 32 hex digits: equal structures under equal names are one checkpoint."""
-        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=True)
+        own = [self.name, self.params, self.layer_params, self.num_layers, self.embedding_params, self.lm_head_params]
+        text = json.dumps([own, [layer.facts for layer in self.layers]])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

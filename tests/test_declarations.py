@@ -166,9 +166,7 @@ def test_only_the_last_part_counts():
 
 
 def test_shares_are_exact_divisions():
-    assert [declare(f"Wanda_{number:04}").ratio for number in range(10000)] == [
-        number / 10000 for number in range(10000)
-    ]
+    assert [declare(f"Wanda_{number:04}").ratio for number in range(10000)] == [number / 10000 for number in range(10000)]
     assert [declare(f"Wanda_{number:02}").ratio for number in range(100)] == [number / 100 for number in range(100)]
 
 

@@ -76,15 +76,11 @@ def nasty() -> pa.Table:
         {
             "model_id": column(pa.string(), *TRAPS),
             "params": column(pa.int64(), 8030261248, big, 0, -1234, 2**63 - 1),
-            "reduction_ratio": column(
-                pa.float64(), 0.123456789, math.nan, 0.0, -0.0, 1.0, 0.99999, 1.2e-5, 1e-9, -0.25
-            ),
+            "reduction_ratio": column(pa.float64(), 0.123456789, math.nan, 0.0, -0.0, 1.0, 0.99999, 1.2e-5, 1e-9, -0.25),
             "size_gb": column(pa.float64(), 14.9575, math.inf, -math.inf, 0.0004, 1.0001, 1e15, 1e300),
             "ppl_wikitext2": column(pa.float64(), 146760.7188, 5.125, 1e20),
             "removed_layers": column(pa.list_(pa.int32()), [9, 11, 12], [], None, [3, None]),
-            "perplexities": column(
-                pa.map_(pa.string(), pa.float64()), {"ptb": 44.104, "c4": None}, {}, {"x": math.nan}
-            ),
+            "perplexities": column(pa.map_(pa.string(), pa.float64()), {"ptb": 44.104, "c4": None}, {}, {"x": math.nan}),
             "is_zero_layer": column(pa.bool_(), True, False),
             "compact_size_gb": column(pa.float64()),
             "notes": column(NOTES, [{"code": "a", "text": "x|y\nz"}, {"code": "b", "text": None}], []),
@@ -290,9 +286,7 @@ def test_csv_tells_null_from_the_empty_string(rows):
 @given(st.lists(st.tuples(st.none() | names, st.none() | st.floats(), st.none() | st.integers(-(2**63), 2**63 - 1))))
 def test_json_round_trip(rows):
     table = _table(rows)
-    finite = [
-        (name, value if value is not None and math.isfinite(value) else None, count) for name, value, count in rows
-    ]
+    finite = [(name, value if value is not None and math.isfinite(value) else None, count) for name, value, count in rows]
     back = json.loads(text_of(table, "json"), parse_constant=pytest.fail)
     assert [list(row) for row in back] == [table.column_names] * len(rows)
     assert [tuple(row.values()) for row in back] == finite
@@ -303,9 +297,7 @@ def test_json_round_trip(rows):
 
 @given(st.lists(st.tuples(names, names)))
 def test_markdown_renders_the_raw_names(rows):
-    table = pa.table(
-        {"a": pa.array([a for a, _ in rows], pa.string()), "b": pa.array([b for _, b in rows], pa.string())}
-    )
+    table = pa.table({"a": pa.array([a for a, _ in rows], pa.string()), "b": pa.array([b for _, b in rows], pa.string())})
     shown = read_markdown(text_of(table, "markdown"))
     assert {len(row) for row in shown} == {2}
     assert len(shown) == len(rows) + 1
@@ -326,9 +318,7 @@ def test_text_rows_are_lines_of_two_cells(rows):
 def _table(rows):
     columns = list(zip(*rows, strict=True)) or [(), (), ()]
     types = {"model_id": pa.string(), "sparsity": pa.float64(), "params": pa.int64()}
-    return pa.table(
-        {name: pa.array(list(values), kind) for (name, kind), values in zip(types.items(), columns, strict=True)}
-    )
+    return pa.table({name: pa.array(list(values), kind) for (name, kind), values in zip(types.items(), columns, strict=True)})
 
 
 @pytest.mark.parametrize(
@@ -415,9 +405,7 @@ def test_every_known_column_has_its_own_heading_beside_its_neighbours():
 
 
 def test_digits():
-    digits = {
-        name: COLUMNS[name].digits for name in ("params", "reduction_ratio", "size_gb", "perplexities", "layer_index")
-    }
+    digits = {name: COLUMNS[name].digits for name in ("params", "reduction_ratio", "size_gb", "perplexities", "layer_index")}
     assert digits == {"params": 0, "reduction_ratio": 2, "size_gb": 3, "perplexities": 2, "layer_index": 0}
 
 

@@ -24,7 +24,7 @@ STUDY = Path(__file__).parents[2] / "shared/data/llama3-8b"
 HARNESS = Path(__file__).parents[2] / "shared/data/harness"
 WHEN = "2025-11-19T16:23:03.931479"
 WHEN_READ = datetime(2025, 12, 1, tzinfo=UTC)
-ADDED = {"result_id", "source_uri", "commit_id", "ingested_at"}
+ADDED = {"result_id", "measure_id", "source_uri", "commit_id", "ingested_at"}
 INT32_MAX = 2147483647
 
 
@@ -210,7 +210,7 @@ def test_rows_have_the_columns_of_the_table_and_fit_its_types(tmp_path):
     assert found.left_out == ()
     assert all(set(row) == set(RESULTS.column_names) - ADDED for row in found.rows)
     complete = [
-        {**row, "result_id": "r", "source_uri": "s", "commit_id": "c", "ingested_at": row["run_at"]}
+        {**row, "result_id": "r", "measure_id": "m", "source_uri": "s", "commit_id": "c", "ingested_at": row["run_at"]}
         for row in found.rows
     ]
     table = pa.Table.from_pylist(complete, schema=arrow_schema("results"))
@@ -267,9 +267,7 @@ def test_a_key_says_its_context_whatever_the_file_is_called(tmp_path, key, seq_l
     assert found.rows[0]["notes"] == ([] if seq_len else [unknown])
 
 
-@pytest.mark.parametrize(
-    "key", ["ppl_0", "ppl_2048_0", "ppl_2147483648", "ppl_99999999999999999999", "ppl_x_1_2147483648"]
-)
+@pytest.mark.parametrize("key", ["ppl_0", "ppl_2048_0", "ppl_2147483648", "ppl_99999999999999999999", "ppl_x_1_2147483648"])
 def test_a_context_that_cannot_be_is_left_out(tmp_path, key):
     found = parsed(tmp_path, {key: {"ptb": 5.5}})
     assert found.rows == ()
@@ -347,9 +345,7 @@ def test_the_file_name_yields_to_a_key_that_contradicts_it(tmp_path):
 
 def test_a_perplexity_without_a_dataset(tmp_path):
     found = parsed(tmp_path, {"ppl": 12.3, "ppl_quick_128": 12.3})
-    assert [(row["task"], row["dataset"], row["seq_len"], row["value"]) for row in found.rows] == [
-        (None, None, 128, 12.3)
-    ] * 2
+    assert [(row["task"], row["dataset"], row["seq_len"], row["value"]) for row in found.rows] == [(None, None, 128, 12.3)] * 2
     assert notes_of(found) == [("context", "dataset"), ("dataset",)]
     assert found.rows[1]["notes"][0]["text"] == "ppl_quick_128 names no dataset"
 
@@ -626,9 +622,7 @@ KEYS = st.sampled_from(
         ),
     ]
 )
-LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["nan", "N/A", "x", "", "2025-01-01"])
-)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["nan", "N/A", "x", "", "2025-01-01"])
 VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=25
 )
@@ -641,7 +635,8 @@ VALUES = st.recursive(
 def test_any_metrics_give_rows_that_fit_the_table(metrics, top_level):
     found = parse({**top_level, "metrics": metrics}, Path("ppl_2048.json"))
     complete = [
-        {**row, "result_id": "r", "source_uri": "s", "commit_id": "c", "ingested_at": WHEN_READ} for row in found.rows
+        {**row, "result_id": "r", "measure_id": "m", "source_uri": "s", "commit_id": "c", "ingested_at": WHEN_READ}
+        for row in found.rows
     ]
     pa.Table.from_pylist(complete, schema=arrow_schema("results")).validate(full=True)
     for row in found.rows:
@@ -703,8 +698,7 @@ def test_study_files_are_taken_whole(relative, count, contexts):
 def test_study_rows_have_the_files_numbers():
     _, found = read_study("baselines/SliceGPT_2000/evaluation/evaluation_results.json")
     by_identity = {
-        (row["task"], row["subset"], row["metric"], row["filter"], row["batch_size"], row["seq_len"]): row
-        for row in found.rows
+        (row["task"], row["subset"], row["metric"], row["filter"], row["batch_size"], row["seq_len"]): row for row in found.rows
     }
     unaccounted = by_identity["model_info", "module_params", "unaccounted", None, None, None]
     assert (unaccounted["value_integer"], unaccounted["unit"]) == (687879104, "parameters")

@@ -94,9 +94,7 @@ def parse_as_of(text: str) -> datetime:
 
 def _table_view(table: Table) -> str:
     """A stored table as a view: what was committed by `as_of`; of a fact that two commits hold, the first commit's rows."""
-    scan = (
-        f"read_parquet(getvariable('{table.name}_files'), union_by_name = true, hive_partitioning = false)"
-    )
+    scan = f"read_parquet(getvariable('{table.name}_files'), union_by_name = true, hive_partitioning = false)"
     until = "ingested_at <= coalesce(getvariable('as_of'), CAST('infinity' AS TIMESTAMPTZ))"
     columns = ",\n".join(f"    rows.{column}" for column in table.column_names)
     statement = f"CREATE OR REPLACE VIEW {table.name} AS\nSELECT\n{columns}\nFROM {scan} AS rows\n"

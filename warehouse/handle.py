@@ -74,7 +74,7 @@ class Warehouse:
     def results(self, model: str | None = None) -> pl.DataFrame:
         """One row a measured value of a model (or of all): the newest run of each measure."""
         return self._of_model(
-            "SELECT * FROM model_results ORDER BY model_id, harness, suite, task, subset, metric, filter, seq_len, batch_size, result_id",
+            "SELECT * FROM model_results ORDER BY model_id, harness, suite, task, subset, metric, measure_id",
             model,
         )
 
@@ -92,9 +92,7 @@ class Warehouse:
 
         if table not in TABLES:
             raise NotFoundError("table", table, tuple(TABLES))
-        rows = pl.scan_parquet(
-            self._snapshot.files(table), glob=False, hive_partitioning=False, missing_columns="insert"
-        )
+        rows = pl.scan_parquet(self._snapshot.files(table), glob=False, hive_partitioning=False, missing_columns="insert")
         if self.as_of is not None:
             rows = rows.filter(pl.col("ingested_at") <= self.as_of)
         keys = [*TABLES[table].fact_key]

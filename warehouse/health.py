@@ -133,7 +133,7 @@ def _broken_promises(root: Path) -> Iterator[Finding]:
     with connection:
         for name, sql in sql_files("warehouse.checks").items():
             relation = connection.sql(sql)
-            rows = relation.fetchmany(3)
+            rows = relation.limit(3).fetchall()
             if rows:
                 promise = sql.splitlines()[0].removeprefix("--").strip()
                 shown = "; ".join(

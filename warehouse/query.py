@@ -49,7 +49,9 @@ def query_list() -> pa.Table:
     """Every query file and what it makes."""
     import pyarrow as pa
 
-    texts = [sql.split("SELECT", 1)[0].replace("\n-- ", " ").removeprefix("-- ").strip() for sql in sql_files("queries").values()]
+    texts = [
+        sql.split("SELECT", 1)[0].replace("\n-- ", " ").removeprefix("-- ").strip() for sql in sql_files("queries").values()
+    ]
     return pa.table({"name": pa.array(query_names(), pa.string()), "description": pa.array(texts, pa.string())})
 
 
@@ -105,7 +107,11 @@ def load_known(root: Path) -> Known:
         for model_id, kind, fingerprint, stats_level in _rows(
             connection,
             """
-            SELECT model_id, source_kind, arg_max(coalesce(fingerprint, ''), commit_id), arg_max(coalesce(stats_level, ''), commit_id)
+            SELECT
+                model_id,
+                source_kind,
+                arg_max(coalesce(fingerprint, ''), commit_id),
+                arg_max(coalesce(stats_level, ''), commit_id)
             FROM sightings
             GROUP BY ALL
             """,
@@ -129,9 +135,7 @@ def load_known(root: Path) -> Known:
         known.models_by_result = dict(_rows(connection, "SELECT result_id, model_id FROM result_links"))
         known.results = {result_id for (result_id,) in _rows(connection, "SELECT DISTINCT result_id FROM results")}
         known.checkpoints = {row[0] for row in _rows(connection, "SELECT DISTINCT checkpoint_id FROM checkpoints")}
-        known.comparisons = set(
-            _rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM layer_matches")
-        )
+        known.comparisons = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM layer_matches"))
         for name, params, checkpoint_id, num_layers in _rows(
             connection,
             """

@@ -17,7 +17,7 @@ def drop_model(root: Path, model_id: str) -> None:
 
 
 def rename_model(root: Path, model_id: str, new_model_id: str) -> None:
-    """Give a model another name, which later ingests of its folder keep. Raises NotFoundError, or UsageError for a name taken."""
+    """Give a model another name, which later ingests of its folder keep. Raises NotFoundError or UsageError."""
     names = _present_names(root, model_id)
     if not new_model_id.strip():
         raise UsageError("the new name is empty")

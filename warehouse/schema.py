@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
+
 @dataclass(frozen=True)
 class Column:
     """One column of a stored table.
@@ -76,7 +77,12 @@ CHECKPOINTS = Table(
         Column("lm_head_params", "BIGINT", "Parameters of the output head.", "parameters"),
         Column("layer_params", "BIGINT", "Parameters of all layers together.", "parameters"),
         Column("nonzero_params", "BIGINT", "Parameters whose value is not zero.", "parameters"),
-        Column("prunable_params", "BIGINT", "Weights of two or more dimensions of attention, MLP and experts.", "parameters"),
+        Column(
+            "prunable_params",
+            "BIGINT",
+            "Weights of two or more dimensions of attention, MLP and experts.",
+            "parameters",
+        ),
         Column("zeros", "BIGINT", "Parameters whose value is zero.", "parameters"),
         Column("prunable_zeros", "BIGINT", "Prunable parameters whose value is zero.", "parameters"),
         Column("logical_bytes", "BIGINT", "Bytes of the tensors as tensors.", "bytes"),
@@ -231,7 +237,13 @@ RESULTS = Table(
     "One measured value of a result file.",
     ("result_id",),
     (
-        Column("result_id", "VARCHAR", "SHA-256 of the file's address and bytes; shared by all rows of the file.", required=True),
+        Column(
+            "result_id",
+            "VARCHAR",
+            "SHA-256 of the file's address and bytes; shared by all rows of the file.",
+            required=True,
+        ),
+        Column("measure_id", "VARCHAR", "Hash of what was measured: harness, task, metric, context, ...", required=True),
         Column("harness", "VARCHAR", "The program that wrote the file, such as native or lm_eval.", required=True),
         Column("harness_version", "VARCHAR", "Its version, where stated."),
         Column("suite", "VARCHAR", "Group of tasks: model_info, perplexity, zeroshot, speed, memory, ..."),
@@ -272,7 +284,13 @@ LINKS = Table(
     (
         Column("result_id", "VARCHAR", "The result file.", required=True),
         Column("model_id", "VARCHAR", "The model.", required=True),
-        Column("rule", "VARCHAR", "What tied them: folder (the file lies in the model's folder), by_hand, ...", required=True),
+        Column(
+            "rule",
+            "VARCHAR",
+            "What tied them: folder (the file lies in the model's folder), by_hand, ...",
+            required=True,
+        ),
+        Column("source_uri", "VARCHAR", "The file.", required=True),
         Column("model_uri", "VARCHAR", "The model's folder, where the rule is folder."),
         Column("method", "VARCHAR", "Pruning method that the model's name declares."),
         Column("declared_ratio", "DOUBLE", "Share to remove that the name declares.", "fraction"),
@@ -319,6 +337,28 @@ def _arrow_type(sql_type: str) -> pa.DataType:
         "MAP(VARCHAR, BIGINT)": pa.map_(pa.string(), pa.int64()),
         NOTES: pa.list_(pa.struct([("code", pa.string()), ("text", pa.string())])),
     }[sql_type]
+
+
+MEASURE_COLUMNS = (
+    "harness",
+    "suite",
+    "task",
+    "subset",
+    "metric",
+    "filter",
+    "unit",
+    "n_shot",
+    "dataset",
+    "split",
+    "seq_len",
+    "stride",
+    "batch_size",
+    "hardware",
+    "sample_limit",
+    "revision",
+    "adapter",
+)
+"""What makes two values of a model runs of one measure; measure_id is the hash of those that a row has."""
 
 
 @cache

@@ -153,9 +153,7 @@ def write_commit(root: Path, rows: Mapping[str, Sequence[Row]], operation: str) 
             commit = Commit(commit_id, made_at, __version__, operation, schema_digest(), (), tuple(files))
             _write_durably(root / COMMITS / f"{commit_id}.json", _commit_json(commit))
         except OSError as error:
-            raise WarehouseError(
-                f"{root}: cannot write: {error.strerror or error}; all earlier commits are in place"
-            ) from None
+            raise WarehouseError(f"{root}: cannot write: {error.strerror or error}; all earlier commits are in place") from None
     return commit_id
 
 
@@ -190,7 +188,7 @@ def list_commits(root: Path) -> Snapshot:
 
 def _size_damage(root: Path, commit_id: str, file: DataFile) -> Damage | None:
     try:
-        size = os.stat(root / file.path).st_size
+        size = (root / file.path).stat().st_size
     except OSError as error:
         return Damage(commit_id, file.path, error.strerror or str(error))
     if size != file.size:
@@ -204,7 +202,7 @@ def _refuse_foreign_folder(root: Path) -> None:
         foreign = [name for name in foreign if not name.startswith(f".{MARKER}")]
         if foreign:
             raise WarehouseError(
-                f"{root}: not a warehouse, and not empty (there is {foreign[0]!r}); name an empty or a new folder with --warehouse"
+                f"{root}: not a warehouse, and not empty (there is {foreign[0]!r}); name a new folder with --warehouse"
             )
     elif root.exists():
         raise WarehouseError(f"{root}: a file; a warehouse is a folder")

@@ -5,6 +5,7 @@ A new format is a module with a `FORMAT` and its name in the call of `register` 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from layerhouse.warehouse.schema import COMMIT_COLUMNS, RESULTS
+from layerhouse.warehouse.schema import COMMIT_COLUMNS, MEASURE_COLUMNS, RESULTS
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 INT32_MAX = 2**31 - 1
@@ -23,7 +24,7 @@ Row = dict[str, Any]
 """Columns of the results table, or a note with its code and text."""
 Item = Row | str
 """What a parser makes of one key: a row, or a line that says why there is none."""
-ADDED_BY_CALLER = ("result_id", "source_uri", *(column.name for column in COMMIT_COLUMNS))
+ADDED_BY_CALLER = ("result_id", "measure_id", "source_uri", *(column.name for column in COMMIT_COLUMNS))
 EMPTY_ROW: Row = {name: None for name in RESULTS.column_names if name not in ADDED_BY_CALLER}
 """Every column that a parser may fill, null."""
 WORDS_OF_STATUS = {"nan": "nan", "inf": "inf", "infinity": "inf"}
@@ -66,6 +67,12 @@ def register(*formats: ResultFormat) -> tuple[ResultFormat, ...]:
 def recognise(document: Any, path: Path) -> ResultFormat | None:
     """The first format that takes the document for its own; None if none does."""
     return next((result_format for result_format in FORMATS if result_format.recognises(document, path)), None)
+
+
+def measure_id(row: Row) -> str:
+    """Hash of what a row measured, 32 hex digits: over the columns that make a measure and that the row has."""
+    named = [f"{name}={row[name]!r}" for name in MEASURE_COLUMNS if row.get(name) is not None]
+    return hashlib.sha256("\n".join(named).encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
 def score(value: Any) -> Row | None:

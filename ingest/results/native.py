@@ -100,9 +100,7 @@ def parse(document: Any, path: Path) -> ParsedResults:
         "run_at": run_at,
         "is_group": False,
     }
-    rows = [
-        {**common, **item, "notes": [*item.get("notes", ()), *run_notes]} for item in items if isinstance(item, dict)
-    ]
+    rows = [{**common, **item, "notes": [*item.get("notes", ()), *run_notes]} for item in items if isinstance(item, dict)]
     return ParsedResults(tuple(rows), tuple(item for item in items if isinstance(item, str)))
 
 
@@ -172,9 +170,7 @@ def _context_of(name: str) -> Context | None:
     return Context(*(int(text) for text in numbers))
 
 
-def _context_from_elsewhere(
-    key: str, dataset: str | None, number: Any, metrics: Row, path: Path
-) -> tuple[Context, list[Row]]:
+def _context_from_elsewhere(key: str, dataset: str | None, number: Any, metrics: Row, path: Path) -> tuple[Context, list[Row]]:
     """The context of a key that says none, and notes on it.
 
     Plain `ppl` has the context that the file's name says, unless another key has that context and a different value;

@@ -45,9 +45,7 @@ def _lines(table: pa.Table, layout: Layout) -> Iterator[str]:
     unknown = [rows != [] and all(row[index] is None for row in rows) for index in range(len(columns))]
     if unknown and all(unknown):
         unknown[0] = False
-    blocks = [
-        _block(column, [row[index] for row in rows]) for index, column in enumerate(columns) if not unknown[index]
-    ]
+    blocks = [_block(column, [row[index] for row in rows]) for index, column in enumerate(columns) if not unknown[index]]
     if layout.caption is not None:
         yield from map(visible, layout.caption.split("\n"))
     for number, part in enumerate(_parts(blocks, layout.width)):

@@ -105,9 +105,7 @@ _PERFORMANCE = {
 
 COLUMNS = MappingProxyType(_SUMMARY | _PER_LAYER | _PERFORMANCE)
 
-_FRACTIONS = frozenset(
-    column.name for table in TABLES.values() for column in table.columns if column.unit == "fraction"
-)
+_FRACTIONS = frozenset(column.name for table in TABLES.values() for column in table.columns if column.unit == "fraction")
 
 _CONVENTIONS = (
     (re.compile(r"\w*(std|var|variance)(_\w+)?"), NUMBER),

@@ -34,9 +34,7 @@ def study_json(document: Mapping[str, Any]) -> str:
 
 def study_text(document: Mapping[str, Any]) -> str:
     """The summary for reading: models by parameters, most first, then minimum, maximum and mean."""
-    models = sorted(
-        document["models"], key=lambda model: (-model.get("params", {}).get("total", -1), model["name"])
-    )
+    models = sorted(document["models"], key=lambda model: (-model.get("params", {}).get("total", -1), model["name"]))
     lines = ["=" * 80, f"Model summary: {document['total_models']} models, {document['timestamp']}", "=" * 80]
     for model in models:
         lines += ["", *_model_lines(model)]
@@ -108,7 +106,9 @@ def _model_lines(model: Mapping[str, Any]) -> list[str]:
             lines.append(f"  {heading:21}{pruning[key]:.2%}")
     if model.get("zero_layers"):
         lines.append(f"  zero layers          {' '.join(map(str, model['zero_layers']))}")
-    removed = [layer["layer_idx"] for layer in model.get("layer_pruning", []) if layer["is_zero"] and layer["reduction_ratio"] == 1]
+    removed = [
+        layer["layer_idx"] for layer in model.get("layer_pruning", []) if layer["is_zero"] and layer["reduction_ratio"] == 1
+    ]
     if removed:
         lines.append(f"  blocks gone          {' '.join(map(str, removed))}")
     return lines

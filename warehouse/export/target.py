@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +45,7 @@ def write_file(output: Path, data: bytes) -> None:
     temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(data)
-        os.replace(temporary, output)
+        temporary.replace(output)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UsageError(f"{output}: cannot be written: {error.strerror or error}") from None

@@ -96,9 +96,7 @@ def _plain_column(column: pa.Array) -> list[Any]:
 
     kind = column.type
     if pa.types.is_timestamp(kind):  # as integers: Python has neither nanoseconds nor the year 10000
-        return [
-            None if ticks is None else _timestamp(ticks, kind.unit) for ticks in column.cast(pa.int64()).to_pylist()
-        ]
+        return [None if ticks is None else _timestamp(ticks, kind.unit) for ticks in column.cast(pa.int64()).to_pylist()]
     values: list[Any] = column.to_pylist()
     is_plain = pa.types.is_primitive(kind) and not pa.types.is_temporal(kind) and not pa.types.is_decimal(kind)
     return values if is_plain or pa.types.is_string(kind) else [_plain(value, kind) for value in values]

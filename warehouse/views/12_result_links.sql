@@ -1,14 +1,20 @@
--- The model that each result file belongs to now: the newest link wins, then tombstones apply.
+-- The model that each result file belongs to now: the newest link wins, then tombstones apply; of a file that changed, its
+-- newest contents count.
 CREATE OR REPLACE VIEW result_links AS
 WITH newest_links AS (
     SELECT *
     FROM links
     QUALIFY row_number() OVER (PARTITION BY result_id ORDER BY commit_id DESC, model_id) = 1
+),
+named_links AS (
+    SELECT
+        newest_links.* REPLACE (coalesce(name_changes.new_model_id, newest_links.model_id) AS model_id)
+    FROM newest_links
+    LEFT JOIN name_changes
+        ON name_changes.model_id = newest_links.model_id
+        AND name_changes.commit_id = newest_links.commit_id
+    WHERE name_changes.is_dropped IS DISTINCT FROM TRUE
 )
-SELECT
-    newest_links.* REPLACE (coalesce(name_changes.new_model_id, newest_links.model_id) AS model_id)
-FROM newest_links
-LEFT JOIN name_changes
-    ON name_changes.model_id = newest_links.model_id
-    AND name_changes.commit_id = newest_links.commit_id
-WHERE name_changes.is_dropped IS DISTINCT FROM TRUE;
+SELECT *
+FROM named_links
+QUALIFY row_number() OVER (PARTITION BY model_id, source_uri ORDER BY commit_id DESC, result_id) = 1;

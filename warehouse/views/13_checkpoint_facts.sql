@@ -6,13 +6,18 @@ WITH first_sightings AS (
     FROM checkpoints
     QUALIFY row_number() OVER (PARTITION BY checkpoint_id ORDER BY commit_id, model_id NULLS FIRST) = 1
 ),
+compared_pairs AS MATERIALIZED (
+    SELECT checkpoint_id, base_checkpoint_id, max(commit_id) AS commit_id
+    FROM layer_matches
+    GROUP BY checkpoint_id, base_checkpoint_id
+),
 newest_bases AS (
     SELECT checkpoint_id, arg_max(base_checkpoint_id, commit_id) AS base_checkpoint_id
-    FROM layer_matches
+    FROM compared_pairs
     GROUP BY checkpoint_id
 ),
 bases AS (
-    SELECT DISTINCT base_checkpoint_id FROM layer_matches
+    SELECT DISTINCT base_checkpoint_id FROM compared_pairs
 )
 SELECT
     first_sightings.* EXCLUDE (model_id, source_uri, fingerprint, commit_id, ingested_at),

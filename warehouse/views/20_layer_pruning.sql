@@ -2,24 +2,15 @@
 -- Where nothing says which blocks went, the layers stand without a base block; if all blocks of the base are alike, their
 -- sizes are known all the same, and the removed ones are rows without an index.
 CREATE OR REPLACE VIEW layer_pruning AS
-WITH even_bases AS (
-    SELECT
-        checkpoint_id,
-        stack,
-        count(*) AS num_layers,
-        min(params) AS params,
-        min(attention_params) AS attention_params,
-        min(mlp_params) AS mlp_params
-    FROM layers
-    GROUP BY checkpoint_id, stack
-    HAVING
-        count(params) = count(*) AND min(params) = max(params)
-        AND count(attention_params) = count(*) AND min(attention_params) = max(attention_params)
-        AND count(mlp_params) = count(*) AND min(mlp_params) = max(mlp_params)
+WITH shown AS MATERIALIZED (
+    SELECT model_id, checkpoint_id, base_checkpoint_id FROM current_checkpoints
 ),
-matched AS (
+known_layers AS MATERIALIZED (
+    SELECT * EXCLUDE (norm_params, other_params, role_params, attention_type, mlp_type, commit_id, ingested_at) FROM layers
+),
+compared AS MATERIALIZED (
     SELECT
-        current_checkpoints.model_id,
+        shown.model_id,
         layer_matches.checkpoint_id,
         layer_matches.base_checkpoint_id,
         layer_matches.stack,
@@ -27,48 +18,60 @@ matched AS (
         layer_matches.layer_index,
         layer_matches.match,
         layer_matches.match_confidence
-    FROM current_checkpoints
+    FROM shown
     JOIN layer_matches
-        ON layer_matches.checkpoint_id = current_checkpoints.checkpoint_id
-        AND layer_matches.base_checkpoint_id = current_checkpoints.base_checkpoint_id
-    WHERE layer_matches.layer_index IS NOT NULL OR layer_matches.match <> 'none'
-    UNION ALL
+        ON layer_matches.checkpoint_id = shown.checkpoint_id
+        AND layer_matches.base_checkpoint_id = shown.base_checkpoint_id
+),
+unknown_maps AS (
     SELECT
-        current_checkpoints.model_id,
-        layers.checkpoint_id,
-        current_checkpoints.base_checkpoint_id,
-        layers.stack,
-        CASE WHEN current_checkpoints.base_checkpoint_id IS NOT NULL THEN layers.layer_index END AS base_layer_index,
-        layers.layer_index,
-        CASE WHEN current_checkpoints.base_checkpoint_id IS NOT NULL THEN 'exact' END AS match,
-        NULL AS match_confidence
-    FROM current_checkpoints
-    JOIN layers ON layers.checkpoint_id = current_checkpoints.checkpoint_id
-    WHERE coalesce(current_checkpoints.base_checkpoint_id = current_checkpoints.checkpoint_id, TRUE)
-    UNION ALL
+        model_id,
+        checkpoint_id,
+        base_checkpoint_id,
+        stack,
+        count(base_layer_index) - count(layer_index) AS num_removed
+    FROM compared
+    GROUP BY ALL
+    HAVING bool_and(match = 'none') AND count(base_layer_index) > count(layer_index)
+),
+even_bases AS (
+    SELECT
+        checkpoint_id,
+        stack,
+        min(params) AS params,
+        min(attention_params) AS attention_params,
+        min(mlp_params) AS mlp_params
+    FROM known_layers
+    GROUP BY checkpoint_id, stack
+    HAVING
+        count(params) = count(*) AND min(params) = max(params)
+        AND count(attention_params) = count(*) AND min(attention_params) = max(attention_params)
+        AND count(mlp_params) = count(*) AND min(mlp_params) = max(mlp_params)
+),
+matched AS (
+    SELECT *
+    FROM compared
+    WHERE layer_index IS NOT NULL OR match <> 'none'
+    UNION ALL BY NAME
+    SELECT
+        shown.model_id,
+        shown.checkpoint_id,
+        shown.base_checkpoint_id,
+        known_layers.stack,
+        CASE WHEN shown.base_checkpoint_id IS NOT NULL THEN known_layers.layer_index END AS base_layer_index,
+        known_layers.layer_index,
+        CASE WHEN shown.base_checkpoint_id IS NOT NULL THEN 'exact' END AS match
+    FROM shown
+    JOIN known_layers ON known_layers.checkpoint_id = shown.checkpoint_id
+    WHERE coalesce(shown.base_checkpoint_id = shown.checkpoint_id, TRUE)
+    UNION ALL BY NAME
     SELECT
         unknown_maps.model_id,
         unknown_maps.checkpoint_id,
         unknown_maps.base_checkpoint_id,
         unknown_maps.stack,
-        NULL AS base_layer_index,
-        NULL AS layer_index,
-        'none' AS match,
-        NULL AS match_confidence
-    FROM (
-        SELECT
-            current_checkpoints.model_id,
-            layer_matches.checkpoint_id,
-            layer_matches.base_checkpoint_id,
-            layer_matches.stack,
-            count(layer_matches.base_layer_index) - count(layer_matches.layer_index) AS num_removed
-        FROM current_checkpoints
-        JOIN layer_matches
-            ON layer_matches.checkpoint_id = current_checkpoints.checkpoint_id
-            AND layer_matches.base_checkpoint_id = current_checkpoints.base_checkpoint_id
-        GROUP BY ALL
-        HAVING bool_and(layer_matches.match = 'none') AND count(layer_matches.base_layer_index) > count(layer_matches.layer_index)
-    ) AS unknown_maps
+        'none' AS match
+    FROM unknown_maps
     CROSS JOIN unnest(range(unknown_maps.num_removed)) AS removed_blocks
 ),
 sized AS (
@@ -97,11 +100,11 @@ sized AS (
         base_layers.intermediate_size AS base_intermediate_size,
         base_layers.hidden_size AS base_hidden_size
     FROM matched
-    LEFT JOIN layers
+    LEFT JOIN known_layers AS layers
         ON layers.checkpoint_id = matched.checkpoint_id
         AND layers.stack = matched.stack
         AND layers.layer_index = matched.layer_index
-    LEFT JOIN layers AS base_layers
+    LEFT JOIN known_layers AS base_layers
         ON base_layers.checkpoint_id = matched.base_checkpoint_id
         AND base_layers.stack = matched.stack
         AND base_layers.layer_index = matched.base_layer_index

@@ -1,9 +1,15 @@
 -- One row a model: what it shows now, against its base. A model with results alone has what they report.
 CREATE OR REPLACE VIEW models AS
-WITH model_names AS (
-    SELECT model_id FROM current_checkpoints
+WITH shown_checkpoints AS MATERIALIZED (
+    SELECT * FROM current_checkpoints
+),
+linked AS MATERIALIZED (
+    SELECT model_id, method, declared_ratio, declared_removed_layers, tags, commit_id FROM result_links
+),
+model_names AS (
+    SELECT model_id FROM shown_checkpoints
     UNION
-    SELECT model_id FROM result_links
+    SELECT model_id FROM linked
 ),
 declared_names AS (
     SELECT
@@ -12,7 +18,7 @@ declared_names AS (
         arg_max(declared_ratio, commit_id) AS declared_ratio,
         arg_max(declared_removed_layers, commit_id) AS declared_removed_layers,
         arg_max(tags, commit_id) AS tags
-    FROM result_links
+    FROM linked
     GROUP BY model_id
 ),
 reported AS (
@@ -40,11 +46,11 @@ layer_counts AS (
         count(*) FILTER (WHERE level = 'untouched') AS untouched_layers,
         count(*) FILTER (WHERE level = 'removed') AS num_removed_layers,
         count(*) FILTER (WHERE level IS NULL) AS unknown_levels,
-        list(base_layer_index ORDER BY base_layer_index) FILTER (WHERE is_removed) AS removed_layers,
-        list(base_layer_index ORDER BY base_layer_index) FILTER (WHERE retention < 0.05) AS layers_below_5pct,
-        list(base_layer_index ORDER BY base_layer_index) FILTER (WHERE retention < 0.10) AS layers_below_10pct,
-        list(base_layer_index ORDER BY base_layer_index) FILTER (WHERE retention < 0.15) AS layers_below_15pct,
-        list(base_layer_index ORDER BY base_layer_index) FILTER (WHERE retention < 0.20) AS layers_below_20pct,
+        list_sort(list(base_layer_index) FILTER (WHERE is_removed)) AS removed_layers,
+        list_sort(list(base_layer_index) FILTER (WHERE retention < 0.05)) AS layers_below_5pct,
+        list_sort(list(base_layer_index) FILTER (WHERE retention < 0.10)) AS layers_below_10pct,
+        list_sort(list(base_layer_index) FILTER (WHERE retention < 0.15)) AS layers_below_15pct,
+        list_sort(list(base_layer_index) FILTER (WHERE retention < 0.20)) AS layers_below_20pct,
         CASE WHEN count(retention) = count(*) THEN avg(retention) END AS retention_mean,
         CASE WHEN count(retention) = count(*) THEN stddev_samp(retention) END AS retention_std,
         CASE WHEN count(retention) = count(*) THEN var_samp(retention) END AS retention_var,
@@ -165,7 +171,7 @@ SELECT
     ) AS status_note,
     shown.ingested_at
 FROM model_names
-LEFT JOIN current_checkpoints AS shown ON shown.model_id = model_names.model_id
+LEFT JOIN shown_checkpoints AS shown ON shown.model_id = model_names.model_id
 LEFT JOIN checkpoint_facts AS bases ON bases.checkpoint_id = shown.base_checkpoint_id
 LEFT JOIN layer_counts ON layer_counts.model_id = model_names.model_id
 LEFT JOIN declared_names ON declared_names.model_id = model_names.model_id

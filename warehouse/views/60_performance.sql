@@ -1,52 +1,30 @@
--- Quality, speed and memory beside structure: one row a model, one column a measure.
+-- Quality, speed and memory beside structure: one row a model, one column a measure. A perplexity whose context the file does
+-- not state stands in ppl_wikitext2 or ppl_ptb; every other one in the map perplexities, by dataset@context/stride.
 CREATE OR REPLACE VIEW performance AS
-WITH accuracies AS (
+WITH wide AS (
     SELECT
         model_id,
-        max(accuracy) FILTER (WHERE task = 'boolq') AS boolq,
-        max(accuracy) FILTER (WHERE task = 'piqa') AS piqa,
-        max(accuracy) FILTER (WHERE task = 'hellaswag') AS hellaswag,
-        max(accuracy) FILTER (WHERE task = 'winogrande') AS winogrande,
-        max(accuracy) FILTER (WHERE task = 'arc_easy') AS arc_easy,
-        max(accuracy) FILTER (WHERE task = 'arc_challenge') AS arc_challenge,
-        max(accuracy) FILTER (WHERE task = 'openbookqa') AS openbookqa,
-        count(*) AS n_tasks
-    FROM task_scores
-    GROUP BY model_id
-),
-scores_elsewhere AS (
-    SELECT model_id, map_from_entries(list((score_key, value) ORDER BY score_key)) AS other_scores
-    FROM other_scores
-    GROUP BY model_id
-),
-unstated_contexts AS (
-    SELECT
-        model_id,
-        max(perplexity) FILTER (WHERE perplexity_key = 'wikitext2@?') AS ppl_wikitext2,
-        max(perplexity) FILTER (WHERE perplexity_key = 'ptb@?') AS ppl_ptb
-    FROM perplexities
-    GROUP BY model_id
-),
-stated_contexts AS (
-    SELECT model_id, map_from_entries(list((perplexity_key, perplexity) ORDER BY perplexity_key)) AS perplexities
-    FROM (
-        SELECT model_id, perplexity_key, max(perplexity) AS perplexity
-        FROM perplexities
-        WHERE perplexity_key NOT IN ('wikitext2@?', 'ptb@?')
-        GROUP BY model_id, perplexity_key
-    )
-    GROUP BY model_id
-),
-speeds AS (
-    SELECT
-        model_id,
-        arg_max(value, (run_at, commit_id)) FILTER (WHERE metric = 'throughput_tokens_per_sec' AND batch_size = 1) AS throughput_bs1,
-        arg_max(value, (run_at, commit_id)) FILTER (WHERE metric = 'latency_ms_per_token' AND batch_size = 1) AS latency_ms_bs1,
-        arg_max(value, (run_at, commit_id)) FILTER (WHERE metric = 'throughput_tokens_per_sec' AND batch_size = 4) AS throughput_bs4,
-        arg_max(value, (run_at, commit_id)) FILTER (WHERE metric = 'latency_ms_per_token' AND batch_size = 4) AS latency_ms_bs4,
-        arg_max(value, (run_at, commit_id)) FILTER (WHERE metric = 'model_memory_mb') AS memory_mb
-    FROM model_results
-    WHERE suite IN ('speed', 'memory') AND status = 'ok'
+        max(value) FILTER (WHERE kind = 'task' AND measure = 'boolq') AS boolq,
+        max(value) FILTER (WHERE kind = 'task' AND measure = 'piqa') AS piqa,
+        max(value) FILTER (WHERE kind = 'task' AND measure = 'hellaswag') AS hellaswag,
+        max(value) FILTER (WHERE kind = 'task' AND measure = 'winogrande') AS winogrande,
+        max(value) FILTER (WHERE kind = 'task' AND measure = 'arc_easy') AS arc_easy,
+        max(value) FILTER (WHERE kind = 'task' AND measure = 'arc_challenge') AS arc_challenge,
+        max(value) FILTER (WHERE kind = 'task' AND measure = 'openbookqa') AS openbookqa,
+        count(*) FILTER (WHERE kind = 'task') AS n_tasks,
+        map_from_entries(list((measure, value) ORDER BY measure) FILTER (WHERE kind = 'score')) AS other_scores,
+        max(value) FILTER (WHERE kind = 'perplexity' AND measure = 'wikitext2@?') AS ppl_wikitext2,
+        max(value) FILTER (WHERE kind = 'perplexity' AND measure = 'ptb@?') AS ppl_ptb,
+        map_from_entries(
+            list((measure, value) ORDER BY measure)
+            FILTER (WHERE kind = 'perplexity' AND measure NOT IN ('wikitext2@?', 'ptb@?'))
+        ) AS perplexities,
+        max(value) FILTER (WHERE kind = 'speed' AND measure = 'throughput_tokens_per_sec@bs1') AS throughput_bs1,
+        max(value) FILTER (WHERE kind = 'speed' AND measure = 'latency_ms_per_token@bs1') AS latency_ms_bs1,
+        max(value) FILTER (WHERE kind = 'speed' AND measure = 'throughput_tokens_per_sec@bs4') AS throughput_bs4,
+        max(value) FILTER (WHERE kind = 'speed' AND measure = 'latency_ms_per_token@bs4') AS latency_ms_bs4,
+        max(value) FILTER (WHERE kind = 'memory' AND measure = 'model_memory_mb') AS memory_mb
+    FROM measures
     GROUP BY model_id
 )
 SELECT
@@ -54,27 +32,26 @@ SELECT
     models.params / 1e9 AS params_b,
     models.size_gb,
     models.reduction_ratio,
-    unstated_contexts.ppl_wikitext2,
-    unstated_contexts.ppl_ptb,
-    stated_contexts.perplexities,
-    accuracies.boolq,
-    accuracies.piqa,
-    accuracies.hellaswag,
-    accuracies.winogrande,
-    accuracies.arc_easy,
-    accuracies.arc_challenge,
-    accuracies.openbookqa,
+    wide.ppl_wikitext2,
+    wide.ppl_ptb,
+    wide.perplexities,
+    wide.boolq,
+    wide.piqa,
+    wide.hellaswag,
+    wide.winogrande,
+    wide.arc_easy,
+    wide.arc_challenge,
+    wide.openbookqa,
     (
-        accuracies.boolq + accuracies.piqa + accuracies.hellaswag + accuracies.winogrande + accuracies.arc_easy
-        + accuracies.arc_challenge + accuracies.openbookqa
+        wide.boolq + wide.piqa + wide.hellaswag + wide.winogrande + wide.arc_easy + wide.arc_challenge + wide.openbookqa
     ) / 7 AS mean_accuracy,
-    accuracies.n_tasks,
-    scores_elsewhere.other_scores,
-    speeds.throughput_bs1,
-    speeds.latency_ms_bs1,
-    speeds.throughput_bs4,
-    speeds.latency_ms_bs4,
-    speeds.memory_mb,
+    wide.n_tasks,
+    wide.other_scores,
+    wide.throughput_bs1,
+    wide.latency_ms_bs1,
+    wide.throughput_bs4,
+    wide.latency_ms_bs4,
+    wide.memory_mb,
     models.macs_per_token,
     models.kv_cache_bytes_per_token,
     models.retention_std,
@@ -82,10 +59,9 @@ SELECT
     models.layers_below_5pct,
     models.layers_below_10pct,
     models.layers_below_15pct,
-    models.layers_below_20pct
+    models.layers_below_20pct,
+    models.method,
+    models.declared_ratio,
+    models.declared_removed_layers
 FROM models
-LEFT JOIN accuracies ON accuracies.model_id = models.model_id
-LEFT JOIN scores_elsewhere ON scores_elsewhere.model_id = models.model_id
-LEFT JOIN unstated_contexts ON unstated_contexts.model_id = models.model_id
-LEFT JOIN stated_contexts ON stated_contexts.model_id = models.model_id
-LEFT JOIN speeds ON speeds.model_id = models.model_id;
+LEFT JOIN wide ON wide.model_id = models.model_id;

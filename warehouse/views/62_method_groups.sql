@@ -2,19 +2,18 @@
 -- have the number, which the n_ columns count.
 CREATE OR REPLACE VIEW method_groups AS
 SELECT
-    models.method,
-    models.declared_ratio,
-    models.declared_removed_layers,
+    method,
+    declared_ratio,
+    declared_removed_layers,
     count(*) AS n_models,
-    count(models.reduction_ratio) AS n_reduction,
-    avg(models.reduction_ratio) AS reduction_ratio_mean,
-    max(models.reduction_ratio) AS reduction_ratio_best,
-    count(performance.ppl_wikitext2) AS n_ppl,
-    avg(performance.ppl_wikitext2) AS ppl_wikitext2_mean,
-    min(performance.ppl_wikitext2) AS ppl_wikitext2_best,
-    count(performance.mean_accuracy) AS n_accuracy,
-    avg(performance.mean_accuracy) AS mean_accuracy_mean,
-    max(performance.mean_accuracy) AS mean_accuracy_best
-FROM models
-JOIN performance ON performance.model_id = models.model_id
-GROUP BY models.method, models.declared_ratio, models.declared_removed_layers;
+    count(reduction_ratio) AS n_reduction,
+    avg(reduction_ratio) AS reduction_ratio_mean,
+    max(reduction_ratio) AS reduction_ratio_best,
+    count(ppl_wikitext2) AS n_ppl,
+    avg(ppl_wikitext2) AS ppl_wikitext2_mean,
+    min(ppl_wikitext2) AS ppl_wikitext2_best,
+    count(mean_accuracy) AS n_accuracy,
+    avg(mean_accuracy) AS mean_accuracy_mean,
+    max(mean_accuracy) AS mean_accuracy_best
+FROM performance
+GROUP BY method, declared_ratio, declared_removed_layers;

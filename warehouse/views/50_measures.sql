@@ -1,0 +1,57 @@
+-- Quality, speed and memory in long form: one row a model, kind and measure. Kinds: task (a zero-shot task by its metric),
+-- score (what else a task has: other tasks, and of a task whose metric is missing what there is), perplexity (per token, by
+-- dataset and context), speed, memory. An accuracy without a name for its metric means the evaluator's own choice of metric; it
+-- stands where nothing else is given for that task.
+CREATE OR REPLACE VIEW measures AS
+WITH model_values AS MATERIALIZED (
+    SELECT
+        model_id, suite, task, subset, metric, filter, unit, dataset, seq_len, stride, batch_size, value, run_at, commit_id
+    FROM model_results
+    WHERE status = 'ok' AND NOT is_group
+),
+tasks AS MATERIALIZED (
+    SELECT
+        model_id,
+        task,
+        coalesce(
+            arg_max(value, (run_at, commit_id)) FILTER (WHERE metric = task_metric(task) AND coalesce(filter, 'none') = 'none'),
+            CASE
+                WHEN bool_and(metric = 'accuracy') THEN arg_max(value, (run_at, commit_id)) FILTER (WHERE metric = 'accuracy')
+            END
+        ) AS value
+    FROM model_values
+    WHERE suite = 'zeroshot' AND task_metric(task) IS NOT NULL
+    GROUP BY model_id, task
+)
+SELECT model_id, 'task' AS kind, task AS measure, value
+FROM tasks
+WHERE value IS NOT NULL
+UNION ALL
+SELECT
+    model_id,
+    'score' AS kind,
+    concat(task, '/', metric, CASE WHEN coalesce(filter, 'none') <> 'none' THEN concat(',', filter) END) AS measure,
+    arg_max(value, (run_at, commit_id)) AS value
+FROM model_values
+WHERE
+    suite = 'zeroshot'
+    AND (model_id, task) NOT IN (SELECT (model_id, task) FROM tasks WHERE value IS NOT NULL)
+GROUP BY ALL
+UNION ALL
+SELECT
+    model_id,
+    'perplexity' AS kind,
+    perplexity_key(dataset, subset, seq_len, stride) AS measure,
+    arg_max(value, (run_at, commit_id)) AS value
+FROM model_values
+WHERE metric = 'perplexity' AND unit = 'per_token'
+GROUP BY ALL
+UNION ALL
+SELECT
+    model_id,
+    suite AS kind,
+    concat(metric, CASE WHEN batch_size IS NOT NULL THEN concat('@bs', batch_size) END) AS measure,
+    arg_max(value, (run_at, commit_id)) AS value
+FROM model_values
+WHERE suite IN ('speed', 'memory')
+GROUP BY ALL;
