@@ -245,7 +245,7 @@ def check(warehouse: Path, repair: bool) -> None:
     findings = check_warehouse(warehouse, repair=repair)
     for finding in findings:
         click.echo(f"{finding.kind:8} {finding.where}: {finding.what}{f'; {finding.repaired}' if finding.repaired else ''}")
-    left = [finding for finding in findings if not finding.repaired and finding.kind not in ("orphan", "foreign")]
+    left = [finding for finding in findings if not finding.repaired and finding.kind in ("damaged", "promise")]
     if not findings:
         _talk(f"{warehouse}: healthy")
     elif not repair and any(finding.kind in ("damaged", "orphan", "schema") for finding in findings):

@@ -85,6 +85,7 @@ def demo_study(keep: Path | None = None) -> Iterator[Path]:
 def write_study(folder: Path) -> None:
     """Write the study's files below a folder."""
     base = analysis_document(BASE_NAME, BASE)
+    write_json(folder / f"baselines/{BASE_NAME}/analysis/model_structure.json", base)
     write_json(folder / f"baselines/{BASE_NAME}/evaluation/evaluation_results.json", result_document(base, BASE_SCORES))
     for name, (widths, removed, scores) in STUDY.items():
         model = folder / name

@@ -28,7 +28,7 @@ def connect(root: Path, *, as_of: datetime | None = None) -> tuple[duckdb.DuckDB
         connection.execute("SET TimeZone = 'UTC'")
         for name in TABLES:
             connection.execute(f"SET VARIABLE {name}_files = ?", [[empty_files[name]]])
-        for statement in view_statements():
+        for statement in view_statements(snapshot):
             connection.execute(statement)
         for name in TABLES:
             connection.execute(f"SET VARIABLE {name}_files = ?", [snapshot.files(name)])
@@ -49,7 +49,7 @@ def init_script(root: Path, *, as_of: datetime | None = None) -> str:
         lines.append(f"SET VARIABLE {name}_files = [\n    {paths}\n];")
     if as_of is not None:
         lines.append(f"SET VARIABLE as_of = CAST({quote_literal(as_of.isoformat())} AS TIMESTAMPTZ);")
-    lines.extend(view_statements())
+    lines.extend(view_statements(snapshot))
     return "\n".join(lines) + "\n"
 
 
@@ -74,10 +74,10 @@ def export_database(root: Path, target: Path, *, as_of: datetime | None = None) 
     temporary.replace(target)
 
 
-def view_statements() -> Iterator[str]:
+def view_statements(snapshot: Snapshot) -> Iterator[str]:
     """The statements that make every view, in order: stored tables first, then the view files in name order."""
     for table in TABLES.values():
-        yield _table_view(table)
+        yield _table_view(table, snapshot.absent_columns(table.name))
     yield from sql_files("warehouse.views").values()
 
 
@@ -92,11 +92,17 @@ def parse_as_of(text: str) -> datetime:
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _table_view(table: Table) -> str:
-    """A stored table as a view: what was committed by `as_of`; of a fact that two commits hold, the first commit's rows."""
+def _table_view(table: Table, absent_columns: frozenset[str]) -> str:
+    """A stored table as a view: what was committed by `as_of`; of a fact that two commits hold, the first commit's rows.
+
+    A column that no file has yet is null.
+    """
     scan = f"read_parquet(getvariable('{table.name}_files'), union_by_name = true, hive_partitioning = false)"
     until = "ingested_at <= coalesce(getvariable('as_of'), CAST('infinity' AS TIMESTAMPTZ))"
-    columns = ",\n".join(f"    rows.{column}" for column in table.column_names)
+    columns = ",\n".join(
+        f"    CAST(NULL AS {column.type}) AS {column.name}" if column.name in absent_columns else f"    rows.{column.name}"
+        for column in table.columns
+    )
     statement = f"CREATE OR REPLACE VIEW {table.name} AS\nSELECT\n{columns}\nFROM {scan} AS rows\n"
     if table.fact_key:
         keys = ", ".join(table.fact_key)

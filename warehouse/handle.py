@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from layerhouse.warehouse.database import connect, parse_as_of
 from layerhouse.warehouse.errors import NotFoundError, UsageError
 from layerhouse.warehouse.query import keep_models, run_query, run_sql
-from layerhouse.warehouse.schema import TABLES
+from layerhouse.warehouse.schema import TABLES, arrow_schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -92,7 +92,15 @@ class Warehouse:
 
         if table not in TABLES:
             raise NotFoundError("table", table, tuple(TABLES))
-        rows = pl.scan_parquet(self._snapshot.files(table), glob=False, hive_partitioning=False, missing_columns="insert")
+        empty = _frame(arrow_schema(table).empty_table())
+        rows = pl.scan_parquet(
+            self._snapshot.files(table),
+            schema=empty.schema,
+            glob=False,
+            hive_partitioning=False,
+            missing_columns="insert",
+            extra_columns="ignore",
+        )
         if self.as_of is not None:
             rows = rows.filter(pl.col("ingested_at") <= self.as_of)
         keys = [*TABLES[table].fact_key]

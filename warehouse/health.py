@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerhouse.warehouse.database import connect
-from layerhouse.warehouse.errors import WarehouseError
 from layerhouse.warehouse.schema import TABLES, arrow_schema, schema_digest
 from layerhouse.warehouse.sql_text import sql_files
 from layerhouse.warehouse.store import (
@@ -52,10 +51,7 @@ def check_warehouse(root: Path, *, repair: bool = False) -> list[Finding]:
         snapshot = list_commits(root)
         findings = [*_damaged(root, snapshot, repair=False), *_orphans(root, snapshot, repair=False)]
     findings += _schema_findings(root, repair=repair)
-    if any(finding.kind == "schema" and not finding.repaired for finding in findings):
-        return findings
-    damaged = {finding.where for finding in findings if finding.kind == "damaged" and not finding.repaired}
-    if not damaged:
+    if not any(finding.kind == "damaged" and not finding.repaired for finding in findings):
         findings += _broken_promises(root)
     return findings
 
@@ -119,13 +115,14 @@ def _orphans(root: Path, snapshot: Snapshot, *, repair: bool) -> Iterator[Findin
 
 
 def _schema_findings(root: Path, *, repair: bool) -> Iterator[Finding]:
-    try:
-        list_commits(root).empty_files()
-    except WarehouseError:
-        what = "there is no file with the present columns: made by another version, or lost"
-        if repair:
-            add_present_schema(root)
-        yield Finding("schema", COMMITS, what, "brought up to date" if repair else None)
+    snapshot = list_commits(root)
+    if snapshot.has_present_schema():
+        return
+    is_readable = all(any(file.table == name for commit in snapshot.commits for file in commit.files) for name in TABLES)
+    if repair:
+        add_present_schema(root)
+    what = "made by a version with other columns, which read as null" if is_readable else "a table has no file at all"
+    yield Finding("schema" if is_readable else "damaged", COMMITS, what, "brought up to date" if repair else None)
 
 
 def _broken_promises(root: Path) -> Iterator[Finding]:

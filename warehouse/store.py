@@ -30,6 +30,7 @@ MARKER = "layerhouse.json"
 COMMITS = "commits"
 LOCK = ".lock"
 COMMIT_NAME = re.compile(r"[0-9a-f]{32}\.json")
+OWN_FILE = re.compile(r"\.?[0-9a-f]{32}\.(parquet|json)(\.[0-9a-f]{8}\.tmp)?")
 
 Row = dict[str, Any]
 
@@ -83,19 +84,37 @@ class Snapshot:
         return sum(file.rows for commit in self.commits for file in commit.files if file.table == table)
 
     def empty_files(self) -> dict[str, str]:
-        """For every table one file without rows that has the present schema; raises WarehouseError if there is none."""
-        for commit in reversed(self.commits):
-            if commit.operation == "create" and commit.schema == schema_digest():
-                return {file.table: str(self.root / file.path) for file in commit.files}
-        raise WarehouseError(
-            f"{self.root}: written by a version of layerhouse with other columns; "
-            f"bring it up to date with: layerhouse check --repair --warehouse {self.root}"
-        )
+        """For every table its newest file without rows; raises WarehouseError where a table has none."""
+        files = {
+            file.table: str(self.root / file.path) for commit in self.commits if commit.operation == "create" for file in commit.files
+        }
+        if missing := [name for name in TABLES if name not in files]:
+            raise WarehouseError(
+                f"{self.root}: there is no file for the table {missing[0]}; mend it with: "
+                f"layerhouse check --repair --warehouse {self.root}"
+            )
+        return files
+
+    def has_present_schema(self) -> bool:
+        """Whether a commit has a file with this version's columns for every table."""
+        return any(commit.operation == "create" and commit.schema == schema_digest() for commit in self.commits)
+
+    def absent_columns(self, table: str) -> frozenset[str]:
+        """Columns of this version that no file of a table has, since an earlier version wrote them all."""
+        if self.has_present_schema():
+            return frozenset()
+        import pyarrow.parquet as pq
+
+        created = [
+            file for commit in self.commits if commit.operation == "create" for file in commit.files if file.table == table
+        ]
+        written = {name for file in created for name in pq.read_schema(self.root / file.path).names}
+        return frozenset(TABLES[table].column_names) - written
 
 
 def open_store(root: Path) -> Path:
     """The absolute path of an existing warehouse; raises WarehouseError where there is none that this version reads."""
-    root = Path(os.path.abspath(root))
+    root = _absolute(root)
     try:
         marker = json.loads((root / MARKER).read_text("utf-8"))
         version = marker["format"]
@@ -110,12 +129,13 @@ def open_store(root: Path) -> Path:
 
 def create_store(root: Path) -> Path:
     """Open a warehouse for writing; make it where there is none. A folder with other things in it is refused."""
-    root = Path(os.path.abspath(root))
+    root = _absolute(root)
     try:
         if not (root / MARKER).exists():
             _refuse_foreign_folder(root)
             for name in (COMMITS, *TABLES):
                 (root / name).mkdir(parents=True, exist_ok=True)
+            add_present_schema(root)
             _write_durably(root / MARKER, json.dumps({"format": FORMAT, "made_by": f"layerhouse {__version__}"}).encode())
         root = open_store(root)
         add_present_schema(root)
@@ -126,8 +146,7 @@ def create_store(root: Path) -> Path:
 
 def add_present_schema(root: Path) -> None:
     """Commit a file without rows for every table, unless one with the present columns is there already."""
-    digest = schema_digest()
-    if not any(commit.operation == "create" and commit.schema == digest for commit in list_commits(root).commits):
+    if not list_commits(root).has_present_schema():
         for name in TABLES:
             (root / name).mkdir(exist_ok=True)
         write_commit(root, {name: [] for name in TABLES}, "create")
@@ -186,6 +205,15 @@ def list_commits(root: Path) -> Snapshot:
     )
 
 
+def _absolute(root: Path) -> Path:
+    path = os.path.abspath(root)
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        raise WarehouseError(f"{os.fsencode(path)!r}: not a UTF-8 path, which DuckDB cannot open; name another folder") from None
+    return Path(path)
+
+
 def _size_damage(root: Path, commit_id: str, file: DataFile) -> Damage | None:
     try:
         size = (root / file.path).stat().st_size
@@ -198,14 +226,22 @@ def _size_damage(root: Path, commit_id: str, file: DataFile) -> Damage | None:
 
 def _refuse_foreign_folder(root: Path) -> None:
     if root.is_dir():
-        foreign = sorted({entry.name for entry in os.scandir(root)} - {COMMITS, LOCK, *TABLES})
-        foreign = [name for name in foreign if not name.startswith(f".{MARKER}")]
+        foreign = sorted(_foreign_names(root))
         if foreign:
             raise WarehouseError(
                 f"{root}: not a warehouse, and not empty (there is {foreign[0]!r}); name a new folder with --warehouse"
             )
     elif root.exists():
         raise WarehouseError(f"{root}: a file; a warehouse is a folder")
+
+
+def _foreign_names(root: Path) -> Iterator[str]:
+    """What no creation that was cut off leaves; a study may well have a folder `results` of its own."""
+    for entry in os.scandir(root):
+        if entry.name in (COMMITS, *TABLES) and entry.is_dir():
+            yield from (f"{entry.name}/{name}" for name in os.listdir(entry.path) if not OWN_FILE.fullmatch(name))
+        elif entry.name != LOCK and not entry.name.startswith(f".{MARKER}"):
+            yield entry.name
 
 
 def _new_commit_id(root: Path) -> str:

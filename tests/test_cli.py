@@ -1,0 +1,277 @@
+"""The command as a user types it: streams, exit codes, formats, messages."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from layerhouse import demo
+from layerhouse.tests.running import CLEAN, layerhouse
+from layerhouse.version import __version__
+from layerhouse.warehouse.schema import TABLES
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The demo's study, ingested once; tests only read it."""
+    folder = tmp_path_factory.mktemp("study")
+    demo.write_study(folder)
+    result = layerhouse("ingest", "baselines", "results", cwd=folder)
+    assert (result.returncode, result.stdout) == (0, "")
+    return folder
+
+
+def test_the_demo_prints_the_three_tables_and_leaves_nothing(tmp_path):
+    result = layerhouse("demo", TMPDIR=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    headings = [line for line in result.stdout.splitlines() if re.match(r"(summary|per_layer|performance)\b", line)]
+    assert headings == ["summary", "per_layer of results/HeadPrune_2000", "performance"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_keeps_its_study_on_request_and_overwrites_nothing(tmp_path):
+    assert layerhouse("demo", "--keep", tmp_path / "kept").returncode == 0
+    assert (tmp_path / "kept/layerhouse-data/layerhouse.json").is_file()
+    again = layerhouse("demo", "--keep", tmp_path / "kept")
+    assert again.returncode == 2
+    assert again.stderr == f"layerhouse: {tmp_path / 'kept'}: exists and is not an empty folder\n"
+
+
+def test_every_input_has_a_line_on_stderr_and_stdout_stays_empty(study, tmp_path):
+    result = layerhouse("ingest", study / "baselines", study / "results", "-w", tmp_path / "w")
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        "taken       baselines/ShortGPT_remove_3: 3 analysis files, 1 result file",
+        "taken       baselines/Tiny-Base: 1 analysis file, 1 result file",
+        "taken       baselines/Uniform_2000: 2 analysis files, 1 result file",
+        "taken       results/EmptyBlocks_1: 2 analysis files",
+        "taken       results/HeadPrune_2000: 2 analysis files, 1 result file",
+        f"5 taken; warehouse {tmp_path / 'w'}",
+    ]
+
+
+def test_a_second_ingest_finds_nothing_new(study):
+    result = layerhouse("ingest", "baselines", "results", "--quiet", cwd=study)
+    assert (result.returncode, result.stderr) == (0, "5 unchanged; warehouse layerhouse-data\n")
+
+
+def test_bad_inputs_are_named_exit_1_and_the_others_are_in(study, tmp_path):
+    root = tmp_path / "results"
+    demo.write_json(root / "good/evaluation/evaluation_results.json", {"metrics": {"avg_zeroshot_acc": 0.5}})
+    demo.write_json(root / "other/evaluation/notes.json", {"hello": 1})
+    (root / "cut/evaluation").mkdir(parents=True)
+    (root / "cut/evaluation/evaluation_results.json").write_text('{"metrics": {"ppl": {"ptb": 1')
+    (root / "empty").mkdir()
+    result = layerhouse("ingest", root, tmp_path / "missing", "-w", tmp_path / "w")
+    assert result.returncode == 1
+    failed = sorted(line for line in result.stderr.splitlines() if line.startswith("FAILED"))
+    assert [line.split(": ")[0].split()[1] for line in failed] == [
+        str(tmp_path / "missing"),
+        "results/cut/evaluation/evaluation_results.json",
+        "results/empty",
+        "results/other/evaluation/notes.json",
+    ]
+    assert result.stderr.splitlines()[-1].startswith("1 taken, 4 failed")
+    summary = layerhouse("summarize", "-w", tmp_path / "w", "--format", "json")
+    assert [row["model_id"] for row in json.loads(summary.stdout)] == ["results/good"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ingest"], "Missing argument"),
+        (["summarize", "--nonsense"], "No such option"),
+        (["summarize", "--format", "docx"], "no format 'docx'; there is text, csv, json, ndjson, markdown, parquet"),
+        (["performance", "--output", "table.docx"], "the suffix names no format"),
+        (["query", "nothing"], "no query 'nothing'; there is history, methods, per_layer"),
+        (["layers", "results/none"], "no model 'results/none'; there is baselines/ShortGPT_remove_3, baselines/Tiny-Base"),
+        (["tables", "nothing"], "no table or view 'nothing'"),
+        (["sql"], "give a statement, or --init"),
+        (["sql", "SELEC 1"], "Parser Error"),
+        (["summarize", "--as-of", "yesterday"], "not a time"),
+        (["export", "--duckdb", "layerhouse-data/layerhouse.json"], "exists already"),
+        (["performance", "--output", "no/such/folder/t.csv"], "cannot be written"),
+    ],
+)
+def test_usage_errors_exit_2_with_what_to_do(study, arguments, message):
+    result = layerhouse(*arguments, cwd=study)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_no_warehouse_is_one_line_and_exit_3(tmp_path):
+    for command in (["summarize"], ["layers"], ["sql", "SELECT 1"], ["tables"], ["check"], ["drop", "x"], ["sql", "--init"]):
+        result = layerhouse(*command, cwd=tmp_path)
+        assert result.returncode == 3
+        assert result.stderr.startswith(f"layerhouse: {tmp_path / 'layerhouse-data'}: no warehouse here; make one with: ")
+        assert result.stderr.count("\n") == 1
+
+
+def test_the_environment_names_the_warehouse(study, tmp_path):
+    result = layerhouse("summarize", "-f", "csv", cwd=tmp_path, LAYERHOUSE_WAREHOUSE=str(study / "layerhouse-data"))
+    assert len(result.stdout.splitlines()) == 6
+
+
+def test_formats_agree_on_rows_and_names(study, tmp_path):
+    as_csv = list(csv.DictReader(io.StringIO(layerhouse("performance", "-f", "csv", cwd=study).stdout)))
+    as_json = json.loads(layerhouse("performance", "-f", "json", cwd=study).stdout)
+    as_lines = [json.loads(line) for line in layerhouse("performance", "-f", "ndjson", cwd=study).stdout.splitlines()]
+    assert layerhouse("performance", "-o", tmp_path / "t.parquet", cwd=study).returncode == 0
+    as_parquet = pq.read_table(tmp_path / "t.parquet")
+    as_markdown = layerhouse("performance", "-f", "md", cwd=study).stdout.splitlines()
+    assert as_json == as_lines
+    assert list(as_csv[0]) == list(as_json[0]) == as_parquet.column_names
+    assert [row["model_id"] for row in as_csv] == [row["model_id"] for row in as_json] == as_parquet["model_id"].to_pylist()
+    assert len(as_markdown) == len(as_json) + 2
+    assert [row["boolq"] for row in as_json] == [0.61, 0.74, 0.58, None, 0.66]
+    assert [row["boolq"] for row in as_csv] == ["0.61", "0.74", "0.58", "", "0.66"]
+
+
+def test_model_globs_filter_and_order_stays(study):
+    result = layerhouse("summarize", "-f", "csv", "--model", "results/*", "--model", "baselines/Tiny*", cwd=study)
+    assert [line.split(",")[0] for line in result.stdout.splitlines()[1:]] == [
+        "baselines/Tiny-Base",
+        "results/EmptyBlocks_1",
+        "results/HeadPrune_2000",
+    ]
+
+
+def test_a_base_that_is_a_model_is_its_own_base(study):
+    row = json.loads(layerhouse("summarize", "-f", "json", "-m", "baselines/Tiny-Base", cwd=study).stdout)[0]
+    assert (row["base_params"], row["reduction_ratio"], row["removed_layers"]) == (row["params"], 0.0, [])
+
+
+def test_summarize_with_a_prefix_writes_the_study_form(study, tmp_path):
+    result = layerhouse("summarize", "--output", tmp_path / "summary.v1", cwd=study)
+    assert (result.returncode, result.stdout) == (0, "")
+    document = json.loads((tmp_path / "summary.v1.json").read_text("utf-8"))
+    assert document["total_models"] == 5
+    removed = document["models"][0]
+    assert removed["name"] == "baselines/ShortGPT_remove_3"
+    assert [layer["layer_idx"] for layer in removed["layer_pruning"] if layer["is_zero"]] == [8, 9, 10]
+    assert removed["zero_layers"] == []
+    assert (tmp_path / "summary.v1.txt").read_text("utf-8").splitlines()[-3].startswith("parameters")
+
+
+def test_summarize_with_a_known_suffix_writes_the_table(study, tmp_path):
+    assert layerhouse("summarize", "--output", tmp_path / "t.csv", cwd=study).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_sql_reads_standard_input_and_keeps_integers(study):
+    result = layerhouse(
+        "sql", "-", "-f", "csv", cwd=study, stdin="SELECT sum(9007199254740993) AS n, typeof(sum(params)) AS t FROM layers"
+    )
+    assert result.stdout == "n,t\n" + str(9007199254740993 * 57) + ",HUGEINT\n"
+
+
+def test_query_lists_shows_and_runs(study):
+    listing = layerhouse("query", "-f", "csv", cwd=study).stdout
+    assert [line.split(",")[0] for line in listing.splitlines()] == [
+        "name",
+        "history",
+        "methods",
+        "per_layer",
+        "performance",
+        "special_layers",
+        "summary",
+    ]
+    assert "FROM method_groups" in layerhouse("query", "methods", "--show", cwd=study).stdout
+    rows = list(csv.DictReader(io.StringIO(layerhouse("query", "special_layers", "-f", "csv", cwd=study).stdout)))
+    assert {row["level"] for row in rows} == {"removed", "zero"}
+
+
+def test_tables_lists_every_table_and_the_columns_of_one(study):
+    rows = list(csv.DictReader(io.StringIO(layerhouse("tables", "-f", "csv", cwd=study).stdout)))
+    assert {row["name"] for row in rows} >= {*TABLES, "models", "layer_pruning", "model_results", "performance", "history"}
+    assert {row["name"]: row["num_rows"] for row in rows}["models"] == "5"
+    columns = list(csv.DictReader(io.StringIO(layerhouse("tables", "layers", "-f", "csv", cwd=study).stdout)))
+    assert [row["column"] for row in columns] == list(TABLES["layers"].column_names)
+    assert all(row["description"] for row in columns)
+
+
+def test_version_and_help():
+    assert layerhouse("--version").stdout == f"layerhouse {__version__}\n"
+    helped = layerhouse("-h").stdout
+    for command in (
+        "check",
+        "demo",
+        "drop",
+        "export",
+        "ingest",
+        "layers",
+        "performance",
+        "query",
+        "rename",
+        "sql",
+        "summarize",
+    ):
+        assert re.search(rf"^  {command} ", helped, re.MULTILINE), command
+
+
+def test_a_closed_pipe_is_no_traceback(study):
+    shell = f"{sys.executable} -m layerhouse layers -f csv | head -1"
+    result = subprocess.run(shell, shell=True, cwd=study, env=CLEAN, capture_output=True, encoding="utf-8", check=False)
+    assert result.stdout.startswith("model_id,")
+    assert result.stderr == ""
+
+
+def test_names_cannot_write_escapes_to_the_terminal(tmp_path):
+    demo.write_json(
+        tmp_path / "results/a\x1b[31m\nb/evaluation/evaluation_results.json", {"metrics": {"avg_zeroshot_acc": 0.5}}
+    )
+    result = layerhouse("ingest", tmp_path / "results", "-w", tmp_path / "w")
+    assert result.returncode == 0
+    assert "\x1b" not in result.stderr
+    assert r"results/a\x1b[31m\nb" in result.stderr
+    assert "\x1b" not in layerhouse("summarize", "-w", tmp_path / "w").stdout
+
+
+def run_on_terminal(arguments, cwd):
+    """Run the command with its three streams on a pseudo terminal of 100 columns; return what it shows."""
+    main, side = pty.openpty()
+    environment = {**CLEAN, "COLUMNS": "100", "TERM": "xterm"}
+    command = [sys.executable, "-m", "layerhouse", *map(str, arguments)]
+    with subprocess.Popen(command, stdin=side, stdout=side, stderr=side, cwd=cwd, env=environment) as process:
+        os.close(side)
+        shown = b""
+        while True:
+            try:
+                block = os.read(main, 65536)
+            except OSError:
+                break
+            if not block:
+                break
+            shown += block
+    os.close(main)
+    return process.returncode, shown.decode()
+
+
+def test_a_terminal_gets_a_progress_bar_and_lines(study, tmp_path):
+    code, shown = run_on_terminal(["ingest", study / "results", "-w", tmp_path / "w"], study)
+    assert code == 0
+    assert "results/HeadPrune_2000: 2 analysis files, 1 result file" in shown
+    assert "models" in shown
+    assert "━" in shown
+
+
+def test_a_terminal_gets_tables_of_its_width(study):
+    code, shown = run_on_terminal(["summarize"], study)
+    assert code == 0
+    assert max(len(line) for line in shown.splitlines() if not line.startswith("not known")) <= 100
+
+
+def test_a_terminal_gets_no_parquet(study):
+    code, shown = run_on_terminal(["summarize", "-f", "parquet"], study)
+    assert code == 2
+    assert "parquet is not for a terminal; name a file with --output" in shown

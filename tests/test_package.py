@@ -1,0 +1,104 @@
+"""What an import loads, what the wheel holds, and that an installed copy runs without the tests' packages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "transformers", "numba", "duckdb", "polars", "pyarrow", "rich", "numpy")
+
+
+def loaded_after(code: str) -> set[str]:
+    """The heavy packages that a fresh interpreter has loaded after running the code."""
+    report = f"{code}\nimport sys\nprint(*[name for name in {HEAVY!r} if name in sys.modules])"
+    return set(subprocess.run([sys.executable, "-c", report], capture_output=True, encoding="utf-8", check=True).stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [
+        ("import layerhouse", set()),
+        ("import layerhouse.cli", set()),
+        (
+            "import sys, contextlib, layerhouse.cli as c\nwith contextlib.redirect_stdout(None), contextlib.suppress(SystemExit):\n"
+            "    c.cli.main(['--help'])",
+            set(),
+        ),
+        ("import layerhouse.ingest.run", set()),
+        ("import layerhouse.warehouse.store", set()),
+        ("import layerhouse.warehouse.export", {"rich"}),
+        ("import layerhouse.warehouse.handle", {"duckdb"}),
+    ],
+)
+def test_an_import_loads_no_more_than_it_needs(code, allowed):
+    assert loaded_after(code) <= allowed
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel as pip builds it, from a copy of the tree so that nothing is left in it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    ).stdout.splitlines()
+    if not tracked:
+        pytest.skip("not a git checkout: the files of the package are not known")
+    for name in tracked:
+        source, target = ROOT / name, folder / "tree" / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, folder / "tree"],
+        check=True,
+        capture_output=True,
+    )
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_every_module_sql_and_toml_and_one_top_level_name(wheel):
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.split("/")[0].endswith(".dist-info")}
+    parts = [ROOT / part for part in ("ingest", "queries", "warehouse")]
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for part in parts
+        for path in part.rglob("*")
+        if path.suffix in (".py", ".sql", ".toml")
+    }
+    expected |= {path.name for path in ROOT.glob("*.py")} | {"py.typed"}
+    assert names == {f"layerhouse/{name}" for name in expected}
+
+
+def test_every_sub_package_is_listed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join(("layerhouse", *path.parent.relative_to(ROOT).parts))
+        for part in ("ingest", "queries", "warehouse")
+        for path in (ROOT / part).rglob("__init__.py")
+    }
+    assert set(listed) == found | {"layerhouse"}
+
+
+def test_an_installed_copy_runs_from_the_wheel(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n" + (
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'layerhouse' not in getattr(f, '__module__', '') + str(f)]\n"
+        "import layerhouse, layerhouse.cli\n"
+        "assert layerhouse.__file__.startswith(sys.path[0]), layerhouse.__file__\n"
+        "sys.argv = ['layerhouse', 'demo']\n"
+        "layerhouse.cli.main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
+    assert result.returncode == 0, result.stderr
+    assert "results/HeadPrune_2000" in result.stdout
+    assert not any(name in result.stderr for name in ("pytest", "hypothesis"))
