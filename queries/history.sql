@@ -14,4 +14,5 @@ FROM history
 ORDER BY
     model_id,
     commit_id,
-    checkpoint_id;
+    checkpoint_id,
+    source_kind;

@@ -59,14 +59,14 @@ def export_database(root: Path, target: Path, *, as_of: datetime | None = None) 
         raise UsageError(f"{target}: exists already; name a new file or remove it first")
     connection, _ = connect(root, as_of=as_of)
     temporary = target.with_name(f".{target.name}.tmp")
-    temporary.unlink(missing_ok=True)
     with connection:
         try:
+            temporary.unlink(missing_ok=True)
             connection.execute(f"ATTACH {quote_literal(str(temporary))} AS exported")
             for name in TABLES:
                 connection.execute(f"CREATE TABLE exported.{name} AS SELECT * FROM {name}")
             connection.execute("DETACH exported")
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:
             raise UsageError(f"{target}: cannot be written: {str(error).splitlines()[0]}") from None
     with duckdb.connect(temporary) as exported:
         for statements in sql_files("warehouse.views").values():
@@ -85,11 +85,11 @@ def parse_as_of(text: str) -> datetime:
     """A time such as `2026-01-31` (its end, UTC) or `2026-01-31T12:00` (UTC unless it names a zone). Raises UsageError."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if len(text) <= 10:
+            moment = moment.replace(hour=23, minute=59, second=59, microsecond=999999)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise UsageError(f"--as-of {text!r}: not a time; write 2026-01-31 or 2026-01-31T12:00:00") from None
-    if len(text) <= 10:
-        moment = moment.replace(hour=23, minute=59, second=59, microsecond=999999)
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _table_view(table: Table, absent_columns: frozenset[str]) -> str:

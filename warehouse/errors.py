@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class LayerhouseError(Exception):
-    """Base of all errors that a user can cause or cure. `str()` of one is a single line."""
+    """Base of all errors that a user can cause or cure. `str()` of one is a single line, but for a QueryError."""
 
 
 class UsageError(LayerhouseError):
@@ -21,7 +21,7 @@ class NotFoundError(UsageError):
 
 
 class QueryError(UsageError):
-    """SQL that DuckDB refused."""
+    """SQL that DuckDB refused. Its text has DuckDB's own lines, which point at the place."""
 
 
 class InputError(LayerhouseError):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from layerhouse.warehouse.schema import TABLES, arrow_schema, schema_digest
 from layerhouse.warehouse.sql_text import sql_files
 from layerhouse.warehouse.store import (
     COMMITS,
+    OWN_FILE,
     Commit,
     Snapshot,
     add_present_schema,
@@ -22,7 +23,6 @@ from layerhouse.warehouse.store import (
     writers_locked_out,
 )
 
-OWN_FILE = re.compile(r"\.?[0-9a-f]{32}\.(parquet|json)(\.[0-9a-f]{8}\.tmp)?")
 DAMAGED = "damaged"
 
 
@@ -80,7 +80,7 @@ def _differing_files(root: Path, commit: Commit) -> Iterator[tuple[str, str]]:
             continue
         if hashlib.sha256(data).hexdigest() != file.sha256:
             yield file.path, "its bytes are not those that were committed (SHA-256 differs)"
-        elif commit.schema == schema_digest() and not pq.read_schema(root / file.path).equals(arrow_schema(file.table)):
+        elif commit.schema == schema_digest() and not pq.read_schema(io.BytesIO(data)).equals(arrow_schema(file.table)):
             yield file.path, "its columns are not those of the table"
 
 
@@ -100,6 +100,8 @@ def _orphans(root: Path, snapshot: Snapshot, *, repair: bool) -> Iterator[Findin
     named = {file.path for commit in snapshot.commits for file in commit.files}
     named |= {f"{table}/{damage.commit_id}.parquet" for damage in snapshot.damages for table in TABLES}
     for folder in (COMMITS, *TABLES):
+        if not (root / folder).is_dir():
+            continue
         for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name):
             path = f"{folder}/{entry.name}"
             is_commit = folder == COMMITS and not entry.name.endswith(".tmp")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def arrow_table(table: str, rows: Sequence[Mapping[str, Any]], commit_id: str, made_at: datetime) -> pa.Table:
     """Build a table with its explicit schema, commit columns filled in.
 
-    A missing key is null. Raises ValueError for a key that is no column and for a null in a required column: a writer's fault.
+    A missing key is null. Raises ValueError for a writer's fault: a key that is no column, a null in a required column, a value
+    that the column's type cannot hold exactly.
     """
     import pyarrow as pa
 
@@ -40,6 +41,8 @@ def arrow_table(table: str, rows: Sequence[Mapping[str, Any]], commit_id: str, m
 def _array(values: list[Any], arrow_type: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
+    if pa.types.is_integer(arrow_type) and any(isinstance(value, float) for value in values):
+        raise ValueError("a float in a column of integers, which would lose its fraction")
     if pa.types.is_map(arrow_type):
         values = [None if value is None else list(value.items()) for value in values]
     try:

@@ -86,11 +86,15 @@ class Snapshot:
     def empty_files(self) -> dict[str, str]:
         """For every table its newest file without rows; raises WarehouseError where a table has none."""
         files = {
-            file.table: str(self.root / file.path) for commit in self.commits if commit.operation == "create" for file in commit.files
+            file.table: str(self.root / file.path)
+            for commit in self.commits
+            if commit.operation == "create"
+            for file in commit.files
         }
         if missing := [name for name in TABLES if name not in files]:
+            cause = "".join(f"{damage.path}: {damage.what}; " for damage in self.damages[:1])
             raise WarehouseError(
-                f"{self.root}: there is no file for the table {missing[0]}; mend it with: "
+                f"{self.root}: {cause}there is no file for the table {missing[0]}; mend it with: "
                 f"layerhouse check --repair --warehouse {self.root}"
             )
         return files
@@ -188,6 +192,8 @@ def list_commits(root: Path) -> Snapshot:
         commit_id = name.removesuffix(".json")
         try:
             commit = _parse_commit((root / COMMITS / name).read_bytes())
+            if commit.commit_id != commit_id:
+                raise ValueError(f"a copy of {commit.commit_id}")
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -210,7 +216,7 @@ def _absolute(root: Path) -> Path:
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
-        raise WarehouseError(f"{os.fsencode(path)!r}: not a UTF-8 path, which DuckDB cannot open; name another folder") from None
+        raise WarehouseError(f"{os.fsencode(path)!r}: not UTF-8, and DuckDB opens no such path; name another folder") from None
     return Path(path)
 
 
@@ -231,7 +237,7 @@ def _refuse_foreign_folder(root: Path) -> None:
             raise WarehouseError(
                 f"{root}: not a warehouse, and not empty (there is {foreign[0]!r}); name a new folder with --warehouse"
             )
-    elif root.exists():
+    elif root.is_file():
         raise WarehouseError(f"{root}: a file; a warehouse is a folder")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -117,5 +118,5 @@ def _model_lines(model: Mapping[str, Any]) -> list[str]:
 def _extremes(heading: str, values: Sequence[float], form: str) -> str:
     if not values:
         return f"{heading:24}{'-':>16}{'-':>16}{'-':>16}{0:>8}"
-    numbers = (min(values), max(values), sum(values) / len(values))
+    numbers = (Decimal(min(values)), Decimal(max(values)), Decimal(sum(values)) / len(values))
     return f"{heading:24}{''.join(f'{number:>16{form}}' for number in numbers)}{len(values):>8}"

@@ -12,7 +12,7 @@ compared_pairs AS MATERIALIZED (
     GROUP BY checkpoint_id, base_checkpoint_id
 ),
 newest_bases AS (
-    SELECT checkpoint_id, arg_max(base_checkpoint_id, commit_id) AS base_checkpoint_id
+    SELECT checkpoint_id, arg_max(base_checkpoint_id, (commit_id, base_checkpoint_id)) AS base_checkpoint_id
     FROM compared_pairs
     GROUP BY checkpoint_id
 ),

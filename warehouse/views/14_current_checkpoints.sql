@@ -3,7 +3,8 @@ CREATE OR REPLACE VIEW current_checkpoints AS
 WITH newest_sightings AS (
     SELECT *
     FROM sightings
-    QUALIFY row_number() OVER (PARTITION BY model_id ORDER BY source_kind = 'weights' DESC, commit_id DESC) = 1
+    QUALIFY
+        row_number() OVER (PARTITION BY model_id ORDER BY source_kind = 'weights' DESC, commit_id DESC, checkpoint_id) = 1
 )
 SELECT
     newest_sightings.*,

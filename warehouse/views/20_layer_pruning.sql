@@ -1,6 +1,6 @@
 -- One row for every layer of a model and every removed block of its base.
--- Where nothing says which blocks went, the layers stand without a base block; if all blocks of the base are alike, their
--- sizes are known all the same, and the removed ones are rows without an index.
+-- Where nothing says which blocks went, the layers stand without a base block and the removed ones are rows without an index;
+-- if all blocks of the base are alike, their sizes are known all the same, unless there are more layers than blocks to place.
 CREATE OR REPLACE VIEW layer_pruning AS
 WITH shown AS MATERIALIZED (
     SELECT model_id, checkpoint_id, base_checkpoint_id FROM current_checkpoints
@@ -23,7 +23,7 @@ compared AS MATERIALIZED (
         ON layer_matches.checkpoint_id = shown.checkpoint_id
         AND layer_matches.base_checkpoint_id = shown.base_checkpoint_id
 ),
-unknown_maps AS (
+unknown_maps AS MATERIALIZED (
     SELECT
         model_id,
         checkpoint_id,
@@ -31,8 +31,9 @@ unknown_maps AS (
         stack,
         count(base_layer_index) - count(layer_index) AS num_removed
     FROM compared
+    WHERE match = 'none'
     GROUP BY ALL
-    HAVING bool_and(match = 'none') AND count(base_layer_index) > count(layer_index)
+    HAVING count(base_layer_index) >= count(layer_index)
 ),
 even_bases AS (
     SELECT
@@ -47,6 +48,18 @@ even_bases AS (
         count(params) = count(*) AND min(params) = max(params)
         AND count(attention_params) = count(*) AND min(attention_params) = max(attention_params)
         AND count(mlp_params) = count(*) AND min(mlp_params) = max(mlp_params)
+),
+even_blocks AS (
+    SELECT
+        unknown_maps.model_id,
+        unknown_maps.stack,
+        even_bases.params,
+        even_bases.attention_params,
+        even_bases.mlp_params
+    FROM unknown_maps
+    JOIN even_bases
+        ON even_bases.checkpoint_id = unknown_maps.base_checkpoint_id
+        AND even_bases.stack = unknown_maps.stack
 ),
 matched AS (
     SELECT *
@@ -89,12 +102,15 @@ sized AS (
         layers.num_experts,
         layers.hidden_size,
         layers.is_zero_layer,
-        CASE WHEN matched.base_layer_index IS NULL THEN even_bases.params ELSE base_layers.params END AS base_params,
+        CASE WHEN matched.base_layer_index IS NULL THEN even_blocks.params ELSE base_layers.params END AS base_params,
         CASE
-            WHEN matched.base_layer_index IS NULL THEN even_bases.attention_params
+            WHEN matched.base_layer_index IS NULL THEN even_blocks.attention_params
             ELSE base_layers.attention_params
         END AS base_attention_params,
-        CASE WHEN matched.base_layer_index IS NULL THEN even_bases.mlp_params ELSE base_layers.mlp_params END AS base_mlp_params,
+        CASE
+            WHEN matched.base_layer_index IS NULL THEN even_blocks.mlp_params
+            ELSE base_layers.mlp_params
+        END AS base_mlp_params,
         base_layers.num_heads AS base_num_heads,
         base_layers.num_kv_heads AS base_num_kv_heads,
         base_layers.intermediate_size AS base_intermediate_size,
@@ -108,9 +124,9 @@ sized AS (
         ON base_layers.checkpoint_id = matched.base_checkpoint_id
         AND base_layers.stack = matched.stack
         AND base_layers.layer_index = matched.base_layer_index
-    LEFT JOIN even_bases
-        ON even_bases.checkpoint_id = matched.base_checkpoint_id
-        AND even_bases.stack = matched.stack
+    LEFT JOIN even_blocks
+        ON even_blocks.model_id = matched.model_id
+        AND even_blocks.stack = matched.stack
         AND matched.match = 'none'
 )
 SELECT
@@ -124,8 +140,8 @@ SELECT
     match_confidence,
     params,
     base_params,
-    reduction(base_params, params) AS reduction_ratio,
-    params / nullif(base_params, 0) AS retention,
+    CASE WHEN is_removed THEN 1 ELSE reduction(base_params, params) END AS reduction_ratio,
+    CASE WHEN is_removed THEN 0 ELSE params / nullif(base_params, 0) END AS retention,
     attention_params,
     base_attention_params,
     reduction(base_attention_params, attention_params) AS attention_reduction_ratio,

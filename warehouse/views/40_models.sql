@@ -37,7 +37,7 @@ layer_counts AS (
     SELECT
         model_id,
         count(layer_index) AS num_layer_rows,
-        count(*) FILTER (WHERE base_layer_index IS NOT NULL OR is_removed) AS num_base_rows,
+        count(is_zero_layer) AS num_known_zero_flags,
         bool_or(match = 'none') AS is_map_unknown,
         count(*) FILTER (WHERE level = 'zero') AS zero_layers,
         count(*) FILTER (WHERE level = 'heavy') AS heavy_layers,
@@ -47,6 +47,7 @@ layer_counts AS (
         count(*) FILTER (WHERE level = 'removed') AS num_removed_layers,
         count(*) FILTER (WHERE level IS NULL) AS unknown_levels,
         list_sort(list(base_layer_index) FILTER (WHERE is_removed)) AS removed_layers,
+        count(retention) = count(*) AS is_retention_known,
         list_sort(list(base_layer_index) FILTER (WHERE retention < 0.05)) AS layers_below_5pct,
         list_sort(list(base_layer_index) FILTER (WHERE retention < 0.10)) AS layers_below_10pct,
         list_sort(list(base_layer_index) FILTER (WHERE retention < 0.15)) AS layers_below_15pct,
@@ -56,11 +57,14 @@ layer_counts AS (
         CASE WHEN count(retention) = count(*) THEN var_samp(retention) END AS retention_var,
         CASE WHEN count(retention) = count(*) THEN min(retention) FILTER (WHERE NOT is_removed) END AS least_survivor_retention,
         bool_or(hidden_size <> base_hidden_size) AS is_hidden_size_changed,
-        bool_and(
-            reduction_ratio = 0
-            AND coalesce(num_heads = base_num_heads, TRUE)
-            AND coalesce(intermediate_size = base_intermediate_size, TRUE)
-        ) AS are_shapes_kept
+        CASE
+            WHEN count(reduction_ratio) = count(*)
+                THEN bool_and(
+                    reduction_ratio = 0
+                    AND coalesce(num_heads = base_num_heads, TRUE)
+                    AND coalesce(intermediate_size = base_intermediate_size, TRUE)
+                )
+        END AS are_shapes_kept
     FROM layer_pruning
     GROUP BY model_id
 )
@@ -93,9 +97,9 @@ SELECT
     shown.layer_params,
     bases.layer_params AS base_layer_params,
     reduction(bases.layer_params, shown.layer_params) AS layer_reduction_ratio,
-    coalesce(shown.num_layers, CAST(reported.num_layers AS INTEGER)) AS num_layers,
+    coalesce(shown.num_layers, TRY_CAST(reported.num_layers AS INTEGER)) AS num_layers,
     bases.num_layers AS base_num_layers,
-    CASE WHEN layer_counts.unknown_levels < layer_counts.num_layer_rows THEN layer_counts.zero_layers END AS zero_layers,
+    CASE WHEN layer_counts.num_known_zero_flags = layer_counts.num_layer_rows THEN layer_counts.zero_layers END AS zero_layers,
     CASE
         WHEN shown.base_checkpoint_id IS NULL OR layer_counts.is_map_unknown THEN NULL
         ELSE CAST(coalesce(layer_counts.removed_layers, []) AS INTEGER[])
@@ -113,19 +117,19 @@ SELECT
     layer_counts.retention_std,
     layer_counts.retention_var,
     CASE
-        WHEN shown.base_checkpoint_id IS NOT NULL AND NOT layer_counts.is_map_unknown
+        WHEN shown.base_checkpoint_id IS NOT NULL AND NOT layer_counts.is_map_unknown AND layer_counts.is_retention_known
             THEN CAST(coalesce(layer_counts.layers_below_5pct, []) AS INTEGER[])
     END AS layers_below_5pct,
     CASE
-        WHEN shown.base_checkpoint_id IS NOT NULL AND NOT layer_counts.is_map_unknown
+        WHEN shown.base_checkpoint_id IS NOT NULL AND NOT layer_counts.is_map_unknown AND layer_counts.is_retention_known
             THEN CAST(coalesce(layer_counts.layers_below_10pct, []) AS INTEGER[])
     END AS layers_below_10pct,
     CASE
-        WHEN shown.base_checkpoint_id IS NOT NULL AND NOT layer_counts.is_map_unknown
+        WHEN shown.base_checkpoint_id IS NOT NULL AND NOT layer_counts.is_map_unknown AND layer_counts.is_retention_known
             THEN CAST(coalesce(layer_counts.layers_below_15pct, []) AS INTEGER[])
     END AS layers_below_15pct,
     CASE
-        WHEN shown.base_checkpoint_id IS NOT NULL AND NOT layer_counts.is_map_unknown
+        WHEN shown.base_checkpoint_id IS NOT NULL AND NOT layer_counts.is_map_unknown AND layer_counts.is_retention_known
             THEN CAST(coalesce(layer_counts.layers_below_20pct, []) AS INTEGER[])
     END AS layers_below_20pct,
     CASE
@@ -152,7 +156,10 @@ SELECT
     nullif(
         concat_ws(
             '; ',
-            CASE WHEN shown.checkpoint_id IS NULL THEN 'results alone, no structure: size and parameters as they report them' END,
+            CASE
+                WHEN shown.checkpoint_id IS NULL
+                    THEN 'results alone, no structure: size and parameters as they report them'
+            END,
             CASE
                 WHEN layer_counts.is_map_unknown AND bases.num_layers > shown.num_layers
                     THEN concat(
@@ -165,7 +172,7 @@ SELECT
                 WHEN shown.checkpoint_id IS NOT NULL AND shown.base_checkpoint_id IS NULL THEN 'no base to compare with'
             END,
             CASE WHEN shown.status = 'partial' THEN 'not all of it could be read' END,
-            nullif(array_to_string(list_transform(shown.notes, lambda note: note.text), '; '), '')
+            nullif(array_to_string(list_transform(shown.notes, LAMBDA note: note.text), '; '), '')
         ),
         ''
     ) AS status_note,

@@ -5,18 +5,30 @@
 CREATE OR REPLACE VIEW measures AS
 WITH model_values AS MATERIALIZED (
     SELECT
-        model_id, suite, task, subset, metric, filter, unit, dataset, seq_len, stride, batch_size, value, run_at, commit_id
+        model_id,
+        suite,
+        task,
+        subset,
+        metric,
+        filter,
+        unit,
+        dataset,
+        seq_len,
+        stride,
+        batch_size,
+        CASE WHEN status = 'ok' THEN value END AS value,
+        (coalesce(run_at, CAST('-infinity' AS TIMESTAMPTZ)), commit_id, value) AS recency
     FROM model_results
-    WHERE status = 'ok' AND NOT is_group
+    WHERE is_group IS DISTINCT FROM TRUE
 ),
 tasks AS MATERIALIZED (
     SELECT
         model_id,
         task,
         coalesce(
-            arg_max(value, (run_at, commit_id)) FILTER (WHERE metric = task_metric(task) AND coalesce(filter, 'none') = 'none'),
+            arg_max(value, recency) FILTER (WHERE metric = task_metric(task) AND coalesce(filter, 'none') = 'none'),
             CASE
-                WHEN bool_and(metric = 'accuracy') THEN arg_max(value, (run_at, commit_id)) FILTER (WHERE metric = 'accuracy')
+                WHEN bool_and(metric = 'accuracy') THEN arg_max(value, recency) FILTER (WHERE metric = 'accuracy')
             END
         ) AS value
     FROM model_values
@@ -31,10 +43,11 @@ SELECT
     model_id,
     'score' AS kind,
     concat(task, '/', metric, CASE WHEN coalesce(filter, 'none') <> 'none' THEN concat(',', filter) END) AS measure,
-    arg_max(value, (run_at, commit_id)) AS value
+    arg_max(value, recency) AS value
 FROM model_values
 WHERE
     suite = 'zeroshot'
+    AND value IS NOT NULL
     AND (model_id, task) NOT IN (SELECT (model_id, task) FROM tasks WHERE value IS NOT NULL)
 GROUP BY ALL
 UNION ALL
@@ -42,16 +55,16 @@ SELECT
     model_id,
     'perplexity' AS kind,
     perplexity_key(dataset, subset, seq_len, stride) AS measure,
-    arg_max(value, (run_at, commit_id)) AS value
+    arg_max(value, recency) AS value
 FROM model_values
-WHERE metric = 'perplexity' AND unit = 'per_token'
+WHERE metric = 'perplexity' AND unit = 'per_token' AND value IS NOT NULL
 GROUP BY ALL
 UNION ALL
 SELECT
     model_id,
     suite AS kind,
     concat(metric, CASE WHEN batch_size IS NOT NULL THEN concat('@bs', batch_size) END) AS measure,
-    arg_max(value, (run_at, commit_id)) AS value
+    arg_max(value, recency) AS value
 FROM model_values
-WHERE suite IN ('speed', 'memory')
+WHERE suite IN ('speed', 'memory') AND value IS NOT NULL
 GROUP BY ALL;

@@ -45,7 +45,7 @@ SELECT
     (
         wide.boolq + wide.piqa + wide.hellaswag + wide.winogrande + wide.arc_easy + wide.arc_challenge + wide.openbookqa
     ) / 7 AS mean_accuracy,
-    wide.n_tasks,
+    coalesce(wide.n_tasks, 0) AS n_tasks,
     wide.other_scores,
     wide.throughput_bs1,
     wide.latency_ms_bs1,

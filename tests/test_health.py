@@ -1,0 +1,281 @@
+"""Damage: what readers still answer, what `check` names, what its repair mends, and that the next ingest heals the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import layerhouse as lh
+from layerhouse import WarehouseError
+from layerhouse.demo import Scores, Width, analysis_document, result_document, write_json
+from layerhouse.ingest.run import Options, ingest_roots
+from layerhouse.tests.running import layerhouse
+from layerhouse.tests.test_store import checkpoint, layer
+from layerhouse.warehouse.health import check_warehouse
+from layerhouse.warehouse.query import load_known
+from layerhouse.warehouse.sql_text import sql_files
+from layerhouse.warehouse.store import create_store, list_commits, write_commit
+
+WIDE, NARROW = Width(8, 4, 704), Width(4, 2, 352)
+MODELS = {"a": (WIDE, WIDE), "b": (WIDE, NARROW), "c": (NARROW, NARROW)}
+
+
+def ingest(warehouse: Path, *roots: Path) -> None:
+    root = create_store(warehouse)
+    report = ingest_roots(roots, root, load_known(root), Options())
+    assert report.count("failed") == 0
+
+
+def answers(warehouse: Path) -> dict:
+    """What a user sees, without the commits that it came from."""
+    with lh.open(warehouse) as wh:
+        seen = {"summary": wh.query("summary").rows()}
+        for table in ("layers", "layer_matches", "results"):
+            seen[table] = sorted(map(str, wh.scan(table).drop("commit_id", "ingested_at").collect().rows()))
+        return seen
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Three models, each with an analysis, the base's and results; and their warehouse, made by a commit a model."""
+    folder = tmp_path_factory.mktemp("study")
+    base = analysis_document("base", (WIDE, WIDE))
+    for number, (name, widths) in enumerate(MODELS.items()):
+        document = analysis_document(name, widths)
+        write_json(folder / f"models/{name}/analysis/pruned_model_analysis.json", document)
+        write_json(folder / f"models/{name}/analysis/original_model_analysis.json", base)
+        results = result_document(document, Scores(10.0 + number, 20.0, (0.5,) * 7, 100.0))
+        write_json(folder / f"models/{name}/evaluation/evaluation_results.json", results)
+        ingest(folder / "warehouse", folder / "models" / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def before(study):
+    return answers(study / "warehouse")
+
+
+@pytest.fixture
+def root(study, tmp_path):
+    shutil.copytree(study / "warehouse", tmp_path / "warehouse")
+    return tmp_path / "warehouse"
+
+
+def file_of(root: Path, model: str, table: str) -> Path:
+    """A file of the commit that took a model."""
+    commit = list_commits(root).commits[1 + list(MODELS).index(model)]
+    (path,) = (file.path for file in commit.files if file.table == table)
+    return root / path
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip(path: Path) -> None:
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes(byte ^ 0xFF for byte in data[middle : middle + 8]) + data[middle + 8 :])
+
+
+def found(root: Path, *, repair: bool = False) -> list[tuple[str, str]]:
+    return sorted((finding.kind, finding.where) for finding in check_warehouse(root, repair=repair))
+
+
+def test_a_healthy_warehouse_has_nothing_to_say(root):
+    assert check_warehouse(root) == check_warehouse(root, repair=True) == []
+    result = layerhouse("check", "--warehouse", root)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", f"{root}: healthy\n")
+
+
+@pytest.mark.parametrize("damage", [cut, empty, Path.unlink])
+def test_a_damaged_file_costs_its_own_commit_alone(root, before, damage):
+    path = file_of(root, "c", "results")
+    damage(path)
+    assert lh.open(root).query("summary").rows() == before["summary"][:2]
+    assert found(root) == [("damaged", str(path.relative_to(root)))]
+
+
+def test_repair_sets_a_damaged_commit_aside_and_the_next_ingest_takes_its_models_again(root, study, before):
+    path = file_of(root, "c", "results")
+    cut(path)
+    assert found(root, repair=True) == [("damaged", f"results/{path.name}")]
+    tables = ("checkpoints", "layer_matches", "layers", "links", "results")
+    moved = sorted(path.name for path in (root / "damaged" / path.stem).iterdir())
+    assert moved == [f"{table}-{path.name}" for table in tables[:1]] + [f"commits-{path.stem}.json"] + [
+        f"{table}-{path.name}" for table in tables[1:]
+    ]
+    ingest(root, study / "models")
+    assert answers(root) == before
+    assert found(root) == []
+
+
+def test_the_command_answers_with_what_is_whole_and_names_what_is_not(root):
+    path = file_of(root, "b", "layers")
+    size = path.stat().st_size
+    cut(path)
+    result = layerhouse("sql", "SELECT model_id FROM models ORDER BY 1", "-f", "csv", "--warehouse", root)
+    assert (result.returncode, result.stdout) == (3, "model_id\nmodels/a\nmodels/c\n")
+    named = f"damaged: layers/{path.name}: expected {size} bytes, found {size - 100}; the answer is without commit {path.stem}"
+    assert named in result.stderr.splitlines()
+    result = layerhouse("check", "--warehouse", root)
+    assert (result.returncode, result.stdout) == (
+        3,
+        f"damaged  layers/{path.name}: expected {size} bytes, found {size - 100}\n",
+    )
+    assert "layerhouse check --repair" in result.stderr
+    result = layerhouse("check", "--repair", "--warehouse", root)
+    assert (result.returncode, result.stdout.endswith(f"; moved to damaged/{path.stem}; ingest its models again\n")) == (
+        0,
+        True,
+    )
+
+
+def test_flipped_bytes_of_equal_size_are_found_by_check(root, study, before):
+    path = file_of(root, "c", "layers")
+    flip(path)
+    assert lh.open(root).damages == ()
+    assert found(root) == [("damaged", f"layers/{path.name}")]
+    (finding,) = check_warehouse(root, repair=True)
+    assert finding.what == "its bytes are not those that were committed (SHA-256 differs)"
+    assert lh.open(root).query("summary")["model_id"].to_list() == ["models/a", "models/b"]
+    ingest(root, study / "models")
+    assert answers(root) == before
+
+
+def test_a_commit_cut_in_half_is_as_if_it_were_not(root, study, before):
+    path = root / f"commits/{file_of(root, 'c', 'layers').stem}.json"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert lh.open(root).query("summary").rows() == before["summary"][:2]
+    assert found(root) == [("damaged", f"commits/{path.name}")]
+    assert found(root, repair=True) == [("damaged", f"commits/{path.name}")]
+    ingest(root, study / "models")
+    assert answers(root) == before
+
+
+def test_a_copy_of_a_commit_adds_nothing(root, before):
+    path = root / f"commits/{file_of(root, 'c', 'layers').stem}.json"
+    shutil.copy(path, root / f"commits/{'f' * 31}0.json")
+    assert lh.open(root).scan("results").collect().height == len(before["results"])
+    assert found(root, repair=True) == [("damaged", f"commits/{'f' * 31}0.json")]
+    assert (answers(root), found(root)) == (before, [])
+
+
+def test_the_base_that_went_with_a_damaged_commit_comes_back_with_it(root, study, before):
+    """The first model's commit holds the base of all; without it the others stand without one, and the check says so."""
+    cut(file_of(root, "a", "layers"))
+    assert lh.open(root).models().select("model_id", "base_params").rows() == [("models/b", None), ("models/c", None)]
+    assert {kind for kind, _ in found(root, repair=True)} == {"damaged", "promise"}
+    assert found(root) == [("promise", "matches_without_checkpoint")]
+    ingest(root, study / "models")
+    assert answers(root) == before
+    assert found(root) == []
+
+
+@pytest.mark.parametrize("table", ["tensors", "checkpoints"])
+def test_a_table_folder_that_is_gone_is_made_again(root, study, before, table):
+    shutil.rmtree(root / table)
+    with pytest.raises(WarehouseError, match=f"{table}/.*; mend it with: layerhouse check --repair"):
+        lh.open(root)
+    assert {kind for kind, _ in found(root)} == {"damaged"}
+    check_warehouse(root, repair=True)
+    if table == "checkpoints":
+        ingest(root, study / "models")
+    assert answers(root) == before
+    assert found(root) == []
+
+
+def test_leftovers_of_a_run_are_removed_and_files_of_others_are_not(root, before):
+    commit_id = "1" * 32
+    layers = file_of(root, "c", "layers")
+    orphan, half = root / f"layers/{commit_id}.parquet", root / f"results/{commit_id}.parquet"
+    temporary = root / f"layers/.{commit_id}.parquet.0123abcd.tmp"
+    marker = root / f"commits/.{commit_id}.json.0123abcd.tmp"
+    foreign = [root / "layers/mine.parquet", root / "results/table.csv", root / "commits/notes.txt", root / "layers/.keep"]
+    shutil.copy(layers, orphan)
+    half.write_bytes(layers.read_bytes()[:50])
+    for path in (temporary, marker):
+        path.write_bytes(b"PAR1")
+    shutil.copy(layers, foreign[0])
+    for path in foreign[1:]:
+        path.write_text("model_id\nmine\n")
+
+    leftovers = [("orphan", str(path.relative_to(root))) for path in (orphan, half, temporary, marker)]
+    others = [("foreign", str(path.relative_to(root))) for path in foreign]
+    assert found(root) == sorted([*leftovers, *others])
+    assert found(root, repair=True) == sorted([*leftovers, *others])
+    assert found(root) == sorted(others)
+    assert not any(path.exists() for path in (orphan, half, temporary, marker))
+    assert all(path.exists() for path in foreign)
+    assert layerhouse("check", "--warehouse", root).returncode == 0
+    assert answers(root) == before
+
+
+def test_a_file_with_other_columns_is_found(root):
+    """As an older tool might write one by hand: bytes and SHA-256 agree, columns do not."""
+    path = file_of(root, "c", "layers")
+    pq.write_table(pq.read_table(path).drop_columns(["zeros"]), path)
+    marker = root / f"commits/{path.stem}.json"
+    document = json.loads(marker.read_bytes())
+    (file,) = (file for file in document["files"] if file["table"] == "layers")
+    file |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    marker.write_text(json.dumps(document))
+    (finding,) = check_warehouse(root)
+    assert (finding.kind, finding.where, finding.what) == (
+        "damaged",
+        f"layers/{path.name}",
+        "its columns are not those of the table",
+    )
+
+
+RESULT = {"measure_id": "m", "harness": "native", "metric": "acc", "source_uri": "/f", "status": "ok", "value": 0.5}
+MATCH = {"checkpoint_id": "x", "base_checkpoint_id": "x", "stack": "text", "match": "declared"}
+LINK = {"model_id": "m", "rule": "folder", "source_uri": "/f", "linked_at": 0}
+PROMISES = {
+    "base_blocks_twice": {"checkpoints": [checkpoint("x")], "layer_matches": [{**MATCH, "base_layer_index": 3}] * 2},
+    "layers_twice": {"checkpoints": [checkpoint("x")], "layers": [layer("x", 0), layer("x", 0, params=1)]},
+    "layers_without_checkpoint": {"layers": [layer("x", 0)]},
+    "links_without_results": {"links": [{**LINK, "result_id": "r"}]},
+    "matches_without_checkpoint": {
+        "checkpoints": [checkpoint("x")],
+        "layer_matches": [{**MATCH, "base_checkpoint_id": "y", "layer_index": 0}],
+    },
+    "tensors_without_checkpoint": {"tensors": [{"checkpoint_id": "x", "name": "t"}]},
+    "values_against_status": {"results": [{**RESULT, "result_id": "r", "status": "nan"}]},
+}
+
+
+def test_every_promise_has_a_case():
+    assert set(PROMISES) == set(sql_files("warehouse.checks"))
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_rows_that_break_a_promise_are_shown(tmp_path, promise):
+    root = create_store(tmp_path / "warehouse")
+    write_commit(root, PROMISES[promise], "ingest")
+    (finding,) = check_warehouse(root)
+    assert (finding.kind, finding.where, finding.repaired) == ("promise", promise, None)
+    sentence = sql_files("warehouse.checks")[promise].splitlines()[0].removeprefix("-- ")
+    assert finding.what.startswith(f"does not hold: {sentence} (")
+
+
+def test_a_value_without_ok_and_ok_without_a_value_both_break_the_promise(tmp_path):
+    root = create_store(tmp_path / "warehouse")
+    cases = (("a", "ok", None), ("b", "missing", 1.0), ("c", "ok", 0.0), ("d", "inf", None))
+    rows = [{**RESULT, "result_id": name, "status": status, "value": value} for name, status, value in cases]
+    write_commit(root, {"results": rows}, "ingest")
+    result = layerhouse("check", "--warehouse", root)
+    shown = (
+        "(result_id=a, task=None, metric=acc, status=ok, value=None; "
+        "result_id=b, task=None, metric=acc, status=missing, value=1.0)"
+    )
+    assert (result.returncode, result.stdout.rstrip().endswith(shown)) == (3, True)
