@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import layerhouse.ingest  # noqa: F401 - loaded before the function of that name, which takes its place
 from layerhouse.version import __version__
 from layerhouse.warehouse.errors import (
     InputError,

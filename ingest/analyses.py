@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.json_files import read_json
-from layerhouse.ingest.structures import Comparison, Layer, Reader, Structure, read_comparison, read_structure
+from layerhouse.ingest.structures import MAX_LAYERS, Comparison, Layer, Reader, Structure, read_comparison, read_structure
 from layerhouse.version import __version__
 from layerhouse.warehouse.errors import InputError
 
@@ -38,11 +38,13 @@ class Removal:
 
 @dataclass(frozen=True)
 class Base:
-    """The checkpoint that a model is compared with. `rows` is empty where the warehouse has it already."""
+    """The checkpoint that a model is compared with. `structure` is None where the warehouse has it already; `status` is
+    partial where only a comparison tells of it."""
 
     checkpoint_id: str
     num_layers: int | None
     structure: Structure | None
+    status: str = "ok"
 
 
 @dataclass(frozen=True)
@@ -56,40 +58,53 @@ class AnalysisRows:
     base_layers: tuple[Row, ...]
 
 
+Parsed = Structure | Comparison | Removal
 FindBase = Callable[[str | None, int], Base | None]
 
 
-def read_original(path: Path, shown: str) -> Structure:
-    """The base that an `original_model_analysis.json` describes."""
-    return read_structure(read_json(path, shown)[1], shown)
+def read_file(path: Path, shown: str) -> Parsed:
+    """What one analysis file says, by its name. Raises InputError that names the file and key."""
+    document = read_json(path, shown)[1]
+    if path.name in COMPARISON_NAMES:
+        return read_comparison(document, shown)
+    if path.name == REMOVAL_NAME:
+        return _read_removal(document, shown)
+    structure = read_structure(document, shown)
+    if path.name == ORIGINAL_NAME:
+        _refuse_blocks_outside(structure, shown)
+    return structure
 
 
-def read_analysis(
-    files: Mapping[str, Path], shown: Mapping[str, str], find_base: FindBase, original: Structure | None = None
-) -> AnalysisRows:
-    """Read a model's analysis files, by file name; `shown` gives each file's path as the user knows it.
+def combine(parsed: Mapping[str, Parsed], shown: str, find_base: FindBase) -> AnalysisRows:
+    """The rows of a model whose analysis files say `parsed`, by file name; `shown` is the model as the user knows it.
 
-    `find_base(name, params)` gives a base that another model's `original_model_analysis.json` describes; `original` is the
-    model's own one, if it has been read already. Raises InputError that names the file and key.
+    `find_base(name, params)` gives a base that another model's `original_model_analysis.json` describes. Raises InputError
+    where the files say nothing of the model itself, or of blocks that its base cannot have.
     """
-    structure, structure_notes = _read_structures(files, shown)
-    comparison = _read_first(files, shown, COMPARISON_NAMES, read_comparison)
-    if original is None and ORIGINAL_NAME in files:
-        original = read_original(files[ORIGINAL_NAME], shown[ORIGINAL_NAME])
-    removal = _read_removal(files[REMOVAL_NAME], shown[REMOVAL_NAME]) if REMOVAL_NAME in files else None
-    if structure is None and comparison is None:
-        where = shown[next(iter(files))]
-        raise InputError(where, f"{', '.join(sorted(files))} alone say nothing of the model's own layers")
+    structures = {name: found for name in STRUCTURE_NAMES if isinstance(found := parsed.get(name), Structure)}
+    comparisons = {name: found for name in COMPARISON_NAMES if isinstance(found := parsed.get(name), Comparison)}
+    comparison = next(iter(comparisons.values()), None)
+    original, removal = parsed.get(ORIGINAL_NAME), parsed.get(REMOVAL_NAME)
+    assert original is None or isinstance(original, Structure)
+    assert removal is None or isinstance(removal, Removal)
+    if structures:
+        pruned = next(iter(structures.values()))
+    elif comparison is not None:
+        pruned = _pruned_of(comparison)
+    else:
+        raise InputError(shown, f"no structure of the model itself in {', '.join(sorted(parsed))}")
 
-    notes = [*structure_notes]
-    pruned = structure or _pruned_of(comparison)
-    notes += _disagreements(pruned, comparison, original)
-    base = _base(comparison, original, removal, pruned, find_base)
+    notes = [*_differences(structures), *_differences(comparisons), *_disagreements(pruned, comparison, original)]
+    base = _base(comparison, original, removal, find_base)
+    if base is not None and base.structure is not None:
+        _refuse_blocks_outside(base.structure, f"{shown}: {', '.join(comparisons)}")
     matches: tuple[Row, ...] = ()
     if base is not None:
         matches, match_notes = _match_layers(pruned, base, removal)
         notes += match_notes
-    declared = {"original_name": comparison.original.name, "pruned_name": comparison.pruned.name} if comparison else {}
+    declared: Row = {}
+    if comparison is not None:
+        declared = {"original_name": comparison.original.name, "pruned_name": comparison.pruned.name}
     if removal is not None:
         declared["layers_to_remove"] = list(removal.layers)
         declared["original_num_layers"] = removal.original_num_layers
@@ -104,45 +119,24 @@ def read_analysis(
             {"checkpoint_id": checkpoint_id, "base_checkpoint_id": base.checkpoint_id if base else None, **match}
             for match in matches
         ),
-        base_checkpoint=_checkpoint_row(base.structure, base.checkpoint_id, []) if base and base.structure else None,
+        base_checkpoint={**_checkpoint_row(base.structure, base.checkpoint_id, []), "status": base.status}
+        if base and base.structure
+        else None,
         base_layers=tuple(_layer_row(layer, base.checkpoint_id) for layer in base.structure.layers)
         if base and base.structure
         else (),
     )
 
 
-def _read_first(files: Mapping[str, Path], shown: Mapping[str, str], names: tuple[str, ...], read: Any) -> Any:
-    for name in names:
-        if name in files:
-            return read(read_json(files[name], shown[name])[1], shown[name])
-    return None
-
-
-def _read_structures(files: Mapping[str, Path], shown: Mapping[str, str]) -> tuple[Structure | None, list[Row]]:
-    """The model's own structure; where two files give one, the first of STRUCTURE_NAMES wins and a difference is a note."""
-    found = [
-        (name, read_structure(read_json(files[name], shown[name])[1], shown[name])) for name in STRUCTURE_NAMES if name in files
-    ]
-    if not found:
-        return None, []
-    (name, first), *others = found
-    notes = [
-        _note("disagreement", f"{other_name} says {other.params} parameters, {name} {first.params}, which is taken")
-        for other_name, other in others
-        if other.params != first.params
-    ]
-    return first, notes
-
-
-def _read_removal(path: Path, shown: str) -> Removal:
-    top = Reader(shown, read_json(path, shown)[1])
-    layers = [item.integer(2**31 - 1) for item in top.required("layers_to_remove").items()]
+def _read_removal(document: Any, shown: str) -> Removal:
+    top = Reader(shown, document)
+    layers = [item.integer(MAX_LAYERS) for item in top.required("layers_to_remove").items()]
     if len(set(layers)) < len(layers):
         raise InputError(shown, "layers_to_remove: a layer stands twice")
     stated = top.optional_integer("n_remove")
     if stated is not None and stated != len(layers):
         raise InputError(shown, f"n_remove is {stated}, and layers_to_remove lists {len(layers)}")
-    original_num_layers = top.optional_integer("original_num_layers", 2**31 - 1)
+    original_num_layers = top.optional_integer("original_num_layers", MAX_LAYERS)
     if original_num_layers is not None and layers and max(layers) >= original_num_layers:
         raise InputError(
             shown, f"layers_to_remove: layer {max(layers)} of a model of {original_num_layers} layers (0 is the first)"
@@ -150,9 +144,30 @@ def _read_removal(path: Path, shown: str) -> Removal:
     return Removal(tuple(sorted(layers)), original_num_layers)
 
 
-def _pruned_of(comparison: Comparison | None) -> Structure:
+def _refuse_blocks_outside(base: Structure, shown: str) -> None:
+    """A base's blocks count from 0: by their number, layers of other models are matched to them."""
+    if base.num_layers is not None and base.layers and base.layers[-1].index >= base.num_layers:
+        where = f"layer_idx {base.layers[-1].index} of a base of {base.num_layers} layers"
+        raise InputError(shown, f"layers: {where} (0 is the first)")
+
+
+def _differences(found: Mapping[str, Structure] | Mapping[str, Comparison]) -> list[Row]:
+    """Of several files that describe the same thing, the first is taken; a difference in more than the name is a note."""
+    names = [*found]
+    return [
+        _note("disagreement", f"{name} differs from {names[0]}, which is taken")
+        for name in names[1:]
+        if _nameless(found[name]) != _nameless(found[names[0]])
+    ]
+
+
+def _nameless(item: Structure | Comparison) -> tuple[Structure, ...]:
+    sides = (item,) if isinstance(item, Structure) else (item.original, item.pruned)
+    return tuple(replace(side, name=None) for side in sides)
+
+
+def _pruned_of(comparison: Comparison) -> Structure:
     """The pruned side of a comparison. It lists every layer of it if the listed ones add up to its layer_params."""
-    assert comparison is not None
     pruned = comparison.pruned
     listed = sum(layer.params or 0 for layer in pruned.layers)
     is_complete = pruned.layer_params is None or listed == pruned.layer_params
@@ -177,6 +192,13 @@ def _disagreements(pruned: Structure, comparison: Comparison | None, original: S
                     f"{ORIGINAL_NAME} {original.params}, which is taken",
                 )
             )
+    if pruned.stated_num_layers not in (None, pruned.num_layers):
+        notes.append(
+            _note("disagreement", f"layer_summary says {pruned.stated_num_layers} layers, and {pruned.num_layers} are listed")
+        )
+    if pruned.stated_layer_params not in (None, pruned.layer_params):
+        said = f"layer_summary says {pruned.stated_layer_params} parameters of all layers"
+        notes.append(_note("disagreement", f"{said}, and the listed ones add up to {pruned.layer_params}"))
     if pruned.layer_params is not None and pruned.layer_params > pruned.params:
         notes.append(_note("disagreement", f"the layers add up to {pruned.layer_params} of {pruned.params} parameters"))
     wrong = [
@@ -193,7 +215,6 @@ def _base(
     comparison: Comparison | None,
     original: Structure | None,
     removal: Removal | None,
-    pruned: Structure,
     find_base: FindBase,
 ) -> Base | None:
     """The base: its own analysis, else the same base as analysed for another model, else what the comparison lists of it."""
@@ -205,11 +226,11 @@ def _base(
     found = find_base(stated.name, stated.params)
     if found is not None:
         return found
-    structure = _complete(stated, removal.original_num_layers if removal else None, pruned)
-    return Base(structure.structure_id, structure.num_layers, structure)
+    structure = _complete(stated, removal.original_num_layers if removal else None)
+    return Base(structure.structure_id, structure.num_layers, structure, status="partial")
 
 
-def _complete(stated: Structure, declared_num_layers: int | None, pruned: Structure) -> Structure:
+def _complete(stated: Structure, declared_num_layers: int | None) -> Structure:
     """The base as far as a comparison tells: it lists only as many layers as the pruned model has.
 
     Its layer count is the declared one, else layer_params over the size of a layer where all listed are alike and it divides.
@@ -220,6 +241,8 @@ def _complete(stated: Structure, declared_num_layers: int | None, pruned: Struct
     num_layers = declared_num_layers
     if num_layers is None and single is not None and single.params and stated.layer_params is not None:
         num_layers = stated.layer_params // single.params if stated.layer_params % single.params == 0 else None
+    if num_layers is not None and num_layers > MAX_LAYERS:
+        num_layers = None
     if num_layers is None and stated.layer_params == sum(layer.params or 0 for layer in stated.layers):
         num_layers = len(stated.layers)
     layers = list(stated.layers)
@@ -236,13 +259,15 @@ def _complete(stated: Structure, declared_num_layers: int | None, pruned: Struct
 
 def _match_layers(pruned: Structure, base: Base, removal: Removal | None) -> tuple[tuple[Row, ...], list[Row]]:
     """Rows of layer_matches (without the two checkpoint ids): declared, positional where the counts agree, else none."""
-    indices = [layer.index for layer in pruned.layers]
+    indices, notes = [layer.index for layer in pruned.layers], []
+    if removal is not None and removal.original_num_layers not in (None, base.num_layers):
+        said = f"{REMOVAL_NAME} says {removal.original_num_layers} layers of the base"
+        notes.append(_note("disagreement", f"{said}, and it has {base.num_layers}"))
     if removal is not None and base.num_layers is not None:
         kept = [index for index in range(base.num_layers) if index not in set(removal.layers)]
         if len(kept) == len(indices) and (not removal.layers or removal.layers[-1] < base.num_layers):
             rows = [_match(index, base_index, "declared") for index, base_index in zip(indices, kept, strict=True)]
-            return (*rows, *(_match(None, base_index, "declared") for base_index in removal.layers)), []
-    notes = []
+            return (*rows, *(_match(None, base_index, "declared") for base_index in removal.layers)), notes
     if removal is not None and len(indices) != base.num_layers:
         counts = f"{len(indices)} layers of {base.num_layers if base.num_layers is not None else 'an unknown number'}"
         notes.append(_note("disagreement", f"{REMOVAL_NAME} names {len(removal.layers)} layers, and the model has {counts}"))

@@ -3,12 +3,12 @@ whether a file of an unknown name is a result."""
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from layerhouse.ingest.analyses import ANALYSIS_NAMES, REMOVAL_NAME
 from layerhouse.ingest.json_files import read_json
@@ -17,8 +17,9 @@ from layerhouse.warehouse.errors import InputError, UsageError
 
 MARKER = "layerhouse.json"
 ANALYSIS, EVALUATION, WEIGHTS = "analysis", "evaluation", "pruned_model"
-MODEL_PARTS = (ANALYSIS, EVALUATION, WEIGHTS)
 MAX_DEPTH = 64
+NOTHING = "no weights, no analysis, no results"
+NO_RESULT = "not a result of a known form (no metrics of model_info, ppl, zeroshot or efficiency), nor an analysis by its name"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt")
 NO_WEIGHTS = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|trainer_state|all_checkpoint)[^/]*",
@@ -30,12 +31,19 @@ SIDECARS = re.compile(
     r"|chat_template|reserved_layers|layer_mapping|batch_analysis_results)\.json",
     re.IGNORECASE,
 )
-PER_SAMPLE = re.compile(r"samples_.*\.jsonl?|.*\.pytorch\.json", re.IGNORECASE)
+PER_SAMPLE = re.compile(r"samples_.*\.json|.*\.pytorch\.json", re.IGNORECASE)
+HUB_FOLDER = re.compile(r".*/models--([^/]+)/snapshots/([^/]+)((?:/.*)?)", re.DOTALL)
+
+Listing = tuple[list[Path], list[Path]]
+"""The files and the folders in a folder."""
 
 
 @dataclass(frozen=True)
 class FoundModel:
-    """One model: its name, its real folder, and its files. `revision` is that of a hub cache folder."""
+    """One model: its name, its real folder, and its files. `revision` is that of a hub cache folder.
+
+    A weight file that is a model of its own is its own `folder`.
+    """
 
     model_id: str
     folder: Path
@@ -56,18 +64,10 @@ class Remark:
 
 @dataclass
 class Discovery:
-    """What a walk found. Folders are known by their real path: each is visited once, under the name it is first met by."""
+    """What a walk found."""
 
     models: list[FoundModel] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
-    folders_by_name: dict[str, Path] = field(default_factory=dict)
-    names_by_visited: dict[str, str] = field(default_factory=dict)
-
-    def fail(self, where: str, what: str) -> None:
-        self.remarks.append(Remark(where, what, is_failure=True))
-
-    def pass_over(self, where: str, what: str) -> None:
-        self.remarks.append(Remark(where, what, is_failure=False))
 
 
 def path_text(path: Path | str) -> str:
@@ -77,203 +77,247 @@ def path_text(path: Path | str) -> str:
 
 
 def discover(roots: Sequence[Path], *, excludes: Sequence[str] = (), name: str | None = None) -> Discovery:
-    """Find every model below the roots. `excludes` are globs on the path from the root's parent, or on a part of it.
+    """Find every model below the roots, by its real path: each is taken once, under the name that it is first met by.
 
-    `name` renames the one model that is found; raises UsageError if there is not exactly one.
+    `excludes` are globs that are matched from the right: on a name, or on a path such as `results/*_finetuned`. `name` renames
+    the one model found; raises UsageError if there are more.
     """
-    discovery = Discovery()
+    for glob in excludes:
+        if not PurePath(glob).parts:
+            raise UsageError(f"--exclude {glob!r}: an empty glob")
+    if name is not None and not name.strip():
+        raise UsageError("--name is empty")
+    walk = _Walk(tuple(excludes))
     for root in roots:
-        _Walk(discovery, Path(os.path.abspath(root)), tuple(excludes)).start()
-    if name is not None:
-        if len(discovery.models) != 1:
-            found = ", ".join(model.model_id for model in discovery.models[:5])
-            raise UsageError(f"--name names one model; found {len(discovery.models)}{f': {found}' if found else ''}")
-        model = discovery.models[0]
-        discovery.models = [replace(model, model_id=name)]
+        walk.start(Path(os.path.abspath(root)))
+    discovery = Discovery(remarks=walk.remarks)
+    if name is not None and len(walk.models) > 1:
+        found = ", ".join([model.model_id for model in walk.models.values()][:5])
+        raise UsageError(f"--name names one model; found {len(walk.models)}: {found}")
+    folders: dict[str, Path] = {}
+    for real, model in walk.models.items():
+        model_id = model.model_id if name is None else name
+        other = folders.setdefault(model_id, real)
+        if other == real:
+            discovery.models.append(replace(model, model_id=model_id))
+        else:
+            what = f"its name {model_id!r} is that of {path_text(other)}; take one of them alone, with --name NAME"
+            discovery.remarks.append(Remark(path_text(real), what, is_failure=True))
     return discovery
 
 
 class _Walk:
-    """The walk below one root. Paths are shown from the root's parent, as the model names are."""
+    """What the roots hold. A name is a path from the root's parent; from the parent of the folder above for a root that is
+    itself a model."""
 
-    def __init__(self, discovery: Discovery, root: Path, excludes: tuple[str, ...]) -> None:
-        if root.name in MODEL_PARTS and root.is_dir():
-            root = root.parent
-        self.discovery, self.root, self.excludes = discovery, root, excludes
+    def __init__(self, excludes: tuple[str, ...]) -> None:
+        self.excludes = excludes
+        self.models: dict[Path, FoundModel] = {}
+        self.remarks: list[Remark] = []
+        self.listed: dict[str, Path] = {}
+        self.found: list[tuple[Path, FoundModel]] = []
+        self.said: list[tuple[Path, str, bool]] = []
+        # Models found, failures said and folders met again: where it does not grow, there is nothing in a folder.
+        self.outcomes = 0
 
-    def shown(self, path: Path) -> str:
-        return path_text(path.relative_to(self.root.parent)) or path_text(path)
-
-    def start(self) -> None:
-        if not os.path.lexists(self.root):
-            self.discovery.fail(path_text(self.root), "no such file or folder")
-        elif self.root.is_file():
-            self._take_file(self.root)
-        elif self.root.is_dir():
-            if self.root.joinpath(MARKER).is_file():
-                self.discovery.fail(self.shown(self.root), "a layerhouse warehouse; name folders of models")
-            elif not self._visit(self.root, 0, inside_model=False):
-                what = "no weights, no analysis, no results"
-                self.discovery.fail(self.shown(self.root), what if any(self._entries(self.root)) else f"empty folder: {what}")
+    def start(self, root: Path) -> None:
+        """Walk below one root; names are given at its end, when it is known whether the root is a model."""
+        self.found, self.said = [], []
+        kind = _kind(root)
+        if kind == "file":
+            top = self._start_file(root)
+        elif kind == "folder":
+            top = self._start_folder(root)
         else:
-            self.discovery.fail(path_text(self.root), "neither a file nor a folder")
-
-    def _take_file(self, path: Path) -> None:
-        """A root that is a file: one result, one analysis, or a weight file as a model of its own."""
-        shown = self.shown(path)
-        if _is_weight_file(path.name):
-            self._add(path, shown.removesuffix(path.suffix), FoundModel("", path, weight_files=(path,)))
+            what = "neither a file nor a folder" if kind == "other" else "no such file or folder"
+            self.remarks.append(Remark(path_text(root), what, is_failure=True))
             return
-        folder = path.parent.parent if path.parent.name in MODEL_PARTS else path.parent
-        name = path_text(folder.relative_to(folder.parent.parent))
+        self.remarks += [Remark(_shown(path, top), what, is_failure) for path, what, is_failure in self.said]
+        for folder, own in self.found:
+            self._add(folder, own, top)
+
+    def _start_file(self, path: Path) -> Path:
+        """A root that is a file: one result, one analysis, or a weight file as a model of its own."""
+        if _is_weight_file(path.name):
+            self._find(path, FoundModel("", path, weight_files=(path,)))
+            return path.parent.parent
+        folder = path.parent.parent if path.parent.name in (ANALYSIS, EVALUATION, WEIGHTS) else path.parent
         if path.name in ANALYSIS_NAMES:
-            self._add(folder, name, FoundModel("", folder, analysis_files=(path,)))
+            self._find(folder, FoundModel("", folder, analysis_files=(path,)))
         elif self._is_result(path, is_claimed=True):
-            self._add(folder, name, FoundModel("", folder, result_files=(path,)))
+            self._find(folder, FoundModel("", folder, result_files=(path,)))
+        return folder.parent.parent
 
-    def _visit(self, folder: Path, depth: int, *, inside_model: bool) -> bool:
-        """Take the folder if it is a model, then look below it; true if anything was found in it or below."""
-        if depth > MAX_DEPTH:
-            self.discovery.fail(self.shown(folder), f"limit exceeded: nested deeper than {MAX_DEPTH} folders")
-            return True
-        real = os.path.realpath(folder)
-        if real in self.discovery.names_by_visited:
-            earlier = self.discovery.names_by_visited[real]
-            if earlier != self.shown(folder):
-                self.discovery.pass_over(self.shown(folder), f"the same folder as {earlier}")
-            return True
-        self.discovery.names_by_visited[real] = self.shown(folder)
-        entries = list(self._entries(folder))
-        files = [Path(entry.path) for entry in entries if entry.is_file()]
-        folders = [entry for entry in entries if entry.is_dir()]
-        own, claimed = self._own_files(folder, files, folders)
-        is_model = bool(own.analysis_files or own.result_files or own.weight_files)
-        if is_model:
-            self._add(folder, self.shown(folder), own)
-        nothing: list[os.DirEntry[str]] = []
-        found = is_model or claimed
-        for entry in folders:
-            if entry.name in MODEL_PARTS:
-                continue
-            path = Path(entry.path)
-            if (path / MARKER).is_file() or self._visit(path, depth + 1, inside_model=inside_model or is_model):
-                found = True
+    def _start_folder(self, root: Path) -> Path:
+        """A root that is a folder; `analysis/`, `evaluation/` and `pruned_model/` stand for that part of their parent."""
+        home = root.parent if root.name in (ANALYSIS, EVALUATION, WEIGHTS) else root
+        before = self.outcomes
+        if _kind(root / MARKER) == "file":
+            self._say(root, "a layerhouse warehouse; name folders of models", is_failure=True)
+        elif (listing := self._list(root, 0)) is not None:
+            if root.name == EVALUATION:
+                self._take_own(home, [], [], self._files_below(listing, 0))
             else:
-                nothing.append(entry)
-        if found and not inside_model and not is_model:
+                self._visit(home, listing, 0, inside_model=False)
+            if self.outcomes == before:
+                self._say(root, _nothing_in(root)[0], is_failure=True)
+        return home.parent.parent if any(folder == home for folder, _ in self.found) else root.parent
+
+    def _visit(self, folder: Path, listing: Listing, depth: int, *, inside_model: bool) -> None:
+        """Take the folder if it is a model, then look below it. What lies in its `analysis/` and `pruned_model/` counts as
+        lying in itself; everything below `evaluation/` is its own."""
+        before, nothing = self.outcomes, []
+        files, folders = [*listing[0]], []
+        for entry in listing[1]:
+            if entry.name in (ANALYSIS, WEIGHTS):
+                part_files, part_folders = self._list(entry, depth + 1) or ([], [])
+                files += part_files
+                folders += part_folders
+            else:
+                folders.append(entry)
+        evaluations = [self._list(entry, depth + 1) or ([], []) for entry in folders if entry.name == EVALUATION]
+        evaluated = [path for part in evaluations for path in self._files_below(part, depth + 1)]
+        others = [entry for entry in folders if entry.name != EVALUATION]
+        is_model = self._take_own(folder, files, others, evaluated)
+        for entry in others:
+            before_entry = self.outcomes
+            if _kind(entry / MARKER) == "file":
+                self._say(entry, "a layerhouse warehouse", is_failure=False)
+            elif (below := self._list(entry, depth + 1)) is not None:
+                self._visit(entry, below, depth + 1, inside_model=inside_model or is_model)
+                if self.outcomes == before_entry:
+                    nothing.append(entry)
+        if self.outcomes > before and not inside_model and not is_model:
             for entry in nothing:
-                self._say_nothing_in(Path(entry.path))
-        return found
+                self._say(entry, *_nothing_in(entry))
 
-    def _say_nothing_in(self, path: Path) -> None:
-        if any(True for _, _, files in os.walk(path) if files):
-            self.discovery.pass_over(self.shown(path), "no weights, no analysis, no results")
-        else:
-            self.discovery.fail(self.shown(path), "empty folder: no weights, no analysis, no results")
-
-    def _own_files(self, folder: Path, files: list[Path], folders: list[os.DirEntry[str]]) -> tuple[FoundModel, bool]:
-        """The files that belong to the folder as a model, and whether any of its files claims to be one but is not."""
-        analyses = [path for path in files if path.name in ANALYSIS_NAMES]
+    def _take_own(self, folder: Path, files: list[Path], others: list[Path], evaluated: list[Path]) -> bool:
+        """Take a folder as a model if it has files of one. `others` are folders in it that are no parts of a model."""
         weights = [path for path in files if _is_weight_file(path.name)]
-        results: list[Path] = []
-        evaluated: list[Path] = []
-        for entry in folders:
-            if entry.name == ANALYSIS:
-                analyses += self._analysis_files(Path(entry.path))
-            elif entry.name == WEIGHTS:
-                weights += [Path(part.path) for part in self._entries(Path(entry.path)) if _is_weight_file(part.name)]
-            elif entry.name == EVALUATION:
-                evaluated += self._files_below(Path(entry.path), ".json", 0)
-        is_hub_folder = bool(weights) or any(path.name == "config.json" for path in files)
-        failures = len(self.discovery.remarks)
+        analyses = {path.name: path for path in files if path.name in ANALYSIS_NAMES}
         for path in files:
-            if path.suffix.lower() == ".json" and path.name not in ANALYSIS_NAMES and not SIDECARS.fullmatch(path.name):
-                is_alone = not (is_hub_folder or self._holds_folders(folders))
-                if self._is_result(path, is_claimed=is_alone):
-                    results.append(path)
-        results += [path for path in evaluated if self._is_result(path, is_claimed=True)]
-        if [path.name for path in analyses] == [REMOVAL_NAME]:
-            self.discovery.pass_over(self.shown(analyses[0]), "alone it says nothing of the model's own layers")
-            analyses = []
-        model = FoundModel("", folder, tuple(analyses), tuple(results), tuple(weights))
-        return model, any(remark.is_failure for remark in self.discovery.remarks[failures:])
-
-    @staticmethod
-    def _holds_folders(folders: list[os.DirEntry[str]]) -> bool:
-        """Whether a folder holds others that are no parts of a model: then its loose files are nobody's results."""
-        return any(entry.name not in MODEL_PARTS for entry in folders)
-
-    def _analysis_files(self, folder: Path) -> Iterator[Path]:
-        for path in self._files_below(folder, ".json", 0):
-            if path.name in ANALYSIS_NAMES and path.parent == folder:
-                yield path
-            elif not SIDECARS.fullmatch(path.name):
-                self.discovery.pass_over(self.shown(path), f"no analysis of a known name ({', '.join(ANALYSIS_NAMES)})")
-
-    def _files_below(self, folder: Path, suffix: str, depth: int) -> list[Path]:
-        if depth > MAX_DEPTH:
-            return []
-        found: list[Path] = []
-        for entry in self._entries(folder):
-            if entry.is_dir(follow_symlinks=False):
-                found += self._files_below(Path(entry.path), suffix, depth + 1)
-            elif entry.name.lower().endswith(suffix) and entry.is_file():
-                found.append(Path(entry.path))
-        return found
+            if path != analyses.get(path.name, path):
+                self._say(path, f"{_shown(analyses[path.name], folder)} is taken", is_failure=False)
+        # A loose file claims to be a result where there is nothing else that it could belong to.
+        is_alone = not (weights or others or any(path.name == "config.json" for path in files))
+        loose = [path for path in files if path.name not in ANALYSIS_NAMES and not SIDECARS.fullmatch(path.name)]
+        results = [
+            path for path in loose if _is_json(path) and self._is_result(path, is_claimed=is_alone and path.parent == folder)
+        ]
+        results += [path for path in evaluated if _is_json(path) and self._is_result(path, is_claimed=True)]
+        if [*analyses] == [REMOVAL_NAME]:
+            self._say(analyses.pop(REMOVAL_NAME), "alone it says nothing of the model's own layers", is_failure=False)
+        if not (analyses or results or weights):
+            return False
+        self._find(folder, FoundModel("", folder, tuple(analyses.values()), tuple(results), tuple(weights)))
+        return True
 
     def _is_result(self, path: Path, *, is_claimed: bool) -> bool:
         """Whether a JSON file is a result. What claims to be one (it lies in `evaluation/`, or a user named it) and is not, is
         a failure, and so is JSON that cannot be read; else it is passed over."""
-        if PER_SAMPLE.fullmatch(path.name):
-            return False
         try:
-            if recognise(read_json(path, self.shown(path))[1], path) is not None:
+            if recognise(read_json(path, path_text(path))[1], path) is not None:
                 return True
         except InputError as error:
-            self.discovery.fail(error.where, error.what)
-            return False
-        what = "not a result of a known form (no metrics of model_info, ppl, zeroshot or efficiency)"
-        self.discovery.remarks.append(Remark(self.shown(path), what, is_failure=is_claimed))
+            self._say(path, error.what, is_failure=True)
+        else:
+            self._say(path, NO_RESULT, is_failure=is_claimed)
         return False
 
-    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        """What a folder holds, real entries before links, in name order, without hidden and excluded ones."""
+    def _files_below(self, listing: Listing, depth: int) -> list[Path]:
+        files, folders = listing
+        return files + [
+            path for folder in folders for path in self._files_below(self._list(folder, depth + 1) or ([], []), depth + 1)
+        ]
+
+    def _list(self, folder: Path, depth: int) -> Listing | None:
+        """What a folder holds, real entries before links, in name order, without hidden and excluded ones.
+
+        None where it has been listed before or cannot be; that is said, but not of a folder that several roots lead to.
+        """
+        if depth > MAX_DEPTH:
+            self._say(folder, f"limit exceeded: nested deeper than {MAX_DEPTH} folders", is_failure=True)
+            return None
+        earlier = self.listed.setdefault(os.path.realpath(folder), folder)
+        if earlier is not folder:
+            self.outcomes += 1
+            if earlier != folder:
+                self._say(folder, f"the same folder as {path_text(earlier)}", is_failure=False)
+            return None
         try:
             with os.scandir(folder) as scan:
                 entries = [entry for entry in scan if not entry.name.startswith(".") and entry.name != "__pycache__"]
         except OSError as error:
-            self.discovery.fail(self.shown(folder), f"cannot be listed: {error.strerror or error}")
-            return []
-        kept = [entry for entry in entries if not self._is_excluded(Path(entry.path))]
-        return sorted(kept, key=lambda entry: (entry.is_symlink(), entry.name))
+            self._say(folder, f"cannot be listed: {error.strerror or error}", is_failure=True)
+            return None
+        files, folders = [], []
+        for entry in sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name)):
+            path = Path(entry.path)
+            if any(path.match(glob) for glob in self.excludes):
+                continue
+            kind = _kind(path)
+            if kind == "folder":
+                folders.append(path)
+            elif kind == "file":
+                files.append(path)
+            elif kind == "none":
+                what = "a link that leads nowhere" if entry.is_symlink() else "cannot be read"
+                self._say(path, what, is_failure=True)
+        return files, folders
 
-    def _is_excluded(self, path: Path) -> bool:
-        shown = self.shown(path)
-        return any(
-            fnmatch.fnmatchcase(shown, glob) or fnmatch.fnmatchcase(path_text(path.name), glob) for glob in self.excludes
+    def _say(self, path: Path, what: str, is_failure: bool) -> None:
+        self.said.append((path, what, is_failure))
+        self.outcomes += is_failure
+
+    def _find(self, folder: Path, own: FoundModel) -> None:
+        self.found.append((folder, own))
+        self.outcomes += 1
+
+    def _add(self, folder: Path, own: FoundModel, top: Path) -> None:
+        """Keep what was found of a model, its files by the real path of its folder, beside what other roots gave of it."""
+        real = Path(os.path.realpath(folder))
+        name, revision = _hub_name(folder) or (_shown(folder, top), None)
+        if own.weight_files == (folder,):
+            name = name.removesuffix(folder.suffix)
+        earlier = self.models.get(real, FoundModel(name, real, revision=revision))
+        analyses = [real / path.relative_to(folder) for path in own.analysis_files]
+        results = [real / path.relative_to(folder) for path in own.result_files]
+        self.models[real] = replace(
+            earlier,
+            analysis_files=tuple(dict.fromkeys((*earlier.analysis_files, *analyses))),
+            result_files=tuple(dict.fromkeys((*earlier.result_files, *results))),
+            weight_files=tuple(dict.fromkeys((*earlier.weight_files, *own.weight_files))),
         )
 
-    def _add(self, folder: Path, name: str, model: FoundModel) -> None:
-        name, revision = _hub_name(name)
-        other = self.discovery.folders_by_name.get(name)
-        real = Path(os.path.realpath(folder))
-        if other is not None and other != real:
-            self.discovery.fail(
-                path_text(real),
-                f"its name {name!r} is that of {path_text(other)}; take one of them alone, with --name NAME",
-            )
-        else:
-            self.discovery.folders_by_name[name] = real
-            self.discovery.models.append(replace(model, model_id=name, folder=real, revision=revision))
+
+def _shown(path: Path, top: Path) -> str:
+    return path_text(path if path == top else path.relative_to(top))
+
+
+def _kind(path: Path) -> str:
+    """file, folder, other, or none where there is nothing that can be looked at."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return "none"
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
+
+
+def _nothing_in(folder: Path) -> tuple[str, bool]:
+    """That a folder holds nothing of ours, and whether that is a failure: an empty one is."""
+    is_empty = not any(files for _, _, files in os.walk(folder))
+    return (f"empty folder: {NOTHING}" if is_empty else NOTHING), is_empty
 
 
 def _is_weight_file(name: str) -> bool:
     return name.lower().endswith(WEIGHT_SUFFIXES) and not NO_WEIGHTS.fullmatch(name)
 
 
-def _hub_name(name: str) -> tuple[str, str | None]:
-    """`.../models--org--name/snapshots/REVISION` is org/name at that revision; any other name is itself."""
-    parts = name.split("/")
-    if len(parts) >= 3 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
-        return parts[-3].removeprefix("models--").replace("--", "/"), parts[-1]
-    return name, None
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json" and not PER_SAMPLE.fullmatch(path.name)
+
+
+def _hub_name(folder: Path) -> tuple[str, str] | None:
+    """A folder of a hub cache, `models--org--name/snapshots/REVISION`: `org/name` and the revision."""
+    found = HUB_FOLDER.fullmatch(path_text(folder))
+    return (found[1].replace("--", "/") + found[3], found[2]) if found else None

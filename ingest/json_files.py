@@ -81,7 +81,8 @@ def _parse(text: str, shown: str) -> Any:
             json.dumps(document, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
         verdict = "cut off" if _is_cut_off(error) else "invalid JSON"
-        raise InputError(shown, f"{verdict}: {error.msg} at line {error.lineno}, column {error.colno}") from error
+        reason = error.msg.removesuffix(" starting at")
+        raise InputError(shown, f"{verdict}: {reason} at line {error.lineno}, column {error.colno}") from error
     except UnicodeEncodeError as error:
         raise InputError(shown, "invalid JSON: a \\u escape is half of a surrogate pair, which is no character") from error
     except RecursionError as error:

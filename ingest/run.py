@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.analyses import ORIGINAL_NAME, AnalysisRows, Base, read_analysis, read_original
+from layerhouse.ingest.analyses import ORIGINAL_NAME, AnalysisRows, Base, Parsed, combine, read_file
 from layerhouse.ingest.declarations import declare
 from layerhouse.ingest.discover import Discovery, FoundModel, discover, path_text
 from layerhouse.ingest.json_files import read_json
@@ -51,7 +51,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Options:
-    """How to ingest. `excludes` are globs; `name` names the one model found; a dry run reads and writes nothing."""
+    """How to ingest. `excludes` are globs; `name` names the one model found; a dry run writes nothing."""
 
     excludes: tuple[str, ...] = ()
     name: str | None = None
@@ -165,6 +165,7 @@ class _Run:
             key: {base.checkpoint_id: Base(base.checkpoint_id, base.num_layers, None) for base in bases}
             for key, bases in known.bases.items()
         }
+        self.written_bases = {checkpoint_id for bases in self.bases.values() for checkpoint_id in bases}
 
     def plan(self, models: Sequence[FoundModel]) -> list[_Plan]:
         """What is new of each model. The bases that `original_model_analysis.json` files describe are gathered beforehand, so
@@ -193,9 +194,10 @@ class _Run:
         for path in model.analysis_files:
             if path.name == ORIGINAL_NAME:
                 try:
-                    structure = read_original(path, path_text(path))
+                    structure = read_file(path, path_text(path))
                 except InputError:
                     return
+                assert isinstance(structure, Structure)
                 base = Base(structure.structure_id, structure.num_layers, structure)
                 bases = self.bases.setdefault((structure.name, structure.params), {})
                 self.originals[path] = bases.setdefault(base.checkpoint_id, base).structure
@@ -229,19 +231,28 @@ class _Run:
 
     def _take_analysis(self, plan: _Plan, fingerprint: str) -> bool:
         model = plan.model
-        if self.dry_run:
-            return True
-        files = {path.name: path for path in model.analysis_files}
-        shown = {name: _shown(model, path) for name, path in files.items()}
+        parsed: dict[str, Parsed] = {}
+        is_broken = False
+        for path in model.analysis_files:
+            try:
+                parsed[path.name] = self.originals.get(path) or read_file(path, _shown(model, path))
+            except InputError as error:
+                self.say("failed", error.where, error.what)
+                is_broken = True
+        if is_broken:
+            return False
         try:
-            rows = read_analysis(files, shown, self.find_base, self.originals.get(files.get(ORIGINAL_NAME, model.folder)))
+            rows = combine(parsed, model.model_id, self.find_base)
         except InputError as error:
             self.say("failed", error.where, error.what)
             return False
+        if self.dry_run:
+            return True
         sighted = {"source_uri": path_text(model.folder), "fingerprint": fingerprint}
         checkpoints = [{**rows.checkpoint, **plan.declared, **sighted, "model_id": model.model_id}]
-        if rows.base_checkpoint is not None and rows.base_checkpoint["checkpoint_id"] not in self.known.checkpoints:
+        if rows.base_checkpoint is not None and rows.base_checkpoint["checkpoint_id"] not in self.written_bases:
             checkpoints.append({**rows.base_checkpoint, "source_uri": path_text(model.folder)})
+            self.written_bases.add(rows.base_checkpoint["checkpoint_id"])
         self.batch.add({"checkpoints": checkpoints, "layers": self._new_layers(rows), "layer_matches": self._new_matches(rows)})
         self.known.checkpoints.update(row["checkpoint_id"] for row in checkpoints)
         self.known.sightings[model.model_id, "analysis"] = Sighting(fingerprint, "none")
@@ -265,8 +276,6 @@ class _Run:
             result_id = hashlib.sha256(source_uri.encode() + b"\0" + data).hexdigest()
             if self.known.models_by_result.get(result_id) is not None:
                 return None
-            if self.dry_run:
-                return True
             result_format = recognise(document, path)
             if result_format is None:
                 raise InputError(shown, "changed while it was read: no result of a known form any more")
@@ -278,6 +287,8 @@ class _Run:
             return False
         for left_out in parsed.left_out:
             self.say("passed", shown, left_out)
+        if self.dry_run:
+            return True
         link = {
             **plan.declared,
             "result_id": result_id,
@@ -298,11 +309,7 @@ class _Run:
 
 def _shown(model: FoundModel, path: Path) -> str:
     """A model's file as the user knows it: below the model's name."""
-    return (
-        f"{model.model_id}/{path_text(path.relative_to(model.folder))}"
-        if path.is_relative_to(model.folder)
-        else path_text(path)
-    )
+    return f"{model.model_id}/{path_text(path.relative_to(model.folder))}"
 
 
 def _fingerprint(paths: Sequence[Path]) -> str:

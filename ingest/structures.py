@@ -43,9 +43,11 @@ class Layer:
 
     @property
     def other_params(self) -> int | None:
+        """What is left of the layer; None where its parts add up to more than its total."""
         if self.params is None or self.attention_params is None or self.mlp_params is None or self.norm_params is None:
             return None
-        return self.params - self.attention_params - self.mlp_params - self.norm_params
+        rest = self.params - self.attention_params - self.mlp_params - self.norm_params
+        return rest if rest >= 0 else None
 
     @property
     def is_zero_layer(self) -> bool | None:
@@ -75,7 +77,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Structure:
-    """A model as counted. `num_layers` may be known where not every layer is listed, and the other way round."""
+    """A model as counted. `num_layers` may be known where not every layer is listed, and the other way round.
+
+    `layer_params` and `num_layers` are what the listed layers add up to; the `stated_` ones are what a file says beside them.
+    """
 
     name: str | None
     params: int
@@ -84,6 +89,8 @@ class Structure:
     num_layers: int | None
     embedding_params: int | None = None
     lm_head_params: int | None = None
+    stated_layer_params: int | None = None
+    stated_num_layers: int | None = None
 
     @cached_property
     def structure_id(self) -> str:
@@ -161,15 +168,17 @@ def read_structure(document: Any, shown: str) -> Structure:
     top = Reader(shown, document)
     layers = _in_order(top, [_layer(item) for item in top.required("layers").items()])
     summary = top.child("layer_summary")
-    stated = None if summary is None else summary.optional_integer("total_layer_params")
+    stated_layer_params = None if summary is None else summary.optional_integer("total_layer_params")
     return Structure(
         name=top.optional_text("model_name"),
         params=top.required("total_params").integer(),
-        layer_params=_sum([layer.params for layer in layers]) if layers else stated,
+        layer_params=sum(layer.params or 0 for layer in layers) if layers else stated_layer_params,
         layers=layers,
         num_layers=len(layers),
         embedding_params=top.optional_integer("embedding_params"),
         lm_head_params=top.optional_integer("lm_head_params"),
+        stated_layer_params=stated_layer_params,
+        stated_num_layers=None if summary is None else summary.optional_integer("num_layers"),
     )
 
 
@@ -248,7 +257,3 @@ def _in_order(top: Reader, layers: list[Layer]) -> tuple[Layer, ...]:
     if sum(layer.params or 0 for layer in layers) > INT64_MAX:
         raise InputError(top.shown, "layers: limit exceeded: parameters of all layers, at most 2^63 - 1")
     return tuple(ordered)
-
-
-def _sum(counts: list[int | None]) -> int | None:
-    return None if any(count is None for count in counts) else sum(count for count in counts if count is not None)
