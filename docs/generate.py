@@ -1,0 +1,135 @@
+"""Write cli.md and tables.md beside this file from the commands, the schema, the views and the queries.
+
+`--check` writes nothing and exits 1 where a page is not as it would be written.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from layerhouse.cli import Exit, cli
+from layerhouse.warehouse.database import connect
+from layerhouse.warehouse.query import query_list, query_text
+from layerhouse.warehouse.schema import TABLES
+from layerhouse.warehouse.sql_text import quote_identifier, sql_files
+from layerhouse.warehouse.store import create_store
+from layerhouse.warehouse.tables import list_tables
+
+HELP_WIDTH = 88
+EXIT_TEXTS = {
+    Exit.DONE: "All done.",
+    Exit.SOME_FAILED: "Some inputs failed, each named on stderr; the others are in the warehouse.",
+    Exit.USAGE: "The command cannot mean what it was asked: an unknown model, query, format, option, or faulty SQL.",
+    Exit.BROKEN: "There is no warehouse, or it is damaged, or it cannot be written.",
+    Exit.INTERRUPTED: "Interrupted (Ctrl-C, SIGTERM); what was finished is in the warehouse.",
+}
+
+
+def cli_page() -> Iterator[str]:
+    """The commands as their `--help` shows them."""
+    yield "# Commands"
+    yield "Made from the commands' own help by `python docs/generate.py`. The [guide](guide.md) shows them at work."
+    top = click.Context(cli, info_name="layerhouse", terminal_width=HELP_WIDTH, **cli.context_settings)
+    yield _fenced("text", cli.get_help(top))
+    yield "stdout is data; stderr is talk and progress. Exit codes:"
+    yield _table(("code", "meaning"), ((str(code.value), EXIT_TEXTS[code]) for code in Exit))
+    for name, command in sorted(cli.commands.items()):
+        yield f"## layerhouse {name}"
+        yield _fenced("text", command.get_help(click.Context(command, info_name=name, parent=top)))
+
+
+def tables_page() -> Iterator[str]:
+    """Every table, view and query with its columns."""
+    described, columns = _empty_warehouse()
+    yield "# Tables, views and queries"
+    yield (
+        "Made from the schema, the views and the queries by `python docs/generate.py`. All of them are open to "
+        "`layerhouse sql`, to `wh.sql(...)` in Python, and to any DuckDB session (see "
+        "[the guide](guide.md#the-warehouse-in-duckdb)). "
+        "Views answer most questions: start with `models`, `layer_pruning` and `performance`."
+    )
+    yield "Tables hold what was read, one folder of Parquet files each; views put it together."
+    for kind in ("view", "table"):
+        rows = [row for row in described if row["kind"] == kind]
+        links = ((f"[{row['name']}](#{row['name']})", row["description"]) for row in rows)
+        yield _table((kind, "what a row is"), links)
+    for row in described:
+        yield f"## {row['name']}"
+        yield f"{row['kind'].capitalize()}. {row['description']}"
+        yield _columns(row["name"], columns[row["name"]])
+    yield "## Queries"
+    yield "`layerhouse query NAME` runs one; with `--show` it prints the SQL, which pastes into any DuckDB session."
+    for row in query_list().to_pylist():
+        yield f"### query {row['name']}"
+        yield row["description"]
+        yield _fenced("sql", query_text(row["name"]))
+    yield "## Thresholds and formulas"
+    yield "The macros that the views stand on; they can be called in SQL as well."
+    yield _fenced("sql", sql_files("warehouse.views")["00_macros"])
+
+
+def _empty_warehouse() -> tuple[list[dict[str, Any]], dict[str, list[tuple[str, str]]]]:
+    """The tables and views of a warehouse without rows, and the name and type of each column."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = create_store(Path(folder) / "warehouse")
+        described: list[dict[str, Any]] = list_tables(root).to_pylist()
+        connection, _ = connect(root)
+        with connection:
+            columns = {
+                row["name"]: [
+                    (name, type_) for name, type_, *_ in connection.sql(f"DESCRIBE {quote_identifier(row['name'])}").fetchall()
+                ]
+                for row in described
+            }
+    return described, columns
+
+
+def _columns(name: str, columns: Iterable[tuple[str, str]]) -> str:
+    """A view's column that a table has as well is that column, first of a table where it is never null."""
+    stored = [column for table in reversed(TABLES.values()) for column in table.columns]
+    known = {column.name: column for column in sorted(stored, key=lambda column: column.required)}
+    known |= {column.name: column for column in TABLES[name].columns} if name in TABLES else {}
+    rows = []
+    for column_name, type_ in columns:
+        column = known.get(column_name)
+        never_null = ", never null" if column and column.required and name in TABLES else ""
+        rows.append((column_name, type_ + never_null, (column and column.unit) or "", column.text if column else ""))
+    return _table(("column", "type", "unit", "meaning"), rows)
+
+
+def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [tuple(heading)]
+    lines += [("---",) * len(lines[0]), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _fenced(language: str, text: str) -> str:
+    return f"```{language}\n{text.rstrip()}\n```"
+
+
+def pages() -> dict[str, str]:
+    """The text of each page by its name."""
+    return {name: "\n\n".join(page()) + "\n" for name, page in (("cli.md", cli_page), ("tables.md", tables_page))}
+
+
+def main() -> int:
+    """Write the pages, or with `--check` name those that differ."""
+    status = 0
+    for name, text in pages().items():
+        path = Path(__file__).with_name(name)
+        if "--check" not in sys.argv[1:]:
+            path.write_text(text, "utf-8")
+        elif not path.exists() or path.read_text("utf-8") != text:
+            sys.stderr.write(f"{path}: out of date; write it with: python docs/generate.py\n")
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

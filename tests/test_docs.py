@@ -1,0 +1,261 @@
+"""The pages are run: what README.md and docs/guide.md show is what the commands and the Python API do.
+
+A section (a heading of level 2 or 3 and what follows) is run from top to bottom in a folder of its own, which holds the demo's
+study, ingested. `console`: lines after `$ ` are commands, after `> ` their continuation, others what stdout and stderr show.
+`python` and `sql` blocks print what the `text` block after them shows. A comment that starts with `run` holds commands that the
+reader does not see. `...` stands for anything in its line, alone on a line for any number of lines. The folder is shown as
+/home/me/study.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from layerhouse.cli import cli
+from layerhouse.demo import write_study
+from layerhouse.ingest.run import Options, ingest_roots
+from layerhouse.tests.running import CLEAN
+from layerhouse.warehouse.known import Known
+from layerhouse.warehouse.query import query_names
+from layerhouse.warehouse.schema import TABLES
+from layerhouse.warehouse.sql_text import sql_files
+from layerhouse.warehouse.store import create_store
+
+ROOT = Path(__file__).parents[1]
+RUN_PAGES = ("README.md", "docs/guide.md")
+PAGES = (*RUN_PAGES, "CHANGELOG.md", "docs/cli.md", "docs/tables.md")
+SHOWN_FOLDER = "/home/me/study"
+END = "-- end of command --"
+BLOCK = re.compile(r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$|^<!-- run\n(?P<hidden>.*?)^-->$", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+SECTION = re.compile(r"^(?=#{2,3} )", re.MULTILINE)
+JQ = re.compile(r"\bjq\b")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of a page: its kind, text, line in the page, and what it has to show (None for one that shows it itself)."""
+
+    kind: str
+    text: str
+    where: str
+    shows: str | None = None
+
+
+def sections() -> Iterator[tuple[str, list[Block]]]:
+    """The sections of the pages that hold something to run."""
+    for page in RUN_PAGES:
+        text, line = (ROOT / page).read_text("utf-8"), 1
+        for part in SECTION.split(text):
+            title = part.partition("\n")[0].strip("# ")
+            blocks = list(blocks_of(part, page, line))
+            if any(block.kind not in ("sh", "hidden") for block in blocks):
+                yield f"{page}: {title}", blocks
+            line += part.count("\n")
+
+
+def blocks_of(text: str, page: str, first_line: int) -> Iterator[Block]:
+    found = list(BLOCK.finditer(text))
+    for match, following in zip(found, [*found[1:], None], strict=False):
+        where = f"{page}:{first_line + text[: match.start()].count(chr(10))}"
+        kind = match["kind"] if match["kind"] is not None else "hidden"
+        if kind in ("python", "sql"):
+            yield Block(kind, match["text"], where, following["text"] if following and following["kind"] == "text" else "")
+        elif kind != "text":
+            yield Block(kind, match["text"] if match["hidden"] is None else match["hidden"], where)
+
+
+SECTIONS = list(sections())
+JQ_BLOCKS = [block for _, blocks in SECTIONS for block in blocks if block.kind == "console" and JQ.search(block.text)]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """The folder in which a section runs."""
+    folder = tmp_path / "study"
+    write_study(folder)
+    ingest_roots([folder / "baselines", folder / "results"], create_store(folder / "layerhouse-data"), Known(), Options())
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("LAYERHOUSE_WAREHOUSE", raising=False)
+    return folder
+
+
+@pytest.mark.parametrize(("title", "blocks"), SECTIONS, ids=[title for title, _ in SECTIONS])
+def test_a_section_shows_what_happens(title, blocks, study):
+    names: dict[str, object] = {"__name__": "guide"}
+    for block in blocks:
+        if block.kind == "hidden":
+            done = bash(f"set -e\n{block.text}", study)
+            assert done.returncode == 0, f"{block.where}: {done.stdout}"
+        elif block.kind == "console" and block not in JQ_BLOCKS:
+            run_console(block, study)
+        elif block.kind == "python":
+            shown = io.StringIO()
+            with contextlib.redirect_stdout(shown):
+                exec(compile(block.text, block.where, "exec"), names)
+            compare(block.where, block.shows, shown.getvalue(), study)
+        elif block.kind == "sql":
+            done = CliRunner().invoke(cli, ["sql", "-"], input=block.text, catch_exceptions=False)
+            compare(block.where, block.shows, done.output, study)
+
+
+@pytest.mark.parametrize("block", JQ_BLOCKS, ids=lambda block: block.where)
+@pytest.mark.skipif(shutil.which("jq") is None, reason="the program jq is not on PATH")
+def test_a_block_with_jq_shows_what_happens(block, study):
+    run_console(block, study)
+
+
+def test_every_block_is_of_a_kind_that_is_run():
+    for _, blocks in SECTIONS:
+        for block in blocks:
+            assert block.kind in ("console", "python", "sql", "sh", "hidden"), f"{block.where}: {block.kind!r}"
+            assert block.kind != "sh" or block.where.startswith("README.md:"), f"{block.where}: sh is for README's two lines"
+
+
+@pytest.mark.parametrize(
+    ("expected", "shown", "is_same"),
+    [
+        ("a\n", "a\n", True),
+        ("a\n", "a", True),
+        ("a\n", "b\n", False),
+        ("a\n", "a\nb\n", False),
+        ("", "a\n", False),
+        ("a ... c\n", "a b c\n", True),
+        ("a ... c\n", "a b\n c\n", False),
+        ("a\n...\nd\n", "a\nb\nc\nd\n", True),
+        ("a\n...\nd\n", "a\nb\nc\n", False),
+        ("a.c\n", "abc\n", False),
+    ],
+)
+def test_what_is_shown_is_compared_to_the_letter_save_where_dots_stand(expected, shown, is_same):
+    assert bool(re.fullmatch(pattern(expected), as_lines(shown))) == is_same
+
+
+def test_the_generated_pages_are_those_of_the_code():
+    pages = runpy.run_path(str(ROOT / "docs/generate.py"))["pages"]()
+    for name, text in pages.items():
+        is_same = (ROOT / "docs" / name).read_text("utf-8") == text
+        assert is_same, f"docs/{name} is out of date; write it with: python docs/generate.py"
+
+
+def test_a_generated_page_that_is_out_of_date_or_missing_fails_the_check(tmp_path):
+    generate = shutil.copy(ROOT / "docs/generate.py", tmp_path)
+    (tmp_path / "cli.md").write_text("something else", "utf-8")
+    checked = subprocess.run([sys.executable, generate, "--check"], capture_output=True, encoding="utf-8", check=False)
+    assert checked.returncode == 1
+    assert checked.stderr.splitlines() == [
+        f"{tmp_path / page}: out of date; write it with: python docs/generate.py" for page in ("cli.md", "tables.md")
+    ]
+    assert (tmp_path / "cli.md").read_text("utf-8") == "something else"
+
+
+def test_every_command_table_view_and_query_has_a_heading():
+    headings = {page: set(HEADING.findall((ROOT / page).read_text("utf-8"))) for page in PAGES}
+    assert {f"layerhouse {name}" for name in cli.commands} <= headings["docs/cli.md"]
+    views = {stem.partition("_")[2] for stem in sql_files("warehouse.views") if not stem.startswith("00_")}
+    assert {*TABLES, *views, *(f"query {name}" for name in query_names())} <= headings["docs/tables.md"]
+
+
+def test_ci_runs_the_line_with_which_the_readme_tests():
+    install, test = re.findall(r"^```sh\n(.+)\n```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert install.endswith("layerhouse demo")
+    assert test.endswith("pytest")
+    assert test in (line.strip() for line in (ROOT / ".ci/run").read_text("utf-8").splitlines())
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def test_the_constraints_pin_every_direct_dependency():
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pins = [line.partition("==") for line in lines if not line.startswith("#")]
+    assert all(version for _, _, version in pins)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    assert {re.split("[^A-Za-z0-9-]", line)[0].lower() for line in wanted} <= {name.lower() for name, _, _ in pins}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = BLOCK.sub("", (ROOT / page).read_text("utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        assert "://" not in target, f"{page}: {target}: link to files of the repository"
+        aim = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert aim.exists(), f"{page}: {target}"
+        if anchor:
+            assert anchor in anchors(aim.read_text("utf-8")), f"{page}: {target}"
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(BLOCK.sub("", text))}
+
+
+def commands(block: Block) -> list[tuple[str, str]]:
+    """The commands of a console block, each with what it has to show."""
+    found: list[tuple[str, str]] = []
+    for line in block.text.splitlines(keepends=True):
+        if line.startswith("$ "):
+            found.append((line[2:], ""))
+        elif line.startswith("> ") and found and not found[-1][1]:
+            found[-1] = (found[-1][0] + line[2:], "")
+        else:
+            assert found, f"{block.where}: a console block starts with a command"
+            found[-1] = (found[-1][0], found[-1][1] + line)
+    return found
+
+
+def run_console(block: Block, study: Path) -> None:
+    for (command, expected), shown in zip(commands(block), console_output(block, study), strict=True):
+        compare(f"{block.where}: {command.strip()}", expected, shown, study)
+
+
+def console_output(block: Block, study: Path) -> list[str]:
+    """What each command shows; `$?` of one is there for the next."""
+    script = "".join(f"{command}status=$?; echo '{END}'; (exit $status)\n" for command, _ in commands(block))
+    return bash(script, study).stdout.split(f"{END}\n")[:-1]
+
+
+def bash(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env={**CLEAN, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+def compare(where: str, expected: str | None, shown: str, study: Path) -> None:
+    lines = as_lines(shown.replace(str(study), SHOWN_FOLDER))
+    assert re.fullmatch(pattern(expected or ""), lines), f"{where}\n--- the page says\n{expected}\n--- shown is\n{lines}"
+
+
+def as_lines(text: str) -> str:
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
+def pattern(expected: str) -> str:
+    return "".join(r"(?:.*\n)*" if line == "..." else f"{line_pattern(line)}\n" for line in as_lines(expected).splitlines())
+
+
+def line_pattern(line: str) -> str:
+    return ".*".join(map(re.escape, line.split("...")))
