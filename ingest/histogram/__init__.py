@@ -1,0 +1,245 @@
+"""From the bytes of a tensor to counts: how often each pattern occurs, and what else cannot be had from that.
+
+A tensor is counted in blocks, by any threads; `Total` joins the blocks' tallies in the order of the blocks, so that the outcome
+depends on neither threads nor chunks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layerhouse.ingest.dtypes import DTYPES
+
+Array = npt.NDArray[Any]
+
+FEW_ELEMENTS = 4096
+"""Up to this many elements of 16 bits are counted into a table of which only the touched entries are cleared."""
+
+INTEGER_KEY_BASE = 1022 << 9
+"""See `key_of`: subtracted from the top 21 bits of a magnitude as a double, so that the key of 1 is 512."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What was counted in a part of a tensor.
+
+    `codes` are distinct patterns (types of at most 16 bits) or keys of magnitude (the rest, see `key_of`) in any order,
+    `counts` how often each occurs, int64. Only 32- and 64-bit types fill the rest: near_zeros is 0 without a threshold; `least`
+    and `greatest` are over finite values (inf, -inf if there are none); `rows` are moments as cpu.moments describes them.
+    """
+
+    codes: Array
+    counts: Array
+    zeros: int = 0
+    nans: int = 0
+    infs: int = 0
+    near_zeros: int = 0
+    least: float = np.inf
+    greatest: float = -np.inf
+    rows: Array | None = None
+
+
+def counted_by_code(code: str) -> bool:
+    """Whether every number of a tensor follows from how often each of its patterns occurs."""
+    return DTYPES[code].bits <= 16
+
+
+def key_of(code: str, chunk: Array) -> tuple[Array, Array]:
+    """Values (float32 or float64) of a chunk of a 32- or 64-bit type, and the 16-bit keys that its histogram counts.
+
+    Floats: the top 16 bits of the pattern. Integers: exponent and the top 9 bits of the fraction of the magnitude as a double,
+    0 for 0; every magnitude below 1024 has its own key. An integer beyond 2**53 is rounded to the nearest double.
+    """
+    dtype = DTYPES[code]
+    if dtype.kind == "float":
+        width = dtype.bits // 16
+        return chunk.view(f"f{dtype.bits // 8}"), np.ascontiguousarray(chunk.view(np.uint16)[width - 1 :: width])
+    values = chunk.view(f"{'i' if dtype.kind == 'int' else 'u'}{dtype.bits // 8}").astype(np.float64)
+    keys = (np.abs(values).view(np.uint64) >> np.uint64(43)).astype(np.int64) - INTEGER_KEY_BASE
+    return values, np.maximum(keys, 0).astype(np.uint16)
+
+
+class Counter:
+    """Counts chunks of one tensor at a time, for one thread; its tables are used again. 2 MiB."""
+
+    def __init__(self) -> None:
+        from layerhouse.ingest.histogram import cpu
+
+        self._cpu = cpu
+        self._tables = {bits: np.zeros((cpu.LANES, 1 << bits), np.uint32) for bits in (8, 16)}
+        self._codes = np.empty(1 << 16, np.uint16)
+        self._counts = np.empty(1 << 16, np.int64)
+        self._scratch = np.empty(cpu.SUB_BLOCK, np.float64)
+        self._dirty = False
+        self.begin("U8", 0, None)
+
+    def begin(self, code: str, elements: int, near_zero: float | None) -> None:
+        """Start with the next `elements` elements of a type. They must be under 2**32, the range of a table."""
+        self._dtype = DTYPES[code]
+        self._left = elements
+        self._few = elements <= FEW_ELEMENTS
+        self._near_zero = -1.0 if near_zero is None else near_zero
+        self._small = np.zeros(1 << self._dtype.bits, np.int64) if self._dtype.bits < 8 else None
+        self._carry = np.empty(0, np.uint8)
+        self._few_found = -1
+        self._tallied = np.zeros(4, np.int64)
+        self._ends = np.array([np.inf, -np.inf])
+        self._rows: list[Array] = []
+        if self._dirty:  # what came before was given up
+            self._cpu.drain(self._tables[8], self._codes, self._counts)
+            self._cpu.drain(self._tables[16], self._codes, self._counts)
+        self._dirty = False
+
+    def add(self, chunk: Array) -> None:
+        """Count a chunk of bytes; all but the last are a multiple of 32 KiB."""
+        if self._small is not None:
+            self._add_packed(chunk)
+        elif self._dtype.kind == "complex":
+            self._add_complex(chunk.view(f"c{self._dtype.bits // 8}"))
+        elif self._dtype.bits <= 16:
+            self._add_codes(chunk.view(f"u{self._dtype.bits // 8}"))
+        else:
+            values, keys = key_of(self._dtype.code, chunk)
+            rows = np.empty((-(-values.size // self._cpu.SUB_BLOCK), self._cpu.ROW))
+            self._cpu.moments(values, self._near_zero, self._scratch, self._tallied, self._ends, rows)
+            self._rows.append(rows)
+            self._add_codes(keys)
+
+    def finish(self) -> Tally:
+        """The tally of all that was added since `begin`."""
+        if self._small is not None:
+            found = np.flatnonzero(self._small)
+            return Tally(found, self._small[found])
+        codes, counts = self._drained()
+        if self._dtype.bits <= 16:
+            return Tally(codes, counts)
+        zeros, nans, infs, near_zeros = (int(count) for count in self._tallied)
+        rows = np.concatenate(self._rows) if self._rows else None
+        return Tally(codes, counts, zeros, nans, infs, near_zeros, float(self._ends[0]), float(self._ends[1]), rows)
+
+    def _drained(self) -> tuple[Array, Array]:
+        found = self._few_found
+        if found < 0:
+            found = self._cpu.drain(self._tables[min(self._dtype.bits, 16)], self._codes, self._counts) if self._dirty else 0
+            self._dirty = False
+        return self._codes[:found].copy(), self._counts[:found].copy()
+
+    def _add_codes(self, codes: Array) -> None:
+        if self._few and codes.itemsize == 2:
+            self._few_found = self._cpu.count_few(codes, self._tables[16][0], self._codes, self._counts)
+        else:
+            self._dirty = True
+            tables = self._tables[codes.itemsize * 8]
+            whole = codes.size // 4 * 4 if codes.itemsize == 2 else 0
+            if whole:
+                self._cpu.count_words(codes[:whole].view(np.uint64), tables)
+            if whole < codes.size:
+                self._cpu.count_codes(codes[whole:], tables)
+
+    def _add_complex(self, values: Array) -> None:
+        nans = np.isnan(values)
+        found = (np.count_nonzero(values == 0), np.count_nonzero(nans), np.count_nonzero(np.isinf(values) & ~nans), 0)
+        self._tallied += np.array(found)
+
+    def _add_packed(self, chunk: Array) -> None:
+        """Codes of 4 or 6 bits, little-endian within the stream of bits: the low bits of the first byte come first."""
+        assert self._small is not None
+        bits = self._dtype.bits
+        stream = np.concatenate((self._carry, chunk))
+        if bits == 4:
+            codes = np.stack((stream & 15, stream >> 4), axis=1).ravel()
+        else:
+            whole = stream.size // 3 * 3
+            if whole * 8 // bits < self._left <= stream.size * 8 // bits:  # the end of the tensor, within three bytes
+                stream, whole = np.concatenate((stream, np.zeros(whole + 3 - stream.size, np.uint8))), whole + 3
+            self._carry = stream[whole:]
+            triples = stream[:whole].reshape(-1, 3).astype(np.uint32)
+            words = triples[:, 0] | triples[:, 1] << 8 | triples[:, 2] << 16
+            codes = np.stack([words >> shift & 63 for shift in (0, 6, 12, 18)], axis=1).ravel()
+        codes = codes[: self._left]
+        self._left -= codes.size
+        self._small += np.bincount(codes, minlength=self._small.size)
+
+
+class Total:
+    """Joins the tallies of a tensor's blocks. Not locked: the caller sees to it that one thread adds at a time."""
+
+    def __init__(self, code: str, blocks: int) -> None:
+        self._tallies: list[Tally | None] = [None] * blocks
+        self._counts = np.zeros(1 << min(DTYPES[code].bits, 16), np.int64) if blocks > 1 else None
+
+    def add(self, block: int, tally: Tally) -> None:
+        """Take in the tally of one block; `rows` are to be one row a block by now."""
+        if self._counts is not None:
+            self._counts[tally.codes] += tally.counts
+            empty = np.empty(0, np.int64)
+            tally = Tally(empty, empty, *list(vars(tally).values())[2:])
+        self._tallies[block] = tally
+
+    def tally(self) -> Tally:
+        """The tally of the tensor, once the blocks are in."""
+        tallies = [tally for tally in self._tallies if tally is not None]
+        if self._counts is None:
+            return tallies[0]
+        codes = np.flatnonzero(self._counts)
+        rows = [tally.rows for tally in tallies if tally.rows is not None]
+        return Tally(
+            codes,
+            self._counts[codes],
+            sum(tally.zeros for tally in tallies),
+            sum(tally.nans for tally in tallies),
+            sum(tally.infs for tally in tallies),
+            sum(tally.near_zeros for tally in tallies),
+            min(tally.least for tally in tallies),
+            max(tally.greatest for tally in tallies),
+            np.concatenate(rows) if rows else None,
+        )
+
+
+class ZeroStructure:
+    """Which rows and columns of a matrix (outputs, inputs) hold no value, and which N:M pattern runs along its inputs.
+
+    Threads may add different parts at once. Memory: a byte for each row and column.
+    """
+
+    def __init__(self, code: str, outputs: int, inputs: int) -> None:
+        dtype = DTYPES[code]
+        everything = (1 << dtype.bits) - 1
+        signs = {"complex": (1 << 31) | (1 << 63), "float": 1 << (dtype.bits - 1)}.get(dtype.kind, 0)
+        self._mask = np.uint64(everything if dtype.special in ("fnuz", "e8m0") else everything & ~signs)
+        self._patterns = f"u{dtype.bits // 8}"
+        self._rows = np.zeros(outputs, np.uint8)
+        self._columns = np.zeros(inputs, np.uint8)
+        self._fullest: list[tuple[int, int]] = []
+
+    def add(self, chunk: Array, start: int) -> None:
+        """Look at a chunk of bytes that starts at element `start`, a multiple of 8."""
+        from layerhouse.ingest.histogram import cpu
+
+        fullest = np.zeros(2, np.int64)
+        patterns = chunk.view(self._patterns)
+        cpu.mark_nonzeros(patterns, self._mask, start, self._rows, self._columns, fullest)
+        self._fullest.append((int(fullest[0]), int(fullest[1])))
+
+    @property
+    def zero_rows(self) -> int:
+        return int(self._rows.size - np.count_nonzero(self._rows))
+
+    @property
+    def zero_columns(self) -> int:
+        return int(self._columns.size - np.count_nonzero(self._columns))
+
+    @property
+    def pattern(self) -> str | None:
+        """`1:4`, `2:4` or `4:8`, the first that holds; None: none does."""
+        four = max((found[0] for found in self._fullest), default=0)
+        eight = max((found[1] for found in self._fullest), default=0)
+        if self._columns.size % 4:
+            return "not applicable"
+        if four <= 2:
+            return "1:4" if four <= 1 else "2:4"
+        return "4:8" if self._columns.size % 8 == 0 and eight <= 4 else None

@@ -1,0 +1,277 @@
+"""Loops over the bytes of tensors, compiled by numba; each lets go of Python's lock, so that threads count side by side.
+
+The compiled code is kept in NUMBA_CACHE_DIR, by default `$XDG_CACHE_HOME/layerhouse/numba` or `~/.cache/layerhouse/numba`.
+Where nothing can be written it is compiled anew in each process (some seconds).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+if "numba" not in sys.modules:
+    _cache_home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
+    os.environ.setdefault("NUMBA_CACHE_DIR", os.path.join(_cache_home, "layerhouse", "numba"))  # noqa: PTH118
+
+import numba
+
+Array = npt.NDArray[Any]
+Loop = TypeVar("Loop", bound=Callable[..., Any])
+
+LANES = 4
+"""Tables that one pass counts into in turn: an increment need not wait for the one before it to the same entry."""
+
+SUB_BLOCK = 4096
+"""Elements whose sums make one row of moments; sub-blocks are aligned to the element's index in the tensor."""
+
+ROW = 6
+"""Numbers in a row of moments: count, exponent, sum, sum of magnitudes, sum of squares, squared deviations from the mean."""
+
+LEAST_EXPONENT = -1000
+"""Lower bound of a row's exponent, so that 2**-exponent is a finite double."""
+
+_LARGEST = sys.float_info.max
+
+
+def compiled(loop: Loop) -> Loop:
+    """`loop` as machine code, with the types of the Python function."""
+    try:
+        return cast(Loop, numba.njit(nogil=True, cache=True, error_model="numpy")(loop))
+    except RuntimeError:  # numba found no folder that it may write its cache to
+        return cast(Loop, numba.njit(nogil=True, error_model="numpy")(loop))
+
+
+@compiled
+def count_codes(codes: Array, tables: Array) -> None:
+    """Add 8- or 16-bit patterns to uint32 tables of shape (LANES, patterns), element i to table i mod LANES."""
+    whole = codes.size // LANES * LANES
+    one = np.uint32(1)
+    for i in range(0, whole, LANES):
+        tables[0, codes[i]] += one
+        tables[1, codes[i + 1]] += one
+        tables[2, codes[i + 2]] += one
+        tables[3, codes[i + 3]] += one
+    for i in range(whole, codes.size):
+        tables[0, codes[i]] += one
+
+
+@compiled
+def count_words(words: Array, tables: Array) -> None:
+    """Like `count_codes` for 16-bit patterns, four to each uint64 word."""
+    low = np.uint64(0xFFFF)
+    one = np.uint32(1)
+    for word in words:
+        tables[0, word & low] += one
+        tables[1, (word >> np.uint64(16)) & low] += one
+        tables[2, (word >> np.uint64(32)) & low] += one
+        tables[3, word >> np.uint64(48)] += one
+
+
+@compiled
+def drain(tables: Array, codes: Array, counts: Array) -> int:
+    """Move what the tables hold to (codes, counts), patterns ascending, and clear them. Returns how many there were."""
+    found = 0
+    for code in range(tables.shape[1]):
+        total = np.int64(0)
+        for lane in range(LANES):
+            total += np.int64(tables[lane, code])
+            tables[lane, code] = 0
+        if total:
+            codes[found] = code
+            counts[found] = total
+            found += 1
+    return found
+
+
+@compiled
+def count_few(codes: Array, table: Array, found_codes: Array, counts: Array) -> int:
+    """Distinct patterns of a short array by their first place, and their counts; `table` is zeros before and after."""
+    found = 0
+    for code in codes:
+        if table[code] == 0:
+            found_codes[found] = code
+            found += 1
+        table[code] += np.uint32(1)
+    for i in range(found):
+        counts[i] = table[found_codes[i]]
+        table[found_codes[i]] = 0
+    return found
+
+
+@compiled
+def sum_codes(codes: Array, counts: Array, values: Array, significands: Array, groups: Array, sums: Array) -> None:
+    """Add count times significand, its magnitude and its square (int64) to the row of `sums` of each code's group.
+
+    `values`, `significands` and `groups` are by code; a code without a finite value is left out.
+    """
+    for i in range(codes.size):
+        code = codes[i]
+        if abs(values[code]) <= _LARGEST:
+            significand = significands[code]
+            product = significand * np.int64(counts[i])
+            group = groups[code]
+            sums[group, 0] += product
+            sums[group, 1] += abs(product)
+            sums[group, 2] += significand * product
+
+
+@compiled
+def sum_row(values: Array, top: float, row: Array) -> None:
+    """Fill a row of moments from finite float64 values of magnitude up to `top`; overwrites them."""
+    exponent = max(math.frexp(top)[1], LEAST_EXPONENT) if top > 0.0 else LEAST_EXPONENT
+    scale = math.ldexp(1.0, -exponent)
+    even = values.size // 2 * 2
+    sum_0 = sum_1 = size_0 = size_1 = square_0 = square_1 = 0.0
+    for i in range(0, even, 2):
+        a = values[i] * scale
+        b = values[i + 1] * scale
+        values[i] = a
+        values[i + 1] = b
+        sum_0 += a
+        sum_1 += b
+        size_0 += abs(a)
+        size_1 += abs(b)
+        square_0 += a * a
+        square_1 += b * b
+    for i in range(even, values.size):
+        a = values[i] * scale
+        values[i] = a
+        sum_0 += a
+        size_0 += abs(a)
+        square_0 += a * a
+    total = sum_0 + sum_1
+    mean = total / values.size if values.size else 0.0
+    deviation_0 = deviation_1 = 0.0
+    for i in range(0, even, 2):
+        a = values[i] - mean
+        b = values[i + 1] - mean
+        deviation_0 += a * a
+        deviation_1 += b * b
+    for i in range(even, values.size):
+        a = values[i] - mean
+        deviation_0 += a * a
+    row[0] = values.size
+    row[1] = exponent
+    row[2] = total
+    row[3] = size_0 + size_1
+    row[4] = square_0 + square_1
+    row[5] = deviation_0 + deviation_1
+
+
+@compiled
+def moments(values: Array, near_zero: float, scratch: Array, counts: Array, ends: Array, rows: Array) -> None:
+    """Count float32 or float64 values and sum the finite ones, a row of `rows` for each SUB_BLOCK of them.
+
+    Adds to `counts` (zeros, NaNs, infinities, magnitudes up to near_zero) and widens `ends` (min, max). A row's sums are of
+    x * 2**-exponent, whose magnitudes are at most 1: no square over- or underflows to the harm of a sum, whatever the values.
+    Squared deviations are summed in a second loop, around the sub-block's own mean.
+    """
+    for row in range(rows.shape[0]):
+        finite = 0
+        top = 0.0
+        for i in range(row * SUB_BLOCK, min((row + 1) * SUB_BLOCK, values.size)):
+            value = np.float64(values[i])
+            size = abs(value)
+            if size <= _LARGEST:
+                scratch[finite] = value
+                finite += 1
+                top = max(top, size)
+                counts[0] += size == 0.0
+                counts[3] += size <= near_zero
+                ends[0] = min(ends[0], value)
+                ends[1] = max(ends[1], value)
+            elif math.isnan(value):
+                counts[1] += 1
+            else:
+                counts[2] += 1
+        sum_row(scratch[:finite], top, rows[row])
+
+
+@compiled
+def mark_nonzeros(patterns: Array, mask: np.uint64, start: int, row_used: Array, column_used: Array, fullest: Array) -> None:
+    """Mark the rows and columns of a matrix in C order that hold a value; element 0 of `patterns` is element `start` of it.
+
+    A pattern is zero if its bits under `mask` are. `fullest` (of 4, of 8) rises to the most values found in an aligned group
+    of so many along a row; groups are looked for where they divide the row, and until no N:M pattern is left.
+    """
+    width = column_used.size
+    zero = patterns.dtype.type(0)
+    bits = patterns.dtype.type(mask)
+    position = 0
+    while position < patterns.size:
+        row = (start + position) // width
+        first = start + position - row * width
+        length = min(width - first, patterns.size - position)
+        part = patterns[position : position + length]
+        columns = column_used[first : first + length]
+        used = np.uint8(0)
+        for i in range(length):
+            mark = np.uint8((part[i] & bits) != zero)
+            columns[i] |= mark
+            used |= mark
+        if used:
+            row_used[row] = 1
+            if width % 8 == 0 and (fullest[0] <= 2 or fullest[1] <= 4):
+                four, eight = 0, 0
+                for i in range(0, length, 8):
+                    left, right = 0, 0
+                    for k in range(4):
+                        left += (part[i + k] & bits) != zero
+                        right += (part[i + 4 + k] & bits) != zero
+                    four = max(four, left, right)
+                    eight = max(eight, left + right)
+                fullest[0] = max(fullest[0], four)
+                fullest[1] = max(fullest[1], eight)
+            elif width % 4 == 0 and fullest[0] <= 2:
+                for i in range(0, length, 4):
+                    left = 0
+                    for k in range(4):
+                        left += (part[i + k] & bits) != zero
+                    fullest[0] = max(fullest[0], left)
+        position += length
+
+
+@compiled
+def add_squares(values: Array, start: int, squares: Array) -> None:
+    """Add x * x to the column of each value of a float matrix in C order; element 0 of `values` is element `start` of it."""
+    column = start % squares.size
+    for i in range(values.size):
+        value = np.float64(values[i])
+        squares[column] += value * value
+        column += 1
+        if column == squares.size:
+            column = 0
+
+
+@compiled
+def add_looked_up(codes: Array, table: Array, start: int, sums: Array) -> None:
+    """Like `add_squares` for 8- and 16-bit patterns, whose squares `table` holds."""
+    column = start % sums.size
+    for i in range(codes.size):
+        sums[column] += table[codes[i]]
+        column += 1
+        if column == sums.size:
+            column = 0
+
+
+@compiled
+def project(profile: Array, signs: Array, out: Array) -> None:
+    """Add profile @ signs (int8, a row for each entry of the profile) to `out`, in the order of the rows."""
+    for i in range(profile.size):
+        for k in range(out.size):
+            out[k] += profile[i] * signs[i, k]
+
+
+def announce() -> None:
+    """Log, at level INFO, that the first call will compile, if no compiled code is kept for these loops."""
+    kept = Path(cast(Any, count_codes).stats.cache_path or os.devnull)
+    if not any(kept.glob("cpu.count_codes-*.nbi")):
+        logging.getLogger(__name__).info("compiling the counting kernels, once per machine")

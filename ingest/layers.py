@@ -1,0 +1,181 @@
+"""Placed tensors -> one row a layer: parameters by module and role, and heads and widths as the shapes give them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from layerhouse.ingest.declared import Config, declared_flag, declared_number, declared_numbers
+from layerhouse.ingest.family_files import ALWAYS, NEVER, Family
+from layerhouse.ingest.layer_sizes import HeadDim, Sizes, declared_head_dim, has_unnamed_weights, measure_layer, span
+from layerhouse.ingest.names import OTHER, PRUNABLE_MODULES, TEXT, Note, Placed, Placement, note, unique_tensors
+
+Row = dict[str, Any]
+Zeros = Mapping[str, int]
+
+INT32_MAX = 2**31 - 1
+SIZE_WORDS = ("num_heads", "num_kv_heads", "head_dim", "intermediate_size", "num_experts", "hidden_size")
+UNCOUNTED_ROLES = frozenset({"norm", "buffer", OTHER})
+MAX_RUNS = 8
+"""Runs of layers that a note names."""
+
+
+def layer_rows(placement: Placement, config: Config | None, zeros: Zeros | None = None) -> tuple[list[Row], list[Note]]:
+    """Rows of `layers` without checkpoint_id, by layer number, and notes on what is unusual or disagrees with the config.
+
+    `zeros` are zero elements by tensor name, where values were counted; they decide on layers that are there and all zero.
+    """
+    family = placement.template_family
+    layers: dict[int, list[Placed]] = defaultdict(list)
+    for tensor in placement.placed:
+        if tensor.layer_index is not None and tensor.stack == TEXT:
+            layers[tensor.layer_index].append(tensor)
+    head_dim = declared_head_dim(config, family)
+    is_hollow = _has_placeholders(placement.placed)
+    rows: list[Row] = []
+    sizes: dict[int, Sizes] = {}
+    found: list[tuple[int, Note]] = []
+    for index in sorted(layers):
+        measured = Sizes() if family is None or is_hollow else measure_layer(layers[index], head_dim)
+        sizes[index] = measured
+        found += ((index, remark) for remark in measured.notes)
+        found += ((index, remark) for remark in _additions(layers[index], config))
+        rows.append(_row(index, unique_tensors(layers[index]), measured, family, is_hollow, zeros))
+    notes = [note("placeholder", "placeholder shapes: incomplete export")] if is_hollow else []
+    notes += _number_notes(sorted(layers), config, family)
+    notes += _group(found)
+    return rows, [*notes, *_declared_notes(sizes, head_dim, config, family)]
+
+
+def _row(
+    index: int, tensors: Sequence[Placed], sizes: Sizes, family: Family | None, is_hollow: bool, zeros: Zeros | None
+) -> Row:
+    params: Counter[str] = Counter()
+    roles: Counter[str] = Counter()
+    for tensor in tensors:
+        params[tensor.module] += tensor.params
+        if tensor.role is not None and tensor.module not in UNCOUNTED_ROLES:
+            roles[tensor.role] += tensor.params
+    has_unnamed = has_unnamed_weights(tensors)
+    attention, mlp = (
+        None if family is None or (has_unnamed and count == 0) else count
+        for count in (params["attention"], params["mlp"] + params["expert"])
+    )
+    norm = None if family is None else params["norm"]
+    is_split = attention is not None and mlp is not None and norm is not None
+    return {
+        "stack": TEXT,
+        "layer_index": index,
+        "params": params.total(),
+        "attention_params": attention,
+        "mlp_params": mlp,
+        "norm_params": norm,
+        "other_params": params.total() - (attention or 0) - (mlp or 0) - (norm or 0) if is_split else None,
+        "role_params": dict(roles) if family is not None else None,
+        "zeros": _zeros(tensors, zeros),
+        **{word: size if (size := getattr(sizes, word)) is None or size <= INT32_MAX else None for word in SIZE_WORDS},
+        "is_zero_layer": None if is_hollow or attention is None or mlp is None else _is_zero(tensors, attention + mlp, zeros),
+    }
+
+
+def _is_zero(tensors: Sequence[Placed], params: int, zeros: Zeros | None) -> bool:
+    """No attention and no MLP parameters, or all of them zero-valued."""
+    return params == 0 or _zeros([tensor for tensor in tensors if tensor.module in PRUNABLE_MODULES], zeros) == params
+
+
+def _zeros(tensors: Iterable[Placed], zeros: Zeros | None) -> int | None:
+    """Zero parameters of the tensors; None unless all were counted."""
+    counts = [None if zeros is None else zeros.get(tensor.ref.name) for tensor in tensors if tensor.params]
+    known = [count for count in counts if count is not None]
+    return sum(known) if zeros is not None and len(known) == len(counts) else None
+
+
+def _has_placeholders(placed: Sequence[Placed]) -> bool:
+    """Whether every weight of the blocks is the empty or one-element stand-in that partitioned training saves."""
+    shapes = [t.ref.shape for t in placed if t.layer_index is not None and t.module in PRUNABLE_MODULES and t.part == "weight"]
+    return bool(shapes) and all(shape in ((0,), (1,)) for shape in shapes)
+
+
+def _number_notes(indices: Sequence[int], config: Config | None, family: Family | None) -> list[Note]:
+    """Layers that are missing by number, and a layer count that the config declares otherwise."""
+    notes = []
+    gaps = [(before + 1, after - 1) for before, after in pairwise((-1, *indices)) if after > before + 1]
+    if gaps:
+        notes.append(note("missing_layers", f"{_runs_text(gaps)} missing by number, of layers 0 to {indices[-1]}"))
+    declared = declared_number(config, family, "num_layers")
+    if family is not None and declared is not None and declared != len(indices):
+        key = family.config_keys["num_layers"]
+        notes.append(note("declared", f"{key} is {declared} in the config, and {len(indices)} layers are there"))
+    return notes
+
+
+def _additions(tensors: Sequence[Placed], config: Config | None) -> Iterator[Note]:
+    """Biases that the family's models do not have, such as those with which a pruner makes up for what it removed."""
+    for tensor in tensors:
+        bias = tensor.template.bias if tensor.template is not None and tensor.part == "bias" else ALWAYS
+        if bias == NEVER or (bias != ALWAYS and config is not None and not declared_flag(config, bias)):
+            what = "the family has none" if bias == NEVER else f"the config's {bias} is not true"
+            yield note("added", f"{tensor.role}.bias of {tensor.params} parameters is added: {what}")
+
+
+def _declared_notes(
+    sizes: Mapping[int, Sizes], head_dim: HeadDim, config: Config | None, family: Family | None
+) -> Iterator[Note]:
+    """One note for each size that the config declares and shapes contradict. Shapes win; the config is kept as declared."""
+    if family is None:
+        return
+    for word in SIZE_WORDS:
+        declared = declared_numbers(config, family, word)
+        wrong: dict[int, tuple[int, int]] = {}
+        for index, measured in sizes.items():
+            stated = declared if not isinstance(declared, tuple) else declared[index] if index < len(declared) else None
+            found = getattr(measured, word)
+            if stated is not None and found is not None and found != stated:
+                wrong[index] = (stated, found)
+        if wrong:
+            stated_text, found_text = (span({pair[side] for pair in wrong.values()}) for side in (0, 1))
+            how = f", with head_dim {head_dim.value} by {head_dim.source}" if word in ("num_heads", "num_kv_heads") else ""
+            text = f"{family.config_keys[word]} is {stated_text} in the config, and {found_text} in the shapes"
+            yield note("declared", f"{text} of {_layers_text(wrong)}{how}")
+    heads, kv_heads = (declared_number(config, family, word) for word in ("num_heads", "num_kv_heads"))
+    regrouped = [
+        (
+            index,
+            note(
+                "group_ratio",
+                f"{found.num_heads} query heads to {found.num_kv_heads} KV heads, and {heads} to {kv_heads} in the config",
+            ),
+        )
+        for index, found in sizes.items()
+        if heads and kv_heads and found.num_heads and found.num_kv_heads
+        if heads * found.num_kv_heads != kv_heads * found.num_heads
+    ]
+    yield from _group(regrouped)
+
+
+def _group(found: Iterable[tuple[int, Note]]) -> list[Note]:
+    """Notes on layers, those that say the same once with all their layers: `layer 3: ...`, `layers 0 to 2, 5: ...`."""
+    layers: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, remark in found:
+        layers[remark["code"], remark["text"]].append(index)
+    return [note(code, f"{_layers_text(indices)}: {text}") for (code, text), indices in layers.items()]
+
+
+def _layers_text(indices: Iterable[int]) -> str:
+    runs: list[tuple[int, int]] = []
+    for index in sorted(set(indices)):
+        if runs and index == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], index)
+        else:
+            runs.append((index, index))
+    return _runs_text(runs)
+
+
+def _runs_text(runs: Sequence[tuple[int, int]]) -> str:
+    """`layer 3`, `layers 0 to 2, 5`; a run of two is two numbers."""
+    shown = [str(low) if low == high else f"{low}, {high}" if high == low + 1 else f"{low} to {high}" for low, high in runs]
+    rest = len(shown) - MAX_RUNS
+    text = ", ".join(shown[:MAX_RUNS]) + (f" and {rest} more runs" if rest > 0 else "")
+    return f"layer {text}" if len(runs) == 1 and runs[0][0] == runs[0][1] else f"layers {text}"

@@ -1,0 +1,246 @@
+"""Find the model in what a pickle holds: a dict of tensors, or a whole module tree, and the names that its tensors would have.
+
+Where several things could be the model, the first that holds of these is taken, and the others are listed:
+1. the value itself, if it is a module;
+2. in a dict, the entry state_dict, model_state_dict, model, module, net or weights, in this order, if it is a module or a dict
+   with a tensor in it;
+3. the dict itself, if it has a tensor in it;
+4. in a dict, the one entry of any other name that is a module or a dict with a tensor in it; several are an error;
+5. rules 1 to 4 again for an entry named in rule 2 that is a dict, at most four levels down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from layerhouse.ingest.readers.pickle_values import Global, PickledDict, PickledSet, Stub, TensorStub
+from layerhouse.ingest.readers.pickles import Unpickled
+from layerhouse.ingest.readers.plain_values import plain_config
+from layerhouse.warehouse.errors import InputError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
+MAX_WRAPPED = 4
+MAX_MODULE_DEPTH = 200
+MAX_STEPS = 1_000_000
+"""Modules, entries of modules and 64s of characters in names that one walk may cost: what shared modules multiply."""
+MAX_NAME = 2048
+MAX_LISTED = 100
+MAX_SHOWN = 200
+SPARSE = ("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_sparse_csr_tensor")
+
+
+@dataclass(frozen=True)
+class NamedTensor:
+    """A tensor of the model under the name that the model's state_dict gives it."""
+
+    name: str
+    tensor: TensorStub
+    is_buffer: bool = False
+
+
+@dataclass(frozen=True)
+class PickledModel:
+    """The tensors of a pickled model. `class_path` and `config` are None for a bare dict of tensors."""
+
+    tensors: tuple[NamedTensor, ...]
+    class_path: str | None
+    config: dict[str, Any] | None
+    skipped: tuple[str, ...]
+
+
+class Notes:
+    """Remarks, each once; beyond MAX_LISTED they are only counted, so that no file can make them long."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, None] = {}
+        self.more = 0
+
+    def add(self, what: str, name: str, value: Any = None) -> None:
+        """Remark on the thing of this name, with a description of its value if there is one."""
+        if len(self.lines) >= MAX_LISTED:
+            self.more += 1
+        else:
+            self.lines[f"{what} {printable(name)}" + ("" if value is None else f" ({describe(value)})")] = None
+
+    def as_texts(self) -> tuple[str, ...]:
+        return (*self.lines, f"and {self.more} more") if self.more else tuple(self.lines)
+
+
+def find_model(unpickled: Unpickled, where: str) -> PickledModel:
+    """The model, chosen by the rules above. Raises InputError if there is no tensor, saying what there is instead."""
+    walk = _Walk(where)
+    value = _choose(unpickled.value, walk.notes, where)
+    class_path = None
+    if _is_module(value):
+        walk.read_modules(value)
+        class_path = printable(value.class_path)
+    elif isinstance(value, PickledDict):
+        walk.read_dict(value)
+    if not walk.tensors:
+        odd = f"; {walk.odd_tensors.as_texts()[0]}" if walk.odd_tensors.lines else ""
+        raise InputError(where, f"no tensor found in it, but {describe(unpickled.value)}{odd}")
+    inert = Notes()
+    for name in unpickled.inert:
+        if name not in walk.classes:
+            inert.add("skipped, not executed:", name.path)
+    skipped = (*walk.odd_tensors.as_texts(), *inert.as_texts(), *walk.notes.as_texts())
+    return PickledModel(tuple(walk.tensors), class_path, walk.config, skipped)
+
+
+def describe(value: Any) -> str:
+    """What a value is, in a few words."""
+    if isinstance(value, PickledDict):
+        keys = ", ".join(printable(key) for key in list(value.by_text)[:8])
+        return f"a dict of {len(value)}" + (f": {keys}" if keys else "")
+    if isinstance(value, Stub):
+        return printable(value.class_path)
+    if isinstance(value, Global):
+        return printable(value.path)
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    words = {"str": "text", "PickledSet": "a set", "TensorStub": "a tensor without a name", "NoneType": "nothing"}
+    return words.get(type(value).__name__, type(value).__name__)
+
+
+def printable(text: str) -> str:
+    """Text of the file in one short line, what cannot be printed as escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:MAX_SHOWN])
+
+
+def _choose(value: Any, notes: Notes, where: str) -> Any:
+    for _ in range(MAX_WRAPPED):
+        if not isinstance(value, PickledDict):
+            break
+        entries = value.by_text
+        chosen = next((key for key in WRAPPERS if _is_model(entries.get(key))), None)
+        if chosen is None and not _has_tensor(value):
+            others = [key for key, entry in entries.items() if _is_model(entry)]
+            if len(others) > 1:
+                names = ", ".join(printable(key) for key in others[:8])
+                raise InputError(where, f"several models in one file, which one is meant is not known: {names}")
+            wrapped = (key for key in WRAPPERS if isinstance(entries.get(key), PickledDict))
+            chosen = others[0] if others else next(wrapped, None)
+        if chosen is None:
+            break
+        for key, entry in entries.items():
+            if key != chosen:
+                notes.add("not taken:", key, entry)
+        value = entries[chosen]
+    return value
+
+
+def _is_module(value: Any) -> bool:
+    """Whether this is an object with the state of a torch.nn.Module."""
+    if not isinstance(value, Stub) or not isinstance(value.state, PickledDict):
+        return False
+    state = value.state.by_text
+    return isinstance(state.get("_modules"), PickledDict) or isinstance(state.get("_parameters"), PickledDict)
+
+
+def _has_tensor(value: PickledDict) -> bool:
+    return any(isinstance(entry, TensorStub) or _is_odd_tensor(entry) for entry in value.by_text.values())
+
+
+def _is_model(value: Any) -> bool:
+    return _is_module(value) or (isinstance(value, PickledDict) and _has_tensor(value))
+
+
+def _is_odd_tensor(value: Any) -> bool:
+    """Whether torch would have made a tensor here that is not plain strided data: sparse, quantized, without data."""
+    return (
+        isinstance(value, Stub) and isinstance(value.target, Global) and value.target.path.startswith("torch._utils._rebuild_")
+    )
+
+
+class _Walk:
+    """Tensors, remarks and classes in the order of state_dict(). It costs no more steps than MAX_STEPS, however modules are
+    shared: torch names a module once a path, and 30 levels of two paths each are a thousand million names."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.tensors: list[NamedTensor] = []
+        self.notes = Notes()
+        self.odd_tensors = Notes()
+        self.classes: set[Global] = set()
+        self.config: dict[str, Any] | None = None
+        self.steps = 0
+
+    def read_dict(self, value: PickledDict) -> None:
+        for name, entry in value.by_text.items():
+            if not self.take(name, entry, is_buffer=False):
+                self.notes.add("not a tensor:", name, entry)
+        if value.other_keys:
+            self.notes.add("not taken:", f"{value.other_keys} entries whose key is not text")
+
+    def read_modules(self, root: Stub) -> None:
+        waiting: list[tuple[str, Stub, int]] = [("", root, 0)]
+        while waiting:
+            prefix, module, depth = waiting.pop()
+            self.spend(1)
+            if depth > MAX_MODULE_DEPTH:
+                raise InputError(self.where, f"limit exceeded: modules are nested over {MAX_MODULE_DEPTH} deep")
+            if isinstance(module.target, Global) and not module.is_call:
+                self.classes.add(module.target)
+            state = module.state.by_text
+            self.read_config(state.get("config"))
+            self.read_own(prefix, state)
+            children = _entries(state.get("_modules"))
+            self.spend(len(children))
+            waiting += [
+                (self.join(prefix, f"{name}."), child, depth + 1)
+                for name, child in reversed(children.items())
+                if _is_module(child)
+            ]
+
+    def read_own(self, prefix: str, state: dict[str, Any]) -> None:
+        """The module's own parameters, then the buffers that it would save."""
+        volatile = state.get("_non_persistent_buffers_set")
+        left_out: set[str] = set()
+        if isinstance(volatile, PickledSet):
+            self.spend(len(volatile.items))
+            left_out = {name for name in volatile.items if isinstance(name, str)}
+        for table, is_buffer in (("_parameters", False), ("_buffers", True)):
+            for key, entry in _entries(state.get(table)).items():
+                self.spend(1)
+                if entry is None or (is_buffer and key in left_out):
+                    continue
+                name = self.join(prefix, key)
+                if not self.take(name, entry, is_buffer=is_buffer):
+                    self.notes.add("not a tensor:", name, entry)
+
+    def read_config(self, config: Any) -> None:
+        """The outermost module that has a config says what the model is."""
+        if self.config is None and isinstance(config, Stub) and isinstance(config.state, PickledDict):
+            self.config, dropped = plain_config(config.state)
+            for key in dropped:
+                self.notes.add("limit exceeded, config value not taken:", key)
+            if isinstance(config.target, Global) and not config.is_call:
+                self.classes.add(config.target)
+
+    def take(self, name: str, entry: Any, *, is_buffer: bool) -> bool:
+        """Whether the entry is a tensor; one that cannot be read is told."""
+        if isinstance(entry, TensorStub):
+            self.tensors.append(NamedTensor(name, entry, is_buffer))
+            return True
+        if not _is_odd_tensor(entry):
+            return False
+        kind = "sparse layout" if entry.class_path in SPARSE else f"kind of tensor ({printable(entry.class_path)})"
+        self.odd_tensors.add(f"{kind} unsupported: tensor", name)
+        return True
+
+    def join(self, prefix: str, key: str) -> str:
+        name = prefix + key
+        if len(name) > MAX_NAME:
+            raise InputError(self.where, f"limit exceeded: a tensor name of over {MAX_NAME} characters")
+        self.spend(len(name) // 64)
+        return name
+
+    def spend(self, steps: int) -> None:
+        self.steps += steps
+        if self.steps > MAX_STEPS:
+            raise InputError(self.where, f"limit exceeded: modules and their entries, over {MAX_STEPS}")
+
+
+def _entries(value: Any) -> dict[str, Any]:
+    return value.by_text if isinstance(value, PickledDict) else {}

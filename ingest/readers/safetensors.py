@@ -1,0 +1,162 @@
+"""Read the header of a safetensors file; the bytes of its tensors stay where they are.
+
+The format (huggingface/safetensors, README, "Format"): a u64 little-endian length, a JSON object of that many bytes, then the
+tensors' bytes without a gap. The reader is as strict as the format's text, which also forbids duplicate keys.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from layerhouse.ingest.dtypes import DTYPES
+from layerhouse.ingest.readers.shapes import MAX_DIMENSIONS, MAX_ELEMENTS, count_elements
+from layerhouse.ingest.readers.sniff import opened
+from layerhouse.ingest.tensors import Contents, TensorRef
+from layerhouse.warehouse.errors import InputError
+
+LENGTH_BYTES = 8
+MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit."""
+MAX_TENSORS = 500_000
+METADATA = "__metadata__"
+FIELDS = {"dtype", "shape", "data_offsets"}
+SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+_Entry = tuple[int, int, str, str, tuple[int, ...]]
+"""Begin and end in the data, name, dtype, shape."""
+
+
+def read_safetensors(path: Path, shown: str) -> Contents:
+    """Every tensor that the header names, in its order. Raises InputError of one line that names the tensor at fault."""
+    with opened(path, shown) as (file, size):
+        header, data_offset = _read_header(file, size, shown)
+    metadata = _metadata(header.pop(METADATA, {}), shown)
+    _check_count(len(header), shown)
+    entries = [_entry(name, value, shown) for name, value in header.items()]
+    _check_layout(entries, data_offset, size, shown)
+    tensors = tuple(
+        TensorRef(name, dtype, shape, path, data_offset + begin, end - begin) for begin, end, name, dtype, shape in entries
+    )
+    return Contents("safetensors", tensors, metadata)
+
+
+def _read_header(file: BinaryIO, size: int, shown: str) -> tuple[dict[str, Any], int]:
+    """The header's JSON object, and the byte at which the data begins."""
+    prefix = file.read(LENGTH_BYTES)
+    if len(prefix) < LENGTH_BYTES:
+        raise InputError(shown, f"cut off: a safetensors file has at least {LENGTH_BYTES} bytes, found {size}")
+    length = int.from_bytes(prefix, "little")
+    data_offset = LENGTH_BYTES + length
+    if length > MAX_HEADER_BYTES:
+        raise InputError(shown, f"limit exceeded: the header's length is {length} bytes, over {MAX_HEADER_BYTES}")
+    if data_offset > size:
+        raise InputError(shown, f"cut off in the header: expected at least {data_offset} bytes, found {size}")
+    raw = file.read(length)
+    if len(raw) < length:
+        raise InputError(shown, f"cut off in the header: expected {length} bytes, found {len(raw)}")
+    if not raw.startswith(b"{"):
+        raise InputError(shown, f"damaged header: it begins with {raw[:16]!r}, not with {{")
+    _check_count(raw.count(b'"data_offsets"'), shown)
+    return _parse(raw, shown), data_offset
+
+
+def _check_count(tensors: int, shown: str) -> None:
+    if tensors > MAX_TENSORS:
+        raise InputError(shown, f"limit exceeded: {tensors} tensors, over {MAX_TENSORS}")
+
+
+def _parse(raw: bytes, shown: str) -> dict[str, Any]:
+    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        members = dict(pairs)
+        if len(members) == len(pairs):
+            return members
+        seen: set[str] = set()
+        for key, value in pairs:
+            if key in seen:
+                what = "tensor name" if isinstance(value, dict) else "key"
+                raise InputError(shown, f"damaged header: duplicate {what} {key[:80]!r}")
+            seen.add(key)
+        return members
+
+    def refuse_constant(word: str) -> NoReturn:
+        raise InputError(shown, f"damaged header: {word} is not JSON")
+
+    try:
+        header = json.loads(raw.decode(), object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
+        if SURROGATE_ESCAPE.search(raw):
+            json.dumps(header, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        what = error.msg.removesuffix(" starting at")
+        raise InputError(shown, f"damaged header: {what} at byte {LENGTH_BYTES + error.pos}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(shown, f"damaged header: not UTF-8 at byte {LENGTH_BYTES + error.start}") from error
+    except UnicodeEncodeError as error:
+        raise InputError(shown, "damaged header: a \\u escape is half of a surrogate pair, which is no character") from error
+    except RecursionError as error:
+        raise InputError(shown, "limit exceeded: nesting of the header") from error
+    except ValueError as error:
+        raise InputError(shown, "limit exceeded: an integer in the header has too many digits") from error
+    if not isinstance(header, dict):
+        raise InputError(shown, "damaged header: not a JSON object")
+    return header
+
+
+def _metadata(value: Any, shown: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(shown, f"{METADATA} is not an object of texts")
+    for key, text in value.items():
+        if not isinstance(text, str):
+            raise InputError(shown, f"{METADATA} {key[:80]!r} is {json.dumps(text)[:40]}, not a text")
+    return value
+
+
+def _entry(name: str, value: Any, shown: str) -> _Entry:
+    if not isinstance(value, dict) or value.keys() != FIELDS:
+        found = ", ".join(sorted(value))[:120] if isinstance(value, dict) else type(value).__name__
+        _refuse(name, f"expected dtype, shape and data_offsets, found {found or 'nothing'}", shown)
+    code, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(code, str) or code not in DTYPES:
+        _refuse(name, f"unknown dtype {str(code)[:40]!r}", shown)
+    if not _is_whole_numbers(shape):
+        _refuse(name, "shape is not a list of whole numbers from 0 to 2^63 - 1", shown)
+    if not _is_whole_numbers(offsets) or len(offsets) != 2:
+        _refuse(name, "data_offsets are not two whole numbers from 0 to 2^63 - 1", shown)
+    begin, end = offsets
+    if begin > end:
+        _refuse(name, f"data_offsets run backwards, from {begin} to {end}", shown)
+    elements = count_elements(tuple(shape))
+    if elements is None:
+        _refuse(name, f"limit exceeded: more than {MAX_DIMENSIONS} dimensions or {MAX_ELEMENTS} elements", shown)
+    bits = elements * DTYPES[code].bits
+    if bits % 8:
+        _refuse(name, f"{elements} elements of {code} do not fill whole bytes", shown)
+    if bits // 8 != end - begin:
+        _refuse(name, f"{code} of shape {shape} takes {bits // 8} bytes, data_offsets give {end - begin}", shown)
+    return begin, end, name, code, tuple(shape)
+
+
+def _is_whole_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item <= MAX_ELEMENTS for item in value)
+
+
+def _check_layout(entries: list[_Entry], data_offset: int, size: int, shown: str) -> None:
+    """The tensors fill the data from its first byte to its last, each byte once."""
+    position, previous = 0, ""
+    for begin, end, name, _, _ in sorted(entries):
+        if begin < position:
+            _refuse(name, f"overlaps tensor {previous[:80]!r}: begins at {begin}, that one ends at {position}", shown)
+        if begin > position:
+            _refuse(name, f"begins at {begin}, leaving a gap of {begin - position} bytes before it", shown)
+        position, previous = end, name
+    expected = data_offset + position
+    if expected > size:
+        raise InputError(shown, f"cut off: expected {expected} bytes, found {size}")
+    if expected < size:
+        raise InputError(shown, f"{size - expected} trailing bytes: expected {expected} bytes, found {size}")
+
+
+def _refuse(name: str, what: str, shown: str) -> NoReturn:
+    raise InputError(shown, f"tensor {name[:80]!r}: {what}")

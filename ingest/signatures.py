@@ -1,0 +1,138 @@
+"""Sketches that tell which tensor of a base a tensor came from, though heads or neurons are gone and values have moved.
+
+The signature of a weight is the profile of its norms over the residual stream, whose width pruning of heads and neurons
+leaves alone: for each index of the residual axis the Euclidean norm over the other axis, on at most SLICES evenly spaced
+slices of it. A vector (norm weight, bias) is its own profile. A profile is centred and scaled to unit length; the cosine of
+two is then their correlation. One longer than DIMENSIONS is projected by random signs of 1/8, which keeps lengths and cosines
+in expectation (Johnson-Lindenstrauss; Achlioptas 2003), within a standard deviation of 1/8 at most.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layerhouse.ingest.dtypes import DTYPES, decoded
+from layerhouse.ingest.streaming import TensorReader
+from layerhouse.ingest.tensors import TensorRef
+
+Array = npt.NDArray[Any]
+
+DIMENSIONS = 64
+"""Numbers in a signature at most."""
+
+SLICES = 512
+"""Slices of the other axis whose norm is taken at most: 0, s, 2s, ... with s = ceil(length / 512)."""
+
+LONGEST = 1 << 18
+"""A longer profile has no signature: no residual stream is that wide, and memory would follow the tensor."""
+
+_SIGN_ROWS = 4096
+
+
+def signature(reader: TensorReader, ref: TensorRef, residual_axis: int | None) -> list[float] | None:
+    """The signature of a tensor; None where it has none.
+
+    None: neither a vector nor a matrix with a residual axis; packed, complex or bool; no variance; or a value is not finite.
+    Reads at most 512 slices for a matrix whose residual axis is the last, every row for one whose residual axis is the first.
+    """
+    dtype = DTYPES[ref.dtype]
+    if dtype.kind in ("complex", "bool") or dtype.bits < 8 or ref.elements == 0:
+        return None
+    if len(ref.shape) == 1:
+        if ref.elements > LONGEST:
+            return None
+        return sketch(np.concatenate([_floats(ref.dtype, chunk) for chunk in reader.chunks(ref)]))
+    if len(ref.shape) != 2 or residual_axis is None or ref.shape[residual_axis] > LONGEST:
+        return None
+    return sketch(_norms(reader, _slices(ref, residual_axis)))
+
+
+def sketch(profile: Array) -> list[float] | None:
+    """Centre, scale to unit length and, where longer than DIMENSIONS, project a profile; float32 values."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        top = np.abs(profile).max()
+        if not np.isfinite(top) or top == 0:
+            return None
+        centred = profile / top
+        centred -= math.fsum(centred.tolist()) / centred.size
+        if np.abs(centred).max() <= 1e-12:  # what rounding leaves of a constant
+            return None
+        unit = centred / math.sqrt(math.fsum(np.square(centred).tolist()))
+    if unit.size > DIMENSIONS:
+        from layerhouse.ingest.histogram import cpu
+
+        projected = np.zeros(DIMENSIONS)
+        for low in range(0, unit.size, _SIGN_ROWS):
+            cpu.project(unit[low : low + _SIGN_ROWS], _signs(low), projected)
+        unit = projected / 8
+    return unit.astype(np.float32).tolist()  # type: ignore[no-any-return]
+
+
+def signs(first: int, count: int) -> Array:
+    """Rows `first` to `first + count` of the sign matrix, shape (count, DIMENSIONS), -1.0 or 1.0.
+
+    The sign of (index, dimension) is the top bit of output index * 64 + dimension of SplitMix64 (Steele, Lea, Flood 2014) from
+    seed 0; set means -1. Modulo 2^64: z = (index * 64 + dimension + 1) * 0x9E3779B97F4A7C15;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9; z = (z ^ z >> 27) * 0x94D049BB133111EB; z = z ^ z >> 31.
+    """
+    cells = np.arange(first * DIMENSIONS + 1, (first + count) * DIMENSIONS + 1, dtype=np.uint64)
+    z = cells * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return np.where(z >> np.uint64(63), -1.0, 1.0).reshape(count, DIMENSIONS)
+
+
+@cache
+def _signs(first: int) -> Array:
+    return signs(first, _SIGN_ROWS).astype(np.int8)
+
+
+def _slices(ref: TensorRef, residual_axis: int) -> TensorRef:
+    """The view (slices, residual) of a matrix: at most SLICES slices of the other axis, evenly spaced."""
+    strides = ref.strides or (ref.shape[1], 1)
+    other = 1 - residual_axis
+    step = -(-ref.shape[other] // SLICES)
+    return replace(
+        ref,
+        shape=(-(-ref.shape[other] // step), ref.shape[residual_axis]),
+        strides=(strides[other] * step, strides[residual_axis]),
+    )
+
+
+def _norms(reader: TensorReader, view: TensorRef) -> Array:
+    """Euclidean norm of every column of a view, summed in the order of its rows."""
+    from layerhouse.ingest.histogram import cpu
+
+    squares = np.zeros(view.shape[1])
+    start = 0
+    for chunk in reader.chunks(view):
+        if DTYPES[view.dtype].bits <= 16:
+            codes = chunk.view(f"u{DTYPES[view.dtype].bits // 8}")
+            cpu.add_looked_up(codes, _squares(view.dtype), start, squares)
+            start += codes.size
+        else:
+            values = _floats(view.dtype, chunk)
+            cpu.add_squares(values, start, squares)
+            start += values.size
+    return np.asarray(np.sqrt(squares))
+
+
+@cache
+def _squares(code: str) -> Array:
+    return np.asarray(np.square(decoded(code)))
+
+
+def _floats(code: str, chunk: Array) -> Array:
+    """A chunk of bytes as float64."""
+    dtype = DTYPES[code]
+    if dtype.bits <= 16:
+        return np.asarray(decoded(code)[chunk.view(f"u{dtype.bits // 8}")])
+    kind = {"float": "f", "int": "i", "uint": "u"}[dtype.kind]
+    return chunk.view(f"{kind}{dtype.bits // 8}").astype(np.float64)

@@ -1,0 +1,204 @@
+"""The bytes of a tensor in C order, a chunk at a time, read with `preadv` into buffers that are used again.
+
+No file is mapped: a file that shrinks or a disk that fails is an InputError, where a mapping would kill the process. Memory is
+a chunk for a tensor that lies in C order; a strided view takes a tile of STRIDED_BYTES and a span of SPAN_BYTES more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from layerhouse.ingest.dtypes import DTYPES
+from layerhouse.ingest.tensors import TensorRef
+from layerhouse.warehouse.errors import InputError
+
+Array = npt.NDArray[Any]
+Dimension = tuple[int, int]
+"""Size and stride, both in elements."""
+
+GRAIN_BYTES = 1 << 15
+"""Chunks are a multiple of this, so that each starts at a whole sub-block of 4096 elements of any type of whole bytes."""
+
+STRIDED_BYTES = 1 << 24
+"""Logical bytes that are gathered at once from a strided view: a transposed matrix is read in as few sweeps as this allows."""
+
+SPAN_BYTES = 1 << 20
+"""Bytes of the file that one read takes at most for a strided view."""
+
+GAP_BYTES = 4096
+"""Unwanted bytes between two runs that are cheaper to read than a call is: a page of the file cache."""
+
+
+def dimensions(ref: TensorRef) -> tuple[Dimension, ...]:
+    """Size and stride of every dimension of over one element, joined where two are one run; C order is ((n, 1),)."""
+    strides = ref.strides
+    if strides is None:
+        return ((ref.elements, 1),)
+    joined: list[Dimension] = []
+    for size, stride in zip(ref.shape, strides, strict=True):
+        if size == 1:
+            continue
+        if joined and joined[-1][1] == size * stride:
+            joined[-1] = (joined[-1][0] * size, stride)
+        else:
+            joined.append((size, stride))
+    return tuple(joined) or ((1, 1),)
+
+
+class TensorReader:
+    """Reads tensors for one thread. The arrays that it hands out are overwritten by the next one."""
+
+    def __init__(self, chunk_bytes: int = 1 << 20) -> None:
+        self._chunk = max(GRAIN_BYTES, -(-chunk_bytes // GRAIN_BYTES) * GRAIN_BYTES)
+        self._buffer = np.empty(self._chunk, np.uint8)
+        self._tile: Array | None = None
+        self._span: Array = np.empty(0, np.uint8)
+        self._path: Path | None = None
+        self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file that is held open from the last read."""
+        if self._path is not None:
+            os.close(self._file)
+            self._path = None
+
+    def chunks(self, ref: TensorRef, start: int = 0, stop: int | None = None) -> Iterator[Array]:
+        """The tensor's logical bytes from `start` (a whole element) to `stop`, as uint8 arrays of one chunk, the last shorter.
+
+        Raises InputError where the file does not hold them.
+        """
+        stop = ref.logical_bytes if stop is None else stop
+        if start >= stop:
+            return
+        dims = dimensions(ref)
+        bits = DTYPES[ref.dtype].bits
+        self._check(ref, dims, bits)
+        self._open(ref)
+        if len(dims) == 1 and dims[0][1] == 1:
+            first = ref.offset + ref.storage_offset * bits // 8
+            for position in range(start, stop, self._chunk):
+                chunk = self._buffer[: min(self._chunk, stop - position)]
+                self._fill(ref, chunk, first + position)
+                yield chunk
+            return
+        size = bits // 8
+        if self._tile is None:
+            self._tile = np.empty(STRIDED_BYTES, np.uint8)
+            self._span = np.empty(SPAN_BYTES, np.uint8)
+        for position in range(start, stop, STRIDED_BYTES):
+            tile = self._tile[: min(STRIDED_BYTES, stop - position)]
+            elements = tile.view(f"u{size}")
+            filled = 0
+            for origin, box in boxes(dims, position // size, (position + tile.size) // size):
+                target = elements[filled : filled + _volume(box)].reshape([length for length, _ in box])
+                self._gather(ref, ref.storage_offset + origin, box, target)
+                filled += target.size
+            for low in range(0, tile.size, self._chunk):
+                yield tile[low : low + self._chunk]
+
+    def _gather(self, ref: TensorRef, origin: int, box: Sequence[Dimension], target: Array) -> None:
+        """Copy a box of elements into an array of its shape: the nearest dimensions by one read, a loop over the others."""
+        size = target.itemsize
+        order = sorted(range(len(box)), key=lambda axis: box[axis][1])
+        near: list[int] = []
+        span = 1
+        for axis in order:
+            length, stride = box[axis]
+            if (stride - span) * size > GAP_BYTES:
+                break
+            if (span + (length - 1) * stride) * size > SPAN_BYTES:
+                step = max(1, (SPAN_BYTES // size - span) // stride + 1)
+                for low in range(0, length, step):
+                    part = [*box[:axis], (min(step, length - low), stride), *box[axis + 1 :]]
+                    where = (*(slice(None),) * axis, slice(low, low + step))
+                    self._gather(ref, origin + low * stride, part, target[where])
+                return
+            near.append(axis)
+            span += (length - 1) * stride
+        far = [axis for axis in order if axis not in near]
+        far.reverse()
+        raw = self._span[: span * size]
+        values = np.lib.stride_tricks.as_strided(
+            raw.view(target.dtype), [box[axis][0] for axis in near], [box[axis][1] * size for axis in near]
+        )
+        placed = target.transpose([*far, *near])
+        for index in product(*(range(box[axis][0]) for axis in far)):
+            offset = origin + sum(i * box[axis][1] for i, axis in zip(index, far, strict=True))
+            self._fill(ref, raw, ref.offset + offset * size)
+            placed[index] = values
+
+    def _check(self, ref: TensorRef, dims: Sequence[Dimension], bits: int) -> None:
+        """Refuse a view that leaves its storage, or that needs a byte's parts to be moved."""
+        last = ref.storage_offset + sum((size - 1) * stride for size, stride in dims)
+        if ref.storage_offset < 0 or any(stride < 0 for _, stride in dims) or (last + 1) * bits > ref.storage_bytes * 8:
+            raise InputError(
+                str(ref.path), f"tensor {ref.name!r}: its view reaches out of a storage of {ref.storage_bytes} bytes"
+            )
+        if bits % 8 and (ref.storage_offset * bits % 8 or len(dims) > 1 or dims[0][1] != 1):
+            raise InputError(str(ref.path), f"tensor {ref.name!r}: a strided or shifted view of {ref.dtype} cannot be read")
+
+    def _open(self, ref: TensorRef) -> None:
+        if self._path == ref.path:
+            return
+        self.close()
+        try:
+            self._file = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InputError(str(ref.path), f"tensor {ref.name!r}: {error.strerror}") from error
+        self._path = ref.path
+
+    def _fill(self, ref: TensorRef, target: Array, offset: int) -> None:
+        """Fill an array of bytes from the file's byte `offset` on."""
+        done = 0
+        while done < target.size:
+            try:
+                count = os.preadv(self._file, [target[done:].data], offset + done)
+            except OSError as error:
+                raise InputError(str(ref.path), f"tensor {ref.name!r}: {error.strerror} at byte {offset + done}") from error
+            if count == 0:
+                ends, needed = os.fstat(self._file).st_size, offset + target.size
+                raise InputError(
+                    str(ref.path),
+                    f"tensor {ref.name!r}: the file ends at byte {ends}, before byte {needed}; copy the file again",
+                )
+            done += count
+
+
+def boxes(dims: Sequence[Dimension], start: int, stop: int) -> Iterator[tuple[int, tuple[Dimension, ...]]]:
+    """The elements `start` to `stop` in C order as boxes: offset of the first element from the tensor's, and dimensions."""
+    if start >= stop:
+        return
+    (_, stride), inner = dims[0], dims[1:]
+    width = _volume(inner)
+    row, column = divmod(start, width)
+    if column:
+        end = min(stop, (row + 1) * width)
+        yield from ((row * stride + offset, box) for offset, box in boxes(inner, column, end - row * width))
+        start, row = end, row + 1
+    rows = stop // width - row
+    if rows > 0:
+        yield row * stride, ((rows, stride), *inner)
+        row += rows
+        start = row * width
+    if start < stop:
+        yield from ((row * stride + offset, box) for offset, box in boxes(inner, 0, stop - start))
+
+
+def _volume(dims: Sequence[Dimension]) -> int:
+    volume = 1
+    for size, _ in dims:
+        volume *= size
+    return volume

@@ -1,0 +1,254 @@
+"""A model's weights -> the rows of one checkpoint: opened by headers alone, measured tensor by tensor, told apart by layer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerhouse.ingest.json_files import read_json
+from layerhouse.ingest.layers import layer_rows
+from layerhouse.ingest.names import Placed, Placement, place_tensors
+from layerhouse.ingest.parameters import Totals, count_parameters
+from layerhouse.ingest.readers.weight_sets import WeightSet, WeightSetContents, find_weight_set, read_weight_set
+from layerhouse.version import __version__
+from layerhouse.warehouse.errors import InputError
+
+if TYPE_CHECKING:
+    from layerhouse.ingest.measure import Measurement
+
+Row = dict[str, Any]
+
+CONFIG_NAME = "config.json"
+FULL, HEADERS = "full", "none"
+MAX_DECLARED_TEXT = 1 << 20
+
+
+@dataclass(frozen=True)
+class OpenedWeights:
+    """A checkpoint whose headers were read: every tensor's place in its file and in the model, and no weight bytes."""
+
+    shown: str
+    weight_set: WeightSet
+    contents: WeightSetContents
+    config: Mapping[str, Any] | None
+    placement: Placement
+    totals: Totals
+    notes: tuple[Row, ...]
+
+    @property
+    def measured(self) -> list[Placed]:
+        """One tensor for every place in the files: a tensor that has two names is measured once."""
+        return list({placed.ref.place: placed for placed in reversed(self.placement.placed)}.values())[::-1]
+
+    @property
+    def bytes(self) -> int:
+        """Logical bytes that a full measurement reads."""
+        return sum(placed.ref.logical_bytes for placed in self.measured)
+
+
+def weight_files_of(files: Sequence[Path]) -> list[Path]:
+    """The files that a change of makes another checkpoint: weights, their indices, and the config beside them."""
+    folders = {path.parent for path in files}
+    beside = [path for folder in sorted(folders) for path in (folder / CONFIG_NAME, *sorted(folder.glob("*.index.json")))]
+    return [*files, *(path for path in beside if path.is_file())]
+
+
+def open_weights(folder: Path, files: Sequence[Path], shown: str) -> OpenedWeights:
+    """Read the headers of a model's one weight set and place its tensors. Raises InputError of one line."""
+    home = _home(folder, files)
+    weight_set = find_weight_set(home, files, shown)
+    contents = read_weight_set(weight_set, shown)
+    if not contents.tensors:
+        raise InputError(shown, "no tensor in its weight files")
+    config, notes = _read_config(home if home.is_dir() else home.parent, shown)
+    if config is None:
+        config = contents.config
+    placement = place_tensors(contents.tensors, config)
+    notes += [{"code": "weight_set", "text": text} for text in contents.notes]
+    notes += [{"code": "ignored", "text": f"{path.name}: {reason}"} for path, reason in weight_set.ignored]
+    notes += [{"code": "skipped", "text": text} for text in contents.skipped]
+    totals = count_parameters(placement, config)
+    declared_total = weight_set.declared_total_size
+    if declared_total is not None and declared_total != totals.logical_bytes:
+        text = f"the index declares {declared_total} bytes, the tensors have {totals.logical_bytes}"
+        notes.append({"code": "declared", "text": text})
+    return OpenedWeights(shown, weight_set, contents, config, placement, totals, tuple(notes))
+
+
+def measure_weights(
+    opened: OpenedWeights, *, threads: int, near_zero: float | None, on_bytes: Callable[[int], None]
+) -> dict[str, Measurement]:
+    """Measure every tensor; by tensor name. Raises InputError naming the tensor whose bytes could not be read."""
+    from layerhouse.ingest.measure import Job, measure
+
+    tensors = opened.measured
+    jobs = [Job(placed.ref, placed.input_axis, placed.residual_axis) for placed in tensors]
+    by_place: dict[tuple[Any, ...], Measurement] = {}
+    for position, outcome in measure(jobs, threads=threads, near_zero=near_zero, on_bytes=on_bytes):
+        if isinstance(outcome, InputError):
+            raise InputError(f"{opened.shown}: {tensors[position].ref.name}", outcome.what)
+        by_place[tensors[position].ref.place] = outcome
+    return {placed.ref.name: by_place[placed.ref.place] for placed in opened.placement.placed}
+
+
+def weight_rows(
+    opened: OpenedWeights, measurements: Mapping[str, Measurement] | None, *, near_zero: float | None, fingerprint: str
+) -> tuple[Row, list[Row], list[Row]]:
+    """The checkpoint's row (without model_id, source and name declarations), its tensors' and its layers'.
+
+    Without measurements the level is `none`: what headers say, and every value statistic null.
+    """
+    placed = opened.placement.placed
+    hashes = {name: measured.content_hash for name, measured in (measurements or {}).items()}
+    zeros = {name: measured.zeros for name, measured in (measurements or {}).items() if measured.zeros is not None}
+    totals = count_parameters(opened.placement, opened.config, hashes) if measurements else opened.totals
+    checkpoint_id = _content_id(placed, hashes) if measurements else _header_id(placed, fingerprint)
+    counted = _counted_names(placed, totals, hashes)
+    tensors = [*placed, *([totals.virtual] if totals.virtual else [])]
+    tensor_rows = [_tensor_row(one, checkpoint_id, one.ref.name in counted, measurements, near_zero) for one in tensors]
+    layers, layer_notes = layer_rows(opened.placement, opened.config, zeros if measurements else None)
+    checkpoint = _checkpoint_row(opened, totals, checkpoint_id, len(layers), bool(measurements))
+    checkpoint["notes"] = [*opened.placement.notes, *totals.notes, *layer_notes, *opened.notes]
+    if measurements:
+        checkpoint |= _zero_counts(placed, counted, measurements, totals)
+        checkpoint["notes"] += _value_notes(placed, measurements)
+    return checkpoint, tensor_rows, [{**row, "checkpoint_id": checkpoint_id} for row in layers]
+
+
+def _home(folder: Path, files: Sequence[Path]) -> Path:
+    """The folder that the weights lie in: the model's own or `pruned_model/` inside it; a lone weight file is its own."""
+    if not folder.is_dir():
+        return folder
+    own = [path for path in files if path.parent == folder]
+    return folder if own else files[0].parent
+
+
+def _read_config(folder: Path, shown: str) -> tuple[dict[str, Any] | None, list[Row]]:
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        return None, []
+    try:
+        document = read_json(path, f"{shown}/{CONFIG_NAME}", max_bytes=64 << 20)[1]
+    except InputError as error:
+        return None, [{"code": "config", "text": f"{CONFIG_NAME} cannot be read: {error.what}"}]
+    if not isinstance(document, dict):
+        return None, [{"code": "config", "text": f"{CONFIG_NAME} holds no object"}]
+    return document, []
+
+
+def _content_id(placed: Sequence[Placed], hashes: Mapping[str, str]) -> str:
+    lines = sorted((one.ref.name, one.ref.dtype, list(one.ref.shape), hashes[one.ref.name]) for one in placed)
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:32]
+
+
+def _header_id(placed: Sequence[Placed], fingerprint: str) -> str:
+    lines = sorted((one.ref.name, one.ref.dtype, list(one.ref.shape), one.ref.offset) for one in placed)
+    return hashlib.sha256(json.dumps([fingerprint, lines]).encode()).hexdigest()[:32]
+
+
+def _counted_names(placed: Sequence[Placed], totals: Totals, hashes: Mapping[str, str]) -> set[str]:
+    """Names of the tensors that count: of several on one place the first, and not a head that repeats the embedding."""
+    first: dict[tuple[Any, ...], str] = {}
+    for one in placed:
+        first.setdefault(one.ref.place, one.ref.name)
+    names = set(first.values())
+    if totals.tied_embeddings and totals.params < totals.params_stored:
+        names -= {one.ref.name for one in placed if one.module == "lm_head" and one.part == "weight"}
+    return names
+
+
+def _tensor_row(
+    placed: Placed,
+    checkpoint_id: str,
+    is_counted: bool,
+    measurements: Mapping[str, Measurement] | None,
+    near_zero: float | None,
+) -> Row:
+    ref = placed.ref
+    row: Row = {
+        "checkpoint_id": checkpoint_id,
+        "name": ref.name,
+        "canonical_name": placed.canonical_name,
+        "stack": placed.stack,
+        "module": placed.module,
+        "role": placed.role,
+        "part": placed.part,
+        "layer_index": placed.layer_index,
+        "expert_index": placed.expert_index,
+        "dtype": ref.dtype,
+        "shape": list(ref.shape),
+        "params": placed.params if is_counted else 0,
+        "is_parameter": placed.is_parameter,
+        "is_active": True,
+        "logical_bytes": 0 if placed.is_virtual else ref.logical_bytes,
+        "stored_bytes": 0 if placed.is_virtual else ref.storage_bytes,
+    }
+    measured = None if measurements is None or placed.is_virtual else measurements.get(ref.name)
+    if measured is not None:
+        row |= {field.name: getattr(measured, field.name) for field in fields(measured)}
+        row["near_zero_threshold"] = near_zero
+    return row
+
+
+def _checkpoint_row(opened: OpenedWeights, totals: Totals, checkpoint_id: str, num_layers: int, is_full: bool) -> Row:
+    config = opened.config or {}
+    architectures = config.get("architectures")
+    architecture = architectures[0] if isinstance(architectures, list) and architectures else opened.contents.class_path
+    declared = json.dumps({"config": config or None, "metadata": opened.contents.metadata or None}, sort_keys=True, default=str)
+    return {
+        "checkpoint_id": checkpoint_id,
+        "source_kind": "weights",
+        "container": " + ".join(opened.contents.containers),
+        "family": opened.placement.family,
+        "architecture": architecture if isinstance(architecture, str) else None,
+        "declared": declared if len(declared) <= MAX_DECLARED_TEXT else None,
+        "declared_name": config.get("_name_or_path") if isinstance(config.get("_name_or_path"), str) else None,
+        "params": totals.params,
+        "params_stored": totals.params_stored,
+        "embedding_params": totals.embedding_params,
+        "lm_head_params": totals.lm_head_params,
+        "layer_params": totals.layer_params,
+        "prunable_params": totals.prunable_params,
+        "logical_bytes": totals.logical_bytes,
+        "stored_bytes": totals.stored_bytes,
+        "file_bytes": sum(os.stat(path).st_size for path in opened.weight_set.files),
+        "num_layers": num_layers,
+        "tied_embeddings": totals.tied_embeddings,
+        "tie_evidence": totals.tie_evidence,
+        "stats_level": FULL if is_full else HEADERS,
+        "device": "cpu" if is_full else None,
+        "status": "ok",
+        "tool_version": __version__,
+    }
+
+
+def _zero_counts(placed: Sequence[Placed], counted: set[str], measurements: Mapping[str, Measurement], totals: Totals) -> Row:
+    """Zeros over all parameters and over the prunable ones; null where a tensor's zeros are not known."""
+    zeros: int | None = 0
+    prunable: int | None = 0 if totals.prunable_params is not None else None
+    for one in placed:
+        if not one.is_parameter or one.ref.name not in counted:
+            continue
+        count = measurements[one.ref.name].zeros
+        zeros = None if zeros is None or count is None else zeros + count
+        if one.is_prunable:
+            prunable = None if prunable is None or count is None else prunable + count
+    return {
+        "zeros": zeros,
+        "prunable_zeros": prunable,
+        "nonzero_params": None if zeros is None else totals.params - zeros,
+    }
+
+
+def _value_notes(placed: Sequence[Placed], measurements: Mapping[str, Measurement]) -> Iterator[Row]:
+    for word, text in (("nans", "NaN"), ("infs", "infinite")):
+        counts = [(one.ref.name, getattr(measurements[one.ref.name], word) or 0) for one in placed]
+        total = sum(count for _, count in counts)
+        if total:
+            name = next(name for name, count in counts if count)
+            yield {"code": word, "text": f"{total} {text} values, the first in {name}"}

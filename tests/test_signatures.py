@@ -1,0 +1,128 @@
+"""Signatures find the layer again after pruning, noise and casts, and tell layers apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from layerhouse.ingest.signatures import DIMENSIONS, LONGEST, signature, signs, sketch
+from layerhouse.ingest.streaming import TensorReader
+from layerhouse.ingest.tensors import TensorRef
+
+TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64", torch.int32: "I32"}
+
+
+def signed(path: Path, tensor: torch.Tensor, axis: int | None, chunk: int = 1 << 20):
+    stored = tensor.contiguous().flatten().view(torch.uint8).numpy()
+    path.write_bytes(stored.tobytes())
+    with TensorReader(chunk) as reader:
+        return signature(reader, TensorRef("w", TYPES[tensor.dtype], tuple(tensor.shape), path, 0, stored.size), axis)
+
+
+def cosine(a, b) -> float:
+    return float(np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def layers(count: int, outputs: int, inputs: int, spread: float) -> list[torch.Tensor]:
+    """Random layers whose inputs differ in scale (log-normal with this spread), as those of trained models do."""
+    generator = torch.Generator().manual_seed(7)
+    return [
+        torch.randn(outputs, inputs, generator=generator) * torch.exp(spread * torch.randn(inputs, generator=generator))
+        for _ in range(count)
+    ]
+
+
+def pruned(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Three quarters of the rows, kept in order, with 5 % multiplicative noise, cast."""
+    generator = torch.Generator().manual_seed(8)
+    kept = torch.randperm(len(weight), generator=generator)[: len(weight) * 3 // 4].sort().values
+    return (weight[kept] * (1 + 0.05 * torch.randn(len(kept), weight.shape[1], generator=generator))).to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spread", "same", "other"),
+    [((160, 64), 0.3, 0.95, 0.5), ((160, 64), 0.0, 0.75, 0.5), ((2100, 256), 0.3, 0.95, 0.5)],
+    ids=["narrow", "narrow, inputs of one scale", "wide, sampled and projected"],
+)
+@pytest.mark.parametrize("axis", [1, 0])
+def test_the_same_layer_is_found_again(tmp_path, shape, spread, same, other, axis):
+    base = layers(8, *shape, spread)
+    before = [signed(tmp_path / "w", weight if axis else weight.T, axis) for weight in base]
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        children = [pruned(weight, dtype) for weight in base]
+        after = [signed(tmp_path / "w", child if axis else child.T, axis) for child in children]
+        cosines = np.array([[cosine(a, b) for b in after] for a in before])
+        assert cosines.diagonal().min() > same
+        assert np.abs(cosines - np.diag(cosines.diagonal())).max() < other
+        assert (cosines.argmax(axis=1) == range(8)).all()
+
+
+def test_a_short_profile_is_itself_centred_and_scaled(tmp_path):
+    weight = layers(1, 160, 64, 0.3)[0]
+    norms = weight.double().norm(dim=0).numpy()
+    expected = (norms - norms.mean()) / np.linalg.norm(norms - norms.mean())
+    assert signed(tmp_path / "w", weight, 1) == pytest.approx(expected, abs=1e-6)
+    assert signed(tmp_path / "w", weight.T, 0) == pytest.approx(expected, abs=1e-6)
+    vector = weight[0]
+    centred = vector.double() - vector.double().mean()
+    assert signed(tmp_path / "w", vector, None) == pytest.approx((centred / centred.norm()).numpy(), abs=1e-6)
+
+
+def test_a_long_profile_is_projected_by_the_sign_matrix():
+    profile = np.random.default_rng(0).standard_normal(5000)
+    unit = (profile - profile.mean()) / np.linalg.norm(profile - profile.mean())
+    assert sketch(profile) == pytest.approx(unit @ signs(0, 5000) / 8, abs=1e-6)
+    assert np.linalg.norm(sketch(profile)) == pytest.approx(1, abs=0.4)
+
+
+def test_the_sign_matrix_never_changes():
+    assert signs(0, 2)[:, :16].tolist() == signs(0, 5000)[:2, :16].tolist()
+    assert signs(4999, 1).tolist() == signs(0, 5000)[4999:].tolist()
+    mask = (1 << 64) - 1
+    z = (3 * DIMENSIONS + 5 + 1) * 0x9E3779B97F4A7C15 & mask
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
+    z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
+    assert signs(3, 1)[0, 5] == (-1 if (z ^ z >> 31) >> 63 else 1)
+    assert abs(signs(0, 4096).mean()) < 0.01
+    assert 0xE220A8397B1DCDAF >> 63 == 1  # SplitMix64's first output from seed 0
+    assert signs(0, 1)[0, 0] == -1
+
+
+def test_at_most_512_evenly_spaced_slices_are_used(tmp_path):
+    weight = torch.randn(1200, 40, generator=torch.Generator().manual_seed(0))
+    changed = weight.clone()
+    changed[1::3] = 99
+    assert signed(tmp_path / "w", weight, 1) == signed(tmp_path / "w", changed, 1)
+    changed[3] = 99
+    assert signed(tmp_path / "w", weight, 1) != signed(tmp_path / "w", changed, 1)
+
+
+@pytest.mark.parametrize("dtype", list(TYPES))
+def test_chunks_do_not_matter(tmp_path, dtype):
+    weight = (torch.randn(700, 300, generator=torch.Generator().manual_seed(0)) * 9).to(dtype)
+    for axis in (0, 1):
+        assert signed(tmp_path / "w", weight, axis, 1) == signed(tmp_path / "w", weight, axis)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "axis"),
+    [
+        (torch.ones(64), None),
+        (torch.full((64,), 0.1), None),
+        (torch.zeros(8, 8), 1),
+        (torch.tensor([1.0, float("nan")]), None),
+        (torch.tensor([[1.0, float("inf")]]), 1),
+        (torch.full((4, 4), 1e300, dtype=torch.float64).triu(), 1),
+        (torch.tensor(3.0), None),
+        (torch.tensor([3.0]), None),
+        (torch.zeros(0), None),
+        (torch.rand(4, 4), None),
+        (torch.rand(2, 3, 4), 1),
+        (torch.zeros(LONGEST + 1, dtype=torch.bfloat16), None),
+    ],
+)
+def test_none_where_there_is_nothing_to_tell_by(tmp_path, tensor, axis):
+    assert signed(tmp_path / "w", tensor, axis) is None
