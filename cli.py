@@ -127,7 +127,7 @@ def ingest(
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE|PREFIX",
-    help="A file with a known suffix is the table; anything else is a prefix for PREFIX.txt and PREFIX.json in the study's form.",
+    help="A known suffix gives the table; anything else is a prefix of PREFIX.txt and PREFIX.json in the study's form.",
 )
 def summarize(
     warehouse: Path, models: tuple[str, ...], as_of: str | None, format_name: str | None, output: Path | None

@@ -1,7 +1,8 @@
 """Which block of the base each layer of a checkpoint is, from stored rows alone: content hashes, then signatures.
 
-Rules, first that holds: every tensor identical (exact); signatures aligned in order, with a confidence (similar); position, only
-where the counts agree (positional); else none. A block of the base that no layer is, while the rest is placed, was removed.
+Rules, first that holds: every tensor identical (exact); signatures aligned in order, with a confidence (similar);
+position, only where the counts agree (positional); else none. A block of the base that no layer is, while the rest is placed,
+was removed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ LEAST_SIMILARITY = 0.5
 
 @dataclass(frozen=True)
 class LayerPrint:
-    """What tells one layer from another: by tensor (module, role, part, expert, name without the layer) its hash and signature."""
+    """What tells one layer from another: its tensors' hashes and signatures, by what each tensor is in a layer."""
 
     index: int
     hashes: Mapping[Key, str]

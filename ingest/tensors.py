@@ -14,8 +14,8 @@ from layerhouse.ingest.dtypes import byte_count
 class TensorRef:
     """One tensor of a checkpoint.
 
-    `dtype` is safetensors' spelling. `offset` is the byte in `path` where the storage starts that holds it, `storage_bytes` that
-    storage's size; the tensor starts `storage_offset` elements into it and has these `strides` (elements; None: C order).
+    `dtype` is safetensors' spelling. `offset` is the byte in `path` where the storage starts that holds it, `storage_bytes` its
+    size; the tensor starts `storage_offset` elements into it and has these `strides` (elements; None: C order).
     Two tensors with the same path, offset, storage_offset, shape and strides are one (tied).
     """
 

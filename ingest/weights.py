@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -216,7 +215,7 @@ def _checkpoint_row(opened: OpenedWeights, totals: Totals, checkpoint_id: str, n
         "prunable_params": totals.prunable_params,
         "logical_bytes": totals.logical_bytes,
         "stored_bytes": totals.stored_bytes,
-        "file_bytes": sum(os.stat(path).st_size for path in opened.weight_set.files),
+        "file_bytes": sum(path.stat().st_size for path in opened.weight_set.files),
         "num_layers": num_layers,
         "tied_embeddings": totals.tied_embeddings,
         "tie_evidence": totals.tie_evidence,

@@ -26,7 +26,7 @@ def loaded_after(code: str) -> set[str]:
         ("import layerhouse", set()),
         ("import layerhouse.cli", set()),
         (
-            "import sys, contextlib, layerhouse.cli as c\nwith contextlib.redirect_stdout(None), contextlib.suppress(SystemExit):\n"
+            "import contextlib, layerhouse.cli as c\nwith contextlib.redirect_stdout(None), contextlib.suppress(SystemExit):\n"
             "    c.cli.main(['--help'])",
             set(),
         ),
