@@ -29,7 +29,7 @@ from layerhouse.warehouse.errors import (
 )
 
 if TYPE_CHECKING:
-    from layerhouse.ingest.run import Event, Report
+    from layerhouse.ingest.run import Event, Progress, Report
     from layerhouse.warehouse.handle import Warehouse
 
 __all__ = [
@@ -58,16 +58,24 @@ def ingest(
     *,
     warehouse: str | Path = "layerhouse-data",
     exclude: Sequence[str] = (),
+    base: str | Path | None = None,
     name: str | None = None,
     dry_run: bool = False,
+    stats: str = "full",
+    near_zero: float | None = None,
+    threads: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
     """Take everything found below the roots into a warehouse, which is made where there is none.
 
-    `exclude` are globs on paths as they are shown; `name` names the one model found; a dry run writes nothing. The report's
-    events of kind `failed` are the inputs that could not be taken. Raises UsageError and WarehouseError.
+    `exclude` are globs on paths as they are shown; `base` is the model that the others are compared with, a path or the name of
+    a model in the warehouse; `name` names the one model found; a dry run writes nothing. `stats` is full, or none to read the
+    headers of weights alone; `near_zero` a magnitude up to which values are counted as near zero; `threads` how many measure
+    (None: one a core). The report's events of kind `failed` are the inputs that could not be taken. Raises UsageError and
+    WarehouseError.
     """
+    from layerhouse.ingest.checkpoints import Reading, available_cores
     from layerhouse.ingest.run import Options, ingest_roots
     from layerhouse.warehouse.known import Known
     from layerhouse.warehouse.query import load_known
@@ -83,7 +91,13 @@ def ingest(
         [Path(root) for root in ([roots] if isinstance(roots, (str, Path)) else roots)],
         path,
         known,
-        Options(tuple(exclude), name, dry_run),
+        Options(
+            tuple(exclude),
+            name,
+            dry_run,
+            None if base is None else str(base),
+            Reading(stats, near_zero, threads or available_cores()),
+        ),
         on_event=on_event,
         on_progress=on_progress,
     )

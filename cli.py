@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from layerhouse.warehouse.errors import LayerhouseError, UsageError, WarehouseEr
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from layerhouse.ingest.run import Event, Report
+    from layerhouse.ingest.run import Event, Progress, Report
     from layerhouse.warehouse.handle import Warehouse
 
 Command = Callable[..., Any]
@@ -87,17 +88,35 @@ def cli() -> None:
 @cli.command()
 @click.argument("roots", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ROOT...")
 @warehouse_option
+@click.option(
+    "--base", metavar="PATH|MODEL", help="The model that the others were made from: its path, or its name if it is in."
+)
+@click.option("--stats", type=click.Choice(["full", "none"]), default="full", show_default=True, help="none: headers alone.")
+@click.option("--near-zero", type=float, metavar="T", help="Also count values of magnitude T or less.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads that measure; one a core without it.")
+@click.option("--device", type=click.Choice(["cpu"]), default="cpu", show_default=True, help="Where values are counted.")
 @click.option("--name", metavar="MODEL", help="Name of the one model found; without it a model is named by its path.")
 @click.option("--exclude", "excludes", metavar="GLOB", multiple=True, help="Pass over paths like this; repeatable.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be taken; write nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Name failures alone.")
 def ingest(
-    roots: tuple[Path, ...], warehouse: Path, name: str | None, excludes: tuple[str, ...], dry_run: bool, quiet: bool
+    roots: tuple[Path, ...],
+    warehouse: Path,
+    base: str | None,
+    stats: str,
+    near_zero: float | None,
+    threads: int | None,
+    device: str,
+    name: str | None,
+    excludes: tuple[str, ...],
+    dry_run: bool,
+    quiet: bool,
 ) -> None:
     """Take everything found below ROOT... into the warehouse.
 
-    ROOT is a folder of models at any depth, a model's folder, or one file. Analyses and evaluation results are read; what is in
-    the warehouse unchanged is not read again. Every input has one line on stderr; exit code 1 says that some failed.
+    ROOT is a folder of models at any depth, a model's folder, or one file. Weights, analyses and evaluation results are read,
+    and no code in them is run; what is in the warehouse unchanged is not read again. Every input has one line on stderr; exit
+    code 1 says that some failed.
     """
     import layerhouse
 
@@ -107,8 +126,12 @@ def ingest(
             roots,
             warehouse=warehouse,
             exclude=excludes,
+            base=base,
             name=name,
             dry_run=dry_run,
+            stats=stats,
+            near_zero=near_zero,
+            threads=threads,
             on_event=on_event,
             on_progress=on_progress,
         )
@@ -400,7 +423,7 @@ def _write_study_files(wh: Warehouse, models: Sequence[str], prefix: Path) -> No
 
 
 @contextmanager
-def _ingest_display(*, quiet: bool) -> Iterator[tuple[Callable[[Event], None], Callable[[int, int], None]]]:
+def _ingest_display(*, quiet: bool) -> Iterator[tuple[Callable[[Event], None], Callable[[Progress], None]]]:
     """A line an input on stderr; on a terminal a bar below them."""
     words = {
         "taken": "taken",
@@ -417,22 +440,39 @@ def _ingest_display(*, quiet: bool) -> Iterator[tuple[Callable[[Event], None], C
         return event.kind == "failed" or not quiet
 
     if not sys.stderr.isatty():
-        yield lambda event: _talk(line(event)) if is_shown(event) else None, lambda done, total: None
+        yield lambda event: _talk(line(event)) if is_shown(event) else None, lambda progress: None
         return
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
-    columns = (TextColumn("ingest"), BarColumn(), MofNCompleteColumn(), TextColumn("models"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("ingest", total=None)
+    from layerhouse.ingest.checkpoints import size_text
+
+    columns = (
+        bars.TextColumn("ingest"),
+        bars.BarColumn(),
+        bars.TextColumn("{task.fields[detail]}"),
+        bars.TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task("ingest", total=None, detail="")
+        started = time.monotonic()
 
         def on_event(event: Event) -> None:
             if is_shown(event):
                 style = "red" if event.kind == "failed" else ""
-                progress.console.print(Text(_on_one_line(line(event)), style), soft_wrap=True)
+                display.console.print(Text(_on_one_line(line(event)), style), soft_wrap=True)
 
-        yield on_event, lambda done, total: progress.update(task, completed=done, total=total)
+        def on_progress(progress: Progress) -> None:
+            detail = f"{progress.models}/{progress.total_models} models"
+            if not progress.total_bytes:
+                display.update(task, completed=progress.models, total=progress.total_models, detail=detail)
+                return
+            rate = progress.bytes / max(time.monotonic() - started, 0.001)
+            detail += f", {size_text(progress.bytes)} of {size_text(progress.total_bytes)} at {size_text(int(rate))}/s"
+            display.update(task, completed=min(progress.bytes, progress.total_bytes), total=progress.total_bytes, detail=detail)
+
+        yield on_event, on_progress
 
 
 def _report_line(report: Report, warehouse: Path, *, dry_run: bool) -> str:

@@ -1,31 +1,30 @@
 """Take what roots hold into a warehouse: plan what is new, read it, commit in batches.
 
-A commit is made after 2 s or 256 items, at the end, and on the way out of an interrupt: what was finished stays.
+A commit is made after 2 s or 256 items, at the end, and on the way out of an interrupt: what was finished stays. A base is
+taken first, so that every other model is compared with it as soon as it is measured.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.analyses import ORIGINAL_NAME, AnalysisRows, Base, Parsed, combine, read_file
+from layerhouse.ingest.batches import Batch
+from layerhouse.ingest.checkpoints import Reading, WeightsTaker
 from layerhouse.ingest.declarations import declare
 from layerhouse.ingest.discover import Discovery, FoundModel, discover, path_text
+from layerhouse.ingest.fingerprints import fingerprint_of
 from layerhouse.ingest.json_files import read_json
 from layerhouse.ingest.results import measure_id, recognise
 from layerhouse.ingest.structures import Structure
-from layerhouse.warehouse.errors import InputError
+from layerhouse.warehouse.errors import InputError, NotFoundError, UsageError
 from layerhouse.warehouse.known import Known, Sighting
-from layerhouse.warehouse.store import write_commit
-
-FLUSH_SECONDS = 2.0
-FLUSH_ITEMS = 256
 
 Row = dict[str, Any]
 
@@ -51,11 +50,26 @@ class Report:
 
 @dataclass(frozen=True)
 class Options:
-    """How to ingest. `excludes` are globs; `name` names the one model found; a dry run writes nothing."""
+    """How to ingest. `excludes` are globs; `name` names the one model found; a dry run writes nothing.
+
+    `base` is the model that the others are compared with: a path, which is taken too, or the name of a model in the warehouse.
+    """
 
     excludes: tuple[str, ...] = ()
     name: str | None = None
     dry_run: bool = False
+    base: str | None = None
+    reading: Reading = field(default_factory=Reading)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an ingest is: models, and bytes of weights."""
+
+    models: int
+    total_models: int
+    bytes: int
+    total_bytes: int
 
 
 Say = Callable[[str, str, str], None]
@@ -68,7 +82,7 @@ def ingest_roots(
     options: Options,
     *,
     on_event: Callable[[Event], None] = lambda event: None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
     """Ingest everything below the roots into the warehouse at `store_root`, which a dry run does not touch.
 
@@ -85,18 +99,49 @@ def ingest_roots(
     discovery = discover(roots, excludes=options.excludes, name=options.name)
     for remark in discovery.remarks:
         say("failed" if remark.is_failure else "passed", remark.where, remark.what)
-    batch = _Batch(store_root)
-    run = _Run(known, batch, options, say)
-    plans = run.plan(_settle_names(discovery, known, options, say))
+    batch = Batch(store_root)
+    models = _settle_names(discovery, known, options, say)
+    models, base_name = _base_first(models, known, options, say)
+    run = _Run(store_root, known, batch, options, say, on_progress)
+    plans = run.plan(models)
     try:
-        for done, plan in enumerate(plans):
-            on_progress(done, len(plans))
+        if base_name is not None and base_name not in {plan.model.model_id for plan in plans}:
+            run.weights.set_base(base_name)
+        for plan in plans:
             run.take(plan)
+            if plan.model.model_id == base_name:
+                run.weights.set_base(base_name)
+            elif base_name is not None:
+                run.weights.compare(plan.model.model_id)
             batch.flush_if_due()
-        on_progress(len(plans), len(plans))
     finally:
         batch.flush()
     return report
+
+
+def _base_first(models: list[FoundModel], known: Known, options: Options, say: Say) -> tuple[list[FoundModel], str | None]:
+    """The models with the base at their head, and the base's name. Raises UsageError if the base is no one model."""
+    if options.base is None:
+        return models, None
+    if (options.base, "weights") in known.sightings and not Path(options.base).exists():
+        return models, options.base
+    if not Path(options.base).exists():
+        names = tuple(sorted(model_id for model_id, kind in known.sightings if kind == "weights"))
+        raise NotFoundError("base, neither a path nor a model with weights,", options.base, names)
+    found = discover([Path(options.base)])
+    with_weights = [model for model in found.models if model.weight_files]
+    if len(with_weights) != 1:
+        for remark in found.remarks:
+            say("failed" if remark.is_failure else "passed", remark.where, remark.what)
+        raise UsageError(f"--base {options.base}: the base is one model with weights; found {len(with_weights)}")
+    base = with_weights[0]
+    present = next((model for model in models if model.folder == base.folder), None)
+    if present is None:
+        settled = _settle_names(Discovery(models=[base]), known, replace(options, name=None), say)
+        if not settled:
+            return models, None
+        present = settled[0]
+    return [present, *(model for model in models if model is not present)], present.model_id
 
 
 def _settle_names(discovery: Discovery, known: Known, options: Options, say: Say) -> list[FoundModel]:
@@ -119,47 +164,32 @@ def _settle_names(discovery: Discovery, known: Known, options: Options, say: Say
     return settled
 
 
-class _Batch:
-    """Rows that wait for the next commit."""
-
-    def __init__(self, store_root: Path) -> None:
-        self.store_root = store_root
-        self.rows: dict[str, list[Row]] = {}
-        self.items = 0
-        self.started = 0.0
-
-    def add(self, rows: dict[str, Iterable[Row]]) -> None:
-        if not self.items:
-            self.started = time.monotonic()
-        for table, table_rows in rows.items():
-            self.rows.setdefault(table, []).extend(table_rows)
-        self.items += 1
-
-    def flush_if_due(self) -> None:
-        if self.items >= FLUSH_ITEMS or (self.items and time.monotonic() - self.started >= FLUSH_SECONDS):
-            self.flush()
-
-    def flush(self) -> None:
-        rows = {table: table_rows for table, table_rows in self.rows.items() if table_rows}
-        if rows:
-            write_commit(self.store_root, rows, "ingest")
-        self.rows, self.items = {}, 0
-
-
 @dataclass(frozen=True)
 class _Plan:
-    """One model to take. `fingerprint` is that of its analysis files, None where there is nothing new in them."""
+    """One model to take. The fingerprints are those of its analysis and weight files, None where they have nothing new."""
 
     model: FoundModel
     fingerprint: str | None
+    weights_fingerprint: str | None
+    weight_bytes: int
     declared: Row
 
 
 class _Run:
     """Takes models one after the other; `known` grows with what was taken, so nothing is written twice in a run."""
 
-    def __init__(self, known: Known, batch: _Batch, options: Options, say: Say) -> None:
+    def __init__(
+        self,
+        store_root: Path,
+        known: Known,
+        batch: Batch,
+        options: Options,
+        say: Say,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
         self.known, self.batch, self.dry_run, self.say = known, batch, options.dry_run, say
+        self.weights = WeightsTaker(store_root, known, batch, options.reading, say, self._count_bytes)
+        self.on_progress, self.progress = on_progress, Progress(0, 0, 0, 0)
         self.originals: dict[Path, Structure | None] = {}
         self.bases: dict[tuple[str | None, int], dict[str, Base]] = {
             key: {base.checkpoint_id: Base(base.checkpoint_id, base.num_layers, None) for base in bases}
@@ -170,7 +200,16 @@ class _Run:
     def plan(self, models: Sequence[FoundModel]) -> list[_Plan]:
         """What is new of each model. The bases that `original_model_analysis.json` files describe are gathered beforehand, so
         that a model which has only a comparison finds its base in whatever order they come."""
-        return [self._plan_one(model) for model in models]
+        plans = [self._plan_one(model) for model in models]
+        self._show(total_models=len(plans), total_bytes=sum(plan.weight_bytes for plan in plans))
+        return plans
+
+    def _count_bytes(self, count: int) -> None:
+        self._show(bytes=self.progress.bytes + count)
+
+    def _show(self, **changes: int) -> None:
+        self.progress = replace(self.progress, **changes)
+        self.on_progress(self.progress)
 
     def _plan_one(self, model: FoundModel) -> _Plan:
         declaration = declare(model.model_id)
@@ -181,14 +220,15 @@ class _Run:
             "declared_removed_layers": declaration.removed_layers,
             "tags": tags,
         }
-        if not model.analysis_files:
-            return _Plan(model, None, declared)
-        fingerprint = _fingerprint(model.analysis_files)
+        weights = self.weights.new_fingerprint(model) if model.weight_files else None
+        weight_bytes = total_size(model.weight_files) if weights is not None else 0
+        fingerprint = fingerprint_of(model.analysis_files) if model.analysis_files else None
         sighting = self.known.sightings.get((model.model_id, "analysis"))
         if sighting is not None and sighting.fingerprint == fingerprint:
-            return _Plan(model, None, declared)
-        self._gather_base(model)
-        return _Plan(model, fingerprint, declared)
+            fingerprint = None
+        if fingerprint is not None:
+            self._gather_base(model)
+        return _Plan(model, fingerprint, weights, weight_bytes, declared)
 
     def _gather_base(self, model: FoundModel) -> None:
         for path in model.analysis_files:
@@ -210,24 +250,31 @@ class _Run:
     def take(self, plan: _Plan) -> None:
         """Take one model; says one line for all that was taken of it, and one for each thing that could not be."""
         model = plan.model
-        taken, is_unchanged = [], plan.fingerprint is None and bool(model.analysis_files)
+        has_files = bool(model.analysis_files or model.weight_files)
+        taken, is_unchanged = [], plan.fingerprint is None and plan.weights_fingerprint is None and has_files
         if plan.fingerprint is not None and self._take_analysis(plan, plan.fingerprint):
             taken.append(_count(len(model.analysis_files), "analysis file"))
+        if plan.weights_fingerprint is not None and (line := self._take_weights(plan, plan.weights_fingerprint)):
+            taken.append(line)
         outcomes = [self._take_result(plan, path) for path in model.result_files]
         if outcomes.count(True):
             taken.append(_count(outcomes.count(True), "result file"))
-        if model.weight_files and (model.analysis_files or model.result_files):
-            self.say("passed", model.model_id, f"{_weight_names(model)}: weights are not read, the files beside them are")
-        elif model.weight_files:
-            self.say(
-                "failed",
-                model.model_id,
-                f"{_weight_names(model)}: weights without analysis or results; weights are not read",
-            )
         if taken:
             self.say("planned" if self.dry_run else "taken", model.model_id, ", ".join(taken))
-        elif is_unchanged or None in outcomes:
+        elif is_unchanged or (None in outcomes and plan.fingerprint is None and plan.weights_fingerprint is None):
             self.say("unchanged", model.model_id, "nothing new")
+        self._show(models=self.progress.models + 1)
+
+    def _take_weights(self, plan: _Plan, fingerprint: str) -> str | None:
+        model = plan.model
+        analysis = self.known.sightings.get((model.model_id, "analysis"))
+        try:
+            if self.dry_run:
+                return self.weights.describe(model)
+            return self.weights.take(model, plan.declared, fingerprint, None if analysis is None else analysis.params)
+        except InputError as error:
+            self.say("failed", error.where, error.what)
+            return None
 
     def _take_analysis(self, plan: _Plan, fingerprint: str) -> bool:
         model = plan.model
@@ -255,7 +302,9 @@ class _Run:
             self.written_bases.add(rows.base_checkpoint["checkpoint_id"])
         self.batch.add({"checkpoints": checkpoints, "layers": self._new_layers(rows), "layer_matches": self._new_matches(rows)})
         self.known.checkpoints.update(row["checkpoint_id"] for row in checkpoints)
-        self.known.sightings[model.model_id, "analysis"] = Sighting(fingerprint, "none")
+        self.known.sightings[model.model_id, "analysis"] = Sighting(
+            fingerprint, "none", rows.checkpoint["checkpoint_id"], rows.checkpoint["params"]
+        )
         return True
 
     def _new_layers(self, rows: AnalysisRows) -> list[Row]:
@@ -312,21 +361,9 @@ def _shown(model: FoundModel, path: Path) -> str:
     return f"{model.model_id}/{path_text(path.relative_to(model.folder))}"
 
 
-def _fingerprint(paths: Sequence[Path]) -> str:
-    """Hash of path, size and mtime of files; a file that is gone counts as such."""
-    lines = []
-    for path in sorted(paths):
-        try:
-            status = path.stat()
-            lines.append(f"{path_text(path)}\0{status.st_size}\0{status.st_mtime_ns}")
-        except OSError:
-            lines.append(f"{path_text(path)}\0gone")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
-
-
-def _weight_names(model: FoundModel) -> str:
-    names = [path_text(path.name) for path in model.weight_files]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def total_size(paths: Sequence[Path]) -> int:
+    """Bytes of the files that are there."""
+    return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def _count(number: int, noun: str) -> str:

@@ -26,7 +26,7 @@ class Warehouse:
     """
 
     def __init__(self, path: str | Path = "layerhouse-data", *, as_of: datetime | str | None = None) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.as_of = parse_as_of(as_of) if isinstance(as_of, str) else as_of
         if self.as_of is not None and self.as_of.tzinfo is None:
             raise UsageError("as_of: a datetime without a zone; give it one, such as tzinfo=UTC")

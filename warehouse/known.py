@@ -11,6 +11,8 @@ class Sighting:
 
     fingerprint: str | None
     stats_level: str | None
+    checkpoint_id: str
+    params: int | None
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from layerhouse.warehouse.database import connect
-from layerhouse.warehouse.errors import NotFoundError, QueryError, UsageError
+from layerhouse.warehouse.errors import NotFoundError, QueryError, UsageError, WarehouseError
 from layerhouse.warehouse.known import Known, KnownBase, Sighting
 from layerhouse.warehouse.sql_text import sql_files
 
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MODEL_COLUMN = "model_id"
+
+
+@contextmanager
+def own_sql() -> Iterator[None]:
+    """SQL of layerhouse itself: what DuckDB refuses in it is a file that cannot be read. Raises WarehouseError."""
+    try:
+        yield
+    except (duckdb.Error, QueryError) as error:
+        reason = str(error).splitlines()[0]
+        raise WarehouseError(f"a file of the warehouse cannot be read ({reason}); it is named by: layerhouse check") from None
 
 
 def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
@@ -60,7 +71,9 @@ def run_query(connection: duckdb.DuckDBPyConnection, name: str, models: Sequence
 
     Raises NotFoundError for a query that is not there or a glob that no model of the warehouse matches.
     """
-    table = run_sql(connection, query_text(name))
+    sql = query_text(name)
+    with own_sql():
+        table = run_sql(connection, sql)
     return keep_models(connection, table, models) if models else table
 
 
@@ -96,27 +109,35 @@ def study_rows(
 
 
 def model_names(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
-    return tuple(row[0] for row in connection.execute("SELECT model_id FROM models ORDER BY model_id").fetchall())
+    with own_sql():
+        return tuple(row[0] for row in connection.execute("SELECT model_id FROM models ORDER BY model_id").fetchall())
 
 
 def load_known(root: Path) -> Known:
     """What the warehouse holds, for an ingest that does only what is new."""
     connection, _ = connect(root)
     known = Known()
-    with connection:
-        for model_id, kind, fingerprint, stats_level in _rows(
+    with connection, own_sql():
+        connection.execute(
+            """
+            CREATE TEMP TABLE complete AS
+            SELECT checkpoint_id
+            FROM checkpoint_facts
+            WHERE
+                (coalesce(num_layers, 0) = 0 OR checkpoint_id IN (SELECT checkpoint_id FROM layers))
+                AND (source_kind <> 'weights' OR checkpoint_id IN (SELECT checkpoint_id FROM tensors))
+            """
+        )
+        for model_id, kind, *seen in _rows(
             connection,
             """
-            SELECT
-                model_id,
-                source_kind,
-                arg_max(coalesce(fingerprint, ''), commit_id),
-                arg_max(coalesce(stats_level, ''), commit_id)
+            SELECT model_id, source_kind, fingerprint, stats_level, checkpoint_id, params
             FROM sightings
-            GROUP BY ALL
+            WHERE checkpoint_id IN (SELECT checkpoint_id FROM complete)
+            QUALIFY row_number() OVER (PARTITION BY model_id, source_kind ORDER BY commit_id DESC, checkpoint_id) = 1
             """,
         ):
-            known.sightings[model_id, kind] = Sighting(fingerprint or None, stats_level or None)
+            known.sightings[model_id, kind] = Sighting(*seen)
         for model_id, folder in _rows(
             connection,
             """
@@ -132,9 +153,11 @@ def load_known(root: Path) -> Known:
         ):
             known.folders_by_model[model_id] = folder
             known.models_by_folder[folder] = model_id
-        known.models_by_result = dict(_rows(connection, "SELECT result_id, model_id FROM result_links"))
+        known.models_by_result = dict(
+            _rows(connection, "SELECT result_id, model_id FROM result_links WHERE result_id IN (SELECT result_id FROM results)")
+        )
         known.results = {result_id for (result_id,) in _rows(connection, "SELECT DISTINCT result_id FROM results")}
-        known.checkpoints = {row[0] for row in _rows(connection, "SELECT DISTINCT checkpoint_id FROM checkpoints")}
+        known.checkpoints = {row[0] for row in _rows(connection, "SELECT checkpoint_id FROM complete")}
         known.comparisons = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM layer_matches"))
         for name, params, checkpoint_id, num_layers in _rows(
             connection,

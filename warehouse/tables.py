@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerhouse.warehouse.database import connect
 from layerhouse.warehouse.errors import NotFoundError
+from layerhouse.warehouse.query import own_sql
 from layerhouse.warehouse.schema import TABLES
 from layerhouse.warehouse.sql_text import quote_identifier, sql_files
 
@@ -20,7 +21,7 @@ def list_tables(root: Path) -> pa.Table:
 
     connection, snapshot = connect(root)
     rows: list[dict[str, Any]] = []
-    with connection:
+    with connection, own_sql():
         for name, text in _descriptions().items():
             count = connection.execute(f"SELECT count(*) FROM {quote_identifier(name)}").fetchall()[0][0]
             files = [file for commit in snapshot.commits for file in commit.files if file.table == name]

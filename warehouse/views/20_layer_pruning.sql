@@ -22,6 +22,7 @@ compared AS MATERIALIZED (
     JOIN layer_matches
         ON layer_matches.checkpoint_id = shown.checkpoint_id
         AND layer_matches.base_checkpoint_id = shown.base_checkpoint_id
+    WHERE shown.base_checkpoint_id <> shown.checkpoint_id
 ),
 unknown_maps AS MATERIALIZED (
     SELECT

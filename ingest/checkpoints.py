@@ -1,0 +1,162 @@
+"""Take models' weights: open, measure, commit; and compare each with the base, from rows alone."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerhouse.ingest.batches import Batch
+from layerhouse.ingest.compare import compare_layers
+from layerhouse.ingest.discover import FoundModel, path_text
+from layerhouse.ingest.fingerprints import fingerprint_of
+from layerhouse.ingest.weights import FULL, HEADERS, OpenedWeights, measure_weights, open_weights, weight_files_of, weight_rows
+from layerhouse.warehouse.errors import UsageError
+from layerhouse.warehouse.known import Known, Sighting
+from layerhouse.warehouse.reading import read_rows
+
+Row = dict[str, Any]
+Say = Callable[[str, str, str], None]
+
+LEVELS = (HEADERS, FULL)
+COMPARED_COLUMNS = (
+    "name",
+    "canonical_name",
+    "stack",
+    "module",
+    "role",
+    "part",
+    "layer_index",
+    "expert_index",
+    "dtype",
+    "shape",
+    "is_parameter",
+    "content_hash",
+    "signature",
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How weights are read: `stats` is full or none (headers alone); `near_zero` the magnitude that near_zeros counts up to."""
+
+    stats: str = FULL
+    near_zero: float | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.stats not in LEVELS:
+            raise UsageError(f"stats {self.stats!r}: full, or none for headers alone")
+        if self.near_zero is not None and not (0 <= self.near_zero < math.inf):
+            raise UsageError(f"near_zero {self.near_zero}: a finite magnitude that is not negative")
+        if self.threads < 1:
+            raise UsageError(f"threads {self.threads}: at least one")
+
+
+class WeightsTaker:
+    """Takes weights that are new, and compares what it is asked to with one base."""
+
+    def __init__(
+        self, store_root: Path, known: Known, batch: Batch, reading: Reading, say: Say, on_bytes: Callable[[int], None]
+    ) -> None:
+        self.store_root, self.known, self.batch, self.reading, self.say = store_root, known, batch, reading, say
+        self.on_bytes = on_bytes
+        self.base: tuple[str, str, list[Row]] | None = None
+        self.fresh: dict[str, list[Row]] = {}
+
+    def new_fingerprint(self, model: FoundModel) -> str | None:
+        """The fingerprint of a model's weight files; None if the warehouse has them as they are, measured as far as asked."""
+        fingerprint = fingerprint_of(weight_files_of(model.weight_files))
+        seen = self.known.sightings.get((model.model_id, "weights"))
+        if seen is not None and seen.fingerprint == fingerprint:
+            level = LEVELS.index(seen.stats_level) if seen.stats_level in LEVELS else -1
+            return None if level >= LEVELS.index(self.reading.stats) else fingerprint
+        return fingerprint
+
+    def take(self, model: FoundModel, declared: Mapping[str, Any], fingerprint: str, analysis_params: int | None) -> str:
+        """Read a model's weights into the batch; a line that says what was read. Raises InputError, with nothing added."""
+        opened = open_weights(model.folder, model.weight_files, model.model_id)
+        reading = self.reading
+        measurements = None
+        if reading.stats == FULL:
+            measurements = measure_weights(opened, threads=reading.threads, near_zero=reading.near_zero, on_bytes=self.on_bytes)
+        checkpoint, tensors, layers = weight_rows(opened, measurements, near_zero=reading.near_zero, fingerprint=fingerprint)
+        if analysis_params is not None and analysis_params != checkpoint["params"]:
+            text = f"the analysis files say {analysis_params} parameters, the weights {checkpoint['params']}, which is taken"
+            checkpoint["notes"].append({"code": "disagreement", "text": text})
+        checkpoint |= {
+            **declared,
+            "model_id": model.model_id,
+            "source_uri": path_text(model.folder),
+            "fingerprint": fingerprint,
+        }
+        checkpoint_id: str = checkpoint["checkpoint_id"]
+        is_new = checkpoint_id not in self.known.checkpoints
+        self.batch.add({"checkpoints": [checkpoint], "tensors": tensors if is_new else [], "layers": layers if is_new else []})
+        self.known.checkpoints.add(checkpoint_id)
+        params: int = checkpoint["params"]
+        self.known.sightings[model.model_id, "weights"] = Sighting(fingerprint, reading.stats, checkpoint_id, params)
+        self.fresh = {checkpoint_id: tensors}
+        return _line(opened)
+
+    @staticmethod
+    def describe(model: FoundModel) -> str:
+        """The line of a model whose headers alone are read, for a dry run. Raises InputError."""
+        return _line(open_weights(model.folder, model.weight_files, model.model_id))
+
+    def set_base(self, model_id: str) -> None:
+        """Compare with this model from now on; its rows come from this run or from the warehouse."""
+        seen = self.known.sightings.get((model_id, "weights"))
+        if seen is None:
+            return
+        rows = self._tensors(seen.checkpoint_id)
+        self.base = (model_id, seen.checkpoint_id, rows)
+        self._compare(model_id, seen.checkpoint_id, rows)
+
+    def compare(self, model_id: str) -> None:
+        """Match a model's layers to the base's, unless the warehouse has that comparison."""
+        seen = self.known.sightings.get((model_id, "weights"))
+        if self.base is not None and seen is not None:
+            self._compare(model_id, seen.checkpoint_id, None)
+
+    def _compare(self, model_id: str, checkpoint_id: str, rows: Sequence[Row] | None) -> None:
+        assert self.base is not None
+        base_name, base_id, base_rows = self.base
+        if (checkpoint_id, base_id) in self.known.comparisons:
+            return
+        matches, notes = compare_layers(self._tensors(checkpoint_id) if rows is None else rows, base_rows)
+        ids = {"checkpoint_id": checkpoint_id, "base_checkpoint_id": base_id}
+        self.batch.add({"layer_matches": [{**ids, **match} for match in matches]})
+        self.known.comparisons.add((checkpoint_id, base_id))
+        for note in notes:
+            self.say("passed", model_id, f"compared with {base_name}: {note['text']}")
+
+    def _tensors(self, checkpoint_id: str) -> list[Row]:
+        if checkpoint_id in self.fresh:
+            return self.fresh[checkpoint_id]
+        self.batch.flush()
+        return read_rows(self.store_root, "tensors", [checkpoint_id], COMPARED_COLUMNS).get(checkpoint_id, [])
+
+
+def _line(opened: OpenedWeights) -> str:
+    files, tensors = len(opened.weight_set.files), len(opened.contents.tensors)
+    size = size_text(sum(path.stat().st_size for path in opened.weight_set.files))
+    return f"weights ({files} file{'' if files == 1 else 's'}, {size}, {tensors} tensor{'' if tensors == 1 else 's'})"
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def size_text(size: int) -> str:
+    """Bytes for reading: `1.5 GiB`."""
+    amount = float(size)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
+            break
+        amount /= 1024
+    return f"{size} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
