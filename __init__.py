@@ -78,14 +78,16 @@ def ingest(
     from layerhouse.ingest.checkpoints import Reading, available_cores
     from layerhouse.ingest.run import Options, ingest_roots
     from layerhouse.warehouse.known import Known
-    from layerhouse.warehouse.query import load_known
-    from layerhouse.warehouse.store import MARKER, create_store
+    from layerhouse.warehouse.schema import TABLES
+    from layerhouse.warehouse.store import MARKER, create_store, list_commits
 
     path = Path(warehouse)
-    if dry_run:
-        known = load_known(path) if (path / MARKER).exists() else Known()
-    else:
+    if not dry_run:
         path = create_store(path)
+    known = Known()
+    if (path / MARKER).exists() and any(list_commits(path).rows(table) for table in TABLES):
+        from layerhouse.warehouse.query import load_known
+
         known = load_known(path)
     return ingest_roots(
         [Path(root) for root in ([roots] if isinstance(roots, (str, Path)) else roots)],
