@@ -317,8 +317,8 @@ def export(warehouse: Path, as_of: str | None, target: Path) -> None:
 @cli.command()
 @click.option("--keep", type=click.Path(path_type=Path), metavar="FOLDER", help="Make the study here and leave it.")
 def demo(keep: Path | None) -> None:
-    """Make a small study, ingest it, and print the three tables."""
-    from layerhouse.demo import demo_study
+    """Make a small study of real checkpoints, ingest it, and print the three tables."""
+    from layerhouse.demo import BASE, SHOWN, demo_study
 
     with demo_study(keep) as folder:
         import layerhouse
@@ -327,13 +327,14 @@ def demo(keep: Path | None) -> None:
             report = layerhouse.ingest(
                 [folder / "baselines", folder / "results"],
                 warehouse=folder / "layerhouse-data",
+                base=folder / BASE,
                 on_event=on_event,
                 on_progress=on_progress,
             )
         _talk(_report_line(report, folder / "layerhouse-data", dry_run=False))
         with _opened(folder / "layerhouse-data", None) as wh:
             for number, name in enumerate(("summary", "per_layer", "performance")):
-                models = ("results/HeadPrune_2000",) if name == "per_layer" else ()
+                models = (SHOWN,) if name == "per_layer" else ()
                 click.echo("" if number else None, nl=bool(number))
                 _show_query(wh, name, models, "text", None, caption=name + (f" of {models[0]}" if models else ""))
         if keep is not None:

@@ -15,11 +15,11 @@ import click
 
 from layerhouse.cli import Exit, cli
 from layerhouse.warehouse.database import connect
-from layerhouse.warehouse.query import query_list, query_text
+from layerhouse.warehouse.query import query_list, query_names, query_text
 from layerhouse.warehouse.schema import TABLES
 from layerhouse.warehouse.sql_text import quote_identifier, sql_files
 from layerhouse.warehouse.store import create_store
-from layerhouse.warehouse.tables import list_tables
+from layerhouse.warehouse.tables import documented_columns, list_tables
 
 HELP_WIDTH = 88
 EXIT_TEXTS = {
@@ -63,11 +63,16 @@ def tables_page() -> Iterator[str]:
         yield f"## {row['name']}"
         yield f"{row['kind'].capitalize()}. {row['description']}"
         yield _columns(row["name"], columns[row["name"]])
+    shared = {column for row in described for column, _ in columns[row["name"]]}
     yield "## Queries"
     yield "`layerhouse query NAME` runs one; with `--show` it prints the SQL, which pastes into any DuckDB session."
     for row in query_list().to_pylist():
         yield f"### query {row['name']}"
         yield row["description"]
+        own = [column for column in columns[f"query {row['name']}"] if column[0] not in shared]
+        if own:
+            yield "Columns that no view has:"
+            yield _columns(row["name"], own)
         yield _fenced("sql", query_text(row["name"]))
     yield "## Thresholds and formulas"
     yield "The macros that the views stand on; they can be called in SQL as well."
@@ -75,31 +80,28 @@ def tables_page() -> Iterator[str]:
 
 
 def _empty_warehouse() -> tuple[list[dict[str, Any]], dict[str, list[tuple[str, str]]]]:
-    """The tables and views of a warehouse without rows, and the name and type of each column."""
+    """The tables and views of a warehouse without rows, and the name and type of each column; of queries, as `query NAME`."""
     with tempfile.TemporaryDirectory() as folder:
         root = create_store(Path(folder) / "warehouse")
         described: list[dict[str, Any]] = list_tables(root).to_pylist()
+        sources = {row["name"]: quote_identifier(row["name"]) for row in described}
+        sources |= {f"query {name}": query_text(name) for name in query_names()}
         connection, _ = connect(root)
         with connection:
             columns = {
-                row["name"]: [
-                    (name, type_) for name, type_, *_ in connection.sql(f"DESCRIBE {quote_identifier(row['name'])}").fetchall()
-                ]
-                for row in described
+                name: [(column, type_) for column, type_, *_ in connection.sql(f"DESCRIBE {source}").fetchall()]
+                for name, source in sources.items()
             }
     return described, columns
 
 
 def _columns(name: str, columns: Iterable[tuple[str, str]]) -> str:
-    """A view's column that a table has as well is that column, first of a table where it is never null."""
-    stored = [column for table in reversed(TABLES.values()) for column in table.columns]
-    known = {column.name: column for column in sorted(stored, key=lambda column: column.required)}
-    known |= {column.name: column for column in TABLES[name].columns} if name in TABLES else {}
+    known = documented_columns(name)
     rows = []
     for column_name, type_ in columns:
-        column = known.get(column_name)
-        never_null = ", never null" if column and column.required and name in TABLES else ""
-        rows.append((column_name, type_ + never_null, (column and column.unit) or "", column.text if column else ""))
+        column = known[column_name]
+        never_null = ", never null" if column.required and name in TABLES else ""
+        rows.append((column_name, type_ + never_null, column.unit or "", column.text))
     return _table(("column", "type", "unit", "meaning"), rows)
 
 

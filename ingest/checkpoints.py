@@ -137,7 +137,9 @@ class WeightsTaker:
     def _tensors(self, checkpoint_id: str) -> list[Row]:
         if checkpoint_id in self.fresh:
             return self.fresh[checkpoint_id]
-        self.batch.flush()
+        waiting = [row for row in self.batch.rows.get("tensors", ()) if row["checkpoint_id"] == checkpoint_id]
+        if waiting:
+            return waiting
         return read_rows(self.store_root, "tensors", [checkpoint_id], COMPARED_COLUMNS).get(checkpoint_id, [])
 
 

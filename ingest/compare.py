@@ -1,8 +1,8 @@
 """Which block of the base each layer of a checkpoint is, from stored rows alone: content hashes, then signatures.
 
 Rules, first that holds: every tensor identical (exact); signatures aligned in order, with a confidence (similar);
-position, only where the counts agree (positional); else none. A block of the base that no layer is, while the rest is placed,
-was removed.
+position, only where the counts agree (positional); else none. The last three are asked of the layers between those that are
+placed exactly. A block of the base that no layer is, while the rest is placed, was removed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ Row = Mapping[str, Any]
 Key = tuple[str, str | None, str | None, int | None, str]
 
 LEAST_SIMILARITY = 0.5
+UNTOLD = "neither hashes nor signatures say which"
 
 
 @dataclass(frozen=True)
@@ -63,30 +64,56 @@ def compare_layers(tensors: Sequence[Row], base_tensors: Sequence[Row]) -> tuple
 
 
 def match_layers(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> tuple[list[LayerMatch], str | None]:
-    """Match the layers of one stack; a row for every layer of either side, and a line where nothing could place them."""
-    placed = _exact_places(layers, base_layers)
-    rest = [position for position in range(len(layers)) if position not in placed]
-    confidences: dict[int, float] = {}
-    if rest:
-        similar = _similar_places(layers, base_layers, placed, rest)
-        if similar is None:
-            return _by_position(layers, base_layers)
-        placed |= {position: base_position for position, (base_position, _) in similar.items()}
-        confidences = {position: confidence for position, (_, confidence) in similar.items()}
+    """Match the layers of one stack; a row for every layer of either side, and a line where neither hashes nor signatures told.
+
+    Layers that are identical to a block hold their places; the others are placed in the gaps between those.
+    """
+    exact = _exact_places(layers, base_layers)
+    placed: dict[int, tuple[int, str, float | None]] = {row: (column, "exact", 1.0) for row, column in exact.items()}
+    removed_by: dict[int, tuple[str, float | None]] = {}
+    lines: list[str] = []
+    for rows, columns in _gaps(len(layers), len(base_layers), exact):
+        similar = _similar_places(layers, base_layers, rows, columns)
+        if similar is not None:
+            placed |= {row: (column, "similar", confidence) for row, (column, confidence) in similar.items()}
+            sure = min(confidence for _, confidence in similar.values())
+            removed_by |= dict.fromkeys(columns, ("similar", sure))
+            continue
+        removed_by |= dict.fromkeys(columns, ("none", None))
+        is_by_position = len(rows) == len(columns)
+        if is_by_position:
+            placed |= {row: (column, "positional", None) for row, column in zip(rows, columns, strict=True)}
+        counted = f"{len(rows)} layer{'' if len(rows) == 1 else 's'} of {len(columns)}"
+        said = "placed by position: neither hashes nor signatures tell" if is_by_position else UNTOLD
+        lines.append(f"{counted}{' ' if is_by_position else ', and '}{said}")
     matches = [
-        LayerMatch(
-            layer.index,
-            base_layers[placed[position]].index if position in placed else None,
-            ("similar" if position in confidences else "exact") if position in placed else "none",
-            confidences.get(position, 1.0) if position in placed else None,
-        )
+        LayerMatch(layer.index, base_layers[place[0]].index, *place[1:])
+        if (place := placed.get(position)) is not None
+        else LayerMatch(layer.index, None, "none")
         for position, layer in enumerate(layers)
     ]
-    rule = "similar" if confidences else "exact"
-    sure = min(confidences.values(), default=1.0)
+    taken = {base_position for base_position, _, _ in placed.values()}
+    removed = [
+        LayerMatch(None, base.index, *removed_by.get(position, ("exact", 1.0)))
+        for position, base in enumerate(base_layers)
+        if position not in taken
+    ]
+    return [*matches, *removed], "; ".join(lines) or None
+
+
+def _gaps(num_layers: int, num_base_layers: int, placed: Mapping[int, int]) -> list[tuple[list[int], list[int]]]:
+    """Layers without a place, and the blocks that nobody took, between the places around them; all in one where those are
+    out of order. Every layer is in one gap, no block in two."""
     taken = set(placed.values())
-    removed = [LayerMatch(None, base.index, rule, sure) for position, base in enumerate(base_layers) if position not in taken]
-    return [*matches, *removed], None
+    rest = [position for position in range(num_layers) if position not in placed]
+    gaps: dict[tuple[int, int], list[int]] = {}
+    for position in rest:
+        low = max((base for other, base in placed.items() if other < position), default=-1)
+        high = min((base for other, base in placed.items() if other > position), default=num_base_layers)
+        gaps.setdefault((low, high), []).append(position)
+    if any(low >= high for low, high in gaps):
+        gaps = {(-1, num_base_layers): rest}
+    return [(rows, [base for base in range(low + 1, high) if base not in taken]) for (low, high), rows in gaps.items()]
 
 
 def _prints(tensors: Sequence[Row], stack: str) -> list[LayerPrint]:
@@ -100,9 +127,9 @@ def _prints(tensors: Sequence[Row], stack: str) -> list[LayerPrint]:
             continue
         name = "" if row["role"] else str(row["canonical_name"] or row["name"]).replace(f".{index}.", ".{layer}.", 1)
         key: Key = (row["module"], row["role"], row["part"], row["expert_index"], name)
-        if row["content_hash"] is not None:
+        if row.get("content_hash") is not None:
             hashes.setdefault(index, {})[key] = f"{row['dtype']} {row['shape']} {row['content_hash']}"
-        if row["signature"] is not None:
+        if row.get("signature") is not None:
             signatures.setdefault(index, {})[key] = np.asarray(row["signature"], np.float64)
         hashes.setdefault(index, {})
     return [LayerPrint(index, hashes[index], signatures.get(index, {})) for index in sorted(hashes)]
@@ -126,35 +153,25 @@ def _exact_places(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint
 
 
 def _similar_places(
-    layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint], placed: Mapping[int, int], rest: Sequence[int]
+    layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint], rows: Sequence[int], columns: Sequence[int]
 ) -> dict[int, tuple[int, float]] | None:
-    """Places of the layers in `rest` by signature, in the base's order between what is placed exactly; None where the
-    signatures do not tell, or the base has too few blocks left."""
+    """Places and confidences of some layers among some blocks by signature, in order; None where the signatures do not tell,
+    or there are too few blocks."""
     import numpy as np
 
-    free = [position for position in range(len(base_layers)) if position not in set(placed.values())]
-    if len(free) < len(rest):
+    if len(columns) < len(rows):
         return None
-    scores = np.array([[_similarity(layers[position], base_layers[base]) for base in free] for position in rest])
+    scores = np.array([[_similarity(layers[row], base_layers[column]) for column in columns] for row in rows])
     if np.isnan(scores).any():
         return None
-    allowed = scores.copy()
-    for row, position in enumerate(rest):
-        before = [base for other, base in placed.items() if other < position]
-        after = [base for other, base in placed.items() if other > position]
-        if before and after and max(before) > min(after):
-            continue
-        for column, base in enumerate(free):
-            if (before and base < max(before)) or (after and base > min(after)):
-                allowed[row, column] = -np.inf
-    columns = _best_in_order(allowed)
-    if columns is None or any(scores[row, column] < LEAST_SIMILARITY for row, column in enumerate(columns)):
+    chosen = _best_in_order(scores)
+    if any(scores[row, column] < LEAST_SIMILARITY for row, column in enumerate(chosen)):
         return None
     answer = {}
-    for row, column in enumerate(columns):
+    for row, column in enumerate(chosen):
         others = np.delete(scores[row], column)
         margin = scores[row, column] - (others.max() if len(others) else 0.0)
-        answer[rest[row]] = (free[column], float(np.clip(margin, 0.0, 1.0)))
+        answer[rows[row]] = (columns[column], float(np.clip(margin, 0.0, 1.0)))
     return answer
 
 
@@ -171,8 +188,8 @@ def _similarity(layer: LayerPrint, base: LayerPrint) -> float:
     return float(np.mean(scores)) if scores else float("nan")
 
 
-def _best_in_order(scores: np.ndarray) -> list[int] | None:
-    """For every row a column, strictly increasing, with the greatest sum; None if there is no such choice."""
+def _best_in_order(scores: np.ndarray) -> list[int]:
+    """For every row a column, strictly increasing, with the greatest sum. There are at least as many columns as rows."""
     import numpy as np
 
     rows, columns = scores.shape
@@ -181,8 +198,6 @@ def _best_in_order(scores: np.ndarray) -> list[int] | None:
     for row in range(1, rows + 1):
         for column in range(1, columns + 1):
             best[row, column] = max(best[row, column - 1], best[row - 1, column - 1] + scores[row - 1, column - 1])
-    if not np.isfinite(best[rows, columns]):
-        return None
     chosen = []
     column = columns
     for row in range(rows, 0, -1):
@@ -191,14 +206,3 @@ def _best_in_order(scores: np.ndarray) -> list[int] | None:
         chosen.append(column - 1)
         column -= 1
     return chosen[::-1]
-
-
-def _by_position(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> tuple[list[LayerMatch], str | None]:
-    if len(layers) == len(base_layers):
-        pairs = zip(layers, base_layers, strict=True)
-        return [LayerMatch(layer.index, base.index, "positional") for layer, base in pairs], None
-    unplaced = [
-        *(LayerMatch(layer.index, None, "none") for layer in layers),
-        *(LayerMatch(None, base.index, "none") for base in base_layers),
-    ]
-    return unplaced, f"{len(layers)} layers of {len(base_layers)}, and neither hashes nor signatures say which"

@@ -1,8 +1,8 @@
 """Many tensors measured by some threads, each tensor's bytes read once, and once more where zeros may form rows or patterns.
 
 A tensor of over BLOCK_BYTES is counted in blocks of that size by whichever threads are free; small tensors go by the batch.
-Memory: a chunk and tables a thread (and tiles for strided views), 0.5 MiB a tensor under way, and a byte for each row and
-column of a matrix whose zeros are looked at.
+Memory: a chunk and tables a thread (and tiles for strided views), 0.5 MiB a tensor under way, and where the zeros of a matrix
+are looked at a byte for each row, and a byte for each column and thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 
 from layerhouse.ingest.dtypes import DTYPES
-from layerhouse.ingest.histogram import Counter, Total, ZeroStructure
+from layerhouse.ingest.histogram import Array, Counter, Total, ZeroStructure
 from layerhouse.ingest.signatures import signature
 from layerhouse.ingest.statistics import Statistics, join_rows, statistics_from_tally
 from layerhouse.ingest.streaming import TensorReader
@@ -171,7 +171,7 @@ class _Tensor:
         self._statistics = statistics_from_tally(ref.dtype, self._total.tally(), self.near_zero)
         zeros = self._statistics.zeros
         if ref.elements == 0:
-            self._found = (None, None, None)
+            self._statistics, self._found = Statistics(0), (None, None, None)
         if axis is None or zeros == 0 or len(ref.shape) != 2:
             return False
         outputs, inputs = ref.shape[1 - axis], ref.shape[axis]
@@ -193,11 +193,14 @@ class _Tensor:
         if self.job.input_axis == 0:
             strides = ref.strides or (ref.shape[1], 1)
             ref = replace(ref, shape=ref.shape[::-1], strides=strides[::-1])
-        position = block * BLOCK_BYTES
-        for chunk in worker.reader.chunks(ref, position, min(position + BLOCK_BYTES, self.size)):
-            self._zeros.add(chunk, position * 8 // DTYPES[ref.dtype].bits)
-            position += chunk.size
-            on_chunk(0)
+        start = block * BLOCK_BYTES
+
+        def chunks() -> Iterator[Array]:
+            for chunk in worker.reader.chunks(ref, start, min(start + BLOCK_BYTES, self.size)):
+                on_chunk(0)
+                yield chunk
+
+        self._zeros.look(chunks(), start * 8 // DTYPES[ref.dtype].bits)
 
     def outcome(self, worker: _Worker) -> Outcome:
         """After the last pass: everything, the signature taken now."""

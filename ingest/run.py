@@ -102,6 +102,7 @@ def ingest_roots(
     batch = Batch(store_root)
     models = _settle_names(discovery, known, options, say)
     models, base_name = _base_first(models, known, options, say)
+    base_name = None if options.dry_run else base_name
     run = _Run(store_root, known, batch, options, say, on_progress)
     plans = run.plan(models)
     try:

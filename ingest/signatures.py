@@ -50,7 +50,7 @@ def signature(reader: TensorReader, ref: TensorRef, residual_axis: int | None) -
         return sketch(np.concatenate([_floats(ref.dtype, chunk) for chunk in reader.chunks(ref)]))
     if len(ref.shape) != 2 or residual_axis is None or ref.shape[residual_axis] > LONGEST:
         return None
-    return sketch(_norms(reader, _slices(ref, residual_axis)))
+    return sketch(_norms(reader, ref, residual_axis))
 
 
 def sketch(profile: Array) -> list[float] | None:
@@ -94,32 +94,36 @@ def _signs(first: int) -> Array:
     return signs(first, _SIGN_ROWS).astype(np.int8)
 
 
-def _slices(ref: TensorRef, residual_axis: int) -> TensorRef:
-    """The view (slices, residual) of a matrix: at most SLICES slices of the other axis, evenly spaced."""
+def _slices(ref: TensorRef, residual_axis: int) -> tuple[TensorRef, int]:
+    """A view of at most SLICES evenly spaced slices of a matrix, laid out as it lies in the file, and the elements a run.
+
+    (slices, residual): runs of one element, or (residual, slices): runs of a whole row, belong to one residual index.
+    """
     strides = ref.strides or (ref.shape[1], 1)
     other = 1 - residual_axis
     step = -(-ref.shape[other] // SLICES)
-    return replace(
-        ref,
-        shape=(-(-ref.shape[other] // step), ref.shape[residual_axis]),
-        strides=(strides[other] * step, strides[residual_axis]),
-    )
+    slices = -(-ref.shape[other] // step)
+    kept = ((slices, strides[other] * step), (ref.shape[residual_axis], strides[residual_axis]))
+    across = strides[residual_axis] > strides[other]
+    (rows, row_stride), (columns, column_stride) = kept[::-1] if across else kept
+    return replace(ref, shape=(rows, columns), strides=(row_stride, column_stride)), slices if across else 1
 
 
-def _norms(reader: TensorReader, view: TensorRef) -> Array:
-    """Euclidean norm of every column of a view, summed in the order of its rows."""
+def _norms(reader: TensorReader, ref: TensorRef, residual_axis: int) -> Array:
+    """Euclidean norm over the slices for every residual index, squares summed in the order of the slices."""
     from layerhouse.ingest.histogram import cpu
 
-    squares = np.zeros(view.shape[1])
+    view, run = _slices(ref, residual_axis)
+    squares = np.zeros(ref.shape[residual_axis])
     start = 0
     for chunk in reader.chunks(view):
         if DTYPES[view.dtype].bits <= 16:
             codes = chunk.view(f"u{DTYPES[view.dtype].bits // 8}")
-            cpu.add_looked_up(codes, _squares(view.dtype), start, squares)
+            cpu.add_looked_up(codes, _squares(view.dtype), start, run, squares)
             start += codes.size
         else:
             values = _floats(view.dtype, chunk)
-            cpu.add_squares(values, start, squares)
+            cpu.add_squares(values, start, run, squares)
             start += values.size
     return np.asarray(np.sqrt(squares))
 
@@ -135,4 +139,5 @@ def _floats(code: str, chunk: Array) -> Array:
     if dtype.bits <= 16:
         return np.asarray(decoded(code)[chunk.view(f"u{dtype.bits // 8}")])
     kind = {"float": "f", "int": "i", "uint": "u"}[dtype.kind]
-    return chunk.view(f"{kind}{dtype.bits // 8}").astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        return chunk.view(f"{kind}{dtype.bits // 8}").astype(np.float64)

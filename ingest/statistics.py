@@ -67,7 +67,8 @@ def statistics_from_tally(code: str, tally: Tally, near_zero: float | None = Non
         return _from_codes(code, tally.codes.astype(np.int64), tally.counts.astype(np.uint64), near_zero)
     if DTYPES[code].kind == "complex":
         return Statistics(tally.zeros, nans=tally.nans, infs=tally.infs)
-    assert tally.rows is not None
+    if tally.rows is None:
+        return Statistics(0)
     near_zeros = None if near_zero is None else tally.near_zeros
     total = join_rows(tally.rows)
     count, exponent = int(total[0]), int(total[1])
@@ -230,10 +231,10 @@ def _ranked_keys(code: str, codes: Array, counts: Array) -> list[tuple[int, floa
     keys = codes.astype(np.uint64)
     if dtype.kind == "float":
         keys &= np.uint64(0x7FFF)
+        counted = keys < np.uint64(((1 << dtype.exponent) - 1) << (15 - dtype.exponent))  # above: infinity and NaN
+        keys, counts = keys[counted], counts[counted]
         patterns = keys << np.uint64(dtype.bits - 16) | np.uint64(1 << (dtype.bits - 17))
         sizes = patterns.astype(f"u{dtype.bits // 8}").view(f"f{dtype.bits // 8}").astype(np.float64)
-        counted = keys < np.uint64(((1 << dtype.exponent) - 1) << (15 - dtype.exponent))  # above: infinity and NaN
-        sizes, counts = sizes[counted], counts[counted]
     else:
         patterns = (keys + np.uint64(INTEGER_KEY_BASE)) << np.uint64(43)
         middles = np.where(keys < np.uint64(11 * 512), patterns, patterns | np.uint64(1 << 42))  # below 1024 a key is a value

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -129,16 +128,20 @@ class TensorReader:
             near.append(axis)
             span += (length - 1) * stride
         far = [axis for axis in order if axis not in near]
-        far.reverse()
+        if len(far) > 1:
+            outer = max(far, key=lambda axis: box[axis][1])
+            slabs = np.moveaxis(target, outer, 0)
+            for i in range(box[outer][0]):
+                self._gather(ref, origin + i * box[outer][1], [*box[:outer], *box[outer + 1 :]], slabs[i])
+            return
         raw = self._span[: span * size]
-        values = np.lib.stride_tricks.as_strided(
-            raw.view(target.dtype), [box[axis][0] for axis in near], [box[axis][1] * size for axis in near]
-        )
+        shape, strides = [box[axis][0] for axis in near], [box[axis][1] * size for axis in near]
+        values = np.lib.stride_tricks.as_strided(raw.view(target.dtype), shape, strides)
         placed = target.transpose([*far, *near])
-        for index in product(*(range(box[axis][0]) for axis in far)):
-            offset = origin + sum(i * box[axis][1] for i, axis in zip(index, far, strict=True))
-            self._fill(ref, raw, ref.offset + offset * size)
-            placed[index] = values
+        length, stride = box[far[0]] if far else (1, 0)
+        for i in range(length):
+            self._fill(ref, raw, ref.offset + (origin + i * stride) * size)
+            placed[i if far else ...] = values
 
     def _check(self, ref: TensorRef, dims: Sequence[Dimension], bits: int) -> None:
         """Refuse a view that leaves its storage, or that needs a byte's parts to be moved."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.ingest.json_files import read_json
-from layerhouse.ingest.layers import layer_rows
+from layerhouse.ingest.layers import SIZE_WORDS, layer_rows
 from layerhouse.ingest.names import Placed, Placement, place_tensors
 from layerhouse.ingest.parameters import Totals, count_parameters
 from layerhouse.ingest.readers.weight_sets import WeightSet, WeightSetContents, find_weight_set, read_weight_set
@@ -106,11 +106,12 @@ def weight_rows(
     hashes = {name: measured.content_hash for name, measured in (measurements or {}).items()}
     zeros = {name: measured.zeros for name, measured in (measurements or {}).items() if measured.zeros is not None}
     totals = count_parameters(opened.placement, opened.config, hashes) if measurements else opened.totals
-    checkpoint_id = _content_id(placed, hashes) if measurements else _header_id(placed, fingerprint)
+    layers, layer_notes = layer_rows(opened.placement, opened.config, zeros if measurements else None)
+    read_as = [opened.placement.family, totals.tied_embeddings, [[row[word] for word in SIZE_WORDS] for row in layers]]
+    checkpoint_id = _content_id(placed, hashes, read_as) if measurements else _header_id(placed, fingerprint)
     counted = _counted_names(placed, totals, hashes)
     tensors = [*placed, *([totals.virtual] if totals.virtual else [])]
     tensor_rows = [_tensor_row(one, checkpoint_id, one.ref.name in counted, measurements, near_zero) for one in tensors]
-    layers, layer_notes = layer_rows(opened.placement, opened.config, zeros if measurements else None)
     checkpoint = _checkpoint_row(opened, totals, checkpoint_id, len(layers), bool(measurements))
     checkpoint["notes"] = [*opened.placement.notes, *totals.notes, *layer_notes, *opened.notes]
     if measurements:
@@ -140,9 +141,11 @@ def _read_config(folder: Path, shown: str) -> tuple[dict[str, Any] | None, list[
     return document, []
 
 
-def _content_id(placed: Sequence[Placed], hashes: Mapping[str, str]) -> str:
+def _content_id(placed: Sequence[Placed], hashes: Mapping[str, str], read_as: Sequence[Any]) -> str:
+    """A hash over every tensor and over what the config decides of its stored rows (family, tie, heads), so that the rows of a
+    checkpoint do not depend on which of two folders with equal bytes and unlike configs was there first."""
     lines = sorted((one.ref.name, one.ref.dtype, list(one.ref.shape), hashes[one.ref.name]) for one in placed)
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([read_as, lines]).encode()).hexdigest()[:32]
 
 
 def _header_id(placed: Sequence[Placed], fingerprint: str) -> str:

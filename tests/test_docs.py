@@ -1,39 +1,47 @@
 """The pages are run: what README.md and docs/guide.md show is what the commands and the Python API do.
 
 A section (a heading of level 2 or 3 and what follows) is run from top to bottom in a folder of its own, which holds the demo's
-study, ingested. `console`: lines after `$ ` are commands, after `> ` their continuation, others what stdout and stderr show.
-`python` and `sql` blocks print what the `text` block after them shows. A comment that starts with `run` holds commands that the
-reader does not see. `...` stands for anything in its line, alone on a line for any number of lines. The folder is shown as
-/home/me/study.
+study, ingested, or after the comment `study of analyses` that of tests/study_builder.py. `console`: lines after `$ ` are
+commands, after `> ` their continuation, others what stdout and stderr show. `python` and `sql` blocks print what the `text`
+block after them shows. A comment that starts with `run` holds commands that the reader does not see. `...` stands for anything
+in its line, alone on a line for any number of lines. The folder is shown as /home/me/study.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
+import json
 import os
 import re
 import runpy
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from layerhouse.cli import cli
-from layerhouse.demo import write_study
-from layerhouse.ingest.run import Options, ingest_roots
+import layerhouse
+from layerhouse import demo
+from layerhouse.cli import cli, main
+from layerhouse.tests import study_builder
 from layerhouse.tests.running import CLEAN
-from layerhouse.warehouse.known import Known
-from layerhouse.warehouse.query import query_names
+from layerhouse.warehouse.database import connect
+from layerhouse.warehouse.query import query_names, query_text
 from layerhouse.warehouse.schema import TABLES
-from layerhouse.warehouse.sql_text import sql_files
+from layerhouse.warehouse.sql_text import quote_identifier, sql_files
 from layerhouse.warehouse.store import create_store
+from layerhouse.warehouse.tables import documented_columns, list_tables
+from layerhouse.warehouse.view_columns import VIEW_COLUMNS
 
 ROOT = Path(__file__).parents[1]
 RUN_PAGES = ("README.md", "docs/guide.md")
@@ -44,16 +52,21 @@ BLOCK = re.compile(r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$|^<!-- run\n(?P<hidden
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 SECTION = re.compile(r"^(?=#{2,3} )", re.MULTILINE)
 JQ = re.compile(r"\bjq\b")
+OF_ANALYSES = "<!-- study of analyses -->"
 
 
 @dataclass(frozen=True)
 class Block:
-    """One block of a page: its kind, text, line in the page, and what it has to show (None for one that shows it itself)."""
+    """One block of a page: its kind, text, line in the page, and what it has to show (None for one that shows it itself).
+
+    `study` is the study in whose folder it is run.
+    """
 
     kind: str
     text: str
     where: str
     shows: str | None = None
+    study: str = "demo"
 
 
 def sections() -> Iterator[tuple[str, list[Block]]]:
@@ -62,7 +75,8 @@ def sections() -> Iterator[tuple[str, list[Block]]]:
         text, line = (ROOT / page).read_text("utf-8"), 1
         for part in SECTION.split(text):
             title = part.partition("\n")[0].strip("# ")
-            blocks = list(blocks_of(part, page, line))
+            study = "analyses" if OF_ANALYSES in part else "demo"
+            blocks = [replace(block, study=study) for block in blocks_of(part, page, line)]
             if any(block.kind not in ("sh", "hidden") for block in blocks):
                 yield f"{page}: {title}", blocks
             line += part.count("\n")
@@ -83,26 +97,50 @@ SECTIONS = list(sections())
 JQ_BLOCKS = [block for _, blocks in SECTIONS for block in blocks if block.kind == "console" and JQ.search(block.text)]
 
 
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory):
+    """Makes a study with its warehouse when it is first asked for, and puts a fresh copy of it into the one place where it was
+    made: a warehouse knows its models by their folders."""
+    home = tmp_path_factory.mktemp("docs")
+    place = home / "study"
+
+    def put(name: str) -> Path:
+        if place.exists():
+            shutil.rmtree(place)
+        if not (home / name).exists():
+            {"demo": demo, "analyses": study_builder}[name].write_study(place)
+            base = place / demo.BASE if name == "demo" else None
+            layerhouse.ingest([place / "baselines", place / "results"], warehouse=place / "layerhouse-data", base=base)
+            place.rename(home / name)
+        shutil.copytree(home / name, place)
+        return place
+
+    return put
+
+
 @pytest.fixture
-def study(tmp_path, monkeypatch):
-    """The folder in which a section runs."""
-    folder = tmp_path / "study"
-    write_study(folder)
-    ingest_roots([folder / "baselines", folder / "results"], create_store(folder / "layerhouse-data"), Known(), Options())
-    monkeypatch.chdir(folder)
+def put_study(studies, monkeypatch):
+    """Puts a study into the folder in which a section runs, and goes there."""
+
+    def put(name: str) -> Path:
+        folder = studies(name)
+        monkeypatch.chdir(folder)
+        return folder
+
     monkeypatch.delenv("LAYERHOUSE_WAREHOUSE", raising=False)
-    return folder
+    return put
 
 
 @pytest.mark.parametrize(("title", "blocks"), SECTIONS, ids=[title for title, _ in SECTIONS])
-def test_a_section_shows_what_happens(title, blocks, study):
+def test_a_section_shows_what_happens(title, blocks, put_study, command):
+    study = put_study(blocks[0].study)
     names: dict[str, object] = {"__name__": "guide"}
     for block in blocks:
         if block.kind == "hidden":
-            done = bash(f"set -e\n{block.text}", study)
+            done = bash(f"set -e\n{block.text}", study, command)
             assert done.returncode == 0, f"{block.where}: {done.stdout}"
         elif block.kind == "console" and block not in JQ_BLOCKS:
-            run_console(block, study)
+            run_console(block, study, command)
         elif block.kind == "python":
             shown = io.StringIO()
             with contextlib.redirect_stdout(shown):
@@ -115,8 +153,8 @@ def test_a_section_shows_what_happens(title, blocks, study):
 
 @pytest.mark.parametrize("block", JQ_BLOCKS, ids=lambda block: block.where)
 @pytest.mark.skipif(shutil.which("jq") is None, reason="the program jq is not on PATH")
-def test_a_block_with_jq_shows_what_happens(block, study):
-    run_console(block, study)
+def test_a_block_with_jq_shows_what_happens(block, put_study, command):
+    run_console(block, put_study(block.study), command)
 
 
 def test_every_block_is_of_a_kind_that_is_run():
@@ -170,6 +208,21 @@ def test_every_command_table_view_and_query_has_a_heading():
     assert {*TABLES, *views, *(f"query {name}" for name in query_names())} <= headings["docs/tables.md"]
 
 
+def test_every_column_of_a_table_view_and_query_is_described(tmp_path):
+    root = create_store(tmp_path / "warehouse")
+    sources = {name: quote_identifier(name) for name in list_tables(root)["name"].to_pylist()}
+    sources |= {name: query_text(name) for name in query_names()}
+    connection, _ = connect(root)
+    seen = set()
+    with connection:
+        for name, source in sources.items():
+            columns = [column for column, *_ in connection.execute(f"DESCRIBE {source}").fetchall()]
+            documented = documented_columns(name)
+            assert [column for column in columns if column not in documented or not documented[column].text] == [], name
+            seen |= {*columns, *(f"{name}.{column}" for column in columns)}
+    assert set(VIEW_COLUMNS) <= seen
+
+
 def test_ci_runs_the_line_with_which_the_readme_tests():
     install, test = re.findall(r"^```sh\n(.+)\n```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     assert install.endswith("layerhouse demo")
@@ -218,19 +271,86 @@ def commands(block: Block) -> list[tuple[str, str]]:
     return found
 
 
-def run_console(block: Block, study: Path) -> None:
-    for (command, expected), shown in zip(commands(block), console_output(block, study), strict=True):
-        compare(f"{block.where}: {command.strip()}", expected, shown, study)
+def run_console(block: Block, study: Path, command: Path) -> None:
+    for (line, expected), shown in zip(commands(block), console_output(block, study, command), strict=True):
+        compare(f"{block.where}: {line.strip()}", expected, shown, study)
 
 
-def console_output(block: Block, study: Path) -> list[str]:
+def console_output(block: Block, study: Path, command: Path) -> list[str]:
     """What each command shows; `$?` of one is there for the next."""
-    script = "".join(f"{command}status=$?; echo '{END}'; (exit $status)\n" for command, _ in commands(block))
-    return bash(script, study).stdout.split(f"{END}\n")[:-1]
+    script = "".join(f"{line}status=$?; echo '{END}'; (exit $status)\n" for line, _ in commands(block))
+    return bash(script, study, command).stdout.split(f"{END}\n")[:-1]
 
 
-def bash(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+COMMAND = """#!{python} -IS
+import json, os, socket, sys
+
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect({address!r})
+    request = {{"arguments": sys.argv, "folder": os.getcwd(), "environment": dict(os.environ)}}
+    socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
+    sys.exit(int(connection.recv(9)))
+"""
+
+
+@pytest.fixture(scope="session")
+def command():
+    """The folder of a `layerhouse` that is the command in a process of its own, forked from one that has imported all of it:
+    importing takes longer than most commands run."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, address = Path(folder) / "layerhouse", f"{folder}/socket"
+        path.write_text(COMMAND.format(python=sys.executable, address=address), "utf-8")
+        path.chmod(0o755)
+        serve = f"from layerhouse.tests.test_docs import serve; serve({address!r})"
+        with subprocess.Popen([sys.executable, "-c", serve], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as server:
+            try:
+                assert server.stdout is not None
+                assert server.stdout.readline() == b"ready\n"
+                yield Path(folder)
+            finally:
+                server.kill()
+
+
+def serve(address: str) -> None:
+    """Run each command that is asked for at a socket in a fork, with the streams, folder and environment of who asks."""
+    for name in ("layerhouse.ingest.histogram.cpu", "layerhouse.warehouse.handle", "polars", "pyarrow.parquet", "rich.text"):
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        os.write(1, b"ready\n")
+        while True:
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                run_command(connection)
+            connection.close()
+
+
+def run_command(connection: socket.socket) -> None:
+    message, streams, *_ = socket.recv_fds(connection, 1 << 20, 3)
+    request = json.loads(message)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = request["arguments"]
+    code = 1
+    try:
+        main()
+    except SystemExit as left:
+        code = int(left.code or 0)
+    finally:
+        sys.stdout.flush()
+        connection.send(str(code).encode())
+        os._exit(code)
+
+
+def bash(script: str, folder: Path, command: Path) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join((str(command), str(Path(sys.executable).parent), os.environ["PATH"]))
     return subprocess.run(
         ["bash", "-c", script],
         cwd=folder,

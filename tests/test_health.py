@@ -12,12 +12,13 @@ import pytest
 
 import layerhouse as lh
 from layerhouse import WarehouseError
-from layerhouse.demo import Scores, Width, analysis_document, result_document, write_json
 from layerhouse.ingest.run import Options, ingest_roots
 from layerhouse.tests.running import layerhouse
+from layerhouse.tests.study_builder import Scores, Width, analysis_document, result_document, write_json
 from layerhouse.tests.test_store import checkpoint, layer
 from layerhouse.warehouse.health import check_warehouse
 from layerhouse.warehouse.query import load_known
+from layerhouse.warehouse.removals import drop_model
 from layerhouse.warehouse.sql_text import sql_files
 from layerhouse.warehouse.store import create_store, list_commits, write_commit
 
@@ -152,6 +153,50 @@ def test_flipped_bytes_of_equal_size_are_found_by_check(root, study, before):
     assert answers(root) == before
 
 
+@pytest.mark.parametrize(
+    ("table", "command"),
+    [
+        ("layers", ("summarize",)),
+        ("layers", ("summarize", "--output", "summary")),
+        ("layers", ("layers",)),
+        ("checkpoints", ("drop", "models/c")),
+        ("results", ("performance",)),
+        ("results", ("tables",)),
+        ("checkpoints", ("ingest", "models")),
+    ],
+)
+def test_flipped_bytes_of_equal_size_are_one_line_of_every_command(root, study, tmp_path, table, command):
+    path = file_of(root, "c", table)
+    path.write_bytes(bytes(byte ^ 0xFF for byte in path.read_bytes()))
+    (tmp_path / "models").symlink_to(study / "models")
+    result = layerhouse(*command, "--warehouse", root, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (3, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("layerhouse: a file of the warehouse cannot be read (")
+    assert line.endswith("; it is named by: layerhouse check")
+    assert found(root) == [("damaged", f"{table}/{path.name}")]
+
+
+def test_flipped_bytes_are_an_error_of_the_warehouse_in_python_too(root):
+    path = file_of(root, "c", "layers")
+    path.write_bytes(bytes(byte ^ 0xFF for byte in path.read_bytes()))
+    with lh.open(root) as wh:
+        for ask in (wh.models, wh.layers):
+            with pytest.raises(WarehouseError, match="layerhouse check"):
+                ask()
+
+
+def test_results_that_were_lost_after_a_drop_come_back_with_the_next_ingest(root, study, before):
+    drop_model(root, "models/c")
+    ingest(root, study / "models")
+    assert answers(root)["summary"] == before["summary"]
+    cut(file_of(root, "c", "results"))
+    check_warehouse(root, repair=True)
+    ingest(root, study / "models")
+    assert answers(root) == before
+    assert found(root) == []
+
+
 def test_a_commit_cut_in_half_is_as_if_it_were_not(root, study, before):
     path = root / f"commits/{file_of(root, 'c', 'layers').stem}.json"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -242,6 +287,7 @@ MATCH = {"checkpoint_id": "x", "base_checkpoint_id": "x", "stack": "text", "matc
 LINK = {"model_id": "m", "rule": "folder", "source_uri": "/f", "linked_at": 0}
 PROMISES = {
     "base_blocks_twice": {"checkpoints": [checkpoint("x")], "layer_matches": [{**MATCH, "base_layer_index": 3}] * 2},
+    "checkpoints_without_layers": {"checkpoints": [checkpoint("x", num_layers=2)]},
     "layers_twice": {"checkpoints": [checkpoint("x")], "layers": [layer("x", 0), layer("x", 0, params=1)]},
     "layers_without_checkpoint": {"layers": [layer("x", 0)]},
     "links_without_results": {"links": [{**LINK, "result_id": "r"}]},

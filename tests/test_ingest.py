@@ -262,18 +262,16 @@ def test_a_result_without_one_number_is_a_failure(tmp_path):
     ]
 
 
-def test_weights_are_not_read_yet_and_that_is_said(tmp_path):
+def test_broken_weights_cost_neither_the_results_nor_the_analysis_beside_them(tmp_path, warehouse):
     put(tmp_path / "results/A/model.safetensors", b"")
-    put_all(tmp_path / "results/B", {"pruned_model.bin": b"", RESULT: result()})
-    for number in range(1, 6):
-        put(tmp_path / f"results/C/model-{number}-of-5.safetensors", b"")
-    assert lines(plan(tmp_path / "results")) == [
-        "failed results/A: model.safetensors: weights without analysis or results; weights are not read",
-        "passed results/B: pruned_model.bin: weights are not read, the files beside them are",
-        "planned results/B: 1 result file",
-        "failed results/C: model-1-of-5.safetensors, model-2-of-5.safetensors, model-3-of-5.safetensors and 2 more: "
-        "weights without analysis or results; weights are not read",
+    put_all(tmp_path / "results/B", {"model.safetensors": b"", RESULT: result(), **HALVED})
+    empty = "an empty file of 0 bytes where a safetensors file was expected; fetch it again"
+    assert lines(ingest(tmp_path / "results", into=warehouse)) == [
+        f"failed results/A/model.safetensors: {empty}",
+        f"failed results/B/model.safetensors: {empty}",
+        "taken results/B: 2 analysis files, 1 result file",
     ]
+    assert rows(warehouse, PPL) == [("results/B", 10.0)]
 
 
 def test_the_command_names_failures_and_takes_the_others(tmp_path, warehouse):

@@ -15,8 +15,8 @@ import polars as pl
 import pytest
 
 import layerhouse as lh
-from layerhouse.demo import Scores, Width, analysis_document, result_document, write_json
 from layerhouse.tests.running import CLEAN
+from layerhouse.tests.study_builder import Scores, Width, analysis_document, result_document, write_json
 from layerhouse.warehouse.health import check_warehouse
 from layerhouse.warehouse.schema import TABLES
 from layerhouse.warehouse.sql_text import sql_files

@@ -19,9 +19,9 @@ import pytest
 
 import layerhouse as lh
 from layerhouse import UsageError, WarehouseError
-from layerhouse.demo import Width, analysis_document, write_json, write_study
 from layerhouse.ingest.run import Options, ingest_roots
 from layerhouse.tests.running import CLEAN, layerhouse
+from layerhouse.tests.study_builder import Width, analysis_document, write_json, write_study
 from layerhouse.warehouse.database import export_database, init_script
 from layerhouse.warehouse.export import write_table
 from layerhouse.warehouse.health import check_warehouse

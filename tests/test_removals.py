@@ -10,9 +10,9 @@ import pytest
 
 import layerhouse as lh
 from layerhouse import NotFoundError, UsageError
-from layerhouse.demo import Scores, Width, analysis_document, result_document, write_json
 from layerhouse.ingest.run import Options, Report, ingest_roots
 from layerhouse.tests.running import layerhouse
+from layerhouse.tests.study_builder import Scores, Width, analysis_document, result_document, write_json
 from layerhouse.warehouse.database import parse_as_of
 from layerhouse.warehouse.health import check_warehouse
 from layerhouse.warehouse.query import load_known

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from layerhouse.warehouse.database import connect, parse_as_of
 from layerhouse.warehouse.errors import NotFoundError, UsageError
-from layerhouse.warehouse.query import keep_models, run_query, run_sql
+from layerhouse.warehouse.query import keep_models, own_sql, run_query, run_sql
 from layerhouse.warehouse.schema import TABLES, arrow_schema
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Warehouse:
 
     def models(self) -> pl.DataFrame:
         """One row a model: what it shows now, against its base."""
-        return _frame(run_sql(self._connection, "SELECT * FROM models ORDER BY model_id"))
+        return self._of_model("SELECT * FROM models ORDER BY model_id", None)
 
     def layers(self, model: str | None = None) -> pl.DataFrame:
         """One row for every layer of a model (or of all) and every removed block of its base."""
@@ -110,7 +110,8 @@ class Warehouse:
         return rows
 
     def _of_model(self, sql: str, model: str | None) -> pl.DataFrame:
-        table = run_sql(self._connection, sql)
+        with own_sql():
+            table = run_sql(self._connection, sql)
         return _frame(table if model is None else keep_models(self._connection, table, [model]))
 
 

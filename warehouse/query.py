@@ -103,7 +103,8 @@ def study_rows(
         "SELECT * FROM models ORDER BY model_id",
         "SELECT * FROM layer_pruning ORDER BY model_id, base_layer_index NULLS LAST, layer_index NULLS LAST",
     ):
-        table = run_sql(connection, sql)
+        with own_sql():
+            table = run_sql(connection, sql)
         answers.append((keep_models(connection, table, models) if models else table).to_pylist())
     return answers[0], answers[1]
 
@@ -164,7 +165,7 @@ def load_known(root: Path) -> Known:
             """
             SELECT DISTINCT declared_name, params, checkpoint_id, num_layers
             FROM checkpoints
-            WHERE model_id IS NULL AND params IS NOT NULL
+            WHERE model_id IS NULL AND params IS NOT NULL AND status = 'ok'
             ORDER BY checkpoint_id
             """,
         ):

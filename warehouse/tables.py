@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from layerhouse.warehouse.database import connect
 from layerhouse.warehouse.errors import NotFoundError
 from layerhouse.warehouse.query import own_sql
-from layerhouse.warehouse.schema import TABLES
+from layerhouse.warehouse.schema import TABLES, Column
 from layerhouse.warehouse.sql_text import quote_identifier, sql_files
+from layerhouse.warehouse.view_columns import VIEW_COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,14 +42,12 @@ def list_tables(root: Path) -> pa.Table:
 
 
 def list_columns(root: Path, name: str) -> pa.Table:
-    """The columns of a table or view: type, unit and a sentence where the schema has one. Raises NotFoundError."""
+    """The columns of a table or view: type, unit and a sentence. Raises NotFoundError."""
     import pyarrow as pa
 
     if name not in _descriptions():
         raise NotFoundError("table or view", name, tuple(_descriptions()))
-    documented = {column.name: column for table in reversed(TABLES.values()) for column in table.columns}
-    if name in TABLES:
-        documented |= {column.name: column for column in TABLES[name].columns}
+    documented = documented_columns(name)
     connection, _ = connect(root)
     with connection:
         described = connection.execute(f"DESCRIBE {quote_identifier(name)}").fetchall()
@@ -65,6 +64,19 @@ def list_columns(root: Path, name: str) -> pa.Table:
         )
     fields = [(field, pa.string()) for field in ("column", "type", "unit", "description")]
     return pa.Table.from_pylist(rows, pa.schema(fields))
+
+
+def documented_columns(name: str) -> dict[str, Column]:
+    """What is said of the columns of a table, a view or a query, by column; more than it has.
+
+    A view's column that a stored table has as well is that column, first of a table where it is never null.
+    """
+    if name in TABLES:
+        return {column.name: column for column in TABLES[name].columns}
+    stored = [column for table in reversed(TABLES.values()) for column in table.columns]
+    documented = {column.name: column for column in sorted(stored, key=lambda column: column.required)}
+    own = {key: column for key, column in VIEW_COLUMNS.items() if key.startswith(f"{name}.")}
+    return documented | VIEW_COLUMNS | {column.name: column for column in own.values()}
 
 
 def _descriptions() -> dict[str, str]:

@@ -6,6 +6,8 @@ depends on neither threads nor chunks.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,7 +205,8 @@ class Total:
 class ZeroStructure:
     """Which rows and columns of a matrix (outputs, inputs) hold no value, and which N:M pattern runs along its inputs.
 
-    Threads may add different parts at once. Memory: a byte for each row and column.
+    Threads may look at different parts at once: a row is only ever set, columns are joined under a lock. Memory: a byte for
+    each row, and for each column one and one more a thread.
     """
 
     def __init__(self, code: str, outputs: int, inputs: int) -> None:
@@ -214,16 +217,22 @@ class ZeroStructure:
         self._patterns = f"u{dtype.bits // 8}"
         self._rows = np.zeros(outputs, np.uint8)
         self._columns = np.zeros(inputs, np.uint8)
-        self._fullest: list[tuple[int, int]] = []
+        self._fullest = np.zeros(2, np.int64)
+        self._lock = threading.Lock()
 
-    def add(self, chunk: Array, start: int) -> None:
-        """Look at a chunk of bytes that starts at element `start`, a multiple of 8."""
+    def look(self, chunks: Iterable[Array], start: int) -> None:
+        """Look at chunks of bytes that follow each other from element `start` on, a multiple of 8."""
         from layerhouse.ingest.histogram import cpu
 
-        fullest = np.zeros(2, np.int64)
-        patterns = chunk.view(self._patterns)
-        cpu.mark_nonzeros(patterns, self._mask, start, self._rows, self._columns, fullest)
-        self._fullest.append((int(fullest[0]), int(fullest[1])))
+        columns = np.zeros_like(self._columns)
+        fullest = np.zeros_like(self._fullest)
+        for chunk in chunks:
+            patterns = chunk.view(self._patterns)
+            cpu.mark_nonzeros(patterns, self._mask, start, self._rows, columns, fullest)
+            start += patterns.size
+        with self._lock:
+            self._columns |= columns
+            np.maximum(self._fullest, fullest, out=self._fullest)
 
     @property
     def zero_rows(self) -> int:
@@ -236,8 +245,7 @@ class ZeroStructure:
     @property
     def pattern(self) -> str | None:
         """`1:4`, `2:4` or `4:8`, the first that holds; None: none does."""
-        four = max((found[0] for found in self._fullest), default=0)
-        eight = max((found[1] for found in self._fullest), default=0)
+        four, eight = self._fullest.tolist()
         if self._columns.size % 4:
             return "not applicable"
         if four <= 2:

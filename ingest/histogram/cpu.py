@@ -240,26 +240,48 @@ def mark_nonzeros(patterns: Array, mask: np.uint64, start: int, row_used: Array,
 
 
 @compiled
-def add_squares(values: Array, start: int, squares: Array) -> None:
-    """Add x * x to the column of each value of a float matrix in C order; element 0 of `values` is element `start` of it."""
-    column = start % squares.size
-    for i in range(values.size):
-        value = np.float64(values[i])
-        squares[column] += value * value
-        column += 1
-        if column == squares.size:
-            column = 0
+def add_squares(values: Array, start: int, run: int, squares: Array) -> None:
+    """Add x * x of each value of a float matrix in C order to the entry of its column (run 1) or of its row (run: its width).
+
+    Element 0 of `values` is element `start` of the matrix.
+    """
+    entry, left = start // run % squares.size, run - start % run
+    done = 0
+    while done < values.size:
+        if run == 1:
+            stop = min(values.size, done + squares.size - entry)
+            for i in range(done, stop):
+                squares[entry + i - done] += np.float64(values[i]) * np.float64(values[i])
+            entry = 0
+        else:
+            stop = min(values.size, done + left)
+            total = squares[entry]
+            for i in range(done, stop):
+                total += np.float64(values[i]) * np.float64(values[i])
+            squares[entry] = total
+            entry, left = (entry + 1) % squares.size, run
+        done = stop
 
 
 @compiled
-def add_looked_up(codes: Array, table: Array, start: int, sums: Array) -> None:
+def add_looked_up(codes: Array, table: Array, start: int, run: int, sums: Array) -> None:
     """Like `add_squares` for 8- and 16-bit patterns, whose squares `table` holds."""
-    column = start % sums.size
-    for i in range(codes.size):
-        sums[column] += table[codes[i]]
-        column += 1
-        if column == sums.size:
-            column = 0
+    entry, left = start // run % sums.size, run - start % run
+    done = 0
+    while done < codes.size:
+        if run == 1:
+            stop = min(codes.size, done + sums.size - entry)
+            for i in range(done, stop):
+                sums[entry + i - done] += table[codes[i]]
+            entry = 0
+        else:
+            stop = min(codes.size, done + left)
+            total = sums[entry]
+            for i in range(done, stop):
+                total += table[codes[i]]
+            sums[entry] = total
+            entry, left = (entry + 1) % sums.size, run
+        done = stop
 
 
 @compiled

@@ -1,0 +1,97 @@
+"""What the columns mean that views and queries add to those of the stored tables: one sentence and a unit each.
+
+A name stands for every view and query that has it; VIEW.NAME, which comes first, for that view alone. Columns that a view takes
+over from a stored table are described there.
+"""
+
+from __future__ import annotations
+
+from layerhouse.warehouse.schema import Column
+
+_GONE = "(base - own) / base: 0 nothing is gone, 1 all, negative where it grew."
+_BELOW = "Blocks of the base that keep less than {} % of their parameters, removed ones included."
+
+_DESCRIBED: dict[str, tuple[str, str | None]] = {
+    # a model or layer against its base
+    "is_dropped": ("Whether the newest tombstone over the row drops its model.", None),
+    "params_source": ("Where params is from: weights, analysis or results.", None),
+    "base_params": ("Parameters of the base.", "parameters"),
+    "reduction_ratio": (f"Share of the base's parameters that is gone, {_GONE}", "fraction"),
+    "base_layer_params": ("Parameters of the base in its layers.", "parameters"),
+    "layer_reduction_ratio": (f"The same over the layers alone: {_GONE}", "fraction"),
+    "base_num_layers": ("Blocks of the base.", "layers"),
+    "layer_pruning.params": ("Parameters of the layer; 0 for a removed block.", "parameters"),
+    "layer_pruning.base_params": ("Parameters of the block of the base that the layer was.", "parameters"),
+    "layer_pruning.layer_index": ("The model's own layer number; null for a removed block.", None),
+    "layer_pruning.base_layer_index": ("Block of the base that the layer was, counted from 0; null where not known.", None),
+    "retention": ("Share of its base block's parameters that the layer keeps; 0 for a removed block.", "fraction"),
+    "base_attention_params": ("Parameters of attention in the block of the base.", "parameters"),
+    "attention_reduction_ratio": (f"Attention's part: {_GONE}", "fraction"),
+    "base_mlp_params": ("Parameters of the MLP in the block of the base.", "parameters"),
+    "mlp_reduction_ratio": (f"The MLP's part: {_GONE}", "fraction"),
+    "base_num_heads": ("Query heads of the block of the base.", "heads"),
+    "base_num_kv_heads": ("Key and value heads of the block of the base.", "heads"),
+    "base_intermediate_size": ("Width of the MLP in the block of the base.", "neurons"),
+    "base_hidden_size": ("Width of the base's residual stream.", None),
+    "is_removed": ("Whether the block of the base is not there any more.", None),
+    "level": ("removed, zero, heavy (over 80 % gone), medium (20 to 80 %), light, untouched or grown.", None),
+    # how a cut is spread over the layers
+    "zero_layers": ("Layers that are there without attention and MLP parameters, or with zeros alone.", "layers"),
+    "removed_layers": ("Blocks of the base that are gone; [] none, null not known.", None),
+    "num_removed_layers": ("Number of blocks of the base that are gone.", "layers"),
+    "heavy_layers": ("Layers with over 80 % of the parameters gone.", "layers"),
+    "medium_layers": ("Layers with 20 to 80 % of the parameters gone.", "layers"),
+    "light_layers": ("Layers with under 20 % of the parameters gone, and some.", "layers"),
+    "untouched_layers": ("Layers with none of the parameters gone.", "layers"),
+    "retention_mean": ("Mean retention over all blocks of the base; a removed one is 0.", "fraction"),
+    "retention_std": ("Sample standard deviation of retention over all blocks: 0 is an even cut.", None),
+    "retention_var": ("Sample variance of retention over all blocks.", None),
+    **{f"layers_below_{share}pct": (_BELOW.format(share), None) for share in (5, 10, 15, 20)},
+    "strategy": ("layer_removal, mixed, sliced, masked, dense, uniform or non_uniform: the first that holds.", None),
+    "status_note": ("What is missing, unusual or disagrees, in words.", None),
+    # values and sizes
+    "sparsity": ("Share of the parameters that is zero; null where values were not read.", "fraction"),
+    "prunable_sparsity": ("Share of the weights of attention and MLP that is zero.", "fraction"),
+    "size_gb": ("Bytes of the weights; without weights as the results report them.", "GiB"),
+    "compact_size_gb": ("Bytes of the weights without their zeros.", "GiB"),
+    "params_b": ("Parameters, in billions.", "1e9 parameters"),
+    "macs_per_token": ("Multiply-accumulates of one token; not computed yet.", "MACs"),
+    "kv_cache_bytes_per_token": ("Bytes that one token takes in the KV cache; not computed yet.", "bytes"),
+    # results
+    "measure": ("What was measured: task, dataset@context/stride, or metric@batch size.", None),
+    "kind": ("task, score, perplexity, speed or memory.", None),
+    "ppl_wikitext2": ("Perplexity per token on wikitext-2, its context not stated.", None),
+    "ppl_ptb": ("Perplexity per token on PTB, its context not stated.", None),
+    "perplexities": ("Every other perplexity, by dataset@context/stride.", None),
+    "boolq": ("Accuracy (acc) on BoolQ.", "fraction"),
+    "piqa": ("Accuracy (acc_norm) on PIQA.", "fraction"),
+    "hellaswag": ("Accuracy (acc_norm) on HellaSwag.", "fraction"),
+    "winogrande": ("Accuracy (acc) on WinoGrande.", "fraction"),
+    "arc_easy": ("Accuracy (acc_norm) on ARC Easy.", "fraction"),
+    "arc_challenge": ("Accuracy (acc_norm) on ARC Challenge.", "fraction"),
+    "openbookqa": ("Accuracy (acc_norm) on OpenBookQA.", "fraction"),
+    "mean_accuracy": ("Mean of the seven accuracies; null if one is missing.", "fraction"),
+    "n_tasks": ("How many of the seven tasks have an accuracy.", "tasks"),
+    "other_scores": ("Scores of other tasks, by task/metric.", None),
+    **{f"throughput_bs{size}": (f"Tokens generated a second at batch size {size}.", "tok/s") for size in (1, 4)},
+    **{f"latency_ms_bs{size}": (f"Time of a token at batch size {size}.", "ms/token") for size in (1, 4)},
+    "memory_mb": ("Memory of the model as measured when it ran.", "MiB"),
+    # groups
+    "n_models": ("Models of the group.", "models"),
+    "n_reduction": ("Those whose reduction_ratio is known.", "models"),
+    "reduction_ratio_mean": ("Mean reduction_ratio.", "fraction"),
+    "reduction_ratio_best": ("Greatest reduction_ratio.", "fraction"),
+    "n_ppl": ("Those that have ppl_wikitext2.", "models"),
+    "ppl_wikitext2_mean": ("Mean ppl_wikitext2.", None),
+    "ppl_wikitext2_best": ("Least ppl_wikitext2.", None),
+    "n_accuracy": ("Those that have mean_accuracy.", "models"),
+    "mean_accuracy_mean": ("Mean of mean_accuracy.", "fraction"),
+    "mean_accuracy_best": ("Greatest mean_accuracy.", "fraction"),
+    "n_layers": ("Layers and removed blocks of that level.", "layers"),
+    "base_layers": ("Their blocks of the base; null where one is not known.", None),
+    "reduction_ratio_min": ("Least reduction_ratio of them.", "fraction"),
+    "reduction_ratio_max": ("Greatest reduction_ratio of them.", "fraction"),
+}
+
+VIEW_COLUMNS = {name: Column(name.rpartition(".")[2], "", text, unit) for name, (text, unit) in _DESCRIBED.items()}
+"""By name or VIEW.NAME; the type is that of the view itself, and left empty."""
