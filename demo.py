@@ -6,6 +6,7 @@ The checkpoints are real ones of a tiny Llama with seeded random weights, the sa
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,10 +70,10 @@ def demo_study(keep: Path | None = None) -> Iterator[Path]:
 
 def write_study(folder: Path) -> None:
     """Write the study's checkpoints and results below a folder."""
-    model = _tiny_llama()
-    state = model.state_dict()
-    with _without_bars():
+    with _without_traces():
+        model = _tiny_llama()
         model.save_pretrained(folder / BASE)
+    state = model.state_dict()
     pruned = {
         "baselines/Magnitude_5000": _masked(state, _half_smallest),
         "baselines/Magnitude_2of4": _masked(state, _two_of_four),
@@ -145,17 +146,19 @@ def _tiny_llama() -> LlamaForCausalLM:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    """Without transformers' progress bars, which are of no use here."""
-    from transformers.utils import logging
+def _without_traces() -> Iterator[None]:
+    """Without transformers' progress bars, and without the cache folder for compiled code that importing it leaves behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", folder)
+        from transformers.utils import logging
 
-    was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if was_enabled:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        was_enabled = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            if was_enabled:
+                logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _save(folder: Path, state: State, model: LlamaForCausalLM) -> None:

@@ -15,35 +15,90 @@ import pyarrow.parquet as pq
 import pytest
 
 from layerhouse import demo
+from layerhouse.tests import study_builder
 from layerhouse.tests.running import CLEAN, layerhouse
 from layerhouse.version import __version__
 from layerhouse.warehouse.schema import TABLES
 
+DEMO_LINES = [
+    "taken       baselines/Tiny-Base: weights (1 file, 3.3 MiB, 75 tensors), 1 result file",
+    "taken       baselines/Magnitude_2of4: weights (1 file, 3.3 MiB, 75 tensors), 1 result file",
+    "taken       baselines/Magnitude_5000: weights (1 file, 3.3 MiB, 75 tensors), 1 result file",
+    "taken       baselines/ShortGPT_remove_2: weights (1 file, 2.6 MiB, 57 tensors), 1 result file",
+    "taken       results/HeadPrune_2000: weights (1 file, 2.8 MiB, 75 tensors), 1 result file",
+    "taken       results/LLM-Pruner_2000: weights (1 file, 2.8 MiB, 75 tensors)",
+]
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """The demo's study, ingested once; tests only read it."""
+    """A study of analyses, ingested once; tests only read it."""
     folder = tmp_path_factory.mktemp("study")
-    demo.write_study(folder)
+    study_builder.write_study(folder)
     result = layerhouse("ingest", "baselines", "results", cwd=folder)
     assert (result.returncode, result.stdout) == (0, "")
     return folder
 
 
-def test_the_demo_prints_the_three_tables_and_leaves_nothing(tmp_path):
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """The demo's study, kept; tests only read it."""
+    folder = tmp_path_factory.mktemp("demo") / "kept"
+    result = layerhouse("demo", "--keep", folder, PYTHONHASHSEED="1")
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_the_demo_prints_the_three_tables_and_its_lines_alone_and_leaves_nothing(tmp_path):
     result = layerhouse("demo", TMPDIR=str(tmp_path))
     assert result.returncode == 0, result.stderr
     headings = [line for line in result.stdout.splitlines() if re.match(r"(summary|per_layer|performance)\b", line)]
     assert headings == ["summary", "per_layer of results/HeadPrune_2000", "performance"]
+    *lines, last = result.stderr.splitlines()
+    assert lines == DEMO_LINES
+    assert last.startswith(f"6 taken; warehouse {tmp_path}/layerhouse-demo-")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_demo_keeps_its_study_on_request_and_overwrites_nothing(tmp_path):
-    assert layerhouse("demo", "--keep", tmp_path / "kept").returncode == 0
-    assert (tmp_path / "kept/layerhouse-data/layerhouse.json").is_file()
-    again = layerhouse("demo", "--keep", tmp_path / "kept")
+def test_the_demo_keeps_its_study_on_request_and_overwrites_nothing(kept):
+    assert (kept / "layerhouse-data/layerhouse.json").is_file()
+    again = layerhouse("demo", "--keep", kept)
     assert again.returncode == 2
-    assert again.stderr == f"layerhouse: {tmp_path / 'kept'}: exists and is not an empty folder\n"
+    assert again.stderr == f"layerhouse: {kept}: exists and is not an empty folder\n"
+
+
+def test_the_demo_shows_each_way_to_prune(kept):
+    result = layerhouse(
+        "sql", "SELECT model_id, strategy, removed_layers, prunable_sparsity FROM models", "-f", "json", cwd=kept
+    )
+    rows = {row["model_id"]: row for row in json.loads(result.stdout)}
+    assert {name: row["strategy"] for name, row in rows.items()} == {
+        "baselines/Magnitude_2of4": "masked",
+        "baselines/Magnitude_5000": "masked",
+        "baselines/ShortGPT_remove_2": "layer_removal",
+        "baselines/Tiny-Base": "dense",
+        "results/HeadPrune_2000": "non_uniform",
+        "results/LLM-Pruner_2000": "non_uniform",
+    }
+    assert rows["baselines/ShortGPT_remove_2"]["removed_layers"] == [4, 5]
+    assert [rows[f"baselines/Magnitude_{name}"]["prunable_sparsity"] for name in ("2of4", "5000")] == [0.5, 0.5]
+
+
+def test_the_results_of_the_demo_count_the_parameters_of_its_weights(kept):
+    sql = """SELECT model_id, params, value_integer FROM models JOIN model_results USING (model_id)
+        WHERE metric = 'total_params' AND params <> value_integer"""
+    assert json.loads(layerhouse("sql", sql, "-f", "json", cwd=kept).stdout) == []
+
+
+def test_the_demo_writes_the_same_bytes_every_time(kept, tmp_path):
+    demo.write_study(tmp_path)
+    files = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {
+        path.relative_to(kept): path.read_bytes()
+        for folder in ("baselines", "results")
+        for path in (kept / folder).rglob("*")
+        if path.is_file()
+    }
 
 
 def test_every_input_has_a_line_on_stderr_and_stdout_stays_empty(study, tmp_path):
