@@ -14,7 +14,6 @@ quantile that is zero is exactly zero.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +29,8 @@ Array = npt.NDArray[Any]
 
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 """Quantiles of the magnitudes, in per cent."""
+
+_PERCENTS = np.array(QUANTILES, dtype=np.uint64)
 
 
 @dataclass(frozen=True)
@@ -150,25 +151,21 @@ def _from_codes(code: str, codes: Array, counts: Array, near_zero: float | None)
     """`codes` are the patterns that occur, int64, in any order; `counts` (uint64) how often."""
     if len(codes) == 0:
         return Statistics(0)
+    from layerhouse.ingest.histogram import cpu
+
     table = _codes_of(code)
-    values = table.values[codes]
-    sizes = np.abs(values)
-    order = np.argsort(sizes, kind="stable")  # infinities come last but for NaNs
-    running = np.cumsum(counts[order])
-    ascending = sizes[order]
-    everything = int(running[-1])
-    up_to_finite = _up_to(ascending, running, sys.float_info.max)
-    up_to_infinite = _up_to(ascending, running, math.inf)
-    zeros = _up_to(ascending, running, 0.0)
-    near_zeros = None if near_zero is None else min(_up_to(ascending, running, near_zero), up_to_finite)
-    nans, infs = everything - up_to_infinite, up_to_infinite - up_to_finite
-    if up_to_finite == 0:
+    order = np.abs(table.values[codes]).argsort(kind="stable")
+    codes, counts = codes[order], counts[order]
+    found, ends, quantiles = np.zeros(5, np.uint64), np.array([np.inf, -np.inf]), np.empty(len(QUANTILES))
+    threshold = -1.0 if near_zero is None else near_zero
+    cpu.describe_codes(codes, counts, table.values, threshold, _PERCENTS, found, ends, quantiles)
+    zeros, near, nans, infs, count = found.tolist()
+    near_zeros = None if near_zero is None else near
+    if count == 0:
         return Statistics(zeros, near_zeros, nans, infs)
-    if up_to_finite < everything:
-        values = values[np.isfinite(values)]
-    least, greatest = float(values.min()) + 0.0, float(values.max()) + 0.0
-    total, size_total, square_total = _exact_sums(table, codes, counts, everything)
-    unit, count = table.unit, up_to_finite
+    least, greatest = (ends + 0.0).tolist()  # no negative zero
+    total, size_total, square_total = _exact_sums(table, codes, counts, count)
+    unit = table.unit
     return Statistics(
         zeros=zeros,
         near_zeros=near_zeros,
@@ -181,14 +178,8 @@ def _from_codes(code: str, codes: Array, counts: Array, near_zero: float | None)
         std=math.sqrt((count * square_total - total * total) / (count * count << 2 * unit)),
         l1_norm=size_total / (1 << unit),
         l2_norm=math.sqrt(square_total / (1 << 2 * unit)),
-        abs_quantiles=tuple(size for _, size in _ranked(ascending, running, count)),
+        abs_quantiles=tuple(quantiles.tolist()),
     )
-
-
-def _up_to(ascending: Array, running: Array, size: float) -> int:
-    """How many elements have a magnitude of at most `size`."""
-    place = int(ascending.searchsorted(size, side="right"))
-    return int(running[place - 1]) if place else 0
 
 
 def _exact_sums(table: _Codes, codes: Array, counts: Array, count: int) -> tuple[int, int, int]:
@@ -215,18 +206,11 @@ def _exact_sums(table: _Codes, codes: Array, counts: Array, count: int) -> tuple
     return total, size_total, square_total
 
 
-def _ranked(sizes: Array, running: Array, count: int) -> list[tuple[int, float]]:
-    """Rank ceil(q * count) and the magnitude at that rank, for each of QUANTILES (numpy's method `inverted_cdf`).
-
-    `sizes` ascend; `running[i]` is how many elements are among sizes[: i + 1].
-    """
-    ranks = [-(-percent * count // 100) for percent in QUANTILES]
-    places = np.searchsorted(running, np.array(ranks, dtype=np.uint64))
-    return list(zip(ranks, sizes[places].tolist(), strict=True))
-
-
 def _ranked_keys(code: str, codes: Array, counts: Array) -> list[tuple[int, float]]:
-    """Like `_ranked` from keys of magnitude (histogram.key_of), each standing for the middle of its bucket."""
+    """Rank ceil(q * n) of all and the magnitude at that rank, for each of QUANTILES, from keys of magnitude (histogram.key_of).
+
+    Each key stands for the middle of its bucket.
+    """
     dtype = DTYPES[code]
     keys = codes.astype(np.uint64)
     if dtype.kind == "float":
@@ -240,8 +224,9 @@ def _ranked_keys(code: str, codes: Array, counts: Array) -> list[tuple[int, floa
         middles = np.where(keys < np.uint64(11 * 512), patterns, patterns | np.uint64(1 << 42))  # below 1024 a key is a value
         sizes = middles.view(np.float64)
     order = np.argsort(sizes, kind="stable")
-    running = np.cumsum(counts[order].astype(np.uint64))
-    return _ranked(sizes[order], running, int(running[-1]))
+    running = np.cumsum(counts[order])
+    ranks = [-(-percent * int(running[-1]) // 100) for percent in QUANTILES]
+    return list(zip(ranks, sizes[order][np.searchsorted(running, ranks)].tolist(), strict=True))
 
 
 def _ldexp(value: float, exponent: int) -> float:

@@ -253,6 +253,21 @@ def test_zero_rows_and_columns(tmp_path_factory, dtype, shape, data):
         assert (found.zero_rows, found.zero_cols) == (0, 0)
 
 
+@pytest.mark.parametrize("shape", [(8, 12), (12, 8)])
+def test_a_single_zero_row_or_column_is_seen(tmp_path, shape):
+    weight = torch.ones(shape)
+    weight[:, 3] = 0
+    assert (matrix(tmp_path / "w", weight).zero_rows, matrix(tmp_path / "w", weight).zero_cols) == (0, 1)
+    assert (matrix(tmp_path / "w", weight.T).zero_rows, matrix(tmp_path / "w", weight.T).zero_cols) == (1, 0)
+
+
+def test_negative_zero_is_zero_and_in_fnuz_it_is_nan(tmp_path):
+    codes = np.tile(np.array([0, 0x80, 0x80, 0x31], np.uint8), (8, 1))
+    for code, zeros, columns in (("F8_E4M3", 24, 3), ("F8_E5M2FNUZ", 8, 1)):
+        found = one(job_of(tmp_path / "w", code, (8, 4), codes.tobytes(), input_axis=1))
+        assert (found.zeros, found.zero_cols) == (zeros, columns)
+
+
 def test_threads_do_not_lose_each_others_columns(tmp_path):
     weight = torch.zeros(16, 1 << 17, dtype=torch.bfloat16)
     weight[torch.arange(1 << 17) % 16, torch.arange(1 << 17)] = 1
@@ -289,18 +304,30 @@ def test_unreadable_tensors_are_errors_in_their_place(tmp_path):
     assert {index for index, outcome in found.items() if isinstance(outcome, InputError)} == {1, 4}
 
 
+@pytest.mark.parametrize("code", ["F16", "U8", "F32"])
+def test_what_was_counted_of_a_cut_tensor_is_forgotten(tmp_path, code):
+    elements = 120_000 // (DTYPES[code].bits // 8)
+    cut = job_of(tmp_path / "cut", code, (elements,), b"\x11" * 120_000)
+    whole = job_of(tmp_path / "whole", code, (elements,), b"\x22" * 120_000)
+    os.truncate(tmp_path / "cut", 100_000)
+    found = dict(measure([cut, whole], threads=1, chunk_bytes=1))
+    assert isinstance(found[0], InputError)
+    assert found[1] == one(whole)
+
+
 def test_a_bug_in_a_thread_reaches_the_caller(tmp_path):
     job = job_of(tmp_path / "w", "U8", (5,), bytes(5))
     with mock.patch.object(module, "signature", side_effect=ZeroDivisionError), pytest.raises(ZeroDivisionError):
         list(measure([job], threads=2))
 
 
-def test_closing_stops_the_threads(tmp_path):
+@pytest.mark.parametrize("code", ["BF16", "F6_E2M3"])
+def test_closing_stops_the_threads(tmp_path, code):
     small = job_of(tmp_path / "small", "U8", (5,), bytes(5))
     path = tmp_path / "big"
     with path.open("wb") as file:
-        file.truncate(1 << 36)
-    big = Job(TensorRef("big", "BF16", (1 << 35,), path, 0, 1 << 36))
+        file.truncate(1 << 34)
+    big = Job(TensorRef("big", code, ((1 << 34) * 8 // DTYPES[code].bits,), path, 0, 1 << 34))
     running = measure([small, big], threads=2)
     assert next(running)[0] == 0
     start = time.monotonic()

@@ -101,6 +101,20 @@ def test_types_without_a_negative_zero_or_a_zero():
     assert (found.zeros, found.nans, found.min, found.max) == (0, 1, 2.0**-127, 2.0**127)
 
 
+def test_the_least_power_of_two_is_summed():
+    found = statistics_from_counts("F8_E8M0", [5, *[0] * 255])
+    assert (found.mean, found.l1_norm, found.l2_norm) == (2.0**-127, 5 * 2.0**-127, math.sqrt(5) * 2.0**-127)
+
+
+def test_infinities_are_near_no_zero():
+    for code, infinity in (("F8_E5M2", 0x7C), ("F16", 0x7C00), ("BF16", 0xFF80)):
+        counts = [0] * len(decoded(code))
+        counts[0], counts[1], counts[infinity] = 2, 3, 4
+        assert statistics_from_counts(code, counts, math.inf).near_zeros == 5
+    values = np.array([0, 1, np.inf], np.float32)
+    assert statistics_from_tally("F32", tally_of("F32", values, math.inf), math.inf).near_zeros == 2
+
+
 def test_any_byte_but_zero_is_true():
     found = statistics_from_counts("BOOL", [3, 4, 0, 1, *[0] * 252])
     assert (found.zeros, found.max, found.mean, found.l1_norm) == (3, 1.0, 0.625, 5.0)

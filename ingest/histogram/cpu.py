@@ -107,6 +107,41 @@ def count_few(codes: Array, table: Array, found_codes: Array, counts: Array) -> 
 
 
 @compiled
+def describe_codes(
+    codes: Array, counts: Array, values: Array, near_zero: float, percents: Array, found: Array, ends: Array, quantiles: Array
+) -> None:
+    """Count the zeros, near zeros, NaNs, infinities and finite values (`found`, uint64) of patterns with their counts (uint64).
+
+    `codes` ascend in magnitude, `values` are by code. Widens `ends` (min, max); sets `quantiles` to the finite magnitudes at
+    rank ceil(percent * n / 100).
+    """
+    for i in range(codes.size):
+        value = values[codes[i]]
+        size = abs(value)
+        if size <= _LARGEST:
+            ends[0] = min(ends[0], value)
+            ends[1] = max(ends[1], value)
+            if size == 0.0:
+                found[0] += counts[i]
+            if size <= near_zero:
+                found[1] += counts[i]
+            found[4] += counts[i]
+        elif math.isnan(value):
+            found[2] += counts[i]
+        else:
+            found[3] += counts[i]
+    hundreds, rest = found[4] // np.uint64(100), found[4] % np.uint64(100)
+    running = np.uint64(0)
+    i = -1
+    for k in range(percents.size):
+        rank = percents[k] * hundreds + (percents[k] * rest + np.uint64(99)) // np.uint64(100)
+        while running < rank:
+            i += 1
+            running += counts[i]
+        quantiles[k] = abs(values[codes[max(i, 0)]])
+
+
+@compiled
 def sum_codes(codes: Array, counts: Array, values: Array, significands: Array, groups: Array, sums: Array) -> None:
     """Add count times significand, its magnitude and its square (int64) to the row of `sums` of each code's group.
 
