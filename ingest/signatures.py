@@ -47,7 +47,8 @@ def signature(reader: TensorReader, ref: TensorRef, residual_axis: int | None) -
     if len(ref.shape) == 1:
         if ref.elements > LONGEST:
             return None
-        return sketch(np.concatenate([_floats(ref.dtype, chunk) for chunk in reader.chunks(ref)]))
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            return sketch(np.concatenate([_floats(ref.dtype, chunk).astype(np.float64) for chunk in reader.chunks(ref)]))
     if len(ref.shape) != 2 or residual_axis is None or ref.shape[residual_axis] > LONGEST:
         return None
     return sketch(_norms(reader, ref, residual_axis))
@@ -117,27 +118,26 @@ def _norms(reader: TensorReader, ref: TensorRef, residual_axis: int) -> Array:
     squares = np.zeros(ref.shape[residual_axis])
     start = 0
     for chunk in reader.chunks(view):
-        if DTYPES[view.dtype].bits <= 16:
-            codes = chunk.view(f"u{DTYPES[view.dtype].bits // 8}")
-            cpu.add_looked_up(codes, _squares(view.dtype), start, run, squares)
-            start += codes.size
-        else:
-            values = _floats(view.dtype, chunk)
-            cpu.add_squares(values, start, run, squares)
-            start += values.size
+        values = _floats(view.dtype, chunk)
+        cpu.add_squares(values, start, run, squares)
+        start += values.size
     return np.asarray(np.sqrt(squares))
 
 
-@cache
-def _squares(code: str) -> Array:
-    return np.asarray(np.square(decoded(code)))
-
-
 def _floats(code: str, chunk: Array) -> Array:
-    """A chunk of bytes as float64."""
+    """A chunk of bytes as float32 where that holds every value of the type, else as float64; may share the chunk's memory."""
     dtype = DTYPES[code]
-    if dtype.bits <= 16:
-        return np.asarray(decoded(code)[chunk.view(f"u{dtype.bits // 8}")])
-    kind = {"float": "f", "int": "i", "uint": "u"}[dtype.kind]
+    if dtype.bits == 8:
+        return np.asarray(_float32_table(code)[chunk])
+    if code == "BF16":
+        return (chunk.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    values: Array = chunk.view(f"{dtype.kind[0]}{dtype.bits // 8}")
+    if dtype.kind == "float" and dtype.bits >= 32:
+        return values
     with np.errstate(invalid="ignore"):  # a signalling NaN
-        return chunk.view(f"{kind}{dtype.bits // 8}").astype(np.float64)
+        return values.astype(np.float32 if dtype.bits == 16 else np.float64)
+
+
+@cache
+def _float32_table(code: str) -> Array:
+    return decoded(code).astype(np.float32)

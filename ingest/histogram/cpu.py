@@ -299,27 +299,6 @@ def add_squares(values: Array, start: int, run: int, squares: Array) -> None:
 
 
 @compiled
-def add_looked_up(codes: Array, table: Array, start: int, run: int, sums: Array) -> None:
-    """Like `add_squares` for 8- and 16-bit patterns, whose squares `table` holds."""
-    entry, left = start // run % sums.size, run - start % run
-    done = 0
-    while done < codes.size:
-        if run == 1:
-            stop = min(codes.size, done + sums.size - entry)
-            for i in range(done, stop):
-                sums[entry + i - done] += table[codes[i]]
-            entry = 0
-        else:
-            stop = min(codes.size, done + left)
-            total = sums[entry]
-            for i in range(done, stop):
-                total += table[codes[i]]
-            sums[entry] = total
-            entry, left = (entry + 1) % sums.size, run
-        done = stop
-
-
-@compiled
 def project(profile: Array, signs: Array, out: Array) -> None:
     """Add profile @ signs (int8, a row for each entry of the profile) to `out`, in the order of the rows."""
     for i in range(profile.size):
