@@ -391,8 +391,7 @@ def test_compiling_is_announced_once_there_is_no_compiled_code(tmp_path, caplog)
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
     assert run.stderr.count("compiling the counting kernels, once per machine") == 1
-    measure_one = np.zeros(4, np.uint16)
-    cpu.count_codes(measure_one, np.zeros((4, 1 << 16), np.uint32))
+    cpu.count_words(np.zeros(1, np.uint64), np.zeros(0, np.uint16), np.zeros((2, 1 << 16), np.uint32))
     with caplog.at_level(logging.INFO):
         cpu.announce()
     assert not caplog.records

@@ -66,13 +66,13 @@ def key_of(code: str, chunk: Array) -> tuple[Array, Array]:
 
 
 class Counter:
-    """Counts chunks of one tensor at a time, for one thread; its tables are used again. 2 MiB."""
+    """Counts chunks of one tensor at a time, for one thread; its tables are used again. 1.2 MiB."""
 
     def __init__(self) -> None:
         from layerhouse.ingest.histogram import cpu
 
         self._cpu = cpu
-        self._tables = {bits: np.zeros((cpu.LANES, 1 << bits), np.uint32) for bits in (8, 16)}
+        self._tables = {8: np.zeros((4, 1 << 8), np.uint32), 16: np.zeros((2, 1 << 16), np.uint32)}
         self._codes = np.empty(1 << 16, np.uint16)
         self._counts = np.empty(1 << 16, np.int64)
         self._scratch = np.empty(cpu.SUB_BLOCK, np.float64)
@@ -135,12 +135,11 @@ class Counter:
             self._few_found = self._cpu.count_few(codes, self._tables[16][0], self._codes, self._counts)
         else:
             self._dirty = True
-            tables = self._tables[codes.itemsize * 8]
-            whole = codes.size // 4 * 4 if codes.itemsize == 2 else 0
-            if whole:
-                self._cpu.count_words(codes[:whole].view(np.uint64), tables)
-            if whole < codes.size:
-                self._cpu.count_codes(codes[whole:], tables)
+            if codes.itemsize == 1:
+                self._cpu.count_bytes(codes, self._tables[8])
+            else:
+                whole = codes.size // 4 * 4
+                self._cpu.count_words(codes[:whole].view(np.uint64), codes[whole:], self._tables[16])
 
     def _add_complex(self, values: Array) -> None:
         nans = np.isnan(values)

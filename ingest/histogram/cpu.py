@@ -26,9 +26,6 @@ import numba
 Array = npt.NDArray[Any]
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
-LANES = 4
-"""Tables that one pass counts into in turn: an increment need not wait for the one before it to the same entry."""
-
 SUB_BLOCK = 4096
 """Elements whose sums make one row of moments; sub-blocks are aligned to the element's index in the tensor."""
 
@@ -50,11 +47,11 @@ def compiled(loop: Loop) -> Loop:
 
 
 @compiled
-def count_codes(codes: Array, tables: Array) -> None:
-    """Add 8- or 16-bit patterns to uint32 tables of shape (LANES, patterns), element i to table i mod LANES."""
-    whole = codes.size // LANES * LANES
+def count_bytes(codes: Array, tables: Array) -> None:
+    """Add 8-bit patterns to four uint32 tables in turn, shape (4, 256): an increment need not wait for the one before it."""
+    whole = codes.size // 4 * 4
     one = np.uint32(1)
-    for i in range(0, whole, LANES):
+    for i in range(0, whole, 4):
         tables[0, codes[i]] += one
         tables[1, codes[i + 1]] += one
         tables[2, codes[i + 2]] += one
@@ -64,15 +61,26 @@ def count_codes(codes: Array, tables: Array) -> None:
 
 
 @compiled
-def count_words(words: Array, tables: Array) -> None:
-    """Like `count_codes` for 16-bit patterns, four to each uint64 word."""
+def count_words(words: Array, rest: Array, tables: Array) -> None:
+    """Add 16-bit patterns, four to a uint64 word and then the rest, to two uint32 tables in turn, shape (2, 65536).
+
+    Two tables of the patterns that weights have fit into the first-level cache, four do not. Words of zeros are counted apart,
+    as each would wait for the one before it.
+    """
     low = np.uint64(0xFFFF)
     one = np.uint32(1)
+    zeros = np.uint32(0)
     for word in words:
-        tables[0, word & low] += one
-        tables[1, (word >> np.uint64(16)) & low] += one
-        tables[2, (word >> np.uint64(32)) & low] += one
-        tables[3, word >> np.uint64(48)] += one
+        if word == np.uint64(0):
+            zeros += np.uint32(4)
+        else:
+            tables[0, word & low] += one
+            tables[1, (word >> np.uint64(16)) & low] += one
+            tables[0, (word >> np.uint64(32)) & low] += one
+            tables[1, word >> np.uint64(48)] += one
+    for code in rest:
+        tables[0, code] += one
+    tables[0, 0] += zeros
 
 
 @compiled
@@ -81,7 +89,7 @@ def drain(tables: Array, codes: Array, counts: Array) -> int:
     found = 0
     for code in range(tables.shape[1]):
         total = np.int64(0)
-        for lane in range(LANES):
+        for lane in range(tables.shape[0]):
             total += np.int64(tables[lane, code])
             tables[lane, code] = 0
         if total:
@@ -284,18 +292,21 @@ def add_squares(values: Array, start: int, run: int, squares: Array) -> None:
     done = 0
     while done < values.size:
         if run == 1:
-            stop = min(values.size, done + squares.size - entry)
-            for i in range(done, stop):
-                squares[entry + i - done] += np.float64(values[i]) * np.float64(values[i])
+            part = values[done : done + squares.size - entry]
+            sums = squares[entry : entry + part.size]
+            for i in range(part.size):
+                value = np.float64(part[i])
+                sums[i] += value * value
             entry = 0
         else:
-            stop = min(values.size, done + left)
+            part = values[done : done + left]
             total = squares[entry]
-            for i in range(done, stop):
-                total += np.float64(values[i]) * np.float64(values[i])
+            for i in range(part.size):
+                value = np.float64(part[i])
+                total += value * value
             squares[entry] = total
             entry, left = (entry + 1) % squares.size, run
-        done = stop
+        done += part.size
 
 
 @compiled
@@ -308,6 +319,6 @@ def project(profile: Array, signs: Array, out: Array) -> None:
 
 def announce() -> None:
     """Log, at level INFO, that the first call will compile, if no compiled code is kept for these loops."""
-    kept = Path(cast(Any, count_codes).stats.cache_path or os.devnull)
-    if not any(kept.glob("cpu.count_codes-*.nbi")):
+    kept = Path(cast(Any, count_words).stats.cache_path or os.devnull)
+    if not any(kept.glob("cpu.count_words-*.nbi")):
         logging.getLogger(__name__).info("compiling the counting kernels, once per machine")
