@@ -1,10 +1,11 @@
 """Sketches that tell which tensor of a base a tensor came from, though heads or neurons are gone and values have moved.
 
 The signature of a weight is the profile of its norms over the residual stream, whose width pruning of heads and neurons
-leaves alone: for each index of the residual axis the Euclidean norm over the other axis, on at most SLICES evenly spaced
-slices of it. A vector (norm weight, bias) is its own profile. A profile is centred and scaled to unit length; the cosine of
-two is then their correlation. One longer than DIMENSIONS is projected by random signs of 1/8, which keeps lengths and cosines
-in expectation (Johnson-Lindenstrauss; Achlioptas 2003), within a standard deviation of 1/8 at most.
+leaves alone: the Euclidean norm over the other axis for each index of the residual axis. At most SLICES rows of the matrix are
+read for it, evenly spaced: slices of the other axis where that is the first one, residual indices where those are. A vector
+(norm weight, bias) is its own profile. A profile is centred and scaled to unit length; the cosine of two is then their
+correlation. One longer than DIMENSIONS is projected by random signs of 1/8, which keeps lengths and cosines in expectation
+(Johnson-Lindenstrauss; Achlioptas 2003), within a standard deviation of 1/8 at most.
 """
 
 from __future__ import annotations
@@ -26,20 +27,22 @@ Array = npt.NDArray[Any]
 DIMENSIONS = 64
 """Numbers in a signature at most."""
 
-SLICES = 512
-"""Slices of the other axis whose norm is taken at most: 0, s, 2s, ... with s = ceil(length / 512)."""
+SLICES = 256
+"""Rows of a matrix that are read at most: 0, s, 2s, ... with s = ceil(rows / 256)."""
 
 LONGEST = 1 << 18
 """A longer profile has no signature: no residual stream is that wide, and memory would follow the tensor."""
 
 _SIGN_ROWS = 4096
+_PIECE_BYTES = 1 << 15
+"""Bytes of a chunk that are turned into floats at a time, so few that the memory for them is used again."""
 
 
 def signature(reader: TensorReader, ref: TensorRef, residual_axis: int | None) -> list[float] | None:
     """The signature of a tensor; None where it has none.
 
     None: neither a vector nor a matrix with a residual axis; packed, complex or bool; no variance; or a value is not finite.
-    Reads at most 512 slices for a matrix whose residual axis is the last, every row for one whose residual axis is the first.
+    Reads at most 256 rows of a matrix.
     """
     dtype = DTYPES[ref.dtype]
     if dtype.kind in ("complex", "bool") or dtype.bits < 8 or ref.elements == 0:
@@ -95,32 +98,28 @@ def _signs(first: int) -> Array:
     return signs(first, _SIGN_ROWS).astype(np.int8)
 
 
-def _slices(ref: TensorRef, residual_axis: int) -> tuple[TensorRef, int]:
-    """A view of at most SLICES evenly spaced slices of a matrix, laid out as it lies in the file, and the elements a run.
-
-    (slices, residual): runs of one element, or (residual, slices): runs of a whole row, belong to one residual index.
-    """
-    strides = ref.strides or (ref.shape[1], 1)
-    other = 1 - residual_axis
-    step = -(-ref.shape[other] // SLICES)
-    slices = -(-ref.shape[other] // step)
-    kept = ((slices, strides[other] * step), (ref.shape[residual_axis], strides[residual_axis]))
-    across = strides[residual_axis] > strides[other]
-    (rows, row_stride), (columns, column_stride) = kept[::-1] if across else kept
-    return replace(ref, shape=(rows, columns), strides=(row_stride, column_stride)), slices if across else 1
+def _sample(ref: TensorRef, residual_axis: int) -> tuple[TensorRef, int, int]:
+    """A view of at most SLICES evenly spaced rows of a matrix; how many residual indices are in it, and how many elements in a
+    row of the view belong to one of them: 1, or all where a row is one."""
+    row_stride, column_stride = ref.strides or (ref.shape[1], 1)
+    step = -(-ref.shape[0] // SLICES)
+    rows, columns = -(-ref.shape[0] // step), ref.shape[1]
+    view = replace(ref, shape=(rows, columns), strides=(row_stride * step, column_stride))
+    return (view, columns, 1) if residual_axis else (view, rows, columns)
 
 
 def _norms(reader: TensorReader, ref: TensorRef, residual_axis: int) -> Array:
-    """Euclidean norm over the slices for every residual index, squares summed in the order of the slices."""
+    """Euclidean norm for every residual index of the sample, squares summed in C order."""
     from layerhouse.ingest.histogram import cpu
 
-    view, run = _slices(ref, residual_axis)
-    squares = np.zeros(ref.shape[residual_axis])
+    view, indices, run = _sample(ref, residual_axis)
+    squares = np.zeros(indices)
     start = 0
     for chunk in reader.chunks(view):
-        values = _floats(view.dtype, chunk)
-        cpu.add_squares(values, start, run, squares)
-        start += values.size
+        for low in range(0, chunk.size, _PIECE_BYTES):
+            values = _floats(view.dtype, chunk[low : low + _PIECE_BYTES])
+            cpu.add_squares(values, start, run, squares)
+            start += values.size
     return np.asarray(np.sqrt(squares))
 
 

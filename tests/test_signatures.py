@@ -91,12 +91,12 @@ def test_the_sign_matrix_never_changes():
     assert signs(0, 1)[0, 0] == -1
 
 
-def test_at_most_512_evenly_spaced_slices_are_used(tmp_path):
+def test_at_most_256_evenly_spaced_rows_are_read(tmp_path):
     weight = torch.randn(1200, 40, generator=torch.Generator().manual_seed(0))
     changed = weight.clone()
-    changed[1::3] = 99
+    changed[torch.arange(1200) % 5 != 0] = 99
     assert signed(tmp_path / "w", weight, 1) == signed(tmp_path / "w", changed, 1)
-    changed[3] = 99
+    changed[5] = 99
     assert signed(tmp_path / "w", weight, 1) != signed(tmp_path / "w", changed, 1)
 
 
