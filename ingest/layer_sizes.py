@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from layerhouse.ingest.declared import Config, declared_number
 from layerhouse.ingest.family_files import Family
-from layerhouse.ingest.names import OTHER, PRUNABLE_MODULES, Note, Placed, note
+from layerhouse.ingest.names import ADAPTER, OTHER, PRUNABLE_MODULES, Note, Placed, note
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def measure_layer(tensors: Sequence[Placed], head_dim: HeadDim) -> Sizes:
 
 
 def has_unnamed_weights(tensors: Iterable[Placed]) -> bool:
-    """Whether a layer has weights that no template names: it may then have attention or MLP that nobody sees."""
-    return any(tensor.module == OTHER and tensor.is_parameter and len(tensor.ref.shape) >= 2 for tensor in tensors)
+    """Whether a layer has weights that no template names, or an adapter's: it may have attention or MLP that nobody sees."""
+    return any(t.module in (OTHER, ADAPTER) and t.is_parameter and len(t.ref.shape) >= 2 for t in tensors)
 
 
 def _measured_head_dim(tensors: Sequence[Placed]) -> HeadDim | None:

@@ -43,22 +43,24 @@ class Job:
 
     `input_axis`: the axis of a 2-D weight that its inputs run along (1 for Linear (out, in), 0 for Conv1D (in, out)); None:
     rows, columns and N:M patterns are not looked for. `residual_axis`: the axis that the residual stream (hidden size) indexes,
-    for the signature; None: a vector is its own profile, anything else has no signature.
+    for the signature; None: a vector is its own profile, anything else has no signature. `is_counted` is false for packed
+    words: they are hashed and nothing else.
     """
 
     ref: TensorRef
     input_axis: int | None = None
     residual_axis: int | None = None
+    is_counted: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement(Statistics):
     """What was measured of one tensor; the fields are columns of the tensors table.
 
-    zero_rows (outputs), zero_cols (inputs): 0 where there are no zeros or no input axis; None for empty tensors, and for F4 and
-    F6 with some zeros. nm_pattern is along the inputs in aligned groups, for a matrix with zeros: `trivial` where all is zero;
-    else `not applicable` where four does not divide the inputs; else `1:4` (at most one value in each group of four), else
-    `2:4`, else `4:8` (where eight divides the inputs); None where none of these holds or none was looked for.
+    zero_rows (outputs), zero_cols (inputs): 0 where there are no zeros or no input axis; None for empty and uncounted tensors,
+    and for F4 and F6 with some zeros. nm_pattern is along the inputs in aligned groups, for a matrix with zeros: `trivial`
+    where all is zero; else `not applicable` where four does not divide the inputs; else `1:4` (at most one value in each group
+    of four), else `2:4`, else `4:8` (where eight divides the inputs); None where none of these holds or none was looked for.
     """
 
     content_hash: str
@@ -66,6 +68,12 @@ class Measurement(Statistics):
     zero_cols: int | None = None
     nm_pattern: str | None = None
     signature: list[float] | None = None
+
+
+def known_of_codes(measured: Measurement) -> Measurement:
+    """What is known of values whose codes were measured and whose scales were not: where they are zero, NaN or infinite."""
+    known = {name: getattr(measured, name) for name in ("content_hash", "zeros", "nans", "infs", "signature")}
+    return Measurement(**known, zero_rows=measured.zero_rows, zero_cols=measured.zero_cols, nm_pattern=measured.nm_pattern)
 
 
 Outcome = tuple[int, Measurement | InputError]
@@ -136,7 +144,7 @@ class _Tensor:
         self._lock = threading.Lock()
         self._total = Total(job.ref.dtype, self.blocks)
         self._digests = [b""] * self.blocks
-        self._statistics = Statistics(0)
+        self._statistics = Statistics()
         self._zeros: ZeroStructure | None = None
         self._found: tuple[int | None, int | None, str | None] = (0, 0, None)
 
@@ -150,15 +158,19 @@ class _Tensor:
         """Hash and count the blocks from `first` to before `last`."""
         ref, bits = self.job.ref, DTYPES[self.job.ref.dtype].bits
         start, stop = first * BLOCK_BYTES, min(last * BLOCK_BYTES, self.size)
-        worker.counter.begin(ref.dtype, min(ref.elements, stop * 8 // bits) - start * 8 // bits, self.near_zero)
+        if self.job.is_counted:
+            worker.counter.begin(ref.dtype, min(ref.elements, stop * 8 // bits) - start * 8 // bits, self.near_zero)
         for block in range(first, last):
             low = block * BLOCK_BYTES
             hasher = xxhash.xxh3_128()
             for chunk in worker.reader.chunks(ref, low, min(low + BLOCK_BYTES, stop)):
                 hasher.update(chunk.data)
-                worker.counter.add(chunk)
+                if self.job.is_counted:
+                    worker.counter.add(chunk)
                 on_chunk(chunk.size)
             self._digests[block] = hasher.digest()
+        if not self.job.is_counted:
+            return
         tally = worker.counter.finish()
         if tally.rows is not None:
             tally = replace(tally, rows=join_rows(tally.rows)[np.newaxis])
@@ -168,8 +180,11 @@ class _Tensor:
     def needs_second_pass(self) -> bool:
         """After the first pass: take the statistics, and whether zeros may fill a row or column or form a pattern."""
         ref, axis = self.job.ref, self.job.input_axis
+        if not self.job.is_counted:
+            self._found = (None, None, None)
+            return False
         self._statistics = statistics_from_tally(ref.dtype, self._total.tally(), self.near_zero)
-        zeros = self._statistics.zeros
+        zeros = self._statistics.zeros or 0
         if ref.elements == 0:
             self._statistics, self._found = Statistics(0), (None, None, None)
         if axis is None or zeros == 0 or len(ref.shape) != 2:
@@ -209,7 +224,7 @@ class _Tensor:
         if self._zeros is not None:
             self._found = (self._zeros.zero_rows, self._zeros.zero_columns, self._zeros.pattern)
         try:
-            sketched = signature(worker.reader, self.job.ref, self.job.residual_axis)
+            sketched = signature(worker.reader, self.job.ref, self.job.residual_axis) if self.job.is_counted else None
         except InputError as error:
             return self.index, error
         joined = self._digests[0] if self.blocks == 1 else xxhash.xxh3_128_digest(b"".join(self._digests))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from layerhouse.ingest.family_files import Family, Template, load_families
 from layerhouse.ingest.tensors import TensorRef
 
 TEXT = "text"
-OTHER = "other"
+OTHER, QUANT_AUX, ADAPTER = "other", "quant_aux", "adapter"
 LINEAR_MODULES = frozenset({"attention", "mlp", "expert", "router", "lm_head"})
 PRUNABLE_MODULES = frozenset({"attention", "mlp", "expert"})
 
@@ -117,7 +117,7 @@ def place_tensors(refs: Sequence[TensorRef], config: Config | None, families: It
 
     A family is taken if it places at least half of the tensors, or any of them while the config's model_type is its own.
     """
-    names = [strip_wrappers(ref.name) for ref in refs]
+    names = [strip_wrappers(ref.name if ref.layout is None else ref.layout.weight_name) for ref in refs]
     pieces = [NUMBER.split(name) for name in names]
     keys = ["{}".join(split[::2]) for split in pieces]
     counts = Counter(keys)
@@ -129,13 +129,13 @@ def place_tensors(refs: Sequence[TensorRef], config: Config | None, families: It
     for ref, name, split, key in zip(refs, names, pieces, keys, strict=True):
         match = table.get(key)
         if match is None:
-            placed.append(_unplaced(ref, name, _prefix(key) in prefixes))
+            placed.append(_laid_out(_unplaced(ref, name, _prefix(key) in prefixes)))
             continue
         dims = len(ref.shape)
         slot = slots.get((key, dims))
         if slot is None:
             slot = slots[key, dims] = _slot(*match, dims)
-        placed.append(_place(ref, slot, split[1::2]))
+        placed.append(_laid_out(_place(ref, slot, split[1::2])))
     return Placement(family.name if family else None, tuple(placed), family, _notes(family, placed))
 
 
@@ -260,6 +260,30 @@ def _unplaced(ref: TensorRef, name: str, is_text: bool) -> Placed:
         layer_index=int(layer[1]) if layer else None,
         expert_index=int(expert[1]) if expert else None,
         is_parameter=not ref.is_buffer and DTYPES[ref.dtype].kind in ("float", "complex"),
+    )
+
+
+def _laid_out(placed: Placed) -> Placed:
+    """A tensor that stands in for a weight, as what it is of it: the weight, an adapter's addition to it, or its scales."""
+    layout = placed.ref.layout
+    if layout is None:
+        return placed
+    if not layout.is_aux and layout.scheme != ADAPTER:
+        return replace(placed, is_parameter=True)
+    module = QUANT_AUX if layout.is_aux else ADAPTER
+    pieces = placed.canonical_name.split(".")
+    if placed.module != OTHER:
+        at = 1 if placed.layer_index is None else 2
+        pieces = [*pieces[:at], module, *pieces[at + 1 : -1]]
+    return replace(
+        placed,
+        canonical_name=".".join([*pieces, layout.part]),
+        module=module,
+        part=layout.part,
+        is_parameter=not layout.is_aux,
+        input_axis=None,
+        residual_axis=None,
+        template=None,
     )
 
 

@@ -38,10 +38,11 @@ class Statistics:
     """Numbers of one tensor, named as the columns of the tensors table that hold them.
 
     An empty tensor has zeros 0 and nothing else. Of a tensor without finite values the counts are known, the rest is None.
-    C64: zeros (both parts), nans (either part) and infs only. BOOL: 0 and 1, any byte but 0 being true.
+    C64: zeros (both parts), nans (either part) and infs only. BOOL: 0 and 1, any byte but 0 being true. Of packed words, whose
+    values nobody decoded, nothing is known.
     """
 
-    zeros: int
+    zeros: int | None = None
     near_zeros: int | None = None
     nans: int | None = None
     infs: int | None = None

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.dtypes import byte_count
+
+PLAIN, CODES, PACKED = "plain", "codes", "packed"
+"""What the stored elements are: the values themselves; codes, each a value but for a scale, the code zero being zero; words
+that hold parts of one or several values, of which nothing but the hash means anything."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a stored tensor serves a weight that is kept quantised, packed or in several tensors.
+
+    `weight_name` is the name that the weight would have if it were stored plainly, `part` what this tensor is of it, `scheme`
+    the way of storing (gptq, ...), `stored_shape` the shape in the file. `is_aux`: scales, zero points, indices and masks,
+    which are no parameters. `values` is PLAIN, CODES or PACKED; `bits` those of one value where packed; `type_name` the element
+    type where the container has a name of its own for it.
+    """
+
+    weight_name: str
+    part: str
+    scheme: str
+    stored_shape: tuple[int, ...]
+    values: str = PACKED
+    is_aux: bool = False
+    bits: int | None = None
+    type_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -16,7 +40,8 @@ class TensorRef:
 
     `dtype` is safetensors' spelling. `offset` is the byte in `path` where the storage starts that holds it, `storage_bytes` its
     size; the tensor starts `storage_offset` elements into it and has these `strides` (elements; None: C order).
-    Two tensors with the same path, offset, storage_offset, shape and strides are one (tied).
+    Two tensors with the same path, offset, storage_offset, shape and strides are one (tied). With a `layout` the shape is that
+    of the weight, and the file's own is in the layout.
     """
 
     name: str
@@ -28,14 +53,26 @@ class TensorRef:
     storage_offset: int = 0
     strides: tuple[int, ...] | None = None
     is_buffer: bool = False
+    layout: Layout | None = None
 
     @property
     def elements(self) -> int:
         return math.prod(self.shape)
 
     @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape in the file."""
+        return self.shape if self.layout is None else self.layout.stored_shape
+
+    @property
+    def as_stored(self) -> TensorRef:
+        """The tensor as the file has it, without regard to what it serves."""
+        return self if self.layout is None else replace(self, shape=self.layout.stored_shape, layout=None)
+
+    @property
     def logical_bytes(self) -> int:
-        return byte_count(self.dtype, self.elements)
+        """Bytes of its elements as they are stored, in C order."""
+        return byte_count(self.dtype, math.prod(self.stored_shape))
 
     @property
     def place(self) -> tuple[Any, ...]:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from layerhouse.ingest.json_files import read_json
 from layerhouse.ingest.layers import SIZE_WORDS, layer_rows
-from layerhouse.ingest.names import Placed, Placement, place_tensors
+from layerhouse.ingest.layouts import lay_out
+from layerhouse.ingest.names import ADAPTER, Placed, Placement, place_tensors
 from layerhouse.ingest.parameters import Totals, count_parameters
 from layerhouse.ingest.readers.weight_sets import WeightSet, WeightSetContents, find_weight_set, read_weight_set
+from layerhouse.ingest.tensors import CODES, PACKED
 from layerhouse.version import __version__
 from layerhouse.warehouse.errors import InputError
 
@@ -22,19 +24,23 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-CONFIG_NAME = "config.json"
+CONFIG_NAME, ADAPTER_CONFIG_NAME = "config.json", "adapter_config.json"
 FULL, HEADERS = "full", "none"
 MAX_DECLARED_TEXT = 1 << 20
 
 
 @dataclass(frozen=True)
 class OpenedWeights:
-    """A checkpoint whose headers were read: every tensor's place in its file and in the model, and no weight bytes."""
+    """A checkpoint whose headers were read: every tensor's place in its file and in the model, and no weight bytes.
+
+    `adapter_config` is what an adapter's own config declares, such as the base that it adds to.
+    """
 
     shown: str
     weight_set: WeightSet
     contents: WeightSetContents
     config: Mapping[str, Any] | None
+    adapter_config: Mapping[str, Any] | None
     placement: Placement
     totals: Totals
     notes: tuple[Row, ...]
@@ -53,7 +59,12 @@ class OpenedWeights:
 def weight_files_of(files: Sequence[Path]) -> list[Path]:
     """The files that a change of makes another checkpoint: weights, their indices, and the config beside them."""
     folders = {path.parent for path in files}
-    beside = [path for folder in sorted(folders) for path in (folder / CONFIG_NAME, *sorted(folder.glob("*.index.json")))]
+    configs = (CONFIG_NAME, ADAPTER_CONFIG_NAME)
+    beside = [
+        path
+        for folder in sorted(folders)
+        for path in (*(folder / name for name in configs), *sorted(folder.glob("*.index.json")))
+    ]
     return [*files, *(path for path in beside if path.is_file())]
 
 
@@ -64,34 +75,49 @@ def open_weights(folder: Path, files: Sequence[Path], shown: str) -> OpenedWeigh
     contents = read_weight_set(weight_set, shown)
     if not contents.tensors:
         raise InputError(shown, "no tensor in its weight files")
-    config, notes = _read_config(home if home.is_dir() else home.parent, shown)
+    folder = home if home.is_dir() else home.parent
+    config, notes = _read_config(folder / CONFIG_NAME, shown)
     if config is None:
         config = contents.config
-    placement = place_tensors(contents.tensors, config)
+    laid = lay_out(contents.tensors, config, shown)
+    placement = place_tensors(laid.tensors, config)
     notes += [{"code": "weight_set", "text": text} for text in contents.notes]
+    notes += [{"code": "layout", "text": text} for text in laid.notes]
     notes += [{"code": "ignored", "text": f"{path.name}: {reason}"} for path, reason in weight_set.ignored]
     notes += [{"code": "skipped", "text": text} for text in contents.skipped]
+    adapter = None
+    if any(placed.module == ADAPTER for placed in placement.placed):
+        adapter, adapter_notes = _read_config(folder / ADAPTER_CONFIG_NAME, shown)
+        notes += adapter_notes
     totals = count_parameters(placement, config)
     declared_total = weight_set.declared_total_size
     if declared_total is not None and declared_total != totals.logical_bytes:
         text = f"the index declares {declared_total} bytes, the tensors have {totals.logical_bytes}"
         notes.append({"code": "declared", "text": text})
-    return OpenedWeights(shown, weight_set, contents, config, placement, totals, tuple(notes))
+    return OpenedWeights(shown, weight_set, contents, config, adapter, placement, totals, tuple(notes))
 
 
 def measure_weights(
     opened: OpenedWeights, *, threads: int, near_zero: float | None, on_bytes: Callable[[int], None]
 ) -> dict[str, Measurement]:
     """Measure every tensor; by tensor name. Raises InputError naming the tensor whose bytes could not be read."""
-    from layerhouse.ingest.measure import Job, measure
+    from layerhouse.ingest.measure import Job, known_of_codes, measure
+
+    def job(placed: Placed) -> Job:
+        layout = placed.ref.layout
+        if layout is not None and layout.values == PACKED:
+            return Job(placed.ref.as_stored, is_counted=False)
+        return Job(placed.ref.as_stored, placed.input_axis, placed.residual_axis)
 
     tensors = opened.measured
-    jobs = [Job(placed.ref, placed.input_axis, placed.residual_axis) for placed in tensors]
+    jobs = [job(placed) for placed in tensors]
     by_place: dict[tuple[Any, ...], Measurement] = {}
     for position, outcome in measure(jobs, threads=threads, near_zero=near_zero, on_bytes=on_bytes):
         if isinstance(outcome, InputError):
             raise InputError(f"{opened.shown}: {tensors[position].ref.name}", outcome.what)
-        by_place[tensors[position].ref.place] = outcome
+        layout = tensors[position].ref.layout
+        is_code = layout is not None and layout.values == CODES
+        by_place[tensors[position].ref.place] = known_of_codes(outcome) if is_code else outcome
     return {placed.ref.name: by_place[placed.ref.place] for placed in opened.placement.placed}
 
 
@@ -128,16 +154,15 @@ def _home(folder: Path, files: Sequence[Path]) -> Path:
     return folder if own else files[0].parent
 
 
-def _read_config(folder: Path, shown: str) -> tuple[dict[str, Any] | None, list[Row]]:
-    path = folder / CONFIG_NAME
+def _read_config(path: Path, shown: str) -> tuple[dict[str, Any] | None, list[Row]]:
     if not path.is_file():
         return None, []
     try:
-        document = read_json(path, f"{shown}/{CONFIG_NAME}", max_bytes=64 << 20)[1]
+        document = read_json(path, f"{shown}/{path.name}", max_bytes=64 << 20)[1]
     except InputError as error:
-        return None, [{"code": "config", "text": f"{CONFIG_NAME} cannot be read: {error.what}"}]
+        return None, [{"code": "config", "text": f"{path.name} cannot be read: {error.what}"}]
     if not isinstance(document, dict):
-        return None, [{"code": "config", "text": f"{CONFIG_NAME} holds no object"}]
+        return None, [{"code": "config", "text": f"{path.name} holds no object"}]
     return document, []
 
 
@@ -171,7 +196,8 @@ def _tensor_row(
     measurements: Mapping[str, Measurement] | None,
     near_zero: float | None,
 ) -> Row:
-    ref = placed.ref
+    ref, type_name = placed.ref, placed.ref.layout and placed.ref.layout.type_name
+    shape = ref.shape if type_name else ref.stored_shape
     row: Row = {
         "checkpoint_id": checkpoint_id,
         "name": ref.name,
@@ -182,8 +208,9 @@ def _tensor_row(
         "part": placed.part,
         "layer_index": placed.layer_index,
         "expert_index": placed.expert_index,
-        "dtype": ref.dtype,
-        "shape": list(ref.shape),
+        "dtype": type_name or ref.dtype,
+        "shape": list(shape),
+        "weight_shape": list(ref.shape) if ref.shape != shape else None,
         "params": placed.params if is_counted else 0,
         "is_parameter": placed.is_parameter,
         "is_active": True,
@@ -201,7 +228,9 @@ def _checkpoint_row(opened: OpenedWeights, totals: Totals, checkpoint_id: str, n
     config = opened.config or {}
     architectures = config.get("architectures")
     architecture = architectures[0] if isinstance(architectures, list) and architectures else opened.contents.class_path
-    declared = json.dumps({"config": config or None, "metadata": opened.contents.metadata or None}, sort_keys=True, default=str)
+    adapter = opened.adapter_config or {}
+    says = {"config": config or None, "adapter": adapter or None, "metadata": opened.contents.metadata or None}
+    declared = json.dumps(says, sort_keys=True, default=str)
     return {
         "checkpoint_id": checkpoint_id,
         "source_kind": "weights",
@@ -209,7 +238,8 @@ def _checkpoint_row(opened: OpenedWeights, totals: Totals, checkpoint_id: str, n
         "family": opened.placement.family,
         "architecture": architecture if isinstance(architecture, str) else None,
         "declared": declared if len(declared) <= MAX_DECLARED_TEXT else None,
-        "declared_name": config.get("_name_or_path") if isinstance(config.get("_name_or_path"), str) else None,
+        "declared_name": _text_of(config, "_name_or_path"),
+        "declared_base": _text_of(adapter, "base_model_name_or_path"),
         "params": totals.params,
         "params_stored": totals.params_stored,
         "embedding_params": totals.embedding_params,
@@ -227,6 +257,11 @@ def _checkpoint_row(opened: OpenedWeights, totals: Totals, checkpoint_id: str, n
         "status": "ok",
         "tool_version": __version__,
     }
+
+
+def _text_of(config: Mapping[str, Any], key: str) -> str | None:
+    value = config.get(key)
+    return value if isinstance(value, str) else None
 
 
 def _zero_counts(placed: Sequence[Placed], counted: set[str], measurements: Mapping[str, Measurement], totals: Totals) -> Row:

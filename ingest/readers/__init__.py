@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from layerhouse.ingest.readers.gguf import read_gguf
 from layerhouse.ingest.readers.safetensors import read_safetensors
 from layerhouse.ingest.readers.sniff import TORCH_SUFFIXES, Kind, sniff
 from layerhouse.ingest.readers.torch_zip import read_torch_zip
@@ -15,6 +16,7 @@ from layerhouse.warehouse.errors import InputError
 READERS: dict[Kind, Callable[[Path, str], Contents]] = {
     Kind.SAFETENSORS: read_safetensors,
     Kind.TORCH_ZIP: read_torch_zip,
+    Kind.GGUF: read_gguf,
 }
 
 

@@ -46,7 +46,7 @@ class Kind(StrEnum):
 
 
 # Kinds that hold weights, or might, in a form that no reader here takes.
-NOT_READ = (Kind.TORCH_LEGACY, Kind.TORCHSCRIPT, Kind.PICKLE, Kind.TAR, Kind.GGUF, Kind.GZIP, Kind.HDF5)
+NOT_READ = (Kind.TORCH_LEGACY, Kind.TORCHSCRIPT, Kind.PICKLE, Kind.TAR, Kind.GZIP, Kind.HDF5)
 # Kinds that a download leaves in place of the weights.
 NOT_FETCHED = (Kind.TRUNCATED_ZIP, Kind.HTML, Kind.XML, Kind.EMPTY, Kind.ZEROS)
 

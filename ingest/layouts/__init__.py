@@ -1,0 +1,91 @@
+"""Weights that are kept quantised, packed, masked or as adapters: which stored tensors make up one weight, and of what shape.
+
+A module's tensors are looked at together: `qweight` means nothing without its `scales`. Each way of storing is a module here
+with one function, registered below under the suffix that shows it; what no layout claims stays the tensor that it is. Shapes
+are taken from the tensors wherever they give them, and the config is only asked where they do not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from layerhouse.ingest.declared import Config
+from layerhouse.ingest.layouts.adapters import adapter_part
+from layerhouse.ingest.layouts.bitsandbytes import eight_bit, four_bit
+from layerhouse.ingest.layouts.compressed_tensors import packed
+from layerhouse.ingest.layouts.gptq_awq import words
+from layerhouse.ingest.layouts.mlx import affine
+from layerhouse.ingest.layouts.modules import Module, Quantization, auxiliary, quantization_of, split_name
+from layerhouse.ingest.layouts.mxfp4 import blocks
+from layerhouse.ingest.layouts.scaled import scaled
+from layerhouse.ingest.tensors import CODES, PACKED, TensorRef
+
+Claim = Callable[[Module, Quantization], Iterable[TensorRef]]
+
+LAYOUTS: tuple[tuple[str, Claim], ...] = (
+    ("qweight", words),
+    ("weight_packed", packed),
+    ("weight.absmax", four_bit),
+    ("SCB", eight_bit),
+    ("scales", affine),
+    ("_blocks", blocks),
+    ("weight_scale", scaled),
+    ("weight_scale_inv", scaled),
+)
+"""The suffix that shows a layout, and its function: the module's tensors -> those that it claims, with their layout. The first
+whose suffix is there and that claims anything is taken."""
+
+KV_SCALES = ("k_scale", "v_scale", "q_scale", "kv_scale", "input_scale", "output_scale", "k_zero_point", "v_zero_point")
+
+
+@dataclass(frozen=True)
+class Laid:
+    """The tensors of a checkpoint, each with its layout where it has one, in the order given, and remarks of one line."""
+
+    tensors: tuple[TensorRef, ...]
+    notes: tuple[str, ...]
+
+
+def lay_out(tensors: Sequence[TensorRef], config: Config | None, shown: str) -> Laid:
+    """Find the weights that are not stored plainly. Raises InputError where what a module stores contradicts itself."""
+    quantization = quantization_of(config)
+    modules: dict[str, dict[str, TensorRef]] = {}
+    claimed: dict[str, TensorRef] = {}
+    for tensor in tensors:
+        if tensor.layout is not None:
+            continue
+        adapter = adapter_part(tensor)
+        if adapter is not None:
+            claimed[tensor.name] = adapter
+            continue
+        prefix, suffix = split_name(tensor.name)
+        modules.setdefault(prefix, {})[suffix] = tensor
+    for name, parts in modules.items():
+        module = Module(name, parts, shown)
+        for ref in _claim(module, quantization):
+            claimed[ref.name] = ref
+    laid = tuple(claimed.get(tensor.name, tensor) for tensor in tensors)
+    return Laid(laid, tuple(_notes(laid)))
+
+
+def _claim(module: Module, quantization: Quantization) -> Iterable[TensorRef]:
+    for suffix, claim in LAYOUTS:
+        if suffix in module.parts and (found := [*claim(module, quantization)]):
+            return found
+    return [auxiliary(module, suffix, "scale") for suffix in module.parts if suffix in KV_SCALES]
+
+
+def _notes(tensors: Iterable[TensorRef]) -> Iterable[str]:
+    """One line a scheme: how many weights, and what is therefore not known."""
+    counts: Counter[tuple[str, int | None, str]] = Counter()
+    for ref in tensors:
+        if ref.layout is not None and not ref.layout.is_aux:
+            counts[ref.layout.scheme, ref.layout.bits, ref.layout.values] += 1
+    for (scheme, bits, values), count in sorted(counts.items(), key=str):
+        if values == PACKED:
+            width = "" if bits is None else f" of {bits} bits"
+            yield f"{count} weights are packed by {scheme}{width}: counted by their own shape, their values are not known"
+        elif values == CODES:
+            yield f"{count} weights are codes of {scheme}: zeros are counted, other values need the scales and are not known"

@@ -1,0 +1,130 @@
+"""GGUF headers, written by the gguf package and by hand."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from layerhouse.ingest.readers import read_weight_file
+from layerhouse.ingest.readers.gguf import BLOCK_TYPES, PLAIN_TYPES
+from layerhouse.tests.test_layouts import rows_of
+from layerhouse.tests.weight_files import stored_values
+from layerhouse.warehouse.errors import InputError
+
+
+def text(value: str) -> bytes:
+    raw = value.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def info(name: str, dims: tuple[int, ...], kind: int, offset: int) -> bytes:
+    return text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
+
+
+def file_of(
+    infos: list[bytes], data: bytes = b"", keys: list[bytes] | None = None, version: int = 3, tensors: int | None = None
+) -> bytes:
+    keys = keys or []
+    head = b"GGUF" + struct.pack("<IQQ", version, len(infos) if tensors is None else tensors, len(keys))
+    head += b"".join(keys) + b"".join(infos)
+    return head + bytes(-len(head) % 32) + data
+
+
+def test_the_tables_are_those_of_ggml():
+    sizes = {kind.value: (kind.name, *gguf.GGML_QUANT_SIZES[kind]) for kind in gguf.GGMLQuantizationType}
+    assert {number: entry for number, entry in sizes.items() if number not in PLAIN_TYPES} == BLOCK_TYPES
+    assert {number: sizes[number][0] for number in PLAIN_TYPES} == PLAIN_TYPES
+
+
+def write(path: Path) -> dict[str, np.ndarray]:
+    """A file of the gguf package with plain and quantised tensors, arrays and a vocabulary."""
+    generator = np.random.default_rng(0)
+    plain = {
+        "token_embd.weight": generator.standard_normal((96, 64)).astype(np.float32),
+        "blk.0.attn_q.weight": generator.standard_normal((64, 64)).astype(np.float16),
+        "output_norm.weight": np.ones(64, np.float32),
+    }
+    plain["blk.0.attn_q.weight"][:, ::2] = 0
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_embedding_length(64)
+    writer.add_feed_forward_length([256])
+    writer.add_head_count(4)
+    writer.add_layer_norm_rms_eps(float("nan"))
+    writer.add_token_list([f"token{i}" for i in range(96)])
+    for name, values in plain.items():
+        writer.add_tensor(name, values)
+    blocks = gguf.quants.quantize(generator.standard_normal((64, 256)).astype(np.float32), gguf.GGMLQuantizationType.Q8_0)
+    writer.add_tensor("blk.0.ffn_down.weight", blocks, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return plain
+
+
+def test_tensors_keys_and_bytes_are_those_that_were_written(tmp_path):
+    plain = write(tmp_path / "m.gguf")
+    contents = read_weight_file(tmp_path / "m.gguf", "m.gguf")
+    tensors = {tensor.name: tensor for tensor in contents.tensors}
+    for name, values in plain.items():
+        assert tensors[name].shape == values.shape
+        assert stored_values(tensors[name]) == values.tobytes()
+    packed = tensors["blk.0.ffn_down.weight"]
+    assert (packed.shape, packed.elements, packed.logical_bytes) == ((64, 256), 16384, 16384 // 32 * 34)
+    assert contents.config is not None
+    wanted = {"model_type": "gguf", "general.architecture": "llama", "block_count": 1, "embedding_length": 64}
+    assert wanted.items() <= contents.config.items()
+    assert contents.config["feed_forward_length"] == [256]
+    assert not [key for key in contents.config if key.startswith("tokenizer") or key.endswith("rms_epsilon")]
+
+
+def test_block_quantised_tensors_count_and_say_nothing_of_values(tmp_path):
+    (tmp_path / "m").mkdir()
+    write(tmp_path / "m" / "m.gguf")
+    checkpoint, tensors, _ = rows_of(tmp_path / "m", "*.gguf")
+    assert checkpoint["params"] == 96 * 64 + 64 * 64 + 64 + 64 * 256
+    assert (checkpoint["container"], checkpoint["zeros"]) == ("gguf", None)
+    row = tensors["blk.0.ffn_down.weight"]
+    assert (row["dtype"], row["shape"], row["weight_shape"], row["params"]) == ("Q8_0", [64, 256], None, 16384)
+    assert (row["zeros"], row["mean"], row["logical_bytes"]) == (None, None, 17408)
+    assert tensors["blk.0.attn_q.weight"]["zeros"] == 2048
+    assert "1 weights are packed by gguf Q8_0" in next(n["text"] for n in checkpoint["notes"] if n["code"] == "layout")
+
+
+def test_a_file_without_tensors_or_keys_is_whole(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(file_of([]))
+    assert read_weight_file(tmp_path / "m.gguf", "m.gguf").tensors == ()
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (file_of([], version=1), "GGUF version 1 is not read"),
+        (file_of([], version=0x03000000), "big-endian GGUF is not read"),
+        (file_of([], tensors=1 << 40), "limit exceeded: 1099511627776 tensors"),
+        (file_of([info("a", (32,), 0, 0)]), "cut off: tensor 'a' ends at byte"),
+        (file_of([info("a", (32,), 0, 0)], bytes(128))[:60], "cut off"),
+        (file_of([info("a", (32,), 99, 0)], bytes(128)), "unknown ggml type 99"),
+        (file_of([info("a", (31,), 2, 0)], bytes(128)), "do not fill blocks of 32"),
+        (file_of([info("a", (8,), 0, 5)], bytes(128)), "no multiple of the alignment 32"),
+        (file_of([info("a", (32,), 0, 0), info("b", (8,), 0, 64)], bytes(256)), "tensor 'b': overlaps tensor 'a'"),
+        (file_of([info("a", (8,), 0, 0), info("a", (8,), 0, 32)], bytes(256)), "duplicate tensor name 'a'"),
+        (file_of([info("a", (1 << 40, 1 << 40), 0, 0)]), "limit exceeded"),
+        (file_of([text("a") + struct.pack("<I", 1 << 30)]), "limit exceeded: 1073741824 dimensions"),
+        (file_of([], keys=[text("k") + struct.pack("<I", 77)]), "value of unknown kind 77"),
+        (file_of([], keys=[text("k") + struct.pack("<IIQ", 9, 0, 1 << 50)]), "limit exceeded: key 'k'"),
+        (file_of([], keys=[text("k") + struct.pack("<IIQ", 9, 9, 1)]), "has items of kind 9"),
+        (file_of([], keys=[struct.pack("<Q", 1 << 50)]), "limit exceeded: a text of"),
+        (file_of([], keys=[text("k") + struct.pack("<II", 4, 1)] * 2), "duplicate key 'k'"),
+        (file_of([], keys=[text("general.alignment") + struct.pack("<II", 4, 0)]), "no multiple of 8"),
+    ],
+)
+def test_what_cannot_be_true_is_one_line(tmp_path, raw, said):
+    (tmp_path / "m.gguf").write_bytes(raw)
+    with pytest.raises(InputError, match=said):
+        read_weight_file(tmp_path / "m.gguf", "m.gguf")
