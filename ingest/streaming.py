@@ -82,6 +82,11 @@ class TensorReader:
         stop = ref.logical_bytes if stop is None else stop
         if start >= stop:
             return
+        if ref.assembly is not None:
+            from layerhouse.ingest.assemblies import assembled_chunks
+
+            yield from assembled_chunks(ref, start, stop, self._chunk)
+            return
         dims = dimensions(ref)
         bits = DTYPES[ref.dtype].bits
         self._check(ref, dims, bits)

@@ -34,6 +34,18 @@ class Layout:
     type_name: str | None = None
 
 
+MASKED, BITMASK = "masked", "bitmask"
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The tensors that together are one of the given shape; `kind` says how (assemblies.ASSEMBLERS)."""
+
+    kind: str
+    sources: tuple[TensorRef, ...]
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class TensorRef:
     """One tensor of a checkpoint.
@@ -41,7 +53,8 @@ class TensorRef:
     `dtype` is safetensors' spelling. `offset` is the byte in `path` where the storage starts that holds it, `storage_bytes` its
     size; the tensor starts `storage_offset` elements into it and has these `strides` (elements; None: C order).
     Two tensors with the same path, offset, storage_offset, shape and strides are one (tied). With a `layout` the shape is that
-    of the weight, and the file's own is in the layout.
+    of the weight, and the file's own is in the layout. With an `assembly` the bytes are those that its parts stand for, and
+    strides and storage_offset are of these.
     """
 
     name: str
@@ -54,6 +67,7 @@ class TensorRef:
     strides: tuple[int, ...] | None = None
     is_buffer: bool = False
     layout: Layout | None = None
+    assembly: Assembly | None = None
 
     @property
     def elements(self) -> int:
@@ -66,13 +80,15 @@ class TensorRef:
 
     @property
     def as_stored(self) -> TensorRef:
-        """The tensor as the file has it, without regard to what it serves."""
-        return self if self.layout is None else replace(self, shape=self.layout.stored_shape, layout=None)
+        """The tensor to be read, without regard to what it serves: as the file has it, or as its parts stand for it."""
+        if self.layout is None:
+            return self
+        return replace(self, shape=self.shape if self.assembly else self.layout.stored_shape, layout=None)
 
     @property
     def logical_bytes(self) -> int:
-        """Bytes of its elements as they are stored, in C order."""
-        return byte_count(self.dtype, math.prod(self.stored_shape))
+        """Bytes of its elements in C order: as they are stored, or as assembled."""
+        return byte_count(self.dtype, math.prod(self.shape if self.assembly else self.stored_shape))
 
     @property
     def place(self) -> tuple[Any, ...]:

@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from layerhouse.ingest.declared import Config
+from layerhouse.ingest.layouts.adapters import SCHEME as ADAPTER_SCHEME
 from layerhouse.ingest.layouts.adapters import adapter_part
+from layerhouse.ingest.layouts.bitmasks import bitmask
 from layerhouse.ingest.layouts.bitsandbytes import eight_bit, four_bit
 from layerhouse.ingest.layouts.compressed_tensors import packed
 from layerhouse.ingest.layouts.gptq_awq import words
+from layerhouse.ingest.layouts.masks import masked
 from layerhouse.ingest.layouts.mlx import affine
 from layerhouse.ingest.layouts.modules import Module, Quantization, auxiliary, quantization_of, split_name
 from layerhouse.ingest.layouts.mxfp4 import blocks
@@ -29,6 +32,10 @@ LAYOUTS: tuple[tuple[str, Claim], ...] = (
     ("weight_packed", packed),
     ("weight.absmax", four_bit),
     ("SCB", eight_bit),
+    ("compressed", bitmask),
+    ("weight.compressed", bitmask),
+    ("weight_mask", masked),
+    ("bias_mask", masked),
     ("scales", affine),
     ("_blocks", blocks),
     ("weight_scale", scaled),
@@ -89,3 +96,5 @@ def _notes(tensors: Iterable[TensorRef]) -> Iterable[str]:
             yield f"{count} weights are packed by {scheme}{width}: counted by their own shape, their values are not known"
         elif values == CODES:
             yield f"{count} weights are codes of {scheme}: zeros are counted, other values need the scales and are not known"
+        elif scheme != ADAPTER_SCHEME:
+            yield f"{count} weights are kept by {scheme}: measured as the weights that they stand for"
