@@ -102,7 +102,7 @@ def _masked(ref: TensorRef, sources: list[_Source], low: int, high: int, columns
     kept = _is_kept(ref, sources[1].ref.dtype, mask)
     dtype = DTYPES[ref.dtype]
     if dtype.kind != "float":
-        return values * kept
+        return np.asarray(values * kept)
     sign = values.dtype.type(1 << (dtype.bits - 1))
     exponent = values.dtype.type(((1 << dtype.exponent) - 1) << dtype.mantissa)
     quiet = values.dtype.type(1 << (dtype.mantissa - 1))
