@@ -114,7 +114,7 @@ def _is_kept(ref: TensorRef, code: str, mask: Array) -> Array:
     """Where a mask is one. A mask of other values than zero and one is no mask."""
     dtype = DTYPES[code]
     one = (dtype.bias << dtype.mantissa) if dtype.kind == "float" else 1
-    kept = mask == one
+    kept: Array = mask == one
     sign = mask.dtype.type(1 << (dtype.bits - 1)) if dtype.kind == "float" else mask.dtype.type(0)
     if not np.all(kept | ((mask & ~sign) == 0)):
         raise InputError(str(ref.path), f"tensor {ref.name!r}: its mask has values other than 0 and 1")
