@@ -62,6 +62,7 @@ def ingest(
     name: str | None = None,
     dry_run: bool = False,
     stats: str = "full",
+    compare: str = "auto",
     near_zero: float | None = None,
     threads: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
@@ -71,9 +72,10 @@ def ingest(
 
     `exclude` are globs on paths as they are shown; `base` is the model that the others are compared with, a path or the name of
     a model in the warehouse; `name` names the one model found; a dry run writes nothing. `stats` is full, or none to read the
-    headers of weights alone; `near_zero` a magnitude up to which values are counted as near zero; `threads` how many measure
-    (None: one a core). The report's events of kind `failed` are the inputs that could not be taken. Raises UsageError and
-    WarehouseError.
+    headers of weights alone; `compare` is auto, rows or values: whether values are read beside the base's of models that are
+    measured now, of none, or of all; `near_zero` a magnitude up to which values are counted as near zero; `threads` how many
+    measure (None: one a core). The report's events of kind `failed` are the inputs that could not be taken. Raises UsageError
+    and WarehouseError.
     """
     from layerhouse.ingest.checkpoints import Reading, available_cores
     from layerhouse.ingest.run import Options, ingest_roots
@@ -98,7 +100,7 @@ def ingest(
             name,
             dry_run,
             None if base is None else str(base),
-            Reading(stats, near_zero, threads or available_cores()),
+            Reading(stats, near_zero, threads or available_cores(), compare),
         ),
         on_event=on_event,
         on_progress=on_progress,

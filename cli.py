@@ -92,6 +92,13 @@ def cli() -> None:
     "--base", metavar="PATH|MODEL", help="The model that the others were made from: its path, or its name if it is in."
 )
 @click.option("--stats", type=click.Choice(["full", "none"]), default="full", show_default=True, help="none: headers alone.")
+@click.option(
+    "--compare",
+    type=click.Choice(["auto", "rows", "values"]),
+    default="auto",
+    show_default=True,
+    help="Read values beside the base's: auto, of models that are measured now; values, of all; rows, of none.",
+)
 @click.option("--near-zero", type=float, metavar="T", help="Also count values of magnitude T or less.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads that measure; one a core without it.")
 @click.option("--device", type=click.Choice(["cpu"]), default="cpu", show_default=True, help="Where values are counted.")
@@ -104,6 +111,7 @@ def ingest(
     warehouse: Path,
     base: str | None,
     stats: str,
+    compare: str,
     near_zero: float | None,
     threads: int | None,
     device: str,
@@ -130,6 +138,7 @@ def ingest(
             name=name,
             dry_run=dry_run,
             stats=stats,
+            compare=compare,
             near_zero=near_zero,
             threads=threads,
             on_event=on_event,

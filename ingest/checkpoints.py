@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.batches import Batch
 from layerhouse.ingest.compare import compare_layers
-from layerhouse.ingest.discover import FoundModel, path_text
+from layerhouse.ingest.discover import FoundModel, discover, path_text
 from layerhouse.ingest.fingerprints import fingerprint_of
+from layerhouse.ingest.names import ADAPTER, QUANT_AUX
+from layerhouse.ingest.relations import compare_values, open_pairs, relate_tensors
 from layerhouse.ingest.weights import FULL, HEADERS, OpenedWeights, measure_weights, open_weights, weight_files_of, weight_rows
-from layerhouse.warehouse.errors import UsageError
+from layerhouse.warehouse.errors import InputError, UsageError
 from layerhouse.warehouse.known import Known, Sighting
 from layerhouse.warehouse.reading import read_rows
 
@@ -22,6 +24,8 @@ Row = dict[str, Any]
 Say = Callable[[str, str, str], None]
 
 LEVELS = (HEADERS, FULL)
+AUTO, ROWS, VALUES = "auto", "rows", "values"
+COMPARING = (AUTO, ROWS, VALUES)
 COMPARED_COLUMNS = (
     "name",
     "canonical_name",
@@ -33,6 +37,7 @@ COMPARED_COLUMNS = (
     "expert_index",
     "dtype",
     "shape",
+    "weight_shape",
     "is_parameter",
     "content_hash",
     "signature",
@@ -41,31 +46,56 @@ COMPARED_COLUMNS = (
 
 @dataclass(frozen=True)
 class Reading:
-    """How weights are read: `stats` is full or none (headers alone); `near_zero` the magnitude that near_zeros counts up to."""
+    """How weights are read: `stats` is full or none (headers alone); `near_zero` the magnitude that near_zeros counts up to.
+
+    `compare` says where values are read side by side with the base's: auto, while a model is measured; rows, nowhere; values,
+    for models that were measured before as well.
+    """
 
     stats: str = FULL
     near_zero: float | None = None
     threads: int = 1
+    compare: str = AUTO
 
     def __post_init__(self) -> None:
         if self.stats not in LEVELS:
             raise UsageError(f"stats {self.stats!r}: full, or none for headers alone")
+        if self.compare not in COMPARING:
+            raise UsageError(f"compare {self.compare!r}: it is one of {', '.join(COMPARING)}")
         if self.near_zero is not None and not (0 <= self.near_zero < math.inf):
             raise UsageError(f"near_zero {self.near_zero}: a finite magnitude that is not negative")
         if self.threads < 1:
             raise UsageError(f"threads {self.threads}: at least one")
 
 
+@dataclass
+class Side:
+    """One side of a comparison: a model's checkpoint, the rows of its tensors, and its weights where they are open."""
+
+    model_id: str
+    checkpoint_id: str
+    tensors: list[Row]
+    opened: OpenedWeights | None = None
+
+
 class WeightsTaker:
     """Takes weights that are new, and compares what it is asked to with one base."""
 
     def __init__(
-        self, store_root: Path, known: Known, batch: Batch, reading: Reading, say: Say, on_bytes: Callable[[int], None]
+        self,
+        store_root: Path,
+        known: Known,
+        batch: Batch,
+        reading: Reading,
+        say: Say,
+        on_bytes: Callable[[int], None],
+        on_expected: Callable[[int], None],
     ) -> None:
+        """`on_bytes` hears of bytes that were read, `on_expected` of bytes to read that no plan knew of."""
         self.store_root, self.known, self.batch, self.reading, self.say = store_root, known, batch, reading, say
-        self.on_bytes = on_bytes
-        self.base: tuple[str, str, list[Row]] | None = None
-        self.fresh: dict[str, list[Row]] = {}
+        self.on_bytes, self.on_expected = on_bytes, on_expected
+        self.base: Side | None = None
+        self.fresh: Side | None = None
 
     def new_fingerprint(self, model: FoundModel) -> str | None:
         """The fingerprint of a model's weight files; None if the warehouse has them as they are, measured as far as asked."""
@@ -99,7 +129,7 @@ class WeightsTaker:
         self.known.checkpoints.add(checkpoint_id)
         params: int = checkpoint["params"]
         self.known.sightings[model.model_id, "weights"] = Sighting(fingerprint, reading.stats, checkpoint_id, params)
-        self.fresh = {checkpoint_id: tensors}
+        self.fresh = Side(model.model_id, checkpoint_id, tensors, opened)
         return _line(opened)
 
     @staticmethod
@@ -109,34 +139,88 @@ class WeightsTaker:
 
     def set_base(self, model_id: str) -> None:
         """Compare with this model from now on; its rows come from this run or from the warehouse."""
-        seen = self.known.sightings.get((model_id, "weights"))
-        if seen is None:
-            return
-        rows = self._tensors(seen.checkpoint_id)
-        self.base = (model_id, seen.checkpoint_id, rows)
-        self._compare(model_id, seen.checkpoint_id, rows)
+        self.base = self._side(model_id)
+        if self.base is not None:
+            self._compare(self.base, self.base)
 
     def compare(self, model_id: str) -> None:
-        """Match a model's layers to the base's, unless the warehouse has that comparison."""
+        """Match a model's layers and tensors to the base's, unless the warehouse has that comparison."""
         seen = self.known.sightings.get((model_id, "weights"))
-        if self.base is not None and seen is not None:
-            self._compare(model_id, seen.checkpoint_id, None)
-
-    def _compare(self, model_id: str, checkpoint_id: str, rows: Sequence[Row] | None) -> None:
-        assert self.base is not None
-        base_name, base_id, base_rows = self.base
-        if (checkpoint_id, base_id) in self.known.comparisons:
+        if self.base is None or seen is None:
             return
-        matches, notes = compare_layers(self._tensors(checkpoint_id) if rows is None else rows, base_rows)
-        ids = {"checkpoint_id": checkpoint_id, "base_checkpoint_id": base_id}
-        self.batch.add({"layer_matches": [{**ids, **match} for match in matches]})
-        self.known.comparisons.add((checkpoint_id, base_id))
+        pair = seen.checkpoint_id, self.base.checkpoint_id
+        is_wanted = self.reading.compare == VALUES and pair in self.known.unexplained
+        if pair not in self.known.comparisons or is_wanted:
+            side = self._side(model_id)
+            assert side is not None
+            self._compare(side, self.base)
+
+    def _compare(self, side: Side, base: Side) -> None:
+        pair = side.checkpoint_id, base.checkpoint_id
+        if pair in self.known.comparisons and pair not in self.known.unexplained:
+            return
+        if side.tensors and all(row["module"] in (ADAPTER, QUANT_AUX) for row in side.tensors):
+            self.say("passed", side.model_id, f"an adapter adds to a base, and is not compared with {base.model_id}")
+            return
+        matches, notes = compare_layers(side.tensors, base.tensors)
+        rows: dict[str, list[Row]] = {"layer_matches": matches}
+        if side is not base:
+            rows["tensor_matches"] = relate_tensors(side.tensors, base.tensors, matches)
+            notes += self._explain(side, base, rows["tensor_matches"])
+        ids = {"checkpoint_id": pair[0], "base_checkpoint_id": pair[1]}
+        self.batch.add({table: [{**ids, **row} for row in table_rows] for table, table_rows in rows.items()})
+        self.known.comparisons.add(pair)
+        self.known.unexplained.discard(pair)
         for note in notes:
-            self.say("passed", model_id, f"compared with {base_name}: {note['text']}")
+            self.say("passed", side.model_id, f"compared with {base.model_id}: {note['text']}")
+
+    def _explain(self, side: Side, base: Side, related: list[Row]) -> list[dict[str, str]]:
+        """Read both sides of the tensors that rows alone do not explain; a note where that cannot be done."""
+        untold = [row for row in related if row["relation"] is None and row["name"] and row["base_name"]]
+        mode = self.reading.compare
+        if not untold or mode == ROWS or (mode == AUTO and side.opened is None):
+            return []
+        opened, base_opened = (self._open(one) for one in (side, base))
+        if opened is None or base_opened is None:
+            absent = side if opened is None else base
+            what = f"the files of {absent.model_id} are not there as they were measured"
+            return [{"code": "relation", "text": f"how {len(untold)} tensors of one shape differ is not known: {what}"}]
+        try:
+            refs, base_refs = (
+                {placed.ref.name: placed.ref for placed in one.placement.placed} for one in (opened, base_opened)
+            )
+            self.on_expected(sum(refs[row["name"]].logical_bytes for row in open_pairs(untold, refs, base_refs)))
+            compare_values(untold, refs, base_refs, threads=self.reading.threads, on_bytes=self.on_bytes)
+        except InputError as error:
+            return [{"code": "relation", "text": f"how values differ is not known: {error.where}: {error.what}"}]
+        return []
+
+    def _side(self, model_id: str) -> Side | None:
+        seen = self.known.sightings.get((model_id, "weights"))
+        if seen is None:
+            return None
+        for side in (self.fresh, self.base):
+            if side is not None and (side.model_id, side.checkpoint_id) == (model_id, seen.checkpoint_id):
+                return side
+        return Side(model_id, seen.checkpoint_id, self._tensors(seen.checkpoint_id))
+
+    def _open(self, side: Side) -> OpenedWeights | None:
+        """The weights of one side, opened now if they are as they were when they were measured."""
+        if side.opened is not None:
+            return side.opened
+        folder = self.known.folders_by_model.get(side.model_id)
+        seen = self.known.sightings.get((side.model_id, "weights"))
+        models = discover([Path(folder)]).models if folder is not None and Path(folder).exists() else []
+        model = models[0] if len(models) == 1 else None
+        if seen is None or model is None or fingerprint_of(weight_files_of(model.weight_files)) != seen.fingerprint:
+            return None
+        try:
+            side.opened = open_weights(model.folder, model.weight_files, side.model_id)
+        except InputError:
+            return None
+        return side.opened
 
     def _tensors(self, checkpoint_id: str) -> list[Row]:
-        if checkpoint_id in self.fresh:
-            return self.fresh[checkpoint_id]
         waiting = [row for row in self.batch.rows.get("tensors", ()) if row["checkpoint_id"] == checkpoint_id]
         if waiting:
             return waiting

@@ -189,7 +189,7 @@ class _Run:
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.known, self.batch, self.dry_run, self.say = known, batch, options.dry_run, say
-        self.weights = WeightsTaker(store_root, known, batch, options.reading, say, self._count_bytes)
+        self.weights = WeightsTaker(store_root, known, batch, options.reading, say, self._count_bytes, self._expect_bytes)
         self.on_progress, self.progress = on_progress, Progress(0, 0, 0, 0)
         self.originals: dict[Path, Structure | None] = {}
         self.bases: dict[tuple[str | None, int], dict[str, Base]] = {
@@ -207,6 +207,9 @@ class _Run:
 
     def _count_bytes(self, count: int) -> None:
         self._show(bytes=self.progress.bytes + count)
+
+    def _expect_bytes(self, count: int) -> None:
+        self._show(total_bytes=self.progress.total_bytes + count)
 
     def _show(self, **changes: int) -> None:
         self.progress = replace(self.progress, **changes)

@@ -93,7 +93,7 @@ def parse_as_of(text: str) -> datetime:
 
 
 def _table_view(table: Table, absent_columns: frozenset[str]) -> str:
-    """A stored table as a view: what was committed by `as_of`; of a fact that two commits hold, the first commit's rows.
+    """A stored table as a view: what was committed by `as_of`; of a fact that two commits hold, one commit's rows.
 
     A column that no file has yet is null.
     """
@@ -105,10 +105,10 @@ def _table_view(table: Table, absent_columns: frozenset[str]) -> str:
     )
     statement = f"CREATE OR REPLACE VIEW {table.name} AS\nSELECT\n{columns}\nFROM {scan} AS rows\n"
     if table.fact_key:
-        keys = ", ".join(table.fact_key)
-        join = " AND ".join(f"firsts.{column} = rows.{column}" for column in (*table.fact_key, "commit_id"))
+        keys, chosen = ", ".join(table.fact_key), "max" if table.is_newest_shown else "min"
+        join = " AND ".join(f"chosen.{column} = rows.{column}" for column in (*table.fact_key, "commit_id"))
         statement += (
-            f"SEMI JOIN (\n    SELECT {keys}, min(commit_id) AS commit_id\n    FROM {scan}\n    WHERE {until}\n"
-            f"    GROUP BY {keys}\n) AS firsts ON {join}\n"
+            f"SEMI JOIN (\n    SELECT {keys}, {chosen}(commit_id) AS commit_id\n    FROM {scan}\n    WHERE {until}\n"
+            f"    GROUP BY {keys}\n) AS chosen ON {join}\n"
         )
     return f"{statement}WHERE {until.replace('ingested_at', 'rows.ingested_at')};"

@@ -25,7 +25,10 @@ class KnownBase:
 
 @dataclass
 class Known:
-    """Names are the present ones: after renames, without dropped models."""
+    """Names are the present ones: after renames, without dropped models.
+
+    `unexplained` are the comparisons that leave open how tensors of one shape differ.
+    """
 
     sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)
     models_by_folder: dict[str, str] = field(default_factory=dict)
@@ -34,4 +37,5 @@ class Known:
     results: set[str] = field(default_factory=set)
     checkpoints: set[str] = field(default_factory=set)
     comparisons: set[tuple[str, str]] = field(default_factory=set)
+    unexplained: set[tuple[str, str]] = field(default_factory=set)
     bases: dict[tuple[str | None, int], list[KnownBase]] = field(default_factory=dict)

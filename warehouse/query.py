@@ -160,6 +160,21 @@ def load_known(root: Path) -> Known:
         known.results = {result_id for (result_id,) in _rows(connection, "SELECT DISTINCT result_id FROM results")}
         known.checkpoints = {row[0] for row in _rows(connection, "SELECT checkpoint_id FROM complete")}
         known.comparisons = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM layer_matches"))
+        known.unexplained = set(
+            _rows(
+                connection,
+                """
+                SELECT DISTINCT checkpoint_id, base_checkpoint_id
+                FROM layer_matches
+                WHERE checkpoint_id <> base_checkpoint_id
+                EXCEPT
+                SELECT checkpoint_id, base_checkpoint_id
+                FROM tensor_matches
+                GROUP BY ALL
+                HAVING bool_and(relation IS NOT NULL OR name IS NULL OR base_name IS NULL)
+                """,
+            )
+        )
         for name, params, checkpoint_id, num_layers in _rows(
             connection,
             """

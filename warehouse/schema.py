@@ -30,13 +30,15 @@ class Table:
     """One stored table: a folder of Parquet files of the same schema.
 
     `fact_key` names the columns that identify one measured fact. Where two commits hold the same fact (two processes
-    measured one checkpoint at once), readers take the first commit's rows. An empty key keeps every row.
+    measured one checkpoint at once), readers take the first commit's rows, or the newest one's where `is_newest_shown`: a fact
+    that can be found out better. An empty key keeps every row.
     """
 
     name: str
     text: str
     fact_key: tuple[str, ...]
     columns: tuple[Column, ...]
+    is_newest_shown: bool = False
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -214,6 +216,7 @@ LAYER_MATCHES = Table(
         Column("match_confidence", "DOUBLE", "How sure the rule is.", "fraction"),
         *COMMIT_COLUMNS,
     ),
+    is_newest_shown=True,
 )
 
 TENSOR_MATCHES = Table(
@@ -235,6 +238,7 @@ TENSOR_MATCHES = Table(
         Column("cosine", "DOUBLE", "Cosine between the two."),
         *COMMIT_COLUMNS,
     ),
+    is_newest_shown=True,
 )
 
 RESULTS = Table(

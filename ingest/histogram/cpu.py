@@ -283,6 +283,41 @@ def mark_nonzeros(patterns: Array, mask: np.uint64, start: int, row_used: Array,
 
 
 @compiled
+def count_differences(values: Array, base: Array, rounded: Array, counts: Array, sums: Array) -> None:
+    """Compare floats with those of the base and with the same rounded to the type that the values were stored in.
+
+    Adds to counts: values that differ from the base; and of those that differ from it rounded: zero now, zero there, neither.
+    Adds to sums, of what is finite in both: squared difference, squares of both, their product.
+    """
+    changed = zeroed = filled = other = 0
+    apart = own = of_base = product = 0.0
+    for i in range(values.size):
+        value, there, near = np.float64(values[i]), np.float64(base[i]), np.float64(rounded[i])
+        if not (value == there or (math.isnan(value) and math.isnan(there))):
+            changed += 1
+            if not (value == near or (math.isnan(value) and math.isnan(near))):
+                if value == 0:
+                    zeroed += 1
+                elif there == 0:
+                    filled += 1
+                else:
+                    other += 1
+        if abs(value) <= _LARGEST and abs(there) <= _LARGEST:
+            apart += (value - there) * (value - there)
+            own += value * value
+            of_base += there * there
+            product += value * there
+    counts[0] += changed
+    counts[1] += zeroed
+    counts[2] += filled
+    counts[3] += other
+    sums[0] += apart
+    sums[1] += own
+    sums[2] += of_base
+    sums[3] += product
+
+
+@compiled
 def add_squares(values: Array, start: int, run: int, squares: Array) -> None:
     """Add x * x of each value of a float matrix in C order to the entry of its column (run 1) or of its row (run: its width).
 

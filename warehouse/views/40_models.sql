@@ -11,6 +11,17 @@ model_names AS (
     UNION
     SELECT model_id FROM linked
 ),
+unpruned AS (
+    SELECT checkpoint_id, base_checkpoint_id, verdict
+    FROM checkpoint_changes
+    WHERE n_identical + n_cast = n_tensors
+),
+twins AS (
+    SELECT checkpoint_id, list(model_id ORDER BY model_id) AS model_ids
+    FROM shown_checkpoints
+    WHERE source_kind = 'weights'
+    GROUP BY checkpoint_id
+),
 declared_names AS (
     SELECT
         model_id,
@@ -172,6 +183,14 @@ SELECT
                 WHEN shown.checkpoint_id IS NOT NULL AND shown.base_checkpoint_id IS NULL THEN 'no base to compare with'
             END,
             CASE WHEN shown.status = 'partial' THEN 'not all of it could be read' END,
+            unpruned.verdict,
+            CASE
+                WHEN len(twins.model_ids) > 1
+                    THEN concat(
+                        'identical to ',
+                        array_to_string(list_filter(twins.model_ids, LAMBDA twin: twin <> model_names.model_id)[:3], ', ')
+                    )
+            END,
             nullif(array_to_string(list_transform(shown.notes, LAMBDA note: note.text), '; '), '')
         ),
         ''
@@ -181,5 +200,9 @@ FROM model_names
 LEFT JOIN shown_checkpoints AS shown ON shown.model_id = model_names.model_id
 LEFT JOIN checkpoint_facts AS bases ON bases.checkpoint_id = shown.base_checkpoint_id
 LEFT JOIN layer_counts ON layer_counts.model_id = model_names.model_id
+LEFT JOIN unpruned
+    ON unpruned.checkpoint_id = shown.checkpoint_id
+    AND unpruned.base_checkpoint_id = shown.base_checkpoint_id
+LEFT JOIN twins ON twins.checkpoint_id = shown.checkpoint_id
 LEFT JOIN declared_names ON declared_names.model_id = model_names.model_id
 LEFT JOIN reported ON reported.model_id = model_names.model_id;

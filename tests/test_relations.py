@@ -1,0 +1,208 @@
+"""What became of each tensor of a base: from rows, and from both byte streams where they can be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import layerhouse as lh
+from layerhouse.tests.running import layerhouse as run_command
+from layerhouse.tests.tiny_models import EXPLICIT, TinyModel, build
+
+PROJECTION = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A tiny Llama of four layers in bfloat16."""
+    folder = tmp_path_factory.mktemp("zoo") / "base"
+    build(TinyModel("llama", EXPLICIT)).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def derive(base: Path, folder: Path, change) -> Path:
+    """A model made of the base's tensors by `change`, which gets them by name and changes them in place."""
+    tensors = load_file(base / "model.safetensors")
+    change(tensors)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes((base / "config.json").read_bytes())
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    return folder
+
+
+def halve(tensors):
+    for name, tensor in tensors.items():
+        if "_proj" in name:
+            tensor[torch.rand(tensor.shape, generator=torch.Generator().manual_seed(1)) < 0.5] = 0
+
+
+def scale(tensors):
+    tensors[PROJECTION] *= 1.5
+
+
+def cast(tensors):
+    for name in tensors:
+        tensors[name] = tensors[name].to(torch.float16)
+
+
+def cut(tensors):
+    for part in ("gate_proj", "up_proj"):
+        tensors[f"model.layers.1.mlp.{part}.weight"] = tensors[f"model.layers.1.mlp.{part}.weight"][:120]
+    tensors["model.layers.1.mlp.down_proj.weight"] = tensors["model.layers.1.mlp.down_proj.weight"][:, :120]
+
+
+def drop_block(tensors):
+    for name in [name for name in tensors if name.startswith("model.layers.1.")]:
+        del tensors[name]
+    for index in (2, 3):
+        for name in [name for name in tensors if name.startswith(f"model.layers.{index}.")]:
+            tensors[name.replace(f".{index}.", f".{index - 1}.", 1)] = tensors.pop(name)
+
+
+def add_bias(tensors):
+    tensors["model.layers.0.self_attn.o_proj.bias"] = torch.ones(64, dtype=torch.bfloat16)
+
+
+CHANGES = {"halved": halve, "scaled": scale, "cast": cast, "cut": cut, "dropped": drop_block, "biased": add_bias, "same": len}
+
+
+@pytest.fixture(scope="module")
+def zoo(base) -> Path:
+    for name, change in CHANGES.items():
+        derive(base, base.parent / name, change)
+    return base.parent
+
+
+@pytest.fixture(scope="module")
+def wh(zoo, tmp_path_factory):
+    warehouse = tmp_path_factory.mktemp("wh") / "wh"
+    report = lh.ingest([zoo], base=zoo / "base", warehouse=warehouse)
+    assert report.count("failed") == 0
+    return lh.open(warehouse)
+
+
+def verdicts(wh) -> dict[str, tuple]:
+    return {row[0].rpartition("/")[2]: row[1:] for row in wh.query("changes").rows()}
+
+
+def test_each_change_has_its_verdict(wh):
+    found = {name: row[1] for name, row in verdicts(wh).items()}
+    assert found == {
+        "halved": "the base with values set to zero",
+        "scaled": "shapes of the base, other values",
+        "cast": "the base in another type, values within rounding",
+        "cut": "the base cut, what is left of one shape unchanged",
+        "dropped": "the base with tensors left out",
+        "biased": "the base cut, what is left of one shape unchanged",
+    }
+
+
+def test_relations_are_those_of_the_tensors(wh, zoo):
+    frame = wh.sql("SELECT c.model_id, t.* FROM tensor_matches AS t JOIN current_checkpoints AS c USING (checkpoint_id)")
+    named = [(row["model_id"].rpartition("/")[2], row) for row in frame.to_dicts()]
+    rows = {(model, row["name"]): row for model, row in named if row["name"]}
+    original = load_file(zoo / "base" / "model.safetensors")[PROJECTION].double()
+    masked = rows["halved", PROJECTION]
+    child = load_file(zoo / "halved" / "model.safetensors")[PROJECTION].double()
+    assert (masked["relation"], masked["changed"]) == ("masked", int((child != original).sum()))
+    assert masked["relative_difference"] == pytest.approx(float((child - original).norm() / original.norm()), rel=1e-9)
+    assert masked["cosine"] == pytest.approx(float((child * original).sum() / child.norm() / original.norm()), rel=1e-9)
+    assert rows["halved", "model.norm.weight"]["relation"] == "identical"
+    assert rows["scaled", PROJECTION]["relation"] == "changed"
+    assert rows["cut", PROJECTION] | {"commit_id": 0, "ingested_at": 0} == rows["cut", PROJECTION] | {
+        "relation": "sliced",
+        "changed": None,
+        "cosine": None,
+        "commit_id": 0,
+        "ingested_at": 0,
+    }
+    assert rows["dropped", "model.layers.1.mlp.up_proj.weight"]["base_name"] == "model.layers.2.mlp.up_proj.weight"
+    gone = [row for model, row in named if model == "dropped" and row["relation"] == "removed"]
+    assert [row["name"] for row in gone] == [None] * 9
+    assert {row["base_name"].split(".")[2] for row in gone} == {"1"}
+    assert rows["biased", "model.layers.0.self_attn.o_proj.bias"]["relation"] == "added"
+
+
+def test_the_untouched_base_under_another_name_is_said_to_be_it(wh):
+    notes = dict(wh.sql("SELECT model_id, status_note FROM models").rows())
+    names = {name.rpartition("/")[2]: text for name, text in notes.items()}
+    assert names["same"].endswith("/base")
+    assert "identical to" in names["same"]
+    assert "the base in another type, values within rounding" in names["cast"]
+
+
+def test_rows_alone_leave_open_what_only_values_tell(zoo, tmp_path):
+    """Compared afterwards: no file is read, unless that is asked for."""
+    lh.ingest([zoo / "halved", zoo / "cut", zoo / "base"], warehouse=tmp_path / "wh")
+    lh.ingest([zoo / "halved", zoo / "cut"], base=zoo / "base", warehouse=tmp_path / "wh")
+    found = verdicts(lh.open(tmp_path / "wh"))
+    assert found["halved"][1] is None
+    assert found["cut"][1] == "the base cut, what is left of one shape unchanged"
+    lh.ingest([zoo / "halved", zoo / "cut"], base=zoo / "base", warehouse=tmp_path / "wh", compare="values")
+    wh = lh.open(tmp_path / "wh")
+    assert verdicts(wh)["halved"][1] == "the base with values set to zero"
+    commits = wh.sql("SELECT count(DISTINCT commit_id) FROM tensor_matches").item()
+    lh.ingest([zoo / "halved", zoo / "cut"], base=zoo / "base", warehouse=tmp_path / "wh", compare="values")
+    assert lh.open(tmp_path / "wh").sql("SELECT count(DISTINCT commit_id) FROM tensor_matches").item() == commits
+    assert wh.scan("tensor_matches").collect().height == wh.sql("SELECT * FROM tensor_matches").height
+
+
+def test_a_base_whose_files_are_gone_leaves_values_open_with_a_line(zoo, tmp_path):
+    for name in ("base", "halved"):
+        (tmp_path / "zoo" / name).mkdir(parents=True)
+        for file in ("config.json", "model.safetensors"):
+            (tmp_path / "zoo" / name / file).write_bytes((zoo / name / file).read_bytes())
+    lh.ingest([tmp_path / "zoo/base"], warehouse=tmp_path / "wh")
+    (tmp_path / "zoo/base/model.safetensors").unlink()
+    report = lh.ingest([tmp_path / "zoo/halved"], base="zoo/base", warehouse=tmp_path / "wh")
+    assert any("28 tensors of one shape differ is not known: the files of zoo/base" in event.what for event in report.events)
+    assert verdicts(lh.open(tmp_path / "wh"))["halved"][1] is None
+
+
+def test_an_expert_that_was_renumbered_is_found_by_its_content(tmp_path):
+    folder = tmp_path / "base"
+    build(TinyModel("mixtral", {**EXPLICIT, "num_local_experts": 4})).save_pretrained(folder)
+
+    def drop_expert(tensors):
+        for name in [name for name in tensors if ".experts.1." in name]:
+            del tensors[name]
+        for index in (2, 3):
+            for name in [name for name in tensors if f".experts.{index}." in name]:
+                tensors[name.replace(f".experts.{index}.", f".experts.{index - 1}.")] = tensors.pop(name)
+        for name in [name for name in tensors if name.endswith("block_sparse_moe.gate.weight")]:
+            tensors[name] = tensors[name][[0, 2, 3]]
+
+    derive(folder, tmp_path / "pruned", drop_expert)
+    lh.ingest([tmp_path / "pruned"], base=folder, warehouse=tmp_path / "wh")
+    frame = lh.open(tmp_path / "wh").sql("SELECT name, base_name, relation FROM tensor_matches WHERE relation = 'identical'")
+    pairs = {(name, other) for name, other, _ in frame.rows() if ".experts." in name}
+    experts = "model.layers.0.block_sparse_moe.experts"
+    assert (f"{experts}.1.w1.weight", f"{experts}.2.w1.weight") in pairs
+    gone = lh.open(tmp_path / "wh").sql("SELECT base_name FROM tensor_matches WHERE relation = 'removed'")
+    assert len(gone) == 4 * 3
+    assert all(".experts.1." in name for (name,) in gone.rows())
+
+
+def test_an_adapter_is_not_compared(tmp_path, base):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "base"}))
+    part = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    save_file({part: torch.ones(4, 64)}, folder / "adapter_model.safetensors")
+    report = lh.ingest([folder], base=base, warehouse=tmp_path / "wh")
+    assert any("an adapter adds to a base" in event.what for event in report.events)
+    assert lh.open(tmp_path / "wh").sql("SELECT reduction_ratio FROM models WHERE model_id LIKE '%adapter'").item() is None
+
+
+def test_the_command_takes_how_to_compare(tmp_path, zoo):
+    done = run_command(
+        "ingest", str(zoo / "cast"), "--base", str(zoo / "base"), "--compare", "rows", "-w", str(tmp_path / "wh")
+    )
+    assert done.returncode == 0, done.stderr
+    assert verdicts(lh.open(tmp_path / "wh"))["cast"][1] is None
+    done = run_command("ingest", zoo / "cast", "--compare", "all", "-w", tmp_path / "wh")
+    assert done.returncode == 2
