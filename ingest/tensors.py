@@ -9,6 +9,12 @@ from typing import Any
 
 from layerhouse.ingest.dtypes import byte_count
 
+DENSE_BYTES = 1 << 26
+"""A sparse tensor of at most so many logical bytes is made dense as a whole; a larger one by windows, its entries in order."""
+
+MAX_ENTRY_ELEMENTS = 1 << 20
+"""Elements that one entry of a sparse tensor (a block, or the dense dimensions behind the sparse ones) may have."""
+
 
 @dataclass(frozen=True)
 class TensorRef:
@@ -17,6 +23,9 @@ class TensorRef:
     `dtype` is safetensors' spelling. `offset` is the byte in `path` where the storage starts that holds it, `storage_bytes` its
     size; the tensor starts `storage_offset` elements into it and has these `strides` (elements; None: C order).
     Two tensors with the same path, offset, storage_offset, shape and strides are one (tied).
+
+    A `sparse` one stands for the dense tensor of this shape: `storage_bytes` are those of its indices and values, `offset` is
+    where the values' storage starts.
     """
 
     name: str
@@ -28,6 +37,7 @@ class TensorRef:
     storage_offset: int = 0
     strides: tuple[int, ...] | None = None
     is_buffer: bool = False
+    sparse: SparseParts | None = None
 
     @property
     def elements(self) -> int:
@@ -40,7 +50,30 @@ class TensorRef:
     @property
     def place(self) -> tuple[Any, ...]:
         """Identity of the bytes: equal places are one tensor under two names."""
-        return (self.path, self.offset, self.storage_offset, self.shape, self.strides)
+        strided = (self.path, self.offset, self.storage_offset, self.shape, self.strides)
+        return strided if self.sparse is None else (*strided, *self.sparse.place)
+
+
+@dataclass(frozen=True)
+class SparseParts:
+    """What a sparse tensor of `shape` stores. `layout` is coo, csr, csc, bsr or bsc.
+
+    coo: `indices` (sparse dimensions, entries), `values` (entries, dense dimensions). The others: compressed indices
+    (rows + 1), plain indices (entries), values (entries), or (entries, height, width) in blocks. Entries at one place add up.
+    """
+
+    layout: str
+    indices: tuple[TensorRef, ...]
+    values: TensorRef
+    shape: tuple[int, ...]
+
+    @property
+    def entry_elements(self) -> int:
+        return math.prod(self.values.shape[1:])
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        return (self.layout, *(part.place for part in (*self.indices, self.values)))
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ class _Choice:
             if absent:
                 tensors = sum(shard == absent[0] for shard in weight_map.values())
                 more = f"; {len(absent)} of {len(names)} shards are missing" if len(absent) > 1 else ""
-                what = f"names shard {absent[0]!r} of {tensors} tensors, which is not there{more}"
+                what = f"names shard {absent[0]!r} of {tensors} tensors, which is not there{more}; fetch it"
                 raise InputError(f"{self.shown}/{index.name}", what)
             files = tuple(self.folder / name for name in sorted(names))
             chosen = WeightSet(self.folder, files, index, total_size, weight_map)
@@ -193,7 +193,7 @@ class _Choice:
         missing = [number for number in range(1, count + 1) if number not in groups[best]]
         if missing:
             name = f"{stem}-{missing[0]:05}-of-{count:05}{suffix}"
-            raise InputError(self.shown, f"{len(missing)} of {count} shards are missing, the first is {name!r}")
+            raise InputError(self.shown, f"{len(missing)} of {count} shards are missing, the first is {name!r}; fetch it")
         return WeightSet(self.folder, tuple(groups[best][number] for number in sorted(groups[best])))
 
     def without_twins(self, singles: list[Path]) -> list[Path]:
