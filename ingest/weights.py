@@ -13,6 +13,7 @@ from layerhouse.ingest.json_files import read_json
 from layerhouse.ingest.layers import SIZE_WORDS, layer_rows
 from layerhouse.ingest.names import Placed, Placement, place_tensors
 from layerhouse.ingest.parameters import Totals, count_parameters
+from layerhouse.ingest.readers.slicing import config_beside
 from layerhouse.ingest.readers.weight_sets import WeightSet, WeightSetContents, find_weight_set, read_weight_set
 from layerhouse.version import __version__
 from layerhouse.warehouse.errors import InputError
@@ -54,7 +55,8 @@ def weight_files_of(files: Sequence[Path]) -> list[Path]:
     """The files that a change of makes another checkpoint: weights, their indices, and the config beside them."""
     folders = {path.parent for path in files}
     beside = [path for folder in sorted(folders) for path in (folder / CONFIG_NAME, *sorted(folder.glob("*.index.json")))]
-    return [*files, *(path for path in beside if path.is_file())]
+    slicings = [path for path in map(config_beside, files) if path is not None]
+    return [*files, *(path for path in beside if path.is_file()), *slicings]
 
 
 def open_weights(folder: Path, files: Sequence[Path], shown: str) -> OpenedWeights:

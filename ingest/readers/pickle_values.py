@@ -61,7 +61,22 @@ class Stub:
             if not isinstance(inner, Stub):
                 break
             inner = inner.target
-        return f"result of {inner.path}" if isinstance(inner, Global) else "computed class"
+        if not isinstance(inner, Global):
+            return "computed class"
+        return _dill_class(self.target) if inner.path in DILL_CLASSES else f"result of {inner.path}"
+
+
+DILL_CLASSES = ("dill._dill._create_type", "dill.dill._create_type")
+"""What dill calls with (metaclass, name, bases, namespace) for a class that is in no module."""
+
+
+def _dill_class(target: Any) -> str:
+    """The name of a class that dill wrote down whole, where its arguments say it."""
+    arguments = target.arguments if isinstance(target, Stub) else ()
+    if not isinstance(arguments, tuple) or len(arguments) != 4 or not isinstance(arguments[1], str):
+        return f"result of {DILL_CLASSES[0]}"
+    module = arguments[3].by_text.get("__module__") if isinstance(arguments[3], PickledDict) else None
+    return f"{module if isinstance(module, str) else '__main__'}.{arguments[1]}"
 
 
 @dataclass(eq=False, repr=False, slots=True)

@@ -22,9 +22,9 @@ from layerhouse.warehouse.errors import InputError
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
 MAX_WRAPPED = 4
 MAX_MODULE_DEPTH = 200
-MIN_STEPS = 20_000
+MIN_STEPS, MAX_STEPS = 20_000, 600_000
 STEPS_A_CONTAINER = 4
-"""Modules, entries of modules and 64s of characters in names that one walk may cost, for each container of the pickle: what
+"""Modules, entries of modules and 64s of characters in names that one walk may cost, by the containers of the pickle: what
 shared modules multiply. A module that is there once has ten containers and costs fewer steps."""
 MAX_NAME = 2048
 MAX_LISTED = 100
@@ -71,7 +71,7 @@ class Notes:
 
 def find_model(unpickled: Unpickled, where: str) -> PickledModel:
     """The model, chosen by the rules above. Raises InputError if there is no tensor, saying what there is instead."""
-    walk = _Walk(where, MIN_STEPS + STEPS_A_CONTAINER * unpickled.containers)
+    walk = _Walk(where, min(MIN_STEPS + STEPS_A_CONTAINER * unpickled.containers, MAX_STEPS))
     value = _Choice(walk.notes, where).choose(unpickled.value)
     class_path = None
     if _is_module(value):

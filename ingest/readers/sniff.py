@@ -189,5 +189,5 @@ def _diagnosis(kind: Kind, head: bytes, size: int, expected: str) -> str:
         reason = "" if kind is Kind.EMPTY else ", its end record is missing"
         return f"{kind} of {size} bytes where {expected} was expected{reason}{advice}"
     if kind in NOT_READ:
-        return f"{kind} of {size} bytes is not read by this version{advice}"
+        return f"{kind} is not read by this version: {size} bytes{advice}"
     return f"{kind}, {size} bytes that begin with {head[:16]!r}, where {expected} was expected{advice}"

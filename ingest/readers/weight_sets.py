@@ -19,6 +19,8 @@ from typing import Any
 
 from layerhouse.ingest.json_files import read_json
 from layerhouse.ingest.readers import read_weight_file
+from layerhouse.ingest.readers.slicing import SUFFIX as SLICED_SUFFIX
+from layerhouse.ingest.readers.slicing import config_beside, is_sliced, read_slicing, slicing_notes
 from layerhouse.ingest.tensors import TensorRef
 from layerhouse.warehouse.errors import InputError
 
@@ -256,7 +258,7 @@ def read_weight_set(weight_set: WeightSet, shown: str) -> WeightSetContents:
         metadata = {**contents.metadata, **metadata}
         class_path, config = class_path or contents.class_path, config or contents.config
         skipped += [f"{path.name}: {what}" for what in contents.skipped]
-    notes: list[str] = []
+    notes = _read_slicing(weight_set, tensors, metadata, shown)
     if weight_set.weight_map is not None:
         _check_map(weight_set.weight_map, holders, f"{shown}/{weight_set.index.name if weight_set.index else ''}")
         unnamed = [tensor.name for tensor in tensors if tensor.name not in weight_set.weight_map]
@@ -264,6 +266,26 @@ def read_weight_set(weight_set: WeightSet, shown: str) -> WeightSetContents:
             notes.append(f"not in the index: {len(unnamed)} tensors, {_first(unnamed)}")
             tensors = [tensor for tensor in tensors if tensor.name in weight_set.weight_map]
     return WeightSetContents(tuple(tensors), tuple(containers), metadata, class_path, config, tuple(skipped), tuple(notes))
+
+
+def _read_slicing(weight_set: WeightSet, tensors: Sequence[TensorRef], metadata: dict[str, Any], shown: str) -> list[str]:
+    """Put SliceGPT's JSON of the file into the metadata; notes on what it and the tensors do not agree on."""
+    path = weight_set.files[0]
+    beside = config_beside(path)
+    slicing = None
+    if beside is not None:
+        where = f"{shown}.json" if path == weight_set.folder else f"{shown}/{beside.name}"
+        if beside.is_symlink() and not _stays_inside(path.parent, beside):
+            return [f"{beside.name} not read: a link that leads out of this folder"]
+        try:
+            slicing = read_slicing(beside, where)
+        except InputError as error:
+            return [f"{beside.name} cannot be read: {error.what}"] if is_sliced(tensors) else []
+    if slicing is not None:
+        metadata["slicing"] = slicing
+    elif not (path.suffix.lower() == SLICED_SUFFIX and is_sliced(tensors)):
+        return []
+    return slicing_notes(path.stem, tensors, slicing)
 
 
 def _check_map(weight_map: dict[str, str], holders: dict[str, Path], shown: str) -> None:
