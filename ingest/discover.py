@@ -33,6 +33,7 @@ SIDECARS = re.compile(
     r"|chat_template|reserved_layers|layer_mapping|batch_analysis_results)\.json",
     re.IGNORECASE,
 )
+WEIGHTS_PROMISED = re.compile(r"config\.json|.+\.index\.json")
 PER_SAMPLE = re.compile(r"samples_.*\.json|.*\.pytorch\.json", re.IGNORECASE)
 HUB_FOLDER = re.compile(r".*/models--([^/]+)/snapshots/([^/]+)((?:/.*)?)", re.DOTALL)
 
@@ -183,6 +184,9 @@ class _Walk:
         evaluated = [path for part in evaluations for path in self._files_below(part, depth + 1)]
         others = [entry for entry in folders if entry.name != EVALUATION]
         is_model = self._take_own(folder, files, others, evaluated)
+        promise = next((path.name for path in files if WEIGHTS_PROMISED.fullmatch(path.name)), None)
+        if promise and not (is_model or inside_model or others):
+            self._say(folder, f"{promise} without weights; fetch them, or take the folder out", is_failure=True)
         for entry in others:
             before_entry = self.outcomes
             if _kind(entry / MARKER) == "file":
