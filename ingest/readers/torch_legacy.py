@@ -55,7 +55,7 @@ def _read_pickles(file: BinaryIO, size: int, limits: PickleLimits, shown: str) -
             return _load_pickles(data, limits, shown)
         except CutOffError as error:
             if len(data) == size:
-                raise InputError(shown, f"cut off: {error.what}; the file has {size} bytes, fetch it again") from error
+                raise InputError(shown, f"{error.what}; the file has {size} bytes, fetch it again") from error
             if len(data) == limits.bytes:
                 raise InputError(shown, f"limit exceeded: pickles of over {limits.bytes} bytes") from error
         window *= 8
