@@ -76,28 +76,30 @@ def inflating_zip(path: Path) -> None:
             member.write(bytes(MILLION))
 
 
+# Made when they are used: together they are some hundred MiB.
 BOMBS = {
-    "opcodes": b"(" + b"N0" * (4 * MILLION),
-    "appends": b"]" + b"Na" * (4 * MILLION),
-    "stack": b"(" + b"K\x05" * (4 * MILLION),
-    "marks": b"(" * (4 * MILLION),
-    "dicts": b"(" + b"}" * (4 * MILLION),
-    "memo": b"N" + b"\x94" * (4 * MILLION),
-    "doubling": b"N" + b"q\x01h\x01\x86" * (2 * MILLION),
-    "stubs": b"](" + p_global("os", "system") + b"q\x01" + b"h\x01)R0" * (2 * MILLION),
-    "states": p_global("os", "system") + b")\x81" + b"}b" * (2 * MILLION),
-    "no utf-8": b"X" + struct.pack("<I", 32 * MILLION) + b"\xff" * (32 * MILLION),
-    "pairs": pairs_bomb(),
-    "modules": shared_modules(30),
-    "names": p_dict({"w" * 5000: p_tensor()}),
-    "large": b"(" + b"X" + struct.pack("<I", 80 * MILLION) + bytes(80 * MILLION),
+    "opcodes": lambda: b"(" + b"N0" * (4 * MILLION),
+    "appends": lambda: b"]" + b"Na" * (4 * MILLION),
+    "stack": lambda: b"(" + b"K\x05" * (4 * MILLION),
+    "marks": lambda: b"(" * (4 * MILLION),
+    "dicts": lambda: b"(" + b"}" * (4 * MILLION),
+    "memo": lambda: b"N" + b"\x94" * (4 * MILLION),
+    "doubling": lambda: b"N" + b"q\x01h\x01\x86" * (2 * MILLION),
+    "stubs": lambda: b"](" + p_global("os", "system") + b"q\x01" + b"h\x01)R0" * (2 * MILLION),
+    "states": lambda: p_global("os", "system") + b")\x81" + b"}b" * (2 * MILLION),
+    "no utf-8": lambda: b"X" + struct.pack("<I", 32 * MILLION) + b"\xff" * (32 * MILLION),
+    "pairs": pairs_bomb,
+    "modules": lambda: shared_modules(30),
+    "modules and more": lambda: p_dict({"model": shared_modules(30), "more": p_dict({f"x{i}": b"}" for i in range(200_000)})}),
+    "names": lambda: p_dict({"w" * 5000: p_tensor()}),
+    "large": lambda: b"(" + b"X" + struct.pack("<I", 80 * MILLION) + bytes(80 * MILLION),
 }
 
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_ends_by_a_named_limit(tmp_path, name):
     path = tmp_path / "m.bin"
-    path.write_bytes(torch_zip_bytes(BOMBS[name]))
+    path.write_bytes(torch_zip_bytes(BOMBS[name]()))
     with pytest.raises(InputError) as caught:
         read_weight_file(path, "m.bin")
     assert LIMIT in str(caught.value)
@@ -135,7 +137,7 @@ def hostile_files(folder: Path) -> None:
     call = p_call("os", "system", touch)
     cut = torch_zip_bytes(ONE)[:-30]
     files = {
-        **{f"bomb {name}/m.bin": torch_zip_bytes(value) for name, value in BOMBS.items() if name not in ("large", "dicts")},
+        **{f"bomb {name}/m.bin": torch_zip_bytes(make()) for name, make in BOMBS.items() if name not in ("large", "dicts")},
         "call/m.bin": torch_zip_bytes(call),
         "call legacy/m.bin": legacy(call),
         "claim/m.bin": torch_zip_bytes(p_dict({"w": p_tensor(numel=2**40), "x": call})),
@@ -164,6 +166,9 @@ def hostile_files(folder: Path) -> None:
         path.write_bytes(content)
     (folder / "inflating").mkdir()
     inflating_zip(folder / "inflating/m.bin")
+    (folder / "index of lists").mkdir()
+    (folder / "index of lists/m.index.json").write_bytes(b"[" + b"[]," * (8 * MILLION) + b"[]]")
+    shutil.copy(folder / "good/model.safetensors", folder / "index of lists/x.safetensors")
     (folder / "outside").mkdir()
     index = {"weight_map": {"w": "../good/model.safetensors"}}
     (folder / "outside/model.safetensors.index.json").write_text(json.dumps(index))

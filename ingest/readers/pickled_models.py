@@ -22,7 +22,7 @@ from layerhouse.warehouse.errors import InputError
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
 MAX_WRAPPED = 4
 MAX_MODULE_DEPTH = 200
-MIN_STEPS, MAX_STEPS = 20_000, 600_000
+MIN_STEPS, MAX_STEPS = 20_000, 300_000
 STEPS_A_CONTAINER = 4
 """Modules, entries of modules and 64s of characters in names that one walk may cost, by the containers of the pickle: what
 shared modules multiply. A module that is there once has ten containers and costs fewer steps."""
@@ -32,7 +32,7 @@ MAX_SHOWN = 200
 SPARSE = ("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_sparse_csr_tensor")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NamedTensor:
     """A tensor of the model under the name that the model's state_dict gives it."""
 

@@ -38,6 +38,7 @@ SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffi
 NO_MODEL = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state|random_states|trainer_state)[^/]*", re.IGNORECASE)
 ADAPTER = re.compile(r"adapter_model\b.*", re.IGNORECASE)
 MAX_NAMED = 5
+MAX_INDEX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ class _Choice:
 
 def read_index(path: Path, shown: str) -> tuple[dict[str, str], int | None]:
     """The weight map of an index (transformers' layout): tensor name to shard name, and the total size that it declares."""
-    _, document = read_json(path, shown)
+    _, document = read_json(path, shown, max_bytes=MAX_INDEX_BYTES)
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(shown, "no weight_map of tensors to shards in the index")
