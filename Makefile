@@ -1,6 +1,6 @@
 # What is run on every change: make check. It uses the Python of the active environment.
 
-.PHONY: check static format format-check lint typecheck contracts docs docs-check test
+.PHONY: check static format format-check lint typecheck contracts docs docs-check test fuzz
 
 check: static test
 
@@ -33,3 +33,7 @@ docs-check:
 
 test:
 	python -m pytest
+
+# Many more mutations of weight files than the tests make; prints the slowest one and the peak of memory.
+fuzz:
+	python -m layerhouse.tests.test_mutations 4000

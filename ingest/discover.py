@@ -12,6 +12,8 @@ from pathlib import Path, PurePath
 
 from layerhouse.ingest.analyses import ANALYSIS_NAMES, REMOVAL_NAME
 from layerhouse.ingest.json_files import read_json
+from layerhouse.ingest.readers.slicing import SUFFIX as SLICED_SUFFIX
+from layerhouse.ingest.readers.slicing import is_pair
 from layerhouse.ingest.results import recognise
 from layerhouse.warehouse.errors import InputError, UsageError
 
@@ -31,6 +33,7 @@ SIDECARS = re.compile(
     r"|chat_template|reserved_layers|layer_mapping|batch_analysis_results)\.json",
     re.IGNORECASE,
 )
+WEIGHTS_PROMISED = re.compile(r"config\.json|.+\.index\.json")
 PER_SAMPLE = re.compile(r"samples_.*\.json|.*\.pytorch\.json", re.IGNORECASE)
 HUB_FOLDER = re.compile(r".*/models--([^/]+)/snapshots/([^/]+)((?:/.*)?)", re.DOTALL)
 
@@ -42,7 +45,7 @@ Listing = tuple[list[Path], list[Path]]
 class FoundModel:
     """One model: its name, its real folder, and its files. `revision` is that of a hub cache folder.
 
-    A weight file that is a model of its own is its own `folder`.
+    A weight file that is a model of its own is its own `folder`. `sliced_name` is the stem of SliceGPT's pair of files.
     """
 
     model_id: str
@@ -51,6 +54,7 @@ class FoundModel:
     result_files: tuple[Path, ...] = ()
     weight_files: tuple[Path, ...] = ()
     revision: str | None = None
+    sliced_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,8 @@ class _Walk:
     def _start_file(self, path: Path) -> Path:
         """A root that is a file: one result, one analysis, or a weight file as a model of its own."""
         if _is_weight_file(path.name):
-            self._find(path, FoundModel("", path, weight_files=(path,)))
+            stem = path.stem if is_pair(path) else None
+            self._find(path, FoundModel("", path, weight_files=(path,), sliced_name=stem))
             return path.parent.parent
         folder = path.parent.parent if path.parent.name in (ANALYSIS, EVALUATION, WEIGHTS) else path.parent
         if path.name in ANALYSIS_NAMES:
@@ -179,6 +184,9 @@ class _Walk:
         evaluated = [path for part in evaluations for path in self._files_below(part, depth + 1)]
         others = [entry for entry in folders if entry.name != EVALUATION]
         is_model = self._take_own(folder, files, others, evaluated)
+        promise = next((path.name for path in files if WEIGHTS_PROMISED.fullmatch(path.name)), None)
+        if promise and not (is_model or inside_model or others):
+            self._say(folder, f"{promise} without weights; fetch them, or take the folder out", is_failure=True)
         for entry in others:
             before_entry = self.outcomes
             if _kind(entry / MARKER) == "file":
@@ -194,23 +202,35 @@ class _Walk:
     def _take_own(self, folder: Path, files: list[Path], others: list[Path], evaluated: list[Path]) -> bool:
         """Take a folder as a model if it has files of one. `others` are folders in it that are no parts of a model."""
         weights = [path for path in files if _is_weight_file(path.name)]
+        pairs = [path for path in weights if is_pair(path)]
+        singles = [path for path in weights if path.suffix.lower() == SLICED_SUFFIX] if pairs else []
+        if len(singles) > 1:  # SliceGPT saves into one folder: every file is a model
+            weights = [path for path in weights if path not in singles]
+            for path in singles:
+                self._find(path, FoundModel("", path, weight_files=(path,), sliced_name=path.stem))
         analyses = {path.name: path for path in files if path.name in ANALYSIS_NAMES}
         for path in files:
             if path != analyses.get(path.name, path):
                 self._say(path, f"{_shown(analyses[path.name], folder)} is taken", is_failure=False)
         # A loose file claims to be a result where there is nothing else that it could belong to.
-        is_alone = not (weights or others or any(path.name == "config.json" for path in files))
-        loose = [path for path in files if path.name not in ANALYSIS_NAMES and not SIDECARS.fullmatch(path.name)]
+        is_alone = not (weights or pairs or others or any(path.name == "config.json" for path in files))
+        slicings = {path.with_suffix(".json") for path in pairs}
+        loose = [
+            path
+            for path in files
+            if path.name not in ANALYSIS_NAMES and not SIDECARS.fullmatch(path.name) and path not in slicings
+        ]
         results = [
             path for path in loose if _is_json(path) and self._is_result(path, is_claimed=is_alone and path.parent == folder)
         ]
         results += [path for path in evaluated if _is_json(path) and self._is_result(path, is_claimed=True)]
         if [*analyses] == [REMOVAL_NAME]:
             self._say(analyses.pop(REMOVAL_NAME), "alone it says nothing of the model's own layers", is_failure=False)
-        if not (analyses or results or weights):
-            return False
-        self._find(folder, FoundModel("", folder, tuple(analyses.values()), tuple(results), tuple(weights)))
-        return True
+        if analyses or results or weights:
+            stem = pairs[0].stem if len(pairs) == 1 and pairs[0] in weights else None
+            own = FoundModel("", folder, tuple(analyses.values()), tuple(results), tuple(weights), sliced_name=stem)
+            self._find(folder, own)
+        return bool(analyses or results or weights or singles[1:])
 
     def _is_result(self, path: Path, *, is_claimed: bool) -> bool:
         """Whether a JSON file is a result. What claims to be one (it lies in `evaluation/`, or a user named it) and is not, is
@@ -287,6 +307,7 @@ class _Walk:
             analysis_files=tuple(dict.fromkeys((*earlier.analysis_files, *analyses))),
             result_files=tuple(dict.fromkeys((*earlier.result_files, *results))),
             weight_files=tuple(dict.fromkeys((*earlier.weight_files, *own.weight_files))),
+            sliced_name=earlier.sliced_name or own.sliced_name,
         )
 
 

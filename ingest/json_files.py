@@ -13,6 +13,9 @@ from layerhouse.warehouse.errors import InputError
 MAX_BYTES = 256 * 1024 * 1024
 """Default cap on the size of a JSON file, in bytes."""
 
+MAX_CONTAINERS = 4_000_000
+"""Opening brackets and braces of a document: what bounds the memory that its objects take."""
+
 LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 UNFINISHED_NUMBER = re.compile(r"-|\.|[eE][-+]?")
 UNFINISHED_ESCAPE = re.compile(r"\\?u?[0-9a-fA-F]{0,4}")
@@ -46,6 +49,9 @@ def _read_bytes(path: Path, shown: str, max_bytes: int) -> bytes:
         raise InputError(shown, f"is no path: {error}") from error
     if len(raw) > max_bytes:
         raise InputError(shown, f"limit exceeded: the file is over {max_bytes} bytes")
+    containers = raw.count(b"[") + raw.count(b"{")
+    if containers > MAX_CONTAINERS:
+        raise InputError(shown, f"limit exceeded: {containers} lists and objects, over {MAX_CONTAINERS}")
     if not raw:
         raise InputError(shown, "empty file, 0 bytes")
     if not raw.strip(b"\0"):

@@ -74,6 +74,8 @@ class Progress:
 
 Say = Callable[[str, str, str], None]
 
+SLICED_METHOD = "SliceGPT"
+
 
 def ingest_roots(
     roots: Sequence[Path],
@@ -217,6 +219,10 @@ class _Run:
 
     def _plan_one(self, model: FoundModel) -> _Plan:
         declaration = declare(model.model_id)
+        if model.sliced_name is not None:
+            named = declare(model.sliced_name)
+            ratio = named.ratio if declaration.ratio is None else declaration.ratio
+            declaration = replace(declaration, method=declaration.method or SLICED_METHOD, ratio=ratio)
         tags = dict(declaration.tags) | ({"revision": model.revision} if model.revision else {})
         declared = {
             "method": declaration.method,

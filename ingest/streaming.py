@@ -1,11 +1,13 @@
 """The bytes of a tensor in C order, a chunk at a time, read with `preadv` into buffers that are used again.
 
 No file is mapped: a file that shrinks or a disk that fails is an InputError, where a mapping would kill the process. Memory is
-a chunk for a tensor that lies in C order; a strided view takes a tile of STRIDED_BYTES and a span of SPAN_BYTES more.
+a chunk for a tensor that lies in C order; a strided view takes a tile of STRIDED_BYTES and a span of SPAN_BYTES more, a sparse
+tensor a window (sparse.DenseWindow) of at most 64 MiB.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerhouse.ingest.dtypes import DTYPES
+from layerhouse.ingest.sparse import DenseWindow
 from layerhouse.ingest.tensors import TensorRef
 from layerhouse.warehouse.errors import InputError
 
@@ -61,6 +64,8 @@ class TensorReader:
         self._span: Array = np.empty(0, np.uint8)
         self._path: Path | None = None
         self._file = -1
+        self._window: DenseWindow | None = None
+        self._parts: TensorReader | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +78,9 @@ class TensorReader:
         if self._path is not None:
             os.close(self._file)
             self._path = None
+        self._window = None
+        if self._parts is not None:
+            self._parts.close()
 
     def chunks(self, ref: TensorRef, start: int = 0, stop: int | None = None) -> Iterator[Array]:
         """The tensor's logical bytes from `start` (a whole element) to `stop`, as uint8 arrays of one chunk, the last shorter.
@@ -151,7 +159,8 @@ class TensorReader:
     def _check(self, ref: TensorRef, dims: Sequence[Dimension], bits: int) -> None:
         """Refuse a view that leaves its storage, or that needs a byte's parts to be moved."""
         last = ref.storage_offset + sum((size - 1) * stride for size, stride in dims)
-        if ref.storage_offset < 0 or any(stride < 0 for _, stride in dims) or (last + 1) * bits > ref.storage_bytes * 8:
+        there = ref.storage_bytes * 8 if ref.sparse is None else math.prod(ref.sparse.shape) * bits
+        if ref.storage_offset < 0 or any(stride < 0 for _, stride in dims) or (last + 1) * bits > there:
             raise InputError(
                 str(ref.path), f"tensor {ref.name!r}: its view reaches out of a storage of {ref.storage_bytes} bytes"
             )
@@ -159,6 +168,10 @@ class TensorReader:
             raise InputError(str(ref.path), f"tensor {ref.name!r}: a strided or shifted view of {ref.dtype} cannot be read")
 
     def _open(self, ref: TensorRef) -> None:
+        if ref.sparse is not None:
+            if self._window is None or self._window.parts is not ref.sparse:
+                self._window = DenseWindow(ref, ref.sparse, self._read_part)
+            return
         if self._path == ref.path:
             return
         self.close()
@@ -168,8 +181,23 @@ class TensorReader:
             raise InputError(str(ref.path), f"tensor {ref.name!r}: {error.strerror}") from error
         self._path = ref.path
 
+    def _read_part(self, ref: TensorRef, start: int, stop: int) -> Array:
+        """Elements of an index or value tensor, in memory of their own."""
+        if self._parts is None:
+            self._parts = TensorReader(self._chunk)
+        size = DTYPES[ref.dtype].bits // 8
+        found = np.empty((stop - start) * size, np.uint8)
+        done = 0
+        for chunk in self._parts.chunks(ref, start * size, stop * size):
+            found[done : done + chunk.size] = chunk
+            done += chunk.size
+        return found
+
     def _fill(self, ref: TensorRef, target: Array, offset: int) -> None:
-        """Fill an array of bytes from the file's byte `offset` on."""
+        """Fill an array of bytes from the file's byte `offset` on; of a sparse tensor, from that of its dense bytes."""
+        if ref.sparse is not None and self._window is not None:
+            self._window.fill(target, offset - ref.offset)
+            return
         done = 0
         while done < target.size:
             try:

@@ -46,6 +46,13 @@ class Assembly:
     shape: tuple[int, ...]
 
 
+DENSE_BYTES = 1 << 26
+"""A sparse tensor of at most so many logical bytes is made dense as a whole; a larger one by windows, its entries in order."""
+
+MAX_ENTRY_ELEMENTS = 1 << 20
+"""Elements that one entry of a sparse tensor (a block, or the dense dimensions behind the sparse ones) may have."""
+
+
 @dataclass(frozen=True)
 class TensorRef:
     """One tensor of a checkpoint.
@@ -54,7 +61,8 @@ class TensorRef:
     size; the tensor starts `storage_offset` elements into it and has these `strides` (elements; None: C order).
     Two tensors with the same path, offset, storage_offset, shape and strides are one (tied). With a `layout` the shape is that
     of the weight, and the file's own is in the layout. With an `assembly` the bytes are those that its parts stand for, and
-    strides and storage_offset are of these.
+    strides and storage_offset are of these. A `sparse` one stands for the dense tensor of this shape: `storage_bytes` are those
+    of its indices and values, `offset` is where the values' storage starts.
     """
 
     name: str
@@ -68,6 +76,7 @@ class TensorRef:
     is_buffer: bool = False
     layout: Layout | None = None
     assembly: Assembly | None = None
+    sparse: SparseParts | None = None
 
     @property
     def elements(self) -> int:
@@ -93,7 +102,30 @@ class TensorRef:
     @property
     def place(self) -> tuple[Any, ...]:
         """Identity of the bytes: equal places are one tensor under two names."""
-        return (self.path, self.offset, self.storage_offset, self.shape, self.strides)
+        strided = (self.path, self.offset, self.storage_offset, self.shape, self.strides)
+        return strided if self.sparse is None else (*strided, *self.sparse.place)
+
+
+@dataclass(frozen=True)
+class SparseParts:
+    """What a sparse tensor of `shape` stores. `layout` is coo, csr, csc, bsr or bsc.
+
+    coo: `indices` (sparse dimensions, entries), `values` (entries, dense dimensions). The others: compressed indices
+    (rows + 1), plain indices (entries), values (entries), or (entries, height, width) in blocks. Entries at one place add up.
+    """
+
+    layout: str
+    indices: tuple[TensorRef, ...]
+    values: TensorRef
+    shape: tuple[int, ...]
+
+    @property
+    def entry_elements(self) -> int:
+        return math.prod(self.values.shape[1:])
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        return (self.layout, *(part.place for part in (*self.indices, self.values)))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from layerhouse.ingest.layers import SIZE_WORDS, layer_rows
 from layerhouse.ingest.layouts import lay_out
 from layerhouse.ingest.names import ADAPTER, Placed, Placement, place_tensors
 from layerhouse.ingest.parameters import Totals, count_parameters
+from layerhouse.ingest.readers.slicing import config_beside
 from layerhouse.ingest.readers.weight_sets import WeightSet, WeightSetContents, find_weight_set, read_weight_set
 from layerhouse.ingest.tensors import CODES, PACKED
 from layerhouse.version import __version__
@@ -65,7 +66,8 @@ def weight_files_of(files: Sequence[Path]) -> list[Path]:
         for folder in sorted(folders)
         for path in (*(folder / name for name in configs), *sorted(folder.glob("*.index.json")))
     ]
-    return [*files, *(path for path in beside if path.is_file())]
+    slicings = [path for path in map(config_beside, files) if path is not None]
+    return [*files, *(path for path in beside if path.is_file()), *slicings]
 
 
 def open_weights(folder: Path, files: Sequence[Path], shown: str) -> OpenedWeights:

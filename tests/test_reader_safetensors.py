@@ -134,9 +134,11 @@ def test_malformed_headers_name_what_is_wrong(tmp_path, header, data, what):
 def test_sizes_that_disagree_are_told_in_bytes(tmp_path):
     whole = safetensors_bytes(GOOD, bytes(22))
     size = len(whole)
-    assert refusal(tmp_path, whole[:-10]) == f"cut off: expected {size} bytes, found {size - 10}"
+    assert refusal(tmp_path, whole[:-10]) == f"cut off: expected {size} bytes, found {size - 10}; fetch it again"
     assert refusal(tmp_path, whole + b"xyz") == f"3 trailing bytes: expected {size} bytes, found {size + 3}"
-    assert refusal(tmp_path, whole[:40]) == f"cut off in the header: expected at least {size - 22} bytes, found 40"
+    assert (
+        refusal(tmp_path, whole[:40]) == f"cut off in the header: expected at least {size - 22} bytes, found 40; fetch it again"
+    )
     assert refusal(tmp_path, whole[:4]).startswith("cut off: a safetensors file has at least 8 bytes, found 4")
     huge = "limit exceeded: the header's length is 1099511627776 bytes, over 100000000"
     assert refusal(tmp_path, safetensors_bytes({}, length=2**40)) == huge
@@ -151,9 +153,9 @@ def test_header_bombs_end_within_seconds(tmp_path):
     for deep in (b'{"a":' + b"[" * 100_000, b'{"a":' * 100_000):
         assert refusal(tmp_path, safetensors_bytes(deep)) == "limit exceeded: nesting of the header"
     entries = b",".join(b'"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}' % i for i in range(1_000_000))
-    assert refusal(tmp_path, safetensors_bytes(b"{" + entries + b"}")) == "limit exceeded: 1000000 tensors, over 500000"
-    hidden = b",".join(b'"%d":{"data\\u005foffsets":[]}' % i for i in range(500_001))
-    assert refusal(tmp_path, safetensors_bytes(b"{" + hidden + b"}")) == "limit exceeded: 500001 tensors, over 500000"
+    assert refusal(tmp_path, safetensors_bytes(b"{" + entries + b"}")) == "limit exceeded: 1000000 tensors, over 200000"
+    hidden = b",".join(b'"%d":{"data\\u005foffsets":[]}' % i for i in range(200_001))
+    assert refusal(tmp_path, safetensors_bytes(b"{" + hidden + b"}")) == "limit exceeded: 200001 tensors, over 200000"
     shape = b"[" + b",".join([b"9" * 4000] * 2000) + b"]"
     assert "whole numbers" in refusal(
         tmp_path, safetensors_bytes(b'{"a":{"dtype":"U8","shape":' + shape + b',"data_offsets":[0,0]}}')
@@ -226,9 +228,12 @@ def test_other_things_in_the_name_of_safetensors_are_told_apart(tmp_path, conten
     [
         (
             bytes.fromhex("80028a0a6cfc9c46f9206aa85019") + b"rest",
-            "torch's old (non-zip) format is not read by this version: 18 bytes",
+            "pickle: cut off: an argument is missing, at byte 14; the file has 18 bytes, fetch it again",
         ),
-        (p_file(p_text("x")), "a plain pickle is not read by this version: 9 bytes that begin with 80 02 58"),
+        (
+            p_file(p_text("x")),
+            "a plain pickle is not read by this version: 9 bytes that begin with 80 02 58",
+        ),
         (b"x" * 257 + b"ustar\x0000", "a tar archive is not read by this version: 265 bytes"),
         (b"GGUF\x03\0\0\0", "cut off in the header: expected at least 16 bytes, found 8"),
         (b"\x1f\x8b\x08", "a gzip file is not read by this version"),

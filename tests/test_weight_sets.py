@@ -110,10 +110,10 @@ def test_an_absent_shard_is_named_with_the_tensors_it_holds(tmp_path):
     files = {**TWO_SHARDS, "model.safetensors": shard("a")}
     del files[FIRST]
     where = "shown/model.safetensors.index.json"
-    assert refusal(folder_of(tmp_path, files)) == f"{where}: names shard '{FIRST}' of 2 tensors, which is not there"
+    assert refusal(folder_of(tmp_path, files)) == f"{where}: names shard '{FIRST}' of 2 tensors, which is not there; fetch it"
     (tmp_path / "model" / SECOND).unlink()
     (tmp_path / "model/model.safetensors").unlink()
-    what = f"names shard '{FIRST}' of 2 tensors, which is not there; 2 of 2 shards are missing"
+    what = f"names shard '{FIRST}' of 2 tensors, which is not there; 2 of 2 shards are missing; fetch it"
     assert refusal(tmp_path / "model") == f"{where}: {what}"
     (tmp_path / "model/adapter_model.bin").write_bytes(torch_file("a"))
     assert refusal(tmp_path / "model") == f"{where}: {what}"
@@ -249,7 +249,7 @@ def test_the_choice_without_an_index(tmp_path, names, taken):
 @pytest.mark.parametrize(
     ("names", "what"),
     [
-        ((SECOND,), f"shown: 1 of 2 shards are missing, the first is '{FIRST}'"),
+        ((SECOND,), f"shown: 1 of 2 shards are missing, the first is '{FIRST}'; fetch it"),
         (("a.pt", "b.pt"), "shown: 2 weight files without an index, each a model of its own: a.pt, b.pt; name one of them"),
         (
             tuple(f"{i}.pt" for i in range(7)),

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from layerhouse.ingest.readers.cut_zips import least_size
 from layerhouse.ingest.readers.gguf import read_gguf
 from layerhouse.ingest.readers.safetensors import read_safetensors
 from layerhouse.ingest.readers.sniff import TORCH_SUFFIXES, Kind, sniff
+from layerhouse.ingest.readers.torch_legacy import read_torch_legacy
 from layerhouse.ingest.readers.torch_zip import read_torch_zip
 from layerhouse.ingest.tensors import Contents
 from layerhouse.warehouse.errors import InputError
@@ -16,6 +18,7 @@ from layerhouse.warehouse.errors import InputError
 READERS: dict[Kind, Callable[[Path, str], Contents]] = {
     Kind.SAFETENSORS: read_safetensors,
     Kind.TORCH_ZIP: read_torch_zip,
+    Kind.TORCH_LEGACY: read_torch_legacy,
     Kind.GGUF: read_gguf,
 }
 
@@ -32,9 +35,11 @@ def read_weight_file(path: Path, shown: str) -> Contents:
         return read_safetensors(path, shown)
     reader = READERS.get(sniffed.kind)
     if reader is None:
-        raise InputError(shown, sniffed.diagnosis)
+        least = least_size(path, shown) if sniffed.kind is Kind.TRUNCATED_ZIP else None
+        raise InputError(shown, sniffed.diagnosis + (f" (its pickle tells of at least {least} bytes)" if least else ""))
     if suffix == ".safetensors" and sniffed.kind is not Kind.SAFETENSORS:
-        raise InputError(shown, f"{sniffed.diagnosis}; if that is what it should be, rename it")
+        what = f"{sniffed.diagnosis}; if that is what it should be, give it the suffix .bin, else fetch it again"
+        raise InputError(shown, what)
     contents = reader(path, shown)
     if suffix in TORCH_SUFFIXES and sniffed.kind is Kind.SAFETENSORS:
         return replace(contents, skipped=(*contents.skipped, f"holds safetensors, though its name ends in {suffix}"))

@@ -10,7 +10,9 @@ from layerhouse.ingest.readers.pickle_values import (
     Global,
     PickledDict,
     PickledSet,
+    StorageStub,
     Stub,
+    is_module_class,
     make_storage,
     rebuild,
 )
@@ -21,19 +23,34 @@ PERSISTENT = Global("pickle", "persistent_load")
 
 @dataclass(frozen=True)
 class PickleLimits:
-    """What a pickle may cost. A whole model with a slow tokenizer of 150,000 words takes about two million opcodes."""
+    """What a pickle may cost. A whole model with a slow tokenizer of 150,000 words takes about two million opcodes.
 
-    bytes: int = 128 * 1024 * 1024
-    opcodes: int = 10_000_000
-    containers: int = 2_000_000
-    memo_entries: int = 2_000_000
+    Work that an opcode multiplies (pairs copied into a dict, bytes of text that are no UTF-8) counts as so many opcodes.
+    `memory` is an estimate in bytes of what the values and the pickle itself take.
+    """
+
+    bytes: int = 64 * 1024 * 1024
+    opcodes: int = 4_000_000
+    memory: int = 224 * 1024 * 1024
+    containers: int = 1_000_000
+    memo_entries: int = 1_500_000
     names: int = 10_000
-    stack_depth: int = 1_000_000
+    stack_depth: int = 500_000
     line_bytes: int = 4096
     integer_bytes: int = 1024
 
 
 DEFAULT_LIMITS = PickleLimits()
+
+CHECKED_WORK = 1024
+"""Work of one opcode at which limits are looked at before it is done."""
+
+OPCODE_BYTES, CONTAINER_BYTES, MEMO_BYTES = 48, 112, 72
+"""What one value, one container beyond that, and one memo entry are taken to cost."""
+
+
+class CutOffError(InputError):
+    """The bytes end within the pickle."""
 
 
 class Machine:
@@ -48,15 +65,19 @@ class Machine:
         self.memo: dict[int, Any] = {}
         self.globals: dict[tuple[str, str], Global] = {}
         self.opcodes = self.containers = 0
+        self.text_bytes = 2 * len(data)
+        self.storages: dict[str, StorageStub] = {}
 
     def check_limits(self) -> None:
         limits = self.limits
+        memory = self.text_bytes + OPCODE_BYTES * self.opcodes + CONTAINER_BYTES * self.containers + MEMO_BYTES * len(self.memo)
         for name, used, limit in (
             ("pickle opcodes", self.opcodes, limits.opcodes),
             ("pickle containers", self.containers, limits.containers),
             ("pickle memo entries", len(self.memo), limits.memo_entries),
             ("pickle names", len(self.globals), limits.names),
             ("pickle stack depth", self.below_depth + len(self.stack) + len(self.below), limits.stack_depth),
+            ("pickle memory", memory, limits.memory),
         ):
             if used > limit:
                 self.fail(f"limit exceeded: {name}, over {limit}")
@@ -64,12 +85,15 @@ class Machine:
     def fail(self, what: str) -> NoReturn:
         raise InputError(self.where, f"pickle: {what}, at byte {self.opcode_at}")
 
+    def cut_off(self, what: str) -> NoReturn:
+        raise CutOffError(self.where, f"pickle: cut off: {what}, at byte {self.opcode_at}")
+
     # Reading arguments.
 
     def take(self, count: int) -> bytes:
         begin, end = self.position, self.position + count
         if end > self.end:
-            self.fail(f"cut off: an argument of {count} bytes, {self.end - begin} are left")
+            self.cut_off(f"an argument of {count} bytes, {self.end - begin} are left")
         self.position = end
         return self.data[begin:end]
 
@@ -77,7 +101,7 @@ class Machine:
         begin = self.position
         end = self.position = begin + count
         if end > self.end:
-            self.fail("cut off: an argument is missing")
+            self.cut_off("an argument is missing")
         return self.data[begin] if count == 1 else int.from_bytes(self.data[begin:end], "little")
 
     def counted(self, count: int) -> bytes:
@@ -85,7 +109,7 @@ class Machine:
         begin = self.position + count
         end = begin + int.from_bytes(self.data[self.position : begin], "little")
         if end > self.end:
-            self.fail(f"cut off: an argument of {end - begin} bytes, {max(self.end - begin, 0)} are left")
+            self.cut_off(f"an argument of {end - begin} bytes, {max(self.end - begin, 0)} are left")
         self.position = end
         return self.data[begin:end]
 
@@ -93,8 +117,9 @@ class Machine:
         limit = self.limits.line_bytes
         end = self.data.find(b"\n", self.position, self.position + limit)
         if end < 0:
-            whole = self.position + limit <= self.end
-            self.fail(f"limit exceeded: pickle line, over {limit} bytes" if whole else "cut off: a line without end")
+            if self.position + limit <= self.end:
+                self.fail(f"limit exceeded: pickle line, over {limit} bytes")
+            self.cut_off("a line without end")
         begin, self.position = self.position, end + 1
         return self.data[begin:end]
 
@@ -102,13 +127,26 @@ class Machine:
         """A line of text, as long as the pickle allows."""
         end = self.data.find(b"\n", self.position)
         if end < 0:
-            self.fail("cut off: a line without end")
+            self.cut_off("a line without end")
         begin, self.position = self.position, end + 1
         return self.data[begin:end]
 
     def text(self, raw: bytes) -> str:
         """UTF-8; half surrogates, which Python writes into pickles and nothing else can hold, become visible escapes."""
-        return raw.decode("utf-8", "backslashreplace")
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            self.charge(len(raw))
+            text = raw.decode("utf-8", "backslashreplace")
+        if not text.isascii():
+            self.text_bytes += 4 * len(text)
+        return text
+
+    def charge(self, work: int) -> None:
+        """Count work that one opcode multiplies before it is done."""
+        self.opcodes += work
+        if work > CHECKED_WORK:
+            self.check_limits()
 
     def number(self, raw: bytes) -> int:
         if len(raw) > self.limits.integer_bytes:
@@ -149,9 +187,9 @@ class Machine:
     def make(self, target: Any, arguments: Any, keywords: Any = None, *, is_call: bool) -> None:
         """Push what a call or the making of an object gives: data for the names that are understood, else a Stub."""
         self.containers += 1
+        if isinstance(arguments, tuple) and arguments and isinstance(arguments[0], list):
+            self.charge(len(arguments[0]))
         value = UNKNOWN if keywords is not None else rebuild(target, arguments)
-        if isinstance(value, PickledDict):
-            self.containers += len(value)
         if value is UNKNOWN:
             if is_call and _is_reconstructor(target, arguments):
                 target, is_call = arguments[0], False
@@ -204,8 +242,18 @@ class Machine:
             target.state = state
 
     def persistent(self, persistent_id: Any) -> None:
+        """A storage, one object a claim; a module class as older files name it, with its source, is that class."""
+        if is_module_class(persistent_id):
+            self.stack.append(persistent_id[1])
+            return
         storage = make_storage(persistent_id)
-        self.push_container(Stub(PERSISTENT, (persistent_id,), is_call=True) if storage is UNKNOWN else storage)
+        if storage is UNKNOWN:
+            self.push_container(Stub(PERSISTENT, (persistent_id,), is_call=True))
+            return
+        earlier = self.storages.setdefault(storage.key, storage)
+        if (earlier.class_path, earlier.elements) != (storage.class_path, storage.elements):
+            self.fail(f"storage {storage.key[:40]!r} is claimed with two types or sizes")
+        self.push_container(storage)
 
 
 def _is_reconstructor(target: Any, arguments: Any) -> bool:

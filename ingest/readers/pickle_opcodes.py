@@ -23,7 +23,7 @@ def _whole(count: int) -> Operation:
 
 def _text(count: int) -> Operation:
     """A text whose length in bytes comes first, as a number of `count` bytes."""
-    return lambda machine: machine.stack.append(machine.counted(count).decode("utf-8", "backslashreplace"))
+    return lambda machine: machine.stack.append(machine.text(machine.counted(count)))
 
 
 def _bytes(count: int) -> Operation:
@@ -304,4 +304,10 @@ OPCODES: dict[bytes, Operation] = {
     b"\x97": _refuse("a buffer outside the pickle, which the file does not hold"),
     b"\x98": _read_only,
 }
-OPERATIONS = [OPCODES.get(bytes([code])) for code in range(256)]
+
+
+def _unknown(machine: Machine) -> None:
+    machine.fail(f"unknown opcode 0x{machine.data[machine.opcode_at]:02x}")
+
+
+OPERATIONS = [OPCODES.get(bytes([code]), _unknown) for code in range(256)]

@@ -61,7 +61,22 @@ class Stub:
             if not isinstance(inner, Stub):
                 break
             inner = inner.target
-        return f"result of {inner.path}" if isinstance(inner, Global) else "computed class"
+        if not isinstance(inner, Global):
+            return "computed class"
+        return _dill_class(self.target) if inner.path in DILL_CLASSES else f"result of {inner.path}"
+
+
+DILL_CLASSES = ("dill._dill._create_type", "dill.dill._create_type")
+"""What dill calls with (metaclass, name, bases, namespace) for a class that is in no module."""
+
+
+def _dill_class(target: Any) -> str:
+    """The name of a class that dill wrote down whole, where its arguments say it."""
+    arguments = target.arguments if isinstance(target, Stub) else ()
+    if not isinstance(arguments, tuple) or len(arguments) != 4 or not isinstance(arguments[1], str):
+        return f"result of {DILL_CLASSES[0]}"
+    module = arguments[3].by_text.get("__module__") if isinstance(arguments[3], PickledDict) else None
+    return f"{module if isinstance(module, str) else '__main__'}.{arguments[1]}"
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -99,12 +114,14 @@ class PickledSet:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class StorageStub:
-    """A block of bytes of the file: member `key`, `elements` of the storage class's type, as the pickle claims."""
+    """A block of bytes of the file: member `key`, `elements` of the storage class's type, as the pickle claims. `view` is the
+    part of it that is meant, first element and count, as torch before 0.4 told of storages that share memory."""
 
     key: str
     class_path: str
     dtype: str | None
     elements: int
+    view: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -121,8 +138,24 @@ class TensorStub:
     requires_grad: bool
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class SparseStub:
+    """A tensor that stores its non-zero entries alone, as the pickle claims it. `layout` is coo, csr, csc, bsr or bsc;
+    `indices` one tensor (coo) or two (compressed and plain indices). `is_ordered`: the pickle says that no entry is repeated
+    and that they lie in C order."""
+
+    layout: str
+    indices: tuple[TensorStub, ...]
+    values: TensorStub
+    shape: tuple[int, ...]
+    is_ordered: bool
+
+
 UNKNOWN: Any = object()
 """What a rebuild gives that does not know its arguments: the call then stays a Stub."""
+
+MAX_VIEW_DIMENSIONS = 128
+"""A claim of more dimensions is not looked at; any over 64 is refused where the tensor's name is known."""
 
 STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
 REBUILD_FROM_TYPE = (
@@ -140,8 +173,23 @@ def make_storage(persistent_id: Any) -> Any:
     _, storage_class, key, _, elements = persistent_id[:5]
     if not isinstance(storage_class, Global) or not isinstance(key, str) or type(elements) is not int:
         return UNKNOWN
+    view = persistent_id[5] if len(persistent_id) == 6 else None
+    if view is not None:
+        if not isinstance(view, tuple) or len(view) != 3 or set(map(type, view[1:])) != {int}:
+            return UNKNOWN
+        view = (view[1], view[2])
     dtype = TORCH_STORAGES.get(storage_class.name) if storage_class.module in STORAGE_MODULES else None
-    return StorageStub(key, storage_class.path, dtype, elements)
+    return StorageStub(key, storage_class.path, dtype, elements, view)
+
+
+def is_module_class(persistent_id: Any) -> bool:
+    """Whether this is ("module", class, source file, source), as torch's older files name the class of a module."""
+    return (
+        isinstance(persistent_id, tuple)
+        and len(persistent_id) == 4
+        and persistent_id[0] == "module"
+        and isinstance(persistent_id[1], Global | Stub)
+    )
 
 
 def rebuild(target: Any, arguments: Any) -> Any:
@@ -172,8 +220,12 @@ def _tensor(view: tuple[Any, ...], dtype_name: str | None = None) -> Any:
     storage, offset, shape, strides, requires_grad = view
     if not isinstance(storage, StorageStub) or type(offset) is not int:
         return UNKNOWN
-    if not isinstance(shape, tuple) or not isinstance(strides, tuple) or set(map(type, shape + strides)) - {int}:
+    if not isinstance(shape, tuple) or not isinstance(strides, tuple) or len(shape) + len(strides) > 2 * MAX_VIEW_DIMENSIONS:
         return UNKNOWN
+    if set(map(type, shape + strides)) - {int}:
+        return UNKNOWN
+    if storage.view is not None:
+        offset += storage.view[0]
     dtype = storage.dtype if dtype_name is None else TORCH_DTYPES.get(dtype_name)
     shown = storage.class_path if dtype_name is None else f"torch.{dtype_name}"
     return TensorStub(storage, dtype, shown, offset, shape, strides, requires_grad is True)
@@ -194,7 +246,31 @@ def _rebuild_tensor_v3(arguments: tuple[Any, ...]) -> Any:
 
 
 def _rebuild_parameter(arguments: tuple[Any, ...]) -> Any:
-    return arguments[0] if len(arguments) in (3, 4) and isinstance(arguments[0], TensorStub | Stub) else UNKNOWN
+    is_tensor = len(arguments) in (3, 4) and isinstance(arguments[0], TensorStub | SparseStub | Stub)
+    return arguments[0] if is_tensor else UNKNOWN
+
+
+def _layout(arguments: tuple[Any, ...]) -> Any:
+    """torch.serialization._get_layout("torch.sparse_coo") and the like: the layout's name."""
+    name = arguments[0] if len(arguments) == 1 else None
+    return name.removeprefix("torch.sparse_") if isinstance(name, str) and name in SPARSE_LAYOUTS else UNKNOWN
+
+
+def _rebuild_sparse(arguments: tuple[Any, ...]) -> Any:
+    """From (layout, (indices, values, size[, is coalesced])), or (layout, (compressed, plain indices, values, size))."""
+    if len(arguments) != 2 or not isinstance(arguments[0], str) or not isinstance(arguments[1], tuple):
+        return UNKNOWN
+    layout, data = arguments
+    count = 1 if layout == "coo" else 2
+    if f"torch.sparse_{layout}" not in SPARSE_LAYOUTS or len(data) not in ((3, 4) if count == 1 else (4,)):
+        return UNKNOWN
+    *parts, shape = data[: count + 2]
+    if not isinstance(shape, tuple) or len(shape) > MAX_VIEW_DIMENSIONS or set(map(type, shape)) - {int}:
+        return UNKNOWN
+    if not all(isinstance(part, TensorStub) for part in parts):
+        return UNKNOWN
+    is_ordered = data[3] is True if count == 1 and len(data) == 4 else layout in ("csr", "bsr")
+    return SparseStub(layout, tuple(parts[:-1]), parts[-1], shape, is_ordered)
 
 
 def _ordered_dict(arguments: tuple[Any, ...]) -> Any:
@@ -223,10 +299,13 @@ def _size(arguments: tuple[Any, ...]) -> Any:
 
 Rebuild = Callable[[tuple[Any, ...]], Any]
 
+SPARSE_LAYOUTS = tuple(f"torch.sparse_{layout}" for layout in ("coo", "csr", "csc", "bsr", "bsc"))
 TENSORS: dict[str, Rebuild] = {
     "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor_v2,
     "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,
+    "torch._utils._rebuild_sparse_tensor": _rebuild_sparse,
+    "torch._utils._rebuild_sparse_csr_tensor": _rebuild_sparse,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
 }
@@ -238,6 +317,7 @@ CONTAINERS: dict[str, Rebuild] = {
     "__builtin__.set": _set,
     "__builtin__.frozenset": _set,
     "torch.Size": _size,
+    "torch.serialization._get_layout": _layout,
 }
 # Data that nothing here looks into: it stays a Stub without a remark.
 OPAQUE = {

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from layerhouse.ingest.readers.pickle_values import Global, PickledDict, PickledSet, Stub, TensorStub
+from layerhouse.ingest.readers.pickle_values import Global, PickledDict, PickledSet, SparseStub, Stub, TensorStub
 from layerhouse.ingest.readers.pickles import Unpickled
 from layerhouse.ingest.readers.plain_values import plain_config
 from layerhouse.warehouse.errors import InputError
@@ -22,20 +22,22 @@ from layerhouse.warehouse.errors import InputError
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
 MAX_WRAPPED = 4
 MAX_MODULE_DEPTH = 200
-MAX_STEPS = 1_000_000
-"""Modules, entries of modules and 64s of characters in names that one walk may cost: what shared modules multiply."""
+MIN_STEPS, MAX_STEPS = 20_000, 300_000
+STEPS_A_CONTAINER = 4
+"""Modules, entries of modules and 64s of characters in names that one walk may cost, by the containers of the pickle: what
+shared modules multiply. A module that is there once has ten containers and costs fewer steps."""
 MAX_NAME = 2048
 MAX_LISTED = 100
 MAX_SHOWN = 200
 SPARSE = ("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_sparse_csr_tensor")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NamedTensor:
     """A tensor of the model under the name that the model's state_dict gives it."""
 
     name: str
-    tensor: TensorStub
+    tensor: TensorStub | SparseStub
     is_buffer: bool = False
 
 
@@ -69,8 +71,8 @@ class Notes:
 
 def find_model(unpickled: Unpickled, where: str) -> PickledModel:
     """The model, chosen by the rules above. Raises InputError if there is no tensor, saying what there is instead."""
-    walk = _Walk(where)
-    value = _choose(unpickled.value, walk.notes, where)
+    walk = _Walk(where, min(MIN_STEPS + STEPS_A_CONTAINER * unpickled.containers, MAX_STEPS))
+    value = _Choice(walk.notes, where).choose(unpickled.value)
     class_path = None
     if _is_module(value):
         walk.read_modules(value)
@@ -99,7 +101,13 @@ def describe(value: Any) -> str:
         return printable(value.path)
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {len(value)}"
-    words = {"str": "text", "PickledSet": "a set", "TensorStub": "a tensor without a name", "NoneType": "nothing"}
+    words = {
+        "str": "text",
+        "PickledSet": "a set",
+        "TensorStub": "a tensor without a name",
+        "SparseStub": "a sparse tensor without a name",
+        "NoneType": "nothing",
+    }
     return words.get(type(value).__name__, type(value).__name__)
 
 
@@ -108,26 +116,43 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:MAX_SHOWN])
 
 
-def _choose(value: Any, notes: Notes, where: str) -> Any:
-    for _ in range(MAX_WRAPPED):
-        if not isinstance(value, PickledDict):
-            break
-        entries = value.by_text
-        chosen = next((key for key in WRAPPERS if _is_model(entries.get(key))), None)
-        if chosen is None and not _has_tensor(value):
-            others = [key for key, entry in entries.items() if _is_model(entry)]
-            if len(others) > 1:
-                names = ", ".join(printable(key) for key in others[:8])
-                raise InputError(where, f"several models in one file, which one is meant is not known: {names}")
-            wrapped = (key for key in WRAPPERS if isinstance(entries.get(key), PickledDict))
-            chosen = others[0] if others else next(wrapped, None)
-        if chosen is None:
-            break
-        for key, entry in entries.items():
-            if key != chosen:
-                notes.add("not taken:", key, entry)
-        value = entries[chosen]
-    return value
+class _Choice:
+    """The search for the model among what a pickle holds. What was found out about a dict is kept: a dict may be met often."""
+
+    def __init__(self, notes: Notes, where: str) -> None:
+        self.notes, self.where = notes, where
+        self.with_tensors: dict[int, bool] = {}
+
+    def choose(self, value: Any) -> Any:
+        for _ in range(MAX_WRAPPED):
+            if not isinstance(value, PickledDict):
+                break
+            entries = value.by_text
+            chosen = next((key for key in WRAPPERS if self.is_model(entries.get(key))), None)
+            if chosen is None and not self.has_tensor(value):
+                others = [key for key, entry in entries.items() if self.is_model(entry)]
+                if len(others) > 1:
+                    names = ", ".join(printable(key) for key in others[:8])
+                    raise InputError(self.where, f"several models in one file, which one is meant is not known: {names}")
+                wrapped = (key for key in WRAPPERS if isinstance(entries.get(key), PickledDict))
+                chosen = others[0] if others else next(wrapped, None)
+            if chosen is None:
+                break
+            for key, entry in entries.items():
+                if key != chosen and entry is not None:
+                    self.notes.add("not taken:", key, entry)
+            value = entries[chosen]
+        return value
+
+    def has_tensor(self, value: PickledDict) -> bool:
+        found = self.with_tensors.get(id(value))
+        if found is None:
+            found = any(_is_tensor(entry) or _is_odd_tensor(entry) for entry in value.by_text.values())
+            self.with_tensors[id(value)] = found
+        return found
+
+    def is_model(self, value: Any) -> bool:
+        return _is_module(value) or (isinstance(value, PickledDict) and self.has_tensor(value))
 
 
 def _is_module(value: Any) -> bool:
@@ -138,27 +163,23 @@ def _is_module(value: Any) -> bool:
     return isinstance(state.get("_modules"), PickledDict) or isinstance(state.get("_parameters"), PickledDict)
 
 
-def _has_tensor(value: PickledDict) -> bool:
-    return any(isinstance(entry, TensorStub) or _is_odd_tensor(entry) for entry in value.by_text.values())
-
-
-def _is_model(value: Any) -> bool:
-    return _is_module(value) or (isinstance(value, PickledDict) and _has_tensor(value))
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, TensorStub | SparseStub)
 
 
 def _is_odd_tensor(value: Any) -> bool:
-    """Whether torch would have made a tensor here that is not plain strided data: sparse, quantized, without data."""
+    """Whether torch would have made a tensor here that is not plain strided data: quantized, nested, without data."""
     return (
         isinstance(value, Stub) and isinstance(value.target, Global) and value.target.path.startswith("torch._utils._rebuild_")
     )
 
 
 class _Walk:
-    """Tensors, remarks and classes in the order of state_dict(). It costs no more steps than MAX_STEPS, however modules are
-    shared: torch names a module once a path, and 30 levels of two paths each are a thousand million names."""
+    """Tensors, remarks and classes in the order of state_dict(). It costs no more than `max_steps`, however modules are shared:
+    torch names a module once a path, and 30 levels of two paths each are a thousand million names."""
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+    def __init__(self, where: str, max_steps: int) -> None:
+        self.where, self.max_steps = where, max_steps
         self.tensors: list[NamedTensor] = []
         self.notes = Notes()
         self.odd_tensors = Notes()
@@ -168,7 +189,7 @@ class _Walk:
 
     def read_dict(self, value: PickledDict) -> None:
         for name, entry in value.by_text.items():
-            if not self.take(name, entry, is_buffer=False):
+            if not self.take(name, entry, is_buffer=False) and entry is not None:
                 self.notes.add("not a tensor:", name, entry)
         if value.other_keys:
             self.notes.add("not taken:", f"{value.other_keys} entries whose key is not text")
@@ -220,7 +241,8 @@ class _Walk:
 
     def take(self, name: str, entry: Any, *, is_buffer: bool) -> bool:
         """Whether the entry is a tensor; one that cannot be read is told."""
-        if isinstance(entry, TensorStub):
+        if isinstance(entry, TensorStub | SparseStub):
+            self.check_name(name)
             self.tensors.append(NamedTensor(name, entry, is_buffer))
             return True
         if not _is_odd_tensor(entry):
@@ -230,16 +252,20 @@ class _Walk:
         return True
 
     def join(self, prefix: str, key: str) -> str:
+        self.check_name(key)
         name = prefix + key
-        if len(name) > MAX_NAME:
-            raise InputError(self.where, f"limit exceeded: a tensor name of over {MAX_NAME} characters")
+        self.check_name(name)
         self.spend(len(name) // 64)
         return name
 
+    def check_name(self, name: str) -> None:
+        if len(name) > MAX_NAME:
+            raise InputError(self.where, f"limit exceeded: a tensor name of over {MAX_NAME} characters")
+
     def spend(self, steps: int) -> None:
         self.steps += steps
-        if self.steps > MAX_STEPS:
-            raise InputError(self.where, f"limit exceeded: modules and their entries, over {MAX_STEPS}")
+        if self.steps > self.max_steps:
+            raise InputError(self.where, f"limit exceeded: modules and their entries, over {self.max_steps}")
 
 
 def _entries(value: Any) -> dict[str, Any]:

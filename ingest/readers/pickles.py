@@ -11,7 +11,7 @@ from typing import Any
 
 from layerhouse.ingest.readers.pickle_machine import DEFAULT_LIMITS, Machine, PickleLimits
 from layerhouse.ingest.readers.pickle_opcodes import OPERATIONS
-from layerhouse.ingest.readers.pickle_values import Global, is_understood
+from layerhouse.ingest.readers.pickle_values import Global, StorageStub, is_understood
 from layerhouse.warehouse.errors import InputError
 
 CHECK_EVERY = 256
@@ -20,11 +20,14 @@ STOP = ord(".")
 
 @dataclass(frozen=True)
 class Unpickled:
-    """The value of a pickle, the byte behind it, and the names that stayed inert, each once, in order of appearance."""
+    """The value of a pickle, the byte behind it, the names that stayed inert, each once, in order of appearance, the storages
+    that it names, by key, and how many containers it made."""
 
     value: Any
     end: int
     inert: tuple[Global, ...]
+    storages: dict[str, StorageStub]
+    containers: int
 
 
 def load_pickle(data: bytes, where: str, *, start: int = 0, limits: PickleLimits = DEFAULT_LIMITS) -> Unpickled:
@@ -34,32 +37,28 @@ def load_pickle(data: bytes, where: str, *, start: int = 0, limits: PickleLimits
     machine = Machine(data, where, start, limits)
     value = _run(machine)
     inert = tuple(name for name in machine.globals.values() if not is_understood(name))
-    return Unpickled(value, machine.position, inert)
+    return Unpickled(value, machine.position, inert, machine.storages, machine.containers)
 
 
 def _run(machine: Machine) -> Any:
     data, end = machine.data, len(machine.data)
-    until_check = CHECK_EVERY
-    while True:
-        at = machine.opcode_at = machine.position
-        if at >= end:
-            machine.fail("cut off: the pickle has no end")
-        code = data[at]
-        machine.position = at + 1
-        if code == STOP:
-            break
-        operation = OPERATIONS[code]
-        if operation is None:
-            machine.fail(f"unknown opcode 0x{code:02x}")
-        try:
-            operation(machine)
-        except IndexError:
-            machine.fail("stack underflow")
-        until_check -= 1
-        if not until_check:
-            until_check = CHECK_EVERY
+    stopped = False
+    try:
+        while not stopped:
+            for _ in range(CHECK_EVERY):
+                at = machine.opcode_at = machine.position
+                code = data[at]
+                machine.position = at + 1
+                if code == STOP:
+                    stopped = True
+                    break
+                OPERATIONS[code](machine)
             machine.opcodes += CHECK_EVERY
             machine.check_limits()
+    except IndexError:
+        if machine.opcode_at >= end:
+            machine.cut_off("the pickle has no end")
+        machine.fail("stack underflow")
     if machine.below or len(machine.stack) != 1:
         machine.fail("the pickle ends with other than one value on its stack")
     return machine.stack[0]

@@ -20,7 +20,11 @@ from layerhouse.warehouse.errors import InputError
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
-MAX_TENSORS = 500_000
+MAX_ASCII_BYTES, MAX_OTHER_BYTES = 48 << 20, 16 << 20
+"""Of a header that is parsed: one character beyond ASCII can make each of a text's take four bytes."""
+MAX_TENSORS = 200_000
+MAX_VALUES = 4_000_000
+"""Brackets and commas in a header: what bounds the memory of its objects. A tensor takes about ten."""
 METADATA = "__metadata__"
 FIELDS = {"dtype", "shape", "data_offsets"}
 SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -47,19 +51,25 @@ def _read_header(file: BinaryIO, size: int, shown: str) -> tuple[dict[str, Any],
     """The header's JSON object, and the byte at which the data begins."""
     prefix = file.read(LENGTH_BYTES)
     if len(prefix) < LENGTH_BYTES:
-        raise InputError(shown, f"cut off: a safetensors file has at least {LENGTH_BYTES} bytes, found {size}")
+        raise InputError(shown, f"cut off: a safetensors file has at least {LENGTH_BYTES} bytes, found {size}; fetch it again")
     length = int.from_bytes(prefix, "little")
     data_offset = LENGTH_BYTES + length
     if length > MAX_HEADER_BYTES:
         raise InputError(shown, f"limit exceeded: the header's length is {length} bytes, over {MAX_HEADER_BYTES}")
     if data_offset > size:
-        raise InputError(shown, f"cut off in the header: expected at least {data_offset} bytes, found {size}")
+        raise InputError(shown, f"cut off in the header: expected at least {data_offset} bytes, found {size}; fetch it again")
     raw = file.read(length)
     if len(raw) < length:
         raise InputError(shown, f"cut off in the header: expected {length} bytes, found {len(raw)}")
     if not raw.startswith(b"{"):
         raise InputError(shown, f"damaged header: it begins with {raw[:16]!r}, not with {{")
     _check_count(raw.count(b'"data_offsets"'), shown)
+    most = MAX_ASCII_BYTES if raw.isascii() else MAX_OTHER_BYTES
+    if length > most:
+        raise InputError(shown, f"limit exceeded: a header of {length} bytes, over {most}")
+    values = raw.count(b"[") + raw.count(b"{") + raw.count(b",")
+    if values > MAX_VALUES:
+        raise InputError(shown, f"limit exceeded: {values} values in the header, over {MAX_VALUES}")
     return _parse(raw, shown), data_offset
 
 
@@ -153,7 +163,7 @@ def _check_layout(entries: list[_Entry], data_offset: int, size: int, shown: str
         position, previous = end, name
     expected = data_offset + position
     if expected > size:
-        raise InputError(shown, f"cut off: expected {expected} bytes, found {size}")
+        raise InputError(shown, f"cut off: expected {expected} bytes, found {size}; fetch it again")
     if expected < size:
         raise InputError(shown, f"{size - expected} trailing bytes: expected {expected} bytes, found {size}")
 

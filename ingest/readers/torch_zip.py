@@ -7,24 +7,20 @@ is read by our own machine; what it claims of a storage is checked against the b
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
-from layerhouse.ingest.dtypes import byte_count
 from layerhouse.ingest.readers.pickle_machine import DEFAULT_LIMITS, PickleLimits
-from layerhouse.ingest.readers.pickled_models import NamedTensor, find_model, printable
+from layerhouse.ingest.readers.pickled_models import find_model, printable
 from layerhouse.ingest.readers.pickles import load_pickle
-from layerhouse.ingest.readers.shapes import MAX_DIMENSIONS, MAX_ELEMENTS, count_elements, kept_strides, reach
 from layerhouse.ingest.readers.sniff import opened
+from layerhouse.ingest.readers.storages import Block, Storages, contents_of
 from layerhouse.ingest.readers.zip_members import DEFLATED, STORED, Member, find_directory, read_members
-from layerhouse.ingest.tensors import Contents, TensorRef
+from layerhouse.ingest.tensors import Contents
 from layerhouse.warehouse.errors import InputError
 
 MAX_RATIO = 200
 """How many times its stored size data.pkl may be; that of a real model is 10 to 20."""
-MAX_EXPANDED_BYTES = 16 * 1024 * 1024
-MAX_TOTAL_FACTOR = 4
 
 
 def read_torch_zip(path: Path, shown: str, *, limits: PickleLimits = DEFAULT_LIMITS) -> Contents:
@@ -46,11 +42,16 @@ def read_torch_zip(path: Path, shown: str, *, limits: PickleLimits = DEFAULT_LIM
     if unpickled.end != len(raw):
         raise InputError(shown, f"pickle: {len(raw) - unpickled.end} bytes after its end, at byte {unpickled.end}")
     model = find_model(unpickled, shown)
-    storages = _Storages(members, f"{folder}/data/", path, shown)
-    tensors = tuple(storages.reference(named) for named in model.tensors)
-    _check_total(tensors, size, shown)
-    container = "torch zip" if model.class_path is None else "torch zip, pickled whole model"
-    return Contents(container, tensors, class_path=model.class_path, config=model.config, skipped=(*notes, *model.skipped))
+
+    def find(key: str) -> Block | str:
+        member = members.get(f"{folder}/data/{key}")
+        if member is None:
+            return f"its storage {printable(key)!r} is not in the file"
+        if member.method != STORED:
+            return f"compressed member {printable(member.name)!r}: its bytes have no place in the file"
+        return Block(member.offset, member.size_bytes)
+
+    return contents_of(model, Storages(path, shown, find), size, "torch zip", notes)
 
 
 def _folder(members: dict[str, Member], shown: str) -> str:
@@ -105,74 +106,3 @@ def _read_pickle(file: BinaryIO, member: Member, limits: PickleLimits, shown: st
             raise InputError(shown, f"damaged zip: data.pkl does not unpack to the {member.size_bytes} bytes promised")
     wrong = zlib.crc32(raw) != member.crc
     return raw, ["the zip checksum of data.pkl does not fit its bytes"] if wrong else []
-
-
-@dataclass(frozen=True)
-class _Storages:
-    """The storages of a file, against which tensors are checked."""
-
-    members: dict[str, Member]
-    prefix: str
-    path: Path
-    shown: str
-
-    def reference(self, named: NamedTensor) -> TensorRef:
-        """The tensor as a reference into the file, if every claim of the pickle about it can be true."""
-        name, tensor = named.name, named.tensor
-        if tensor.dtype is None:
-            self.refuse(name, f"unknown dtype {printable(tensor.dtype_name)}")
-        member = self.storage(named)
-        if len(tensor.shape) != len(tensor.strides):
-            self.refuse(name, f"{len(tensor.shape)} dimensions with {len(tensor.strides)} strides")
-        for what, values in (("size", tensor.shape), ("stride", tensor.strides), ("offset", (tensor.storage_offset,))):
-            if any(value < 0 for value in values):
-                self.refuse(name, f"negative {what}")
-            if any(value > MAX_ELEMENTS for value in values):
-                self.refuse(name, f"{what} over {MAX_ELEMENTS}")
-        elements = count_elements(tensor.shape)
-        if elements is None:
-            self.refuse(name, f"limit exceeded: more than {MAX_DIMENSIONS} dimensions or {MAX_ELEMENTS} elements")
-        end = tensor.storage_offset + reach(tensor.shape, tensor.strides)
-        if byte_count(tensor.dtype, end) > member.size_bytes:
-            self.refuse(name, f"needs {byte_count(tensor.dtype, end)} bytes of a storage of {member.size_bytes}")
-        logical_bytes = byte_count(tensor.dtype, elements)
-        if logical_bytes > max(member.size_bytes, MAX_EXPANDED_BYTES):
-            self.refuse(name, f"overlapping view: {logical_bytes} bytes out of a storage of {member.size_bytes}")
-        return TensorRef(
-            name,
-            tensor.dtype,
-            tensor.shape,
-            self.path,
-            member.offset,
-            member.size_bytes,
-            tensor.storage_offset,
-            kept_strides(tensor.shape, tensor.strides),
-            named.is_buffer,
-        )
-
-    def storage(self, named: NamedTensor) -> Member:
-        """The member that holds the storage, as large as the pickle says at least."""
-        storage = named.tensor.storage
-        member = self.members.get(self.prefix + storage.key)
-        if member is None:
-            self.refuse(named.name, f"its storage {printable(storage.key)!r} is not in the file")
-        if member.method != STORED:
-            self.refuse(named.name, f"compressed member {printable(member.name)!r}: its bytes have no place in the file")
-        if storage.dtype is None:
-            self.refuse(named.name, f"unknown storage {printable(storage.class_path)}")
-        claimed = byte_count(storage.dtype, storage.elements) if 0 <= storage.elements <= MAX_ELEMENTS else -1
-        if not 0 <= claimed <= member.size_bytes:
-            claim = printable(str(storage.elements))
-            self.refuse(named.name, f"its storage claims {claim} elements, the member holds {member.size_bytes} bytes")
-        return member
-
-    def refuse(self, name: str, what: str) -> NoReturn:
-        raise InputError(self.shown, f"tensor {name[:80]!r}: {what}")
-
-
-def _check_total(tensors: tuple[TensorRef, ...], size: int, shown: str) -> None:
-    """Overlapping views, each within its limit, must not add up to work without end; a tied tensor counts once."""
-    total = sum({tensor.place: tensor.logical_bytes for tensor in tensors}.values())
-    limit = MAX_TOTAL_FACTOR * size + MAX_TOTAL_FACTOR * MAX_EXPANDED_BYTES
-    if total > limit:
-        raise InputError(shown, f"limit exceeded: tensors of {total} bytes in a file of {size} bytes, overlapping views")

@@ -19,6 +19,8 @@ from typing import Any
 
 from layerhouse.ingest.json_files import read_json
 from layerhouse.ingest.readers import read_weight_file
+from layerhouse.ingest.readers.slicing import SUFFIX as SLICED_SUFFIX
+from layerhouse.ingest.readers.slicing import config_beside, is_sliced, read_slicing, slicing_notes
 from layerhouse.ingest.tensors import TensorRef
 from layerhouse.warehouse.errors import InputError
 
@@ -36,6 +38,7 @@ SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffi
 NO_MODEL = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state|random_states|trainer_state)[^/]*", re.IGNORECASE)
 ADAPTER = re.compile(r"adapter_model\b.*", re.IGNORECASE)
 MAX_NAMED = 5
+MAX_INDEX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class _Choice:
             if absent:
                 tensors = sum(shard == absent[0] for shard in weight_map.values())
                 more = f"; {len(absent)} of {len(names)} shards are missing" if len(absent) > 1 else ""
-                what = f"names shard {absent[0]!r} of {tensors} tensors, which is not there{more}"
+                what = f"names shard {absent[0]!r} of {tensors} tensors, which is not there{more}; fetch it"
                 raise InputError(f"{self.shown}/{index.name}", what)
             files = tuple(self.folder / name for name in sorted(names))
             chosen = WeightSet(self.folder, files, index, total_size, weight_map)
@@ -193,7 +196,7 @@ class _Choice:
         missing = [number for number in range(1, count + 1) if number not in groups[best]]
         if missing:
             name = f"{stem}-{missing[0]:05}-of-{count:05}{suffix}"
-            raise InputError(self.shown, f"{len(missing)} of {count} shards are missing, the first is {name!r}")
+            raise InputError(self.shown, f"{len(missing)} of {count} shards are missing, the first is {name!r}; fetch it")
         return WeightSet(self.folder, tuple(groups[best][number] for number in sorted(groups[best])))
 
     def without_twins(self, singles: list[Path]) -> list[Path]:
@@ -208,7 +211,7 @@ class _Choice:
 
 def read_index(path: Path, shown: str) -> tuple[dict[str, str], int | None]:
     """The weight map of an index (transformers' layout): tensor name to shard name, and the total size that it declares."""
-    _, document = read_json(path, shown)
+    _, document = read_json(path, shown, max_bytes=MAX_INDEX_BYTES)
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(shown, "no weight_map of tensors to shards in the index")
@@ -256,7 +259,7 @@ def read_weight_set(weight_set: WeightSet, shown: str) -> WeightSetContents:
         metadata = {**contents.metadata, **metadata}
         class_path, config = class_path or contents.class_path, config or contents.config
         skipped += [f"{path.name}: {what}" for what in contents.skipped]
-    notes: list[str] = []
+    notes = _read_slicing(weight_set, tensors, metadata, shown)
     if weight_set.weight_map is not None:
         _check_map(weight_set.weight_map, holders, f"{shown}/{weight_set.index.name if weight_set.index else ''}")
         unnamed = [tensor.name for tensor in tensors if tensor.name not in weight_set.weight_map]
@@ -264,6 +267,26 @@ def read_weight_set(weight_set: WeightSet, shown: str) -> WeightSetContents:
             notes.append(f"not in the index: {len(unnamed)} tensors, {_first(unnamed)}")
             tensors = [tensor for tensor in tensors if tensor.name in weight_set.weight_map]
     return WeightSetContents(tuple(tensors), tuple(containers), metadata, class_path, config, tuple(skipped), tuple(notes))
+
+
+def _read_slicing(weight_set: WeightSet, tensors: Sequence[TensorRef], metadata: dict[str, Any], shown: str) -> list[str]:
+    """Put SliceGPT's JSON of the file into the metadata; notes on what it and the tensors do not agree on."""
+    path = weight_set.files[0]
+    beside = config_beside(path)
+    slicing = None
+    if beside is not None:
+        where = f"{shown}.json" if path == weight_set.folder else f"{shown}/{beside.name}"
+        if beside.is_symlink() and not _stays_inside(path.parent, beside):
+            return [f"{beside.name} not read: a link that leads out of this folder"]
+        try:
+            slicing = read_slicing(beside, where)
+        except InputError as error:
+            return [f"{beside.name} cannot be read: {error.what}"] if is_sliced(tensors) else []
+    if slicing is not None:
+        metadata["slicing"] = slicing
+    elif not (path.suffix.lower() == SLICED_SUFFIX and is_sliced(tensors)):
+        return []
+    return slicing_notes(path.stem, tensors, slicing)
 
 
 def _check_map(weight_map: dict[str, str], holders: dict[str, Path], shown: str) -> None:

@@ -1,0 +1,168 @@
+"""Sparse tensors count, hash and read as the dense ones that they stand for, whatever their layout, and lie about nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from layerhouse.ingest import sparse
+from layerhouse.ingest.measure import Job, measure
+from layerhouse.ingest.readers import read_weight_file, sparse_claims, storages
+from layerhouse.ingest.streaming import TensorReader
+from layerhouse.tests.weight_files import p_call, p_dict, p_int, p_tensor, p_text, p_tuple, torch_values, torch_zip_bytes
+from layerhouse.warehouse.errors import InputError
+
+pytestmark = [pytest.mark.filterwarnings("ignore:Sparse"), pytest.mark.filterwarnings("ignore:.*Sparse")]
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int8, torch.bool, torch.complex64]
+
+
+def saved(path, state, *, is_zip=True):
+    torch.save(state, path, _use_new_zipfile_serialization=is_zip)
+    return {ref.name: ref for ref in read_weight_file(path, path.name).tensors}
+
+
+def dense_bytes(ref, start=0, stop=None) -> bytes:
+    with TensorReader(1) as reader:
+        return b"".join(bytes(chunk) for chunk in reader.chunks(ref, start, stop))
+
+
+def masked(*shape, share=0.1):
+    torch.manual_seed(1)
+    return torch.where(torch.rand(*shape) < share, torch.randn(*shape), 0.0)
+
+
+def uncoalesced(dtype=torch.float32):
+    """[64, 64] of 100 entries: many places more than once, one stored zero, one sum of zero."""
+    torch.manual_seed(2)
+    indices = torch.randint(2, 9, (2, 97))
+    indices = torch.cat((indices, torch.tensor([[0, 1, 1], [0, 1, 1]])), dim=1)
+    values = torch.cat((torch.randint(1, 9, (97,)) / 3, torch.tensor([0.0, 2.0, -2.0])))
+    return torch.sparse_coo_tensor(indices, values.to(dtype), (64, 64))
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_layout_and_type_reads_as_torch_makes_it_dense(tmp_path, dtype, is_zip):
+    whole = masked(64, 64).to(dtype)
+    state = {"coo": uncoalesced(dtype), "coalesced": whole.to_sparse()}
+    if dtype in (torch.float32, torch.bfloat16):
+        state |= {"csr": whole.to_sparse_csr(), "csc": whole.to_sparse_csc()}
+        state |= {"bsr": whole.to_sparse_bsr((4, 8)), "bsc": whole.to_sparse_bsc((4, 8))}
+        state["hybrid"] = torch.sparse_coo_tensor(torch.tensor([[1, 1, 5]]), torch.ones(3, 4, dtype=dtype), (6, 4))
+        state["parameter"] = torch.nn.Parameter(state["coalesced"])
+        state["empty"] = torch.zeros(5, 7, dtype=dtype).to_sparse()
+    refs = saved(tmp_path / "m.pt", state, is_zip=is_zip)
+    assert list(refs) == list(state)
+    for name, tensor in state.items():
+        assert refs[name].shape == tuple(tensor.shape)
+        assert dense_bytes(refs[name]) == torch_values(tensor.to_dense())
+
+
+def test_a_sparse_tensor_has_the_measurements_of_the_dense_one(tmp_path):
+    coo, weight = uncoalesced(), masked(64, 64)
+    nonzeros = {"coo": int((coo.to_dense() != 0).sum()), "csr": int((weight != 0).sum())}
+    refs = saved(tmp_path / "sparse.pt", {"coo": coo, "csr": weight.to_sparse_csr()})
+    others = saved(tmp_path / "dense.pt", {"coo": coo.to_dense(), "csr": weight})
+    for name in refs:
+        jobs = [Job(refs[name], 1, 1), Job(others[name], 1, 1), Job(refs[name], 0, 0), Job(others[name], 0, 0)]
+        found = dict(measure(jobs, threads=2))
+        assert found[0] == found[1]
+        assert found[2] == found[3]
+        assert (refs[name].elements, 4096 - found[0].zeros) == (4096, nonzeros[name])
+        assert refs[name].logical_bytes == others[name].logical_bytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_large_tensor_in_order_is_read_by_windows(tmp_path, monkeypatch, dtype):
+    whole = masked(96, 70).to(dtype)
+    state = {"coo": whole.to_sparse(), "csr": whole.to_sparse_csr(), "bsr": whole.to_sparse_bsr((6, 7))}
+    state["hybrid"] = whole.reshape(96, 7, 10).to_sparse(2)
+    monkeypatch.setattr(sparse_claims, "DENSE_BYTES", 1 << 12)
+    monkeypatch.setattr(sparse, "DENSE_BYTES", 1 << 12)
+    monkeypatch.setattr(sparse, "WINDOW_BYTES", 1000)
+    monkeypatch.setattr(sparse, "BATCH_ELEMENTS", 64)
+    state |= {
+        "csc": whole.to_sparse_csc(),
+        "loose": torch.sparse_coo_tensor(torch.tensor([[1, 1], [2, 2]]), whole[0, :2], (96, 70)),
+    }
+    torch.save(state, tmp_path / "m.pt")
+    contents = read_weight_file(tmp_path / "m.pt", "m.pt")
+    size = whole.numel() * dtype.itemsize
+    assert contents.skipped[:2] == (
+        f"sparse tensor not taken: csc: limit exceeded: {size} logical bytes, over 4096, and csc goes by columns",
+        f"sparse tensor not taken: loose: limit exceeded: {size} logical bytes, over 4096, and the order of its entries "
+        "is not given",
+    )
+    assert [ref.name for ref in contents.tensors] == ["coo", "csr", "bsr", "hybrid"]
+    expected = torch_values(whole)
+    for ref in contents.tensors:
+        assert dense_bytes(ref) == expected
+        assert dense_bytes(ref, 1000, 6000) == expected[1000:6000]
+
+
+def claimed(shape, indices, values, *, ordered: bytes = b"", blocks) -> bytes:
+    """A zip with one COO tensor of these claims."""
+    layout = p_call("torch.serialization", "_get_layout", p_text("torch.sparse_coo"))
+    size = p_call("torch", "Size", p_tuple(*map(p_int, shape)))
+    tensor = p_call("torch._utils", "_rebuild_sparse_tensor", layout, p_tuple(indices, values, size, ordered or b"\x89"))
+    return torch_zip_bytes(p_dict({"good": p_tensor(), "w": tensor}), blocks)
+
+
+LONGS = ("torch", "LongStorage")
+
+
+def numbers(*values: int) -> bytes:
+    return b"".join(value.to_bytes(8, "little", signed=True) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("shape", "entries", "what"),
+    [
+        (
+            (1 << 40, 1 << 20),
+            2,
+            "limit exceeded: 4611686018427387904 logical bytes, over 67108864, and the order of its entries",
+        ),
+        ((4, 5, 6), 2, "coo indices [2, 2] and values [2] do not fit the shape [4, 5, 6]"),
+    ],
+)
+def test_a_claim_that_is_no_sense_costs_that_tensor_alone(tmp_path, shape, entries, what):
+    indices = p_tensor((2, entries), (entries, 1), key="1", numel=2 * entries, storage=LONGS)
+    path = tmp_path / "m.bin"
+    blocks = {"0": bytes(24), "1": numbers(*[0] * 2 * entries)}
+    path.write_bytes(claimed(shape, indices, p_tensor((entries,), (1,)), blocks=blocks))
+    contents = read_weight_file(path, "m.bin")
+    assert [ref.name for ref in contents.tensors] == ["good"]
+    assert contents.skipped[0].startswith(f"sparse tensor not taken: w: {what}")
+
+
+@pytest.mark.parametrize("index", [-1, 4, 2**62])
+def test_an_index_outside_of_the_shape_is_an_error(tmp_path, index):
+    indices = p_tensor((2, 2), (2, 1), key="1", numel=4, storage=LONGS)
+    path = tmp_path / "m.bin"
+    path.write_bytes(claimed((4, 5), indices, p_tensor((2,), (1,)), blocks={"0": bytes(24), "1": numbers(0, index, 1, 1)}))
+    refs = {ref.name: ref for ref in read_weight_file(path, "m.bin").tensors}
+    with pytest.raises(InputError, match=rf"tensor 'w': sparse: index {index} is not from 0 to 3"):
+        dense_bytes(refs["w"])
+
+
+def test_large_sparse_tensors_in_a_small_file_do_not_add_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(storages, "SPARSE_SLACK", 0)
+    state = {f"w{i}": torch.sparse_coo_tensor(torch.zeros(2, 0, dtype=torch.int64), [], (4096, 4096)) for i in range(8)}
+    torch.save(state, tmp_path / "m.pt")
+    with pytest.raises(InputError) as caught:
+        read_weight_file(tmp_path / "m.pt", "m.pt")
+    assert "limit exceeded: 67108864 logical bytes, 256 times the file" in caught.value.what
+
+
+def test_entries_that_are_out_of_order_though_they_say_otherwise_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(sparse_claims, "DENSE_BYTES", 16)
+    monkeypatch.setattr(sparse, "DENSE_BYTES", 16)
+    monkeypatch.setattr(sparse, "WINDOW_BYTES", 16)
+    indices = p_tensor((2, 3), (3, 1), key="1", numel=6, storage=LONGS)
+    path = tmp_path / "m.bin"
+    blocks = {"0": bytes(range(24)), "1": numbers(3, 0, 1, 0, 0, 0)}
+    path.write_bytes(claimed((4, 5), indices, p_tensor((3,), (1,)), ordered=b"\x88", blocks=blocks))
+    refs = {ref.name: ref for ref in read_weight_file(path, "m.bin").tensors}
+    with pytest.raises(InputError, match="its entries are not in order, though it says so"):
+        dense_bytes(refs["w"])
