@@ -68,7 +68,11 @@ def model_option(command: Command) -> Command:
 
 def output_options(command: Command) -> Command:
     command = click.option(
-        "-f", "--format", "format_name", metavar="FORMAT", help="text, csv, json, ndjson, markdown or parquet."
+        "-f",
+        "--format",
+        "format_name",
+        metavar="FORMAT",
+        help="text, csv, json, ndjson, markdown, parquet, xlsx, html or latex.",
     )(command)
     return click.option(
         "-o", "--output", type=click.Path(path_type=Path), help="Write to this file; its suffix names the format."
@@ -144,7 +148,9 @@ def ingest(
 @warehouse_option
 @model_option
 @as_of_option
-@click.option("-f", "--format", "format_name", metavar="FORMAT", help="text, csv, json, ndjson, markdown or parquet.")
+@click.option(
+    "-f", "--format", "format_name", metavar="FORMAT", help="text, csv, json, ndjson, markdown, parquet, xlsx, html or latex."
+)
 @click.option(
     "-o",
     "--output",

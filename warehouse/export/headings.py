@@ -1,0 +1,77 @@
+"""Headings of the columns in other languages than English; what is not here keeps its English heading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+_ZH = {
+    "model_id": "模型",
+    "method": "方法",
+    "declared_ratio": "声明剪枝率",
+    "params": "参数量",
+    "base_params": "原始参数量",
+    "reduction_ratio": "参数减少率",
+    "layer_reduction_ratio": "层参数减少率",
+    "num_layers": "层数",
+    "base_num_layers": "原始层数",
+    "zero_layers": "零层数",
+    "removed_layers": "移除的层",
+    "num_removed_layers": "移除层数",
+    "heavy_layers": "重度剪枝层数",
+    "light_layers": "轻度剪枝层数",
+    "retention_mean": "平均保留率",
+    "retention_std": "保留率标准差",
+    "retention_var": "保留率方差",
+    "strategy": "剪枝策略",
+    "sparsity": "稀疏度",
+    "prunable_sparsity": "可剪枝部分稀疏度",
+    "nonzero_params": "非零参数量",
+    "size_gb": "模型大小",
+    "compact_size_gb": "压实后大小",
+    "status_note": "备注",
+    "base_layer_index": "原始层号",
+    "layer_index": "层号",
+    "match": "匹配方式",
+    "attention_params": "注意力参数量",
+    "base_attention_params": "原始注意力参数量",
+    "attention_reduction_ratio": "注意力减少率",
+    "mlp_params": "MLP参数量",
+    "base_mlp_params": "原始MLP参数量",
+    "mlp_reduction_ratio": "MLP减少率",
+    "num_heads": "注意力头数",
+    "num_kv_heads": "KV头数",
+    "intermediate_size": "MLP中间维度",
+    "is_zero_layer": "是否零层",
+    "level": "剪枝程度",
+    "params_b": "参数量",
+    "ppl_wikitext2": "困惑度 wikitext2",
+    "ppl_ptb": "困惑度 ptb",
+    "perplexities": "其他困惑度",
+    "boolq": "BoolQ",
+    "piqa": "PIQA",
+    "hellaswag": "HellaSwag",
+    "winogrande": "WinoGrande",
+    "arc_easy": "ARC-e",
+    "arc_challenge": "ARC-c",
+    "openbookqa": "OBQA",
+    "mean_accuracy": "平均准确率",
+    "n_tasks": "任务数",
+    "other_scores": "其他得分",
+    "throughput_bs1": "吞吐量 tok/s (批大小1)",
+    "latency_ms_bs1": "延迟 ms/tok (批大小1)",
+    "throughput_bs4": "吞吐量 tok/s (批大小4)",
+    "latency_ms_bs4": "延迟 ms/tok (批大小4)",
+    "memory_mb": "内存占用",
+    "macs_per_token": "每词元乘加数",
+    "kv_cache_bytes_per_token": "每词元KV缓存字节",
+    "layers_below_5pct": "保留率低于5%的层",
+    "layers_below_10pct": "保留率低于10%的层",
+    "layers_below_15pct": "保留率低于15%的层",
+    "layers_below_20pct": "保留率低于20%的层",
+}
+
+HEADINGS: Mapping[str, Mapping[str, str]] = MappingProxyType({"zh": MappingProxyType(_ZH)})
+"""By language and column name; a unit is added to it as to an English one."""
+
+LANGUAGES = ("en", *HEADINGS)
