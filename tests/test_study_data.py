@@ -197,7 +197,6 @@ def test_methods_are_grouped(wh):
         ("ShortGPT", None, 4, 1, 1, 0.10864503321324571),
         ("ShortGPT", None, 7, 1, 1, 0.19012880812318),
         ("SliceGPT", 0.2, None, 1, 0, None),
-        (None, None, None, 1, 0, None),
     ]
 
 

@@ -12,6 +12,7 @@ from layerhouse.warehouse.export.kinds import (
     BILLIONS,
     BOOL,
     COUNT,
+    FACTOR,
     GIB,
     ID,
     INDEX,
@@ -105,7 +106,20 @@ _PERFORMANCE = {
     "layers_below_20pct": Column("layers below 20%", LIST),
 }
 
-COLUMNS = MappingProxyType(_SUMMARY | _PER_LAYER | _PERFORMANCE)
+_AGAINST_BASE = {
+    "base_model_id": Column("base", ID),
+    "ppl_wikitext2_change": Column("ppl wikitext2 change", PPL),
+    "ppl_wikitext2_factor": Column("ppl wikitext2 factor", FACTOR, better="lower"),
+    "ppl_ptb_change": Column("ppl ptb change", PPL),
+    "ppl_ptb_factor": Column("ppl ptb factor", FACTOR, better="lower"),
+    "mean_accuracy_change": Column("accuracy change", RATIO),
+    "kept_accuracy_share": Column("accuracy kept", RATIO),
+    "speedup_bs1": Column("speed-up bs1", FACTOR, better="higher"),
+    "speedup_bs4": Column("speed-up bs4", FACTOR, better="higher"),
+    "speed_note": Column("speed note", TEXT),
+}
+
+COLUMNS = MappingProxyType(_SUMMARY | _PER_LAYER | _PERFORMANCE | _AGAINST_BASE)
 
 _NOTED_KINDS = {kind.name: kind for kind in (RATIO, NUMBER, COUNT, PPL)}
 

@@ -69,6 +69,16 @@ _ZH = {
     "layers_below_10pct": "保留率低于10%的层",
     "layers_below_15pct": "保留率低于15%的层",
     "layers_below_20pct": "保留率低于20%的层",
+    "base_model_id": "原始模型",
+    "ppl_wikitext2_change": "困惑度变化 wikitext2",
+    "ppl_wikitext2_factor": "困惑度倍数 wikitext2",
+    "ppl_ptb_change": "困惑度变化 ptb",
+    "ppl_ptb_factor": "困惑度倍数 ptb",
+    "mean_accuracy_change": "平均准确率变化",
+    "kept_accuracy_share": "准确率保留",
+    "speedup_bs1": "加速比 (批大小1)",
+    "speedup_bs4": "加速比 (批大小4)",
+    "speed_note": "速度备注",
 }
 
 HEADINGS: Mapping[str, Mapping[str, str]] = MappingProxyType({"zh": MappingProxyType(_ZH)})
