@@ -86,7 +86,7 @@ def filter_rows(table: pa.Table, condition: str) -> pa.Table:
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise duckdb.ParserException("it is not one condition")
         kept = relation.filter(condition).project(row).fetchall()
-    return table.take(sorted(number for (number,) in kept))
+    return table.take(_positions(sorted(number for (number,) in kept)))
 
 
 def sort_rows(table: pa.Table, names: Sequence[str], groups: Sequence[str] = ()) -> pa.Table:
@@ -105,7 +105,7 @@ def sort_rows(table: pa.Table, names: Sequence[str], groups: Sequence[str] = ())
                 order.append(f"isnan({column}) NULLS LAST")
             order.append(f"{column} {direction} NULLS LAST")
         rows = relation.order(", ".join([*order, row])).project(row).fetchall()
-    return table.take([number for (number,) in rows])
+    return table.take(_positions([number for (number,) in rows]))
 
 
 @contextmanager
@@ -126,6 +126,12 @@ def _answer(table: pa.Table, what: str) -> Iterator[tuple[duckdb.DuckDBPyRelatio
         except duckdb.Error as error:
             reason = str(error).splitlines()[0].rstrip("!. ")
             raise UsageError(f"{what}: {reason}; the columns are {', '.join(table.column_names)}") from None
+
+
+def _positions(numbers: list[int]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(numbers, pa.int64())
 
 
 def _with_model_columns(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> pa.Table:
