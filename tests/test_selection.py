@@ -201,7 +201,9 @@ def test_tables_are_grouped_and_filtered_by_columns_of_the_model_that_they_do_no
 
 
 def read_markdown_bold(text):
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "---" not in line and "|" in line]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "---" not in line and "|" in line
+    ]
 
 
 def test_columns_of_one_name_are_one_line(tmp_path):
