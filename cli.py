@@ -211,6 +211,7 @@ def ingest(
 @warehouse_option
 @model_option
 @as_of_option
+@table_options
 @click.option(
     "-f", "--format", "format_name", metavar="FORMAT", help="text, csv, json, ndjson, markdown, parquet, xlsx, html or latex."
 )
