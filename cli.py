@@ -6,6 +6,7 @@ stdout is data; stderr is talk and progress. Nothing heavy is imported before a 
 from __future__ import annotations
 
 import enum
+import functools
 import io
 import os
 import shutil
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from layerhouse.ingest.run import Event, Progress, Report
+    from layerhouse.warehouse.export.registry import Layout
     from layerhouse.warehouse.handle import Warehouse
+    from layerhouse.warehouse.selection import Selection
 
 Command = Callable[..., Any]
 
@@ -68,11 +72,74 @@ def model_option(command: Command) -> Command:
 
 def output_options(command: Command) -> Command:
     command = click.option(
-        "-f", "--format", "format_name", metavar="FORMAT", help="text, csv, json, ndjson, markdown or parquet."
+        "-f",
+        "--format",
+        "format_name",
+        metavar="FORMAT",
+        help="text, csv, json, ndjson, markdown, parquet, xlsx, html or latex.",
     )(command)
     return click.option(
         "-o", "--output", type=click.Path(path_type=Path), help="Write to this file; its suffix names the format."
     )(command)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the options of a table ask for: rows and columns, and how they look."""
+
+    selection: Selection
+    layout: Layout
+
+
+def table_options(command: Command) -> Command:
+    """Options that choose rows and columns of a named table and how it looks; the command gets them as `shown`."""
+
+    @functools.wraps(command)
+    def collect(
+        *args: Any,
+        columns: str | None,
+        where: str | None,
+        sort: str | None,
+        group: str | None,
+        language: str,
+        digits: int | None,
+        best: bool,
+        **rest: Any,
+    ) -> Any:
+        from layerhouse.warehouse.export.registry import Layout
+        from layerhouse.warehouse.selection import Selection, split_names
+
+        selection = Selection(
+            where=where,
+            sort=split_names(sort or ""),
+            columns=split_names(columns or ""),
+            group=split_names(group or ""),
+        )
+        layout = Layout(language=language, digits=digits, marks_best=best, group=selection.group_columns)
+        return command(*args, shown=Shown(selection, layout), **rest)
+
+    for option in reversed(
+        (
+            click.option("--columns", metavar="A,B,...", help="These columns, in this order."),
+            click.option("--where", metavar="SQL", help="Rows for which this condition on the columns holds."),
+            click.option("--sort", metavar="A,-B,...", help="Sort by these columns; - before one is descending."),
+            click.option(
+                "--group", metavar="A,B,...", help="Rows equal in these columns together, such as method,ratio; bases first."
+            ),
+            click.option("--best", is_flag=True, help="Bold for the best value of a column, or group (markdown, html, latex)."),
+            click.option("--digits", type=click.IntRange(0, 12), metavar="N", help="Decimals where people read."),
+            click.option(
+                "--lang",
+                "language",
+                type=click.Choice(["en", "zh"]),
+                default="en",
+                show_default=True,
+                help="Language of headings where people read.",
+            ),
+        )
+    ):
+        collect = option(collect)
+    return collect
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -153,7 +220,10 @@ def ingest(
 @warehouse_option
 @model_option
 @as_of_option
-@click.option("-f", "--format", "format_name", metavar="FORMAT", help="text, csv, json, ndjson, markdown or parquet.")
+@table_options
+@click.option(
+    "-f", "--format", "format_name", metavar="FORMAT", help="text, csv, json, ndjson, markdown, parquet, xlsx, html or latex."
+)
 @click.option(
     "-o",
     "--output",
@@ -162,7 +232,7 @@ def ingest(
     help="A known suffix gives the table; anything else is a prefix of PREFIX.txt and PREFIX.json in the study's form.",
 )
 def summarize(
-    warehouse: Path, models: tuple[str, ...], as_of: str | None, format_name: str | None, output: Path | None
+    warehouse: Path, models: tuple[str, ...], as_of: str | None, shown: Shown, format_name: str | None, output: Path | None
 ) -> None:
     """The summary table: one row a model, what it kept against its base."""
     from layerhouse.warehouse.export import format_of
@@ -171,31 +241,62 @@ def summarize(
         if output is not None and format_name is None and format_of(output) is None:
             _write_study_files(wh, models, output)
         else:
-            _show_query(wh, "summary", models, format_name, output)
+            _show_query(wh, "summary", models, format_name, output, shown)
 
 
 @cli.command()
 @click.argument("model", nargs=-1)
 @warehouse_option
 @as_of_option
+@table_options
 @output_options
-def layers(model: tuple[str, ...], warehouse: Path, as_of: str | None, format_name: str | None, output: Path | None) -> None:
+def layers(
+    model: tuple[str, ...],
+    warehouse: Path,
+    as_of: str | None,
+    shown: Shown,
+    format_name: str | None,
+    output: Path | None,
+) -> None:
     """The per-layer table of MODEL (a name or glob; all models without one)."""
     with _opened(warehouse, as_of) as wh:
-        _show_query(wh, "per_layer", model, format_name, output)
+        _show_query(wh, "per_layer", model, format_name, output, shown)
 
 
 @cli.command()
 @warehouse_option
 @model_option
 @as_of_option
+@click.option("--tasks", metavar="GLOB,...", help="A column for each task like this, and their mean, in place of the seven.")
+@click.option("--metrics", metavar="A,...", help="Metrics that the columns of tasks are of, such as acc,acc_norm.")
+@click.option("--stderr", "errors", is_flag=True, help="Standard errors of tasks, where they are known.")
+@click.option("--against-base", is_flag=True, help="Differences and ratios to each model's base.")
+@table_options
 @output_options
 def performance(
-    warehouse: Path, models: tuple[str, ...], as_of: str | None, format_name: str | None, output: Path | None
+    warehouse: Path,
+    models: tuple[str, ...],
+    as_of: str | None,
+    tasks: str | None,
+    metrics: str | None,
+    errors: bool,
+    against_base: bool,
+    shown: Shown,
+    format_name: str | None,
+    output: Path | None,
 ) -> None:
     """The performance table: quality, speed and memory beside structure."""
+    from layerhouse.warehouse.selection import split_names
+
+    selection = replace(
+        shown.selection,
+        tasks=split_names(tasks or ""),
+        metrics=split_names(metrics or ""),
+        shows_errors=errors,
+        is_against_base=against_base,
+    )
     with _opened(warehouse, as_of) as wh:
-        _show_query(wh, "performance", models, format_name, output)
+        _show_query(wh, "performance", models, format_name, output, replace(shown, selection=selection))
 
 
 @cli.command()
@@ -204,6 +305,7 @@ def performance(
 @model_option
 @as_of_option
 @click.option("--show", is_flag=True, help="Print the SQL instead of running it.")
+@table_options
 @output_options
 def query(
     name: str | None,
@@ -211,6 +313,7 @@ def query(
     models: tuple[str, ...],
     as_of: str | None,
     show: bool,
+    shown: Shown,
     format_name: str | None,
     output: Path | None,
 ) -> None:
@@ -223,7 +326,7 @@ def query(
         click.echo(query_text(name), nl=False)
     else:
         with _opened(warehouse, as_of) as wh:
-            _show_query(wh, name, models, format_name, output)
+            _show_query(wh, name, models, format_name, output, shown)
 
 
 @cli.command()
@@ -393,20 +496,29 @@ def _show_query(
     models: Sequence[str],
     format_name: str | None,
     output: Path | None,
+    shown: Shown | None = None,
     caption: str | None = None,
 ) -> None:
-    from layerhouse.warehouse.query import run_query
+    from layerhouse.warehouse.selection import Selection, select_table
 
-    _show(run_query(wh.connection, name, models), format_name, output, caption)
+    selection = replace(shown.selection if shown else Selection(), models=tuple(models))
+    table = select_table(wh.connection, name, selection)
+    _show(table, format_name, output, shown.layout if shown else None, caption)
 
 
-def _show(table: pa.Table, format_name: str | None, output: Path | None, caption: str | None = None) -> None:
+def _show(
+    table: pa.Table,
+    format_name: str | None,
+    output: Path | None,
+    layout: Layout | None = None,
+    caption: str | None = None,
+) -> None:
     from layerhouse.warehouse.export import FORMATS, write_table
     from layerhouse.warehouse.export.target import choose_format, write_table_file
 
     chosen = choose_format(format_name, output)
     if output is not None:
-        write_table_file(table, chosen, output)
+        write_table_file(table, chosen, output, layout)
         _talk(f"wrote {output}")
         return
     is_terminal = sys.stdout.isatty()
@@ -414,7 +526,7 @@ def _show(table: pa.Table, format_name: str | None, output: Path | None, caption
         raise UsageError(f"{chosen} is not for a terminal; name a file with --output")
     width = shutil.get_terminal_size().columns if is_terminal else None
     buffer = io.BytesIO()
-    write_table(table, chosen, buffer, width=width, caption=caption)
+    write_table(table, chosen, buffer, layout, width=width, caption=caption)
     sys.stdout.flush()
     sys.stdout.buffer.write(buffer.getvalue())
     sys.stdout.buffer.flush()

@@ -147,7 +147,7 @@ def test_bad_inputs_are_named_exit_1_and_the_others_are_in(study, tmp_path):
         (["summarize", "--nonsense"], "No such option"),
         (["summarize", "--format", "docx"], "no format 'docx'; there is text, csv, json, ndjson, markdown, parquet"),
         (["performance", "--output", "table.docx"], "the suffix names no format"),
-        (["query", "nothing"], "no query 'nothing'; there is history, methods, per_layer"),
+        (["query", "nothing"], "no query 'nothing'; there is against_base, changes, correlation, history"),
         (["layers", "results/none"], "no model 'results/none'; there is baselines/ShortGPT_remove_3, baselines/Tiny-Base"),
         (["tables", "nothing"], "no table or view 'nothing'"),
         (["sql"], "give a statement, or --init"),
@@ -234,12 +234,17 @@ def test_query_lists_shows_and_runs(study):
     listing = layerhouse("query", "-f", "csv", cwd=study).stdout
     assert [line.split(",")[0] for line in listing.splitlines()] == [
         "name",
+        "against_base",
+        "changes",
+        "correlation",
         "history",
         "methods",
+        "missing",
         "per_layer",
         "performance",
         "special_layers",
         "summary",
+        "trade_off",
     ]
     assert "FROM method_groups" in layerhouse("query", "methods", "--show", cwd=study).stdout
     rows = list(csv.DictReader(io.StringIO(layerhouse("query", "special_layers", "-f", "csv", cwd=study).stdout)))

@@ -472,6 +472,9 @@ def test_batches_lose_no_row(rows):
         ("a.jsonl", "ndjson"),
         (Path("a.md"), "markdown"),
         ("a.b.parquet", "parquet"),
+        ("a.xlsx", "xlsx"),
+        ("a.HTM", "html"),
+        ("a.tex", "latex"),
         ("a.docx", None),
         ("a", None),
         ("csv", None),
@@ -483,7 +486,9 @@ def test_format_of(path, name):
 
 def test_resolve_format():
     assert [resolve_format(name) for name in ("md", "CSV", "jsonl", "text")] == ["markdown", "csv", "ndjson", "text"]
-    with pytest.raises(UsageError, match=r"no format 'docx'; there is text, csv, json, ndjson, markdown, parquet"):
+    with pytest.raises(
+        UsageError, match=r"no format 'docx'; there is text, csv, json, ndjson, markdown, parquet, xlsx, html, latex$"
+    ):
         resolve_format("docx")
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from layerhouse.tests.running import layerhouse
@@ -197,7 +198,6 @@ def test_methods_are_grouped(wh):
         ("ShortGPT", None, 4, 1, 1, 0.10864503321324571),
         ("ShortGPT", None, 7, 1, 1, 0.19012880812318),
         ("SliceGPT", 0.2, None, 1, 0, None),
-        (None, None, None, 1, 0, None),
     ]
 
 
@@ -206,3 +206,22 @@ def test_a_second_run_finds_nothing_new(warehouse):
     done = layerhouse("ingest", "baselines", "results", "-w", warehouse, cwd=STUDY)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (0, f"7 unchanged; warehouse {warehouse}")
     assert sorted((warehouse / "commits").iterdir()) == commits
+
+
+def test_the_written_performance_is_the_published_one(warehouse, tmp_path):
+    paths = {suffix: tmp_path / f"t.{suffix}" for suffix in ("csv", "xlsx", "md", "html", "tex")}
+    for path in paths.values():
+        assert layerhouse("performance", "-w", warehouse, "-o", path).returncode == 0
+    with paths["csv"].open(encoding="utf-8") as file:
+        found = {row["model_id"]: row for row in csv.DictReader(file)}
+    book = openpyxl.load_workbook(paths["xlsx"])
+    sheet = list(book[book.sheetnames[0]].iter_rows(values_only=True))
+    cells = {row[0]: dict(zip(found[BASE], row, strict=True)) for row in sheet[1:]}
+    for row in published("performance"):
+        for column, (our_column, scale) in PERFORMANCE.items():
+            assert_to_its_digits(float(found[row["model"]][our_column]) * scale, row[column])
+            assert_to_its_digits(cells[row["model"]][our_column] * scale, row[column])
+    for suffix in ("md", "html", "tex"):
+        (line,) = (line for line in paths[suffix].read_text("utf-8").splitlines() if BASE in line)
+        for text in ("14.958", "19.52", "84.40", "78.84", "69.70", "34.367", "15324.633"):
+            assert text in line

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerhouse.warehouse.column_names import refuse_repeated_names
 from layerhouse.warehouse.database import connect, parse_as_of
 from layerhouse.warehouse.errors import NotFoundError, UsageError
 from layerhouse.warehouse.query import keep_models, own_sql, run_query, run_sql
@@ -83,7 +84,7 @@ class Warehouse:
         return _frame(run_query(self._connection, name, models))
 
     def sql(self, sql: str) -> pl.DataFrame:
-        """The answer of SQL over every table and view. Raises QueryError."""
+        """The answer of SQL over every table and view. Raises QueryError; UsageError where two columns share a name."""
         return _frame(run_sql(self._connection, sql))
 
     def scan(self, table: str) -> pl.LazyFrame:
@@ -118,6 +119,7 @@ class Warehouse:
 def _frame(table: pa.Table) -> pl.DataFrame:
     import polars as pl
 
+    refuse_repeated_names(table.column_names, "a polars frame")
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame

@@ -60,10 +60,15 @@ def query_list() -> pa.Table:
     """Every query file and what it makes."""
     import pyarrow as pa
 
-    texts = [
-        sql.split("SELECT", 1)[0].replace("\n-- ", " ").removeprefix("-- ").strip() for sql in sql_files("queries").values()
-    ]
+    texts = [" ".join(_head_comment(sql)) for sql in sql_files("queries").values()]
     return pa.table({"name": pa.array(query_names(), pa.string()), "description": pa.array(texts, pa.string())})
+
+
+def _head_comment(sql: str) -> Iterator[str]:
+    for line in sql.splitlines():
+        if not line.startswith("--"):
+            return
+        yield line.removeprefix("--").strip()
 
 
 def run_query(connection: duckdb.DuckDBPyConnection, name: str, models: Sequence[str] = ()) -> pa.Table:

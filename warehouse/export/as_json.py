@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
-from layerhouse.warehouse.errors import UsageError
+from layerhouse.warehouse.column_names import refuse_repeated_names
 from layerhouse.warehouse.export.values import iter_rows, json_text
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ def write_lines(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
 
 def _objects(table: pa.Table) -> Iterator[bytes]:
     names: list[str] = table.column_names
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"two columns are named {name!r}, and JSON would keep one; rename one with AS")
+    refuse_repeated_names(names, "JSON")
     keys = [f"{json_text(name)}: " for name in names]
     for row in iter_rows(table):
         members = ", ".join(key + json_text(value) for key, value in zip(keys, row, strict=True))

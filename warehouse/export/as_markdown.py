@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, BinaryIO
 
-from layerhouse.warehouse.export.columns import describe
+from layerhouse.warehouse.export.cells import Cell, present
 from layerhouse.warehouse.export.terminal import visible
-from layerhouse.warehouse.export.values import human_text, iter_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,17 +22,22 @@ _BLOCK_START = re.compile(r"\A[#+=\-0-9]")
 
 def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
     """Write a Markdown table, a caption as the paragraph before it; no rows leave the heading alone."""
-    columns = [describe(field.name, field.type) for field in table.schema]
+    shown = present(table, layout)
     if layout.caption is not None:
         stream.write(f"{_BLOCK_START.sub(_entities, _escape(layout.caption))}\n\n".encode())
-    stream.write(_line([_escape(column.heading) for column in columns]))
-    stream.write(_line(["---:" if column.is_number else ":---" for column in columns]))
-    for row in iter_rows(table):
-        stream.write(_line([_escape(human_text(value, column)) for value, column in zip(row, columns, strict=True)]))
+    stream.write(_line([_escape(column.heading) for column in shown.columns]))
+    stream.write(_line(["---:" if column.is_number else ":---" for column in shown.columns]))
+    for row in shown.rows:
+        stream.write(_line([_cell(cell) for cell in row]))
 
 
 def _line(cells: list[str]) -> bytes:
     return f"| {' | '.join(cells)} |\n".encode()
+
+
+def _cell(cell: Cell) -> str:
+    text = _escape(cell.text)
+    return f"**{text}**" if cell.is_best else text
 
 
 def _escape(text: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
+from layerhouse.warehouse.column_names import refuse_repeated_names
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -11,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
-    """Write Parquet, zstd-compressed, types untouched."""
+    """Write Parquet, zstd-compressed, types untouched. Two columns of one name are a UsageError."""
     import pyarrow.parquet as pq
 
+    refuse_repeated_names(table.column_names, "what reads Parquet")
     pq.write_table(table, stream, compression="zstd")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from rich.cells import cell_len
 
-from layerhouse.warehouse.export.columns import describe
+from layerhouse.warehouse.export.cells import Cell, present
 from layerhouse.warehouse.export.kinds import Column
 from layerhouse.warehouse.export.terminal import visible
-from layerhouse.warehouse.export.values import human_text, iter_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,9 +39,9 @@ def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
 
 
 def _lines(table: pa.Table, layout: Layout) -> Iterator[str]:
-    rows = list(iter_rows(table))
-    columns = [describe(field.name, field.type) for field in table.schema]
-    unknown = [rows != [] and all(row[index] is None for row in rows) for index in range(len(columns))]
+    shown = present(table, layout)
+    columns, rows = shown.columns, shown.rows
+    unknown = [rows != () and all(row[index].is_null for row in rows) for index in range(len(columns))]
     if unknown and all(unknown):
         unknown[0] = False
     blocks = [_block(column, [row[index] for row in rows]) for index, column in enumerate(columns) if not unknown[index]]
@@ -66,9 +65,9 @@ def _sentence_name(column: Column) -> str:
     return visible(column.heading.removesuffix(" %"))
 
 
-def _block(column: Column, values: Sequence[Any]) -> _Block:
+def _block(column: Column, column_cells: Sequence[Cell]) -> _Block:
     heading = visible(column.heading)
-    cells = [_cell(value, column) for value in values]
+    cells = [_cell(cell) for cell in column_cells]
     lengths = [cell_len(text) for text in (heading, *cells)]
     width = max(lengths)
     padded = [
@@ -78,11 +77,11 @@ def _block(column: Column, values: Sequence[Any]) -> _Block:
     return _Block(padded[0], tuple(padded[1:]), width)
 
 
-def _cell(value: Any, column: Column) -> str:
+def _cell(cell: Cell) -> str:
     """The value; text that reads as no value at all, or as null, stands in quotes."""
-    if value in ("", "-"):
-        return f'"{value}"'
-    return visible(human_text(value, column))
+    if not cell.is_null and cell.text in ("", "-"):
+        return f'"{cell.text}"'
+    return visible(cell.text)
 
 
 def _parts(blocks: Sequence[_Block], width: int | None) -> Iterator[list[_Block]]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from layerhouse.warehouse.export.headings import HEADINGS
 from layerhouse.warehouse.export.kinds import (
     BILLIONS,
     BOOL,
     COUNT,
+    FACTOR,
     GIB,
     ID,
     INDEX,
@@ -77,24 +80,24 @@ _PER_LAYER = {
 
 _PERFORMANCE = {
     "params_b": Column("params", BILLIONS),
-    "ppl_wikitext2": Column("ppl wikitext2", PPL),
-    "ppl_ptb": Column("ppl ptb", PPL),
+    "ppl_wikitext2": Column("ppl wikitext2", PPL, better="lower"),
+    "ppl_ptb": Column("ppl ptb", PPL, better="lower"),
     "perplexities": Column("perplexities", MAP, PPL),
-    "boolq": Column("boolq", RATIO),
-    "piqa": Column("piqa", RATIO),
-    "hellaswag": Column("hellaswag", RATIO),
-    "winogrande": Column("winogrande", RATIO),
-    "arc_easy": Column("arc easy", RATIO),
-    "arc_challenge": Column("arc challenge", RATIO),
-    "openbookqa": Column("openbookqa", RATIO),
-    "mean_accuracy": Column("mean accuracy", RATIO),
-    "n_tasks": Column("tasks", COUNT),
+    "boolq": Column("boolq", RATIO, better="higher"),
+    "piqa": Column("piqa", RATIO, better="higher"),
+    "hellaswag": Column("hellaswag", RATIO, better="higher"),
+    "winogrande": Column("winogrande", RATIO, better="higher"),
+    "arc_easy": Column("arc easy", RATIO, better="higher"),
+    "arc_challenge": Column("arc challenge", RATIO, better="higher"),
+    "openbookqa": Column("openbookqa", RATIO, better="higher"),
+    "mean_accuracy": Column("mean accuracy", RATIO, better="higher"),
+    "n_tasks": Column("tasks", COUNT, total=7),
     "other_scores": Column("other scores", MAP, RATIO),
-    "throughput_bs1": Column("tok/s bs1", RATE),
-    "latency_ms_bs1": Column("ms/tok bs1", MS),
-    "throughput_bs4": Column("tok/s bs4", RATE),
-    "latency_ms_bs4": Column("ms/tok bs4", MS),
-    "memory_mb": Column("memory", MIB),
+    "throughput_bs1": Column("tok/s bs1", RATE, better="higher"),
+    "latency_ms_bs1": Column("ms/tok bs1", MS, better="lower"),
+    "throughput_bs4": Column("tok/s bs4", RATE, better="higher"),
+    "latency_ms_bs4": Column("ms/tok bs4", MS, better="lower"),
+    "memory_mb": Column("memory", MIB, better="lower"),
     "macs_per_token": Column("MACs/tok", COUNT),
     "kv_cache_bytes_per_token": Column("KV cache bytes/tok", COUNT),
     "layers_below_5pct": Column("layers below 5%", LIST),
@@ -103,7 +106,22 @@ _PERFORMANCE = {
     "layers_below_20pct": Column("layers below 20%", LIST),
 }
 
-COLUMNS = MappingProxyType(_SUMMARY | _PER_LAYER | _PERFORMANCE)
+_AGAINST_BASE = {
+    "base_model_id": Column("base", ID),
+    "ppl_wikitext2_change": Column("ppl wikitext2 change", PPL),
+    "ppl_wikitext2_factor": Column("ppl wikitext2 factor", FACTOR, better="lower"),
+    "ppl_ptb_change": Column("ppl ptb change", PPL),
+    "ppl_ptb_factor": Column("ppl ptb factor", FACTOR, better="lower"),
+    "mean_accuracy_change": Column("accuracy change", RATIO),
+    "kept_accuracy_share": Column("accuracy kept", RATIO),
+    "speedup_bs1": Column("speed-up bs1", FACTOR, better="higher"),
+    "speedup_bs4": Column("speed-up bs4", FACTOR, better="higher"),
+    "speed_note": Column("speed note", TEXT),
+}
+
+COLUMNS = MappingProxyType(_SUMMARY | _PER_LAYER | _PERFORMANCE | _AGAINST_BASE)
+
+_NOTED_KINDS = {kind.name: kind for kind in (RATIO, NUMBER, COUNT, PPL)}
 
 _FRACTIONS = frozenset(column.name for table in TABLES.values() for column in table.columns if column.unit == "fraction")
 
@@ -115,6 +133,27 @@ _CONVENTIONS = (
     (re.compile(r"throughput(_\w+)?"), RATE),
     (re.compile(r"latency_ms(_\w+)?"), MS),
 )
+
+
+def describe_field(field: pa.Field, language: str = "en") -> Column:
+    """How a column is presented, in a language of HEADINGS or English.
+
+    What `presented_field` noted in the field wins over what the name says.
+    """
+    column = describe(field.name, field.type)
+    title = HEADINGS.get(language, {}).get(field.name, column.title)
+    noted = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    kind = _NOTED_KINDS.get(noted.get("kind", ""), column.kind)
+    total = int(noted["total"]) if "total" in noted else column.total
+    return replace(column, title=title, kind=kind, better=noted.get("better", column.better), total=total)
+
+
+def presented_field(
+    field: pa.Field, *, kind: Kind | None = None, better: str | None = None, total: int | None = None
+) -> pa.Field:
+    """The field with a note of how it is presented, for a column whose name alone does not say."""
+    notes = {"kind": kind.name if kind else None, "better": better, "total": None if total is None else str(total)}
+    return field.with_metadata({key: value for key, value in notes.items() if value is not None})
 
 
 def describe(name: str, type_: pa.DataType) -> Column:
@@ -136,14 +175,14 @@ def describe(name: str, type_: pa.DataType) -> Column:
     known = COLUMNS.get(name)
     if known is not None and (known.kind.family == family or t.is_null(type_)):
         return known
-    english = known.english if known else name.replace("_", " ")
+    title = known.title if known else name.replace("_", " ")
     if family == "number":
-        return Column(english, _number_kind(name, type_))
+        return Column(title, _number_kind(name, type_))
     if t.is_map(type_) and t.is_integer(type_.item_type):
-        return Column(english, MAP, COUNT)
+        return Column(title, MAP, COUNT)
     if family == "text" and name.endswith(("_id", "_hash", "fingerprint")):
-        return Column(english, ID)
-    return Column(english, {"bool": BOOL, "time": TIME, "list": LIST, "map": MAP, "text": TEXT}[family])
+        return Column(title, ID)
+    return Column(title, {"bool": BOOL, "time": TIME, "list": LIST, "map": MAP, "text": TEXT}[family])
 
 
 def _family(type_: pa.DataType) -> str:

@@ -26,11 +26,12 @@ RATIO = Kind("ratio", "number", digits=2, unit="%")
 GIB = Kind("gib", "number", digits=3, unit="GiB")
 MIB = Kind("mib", "number", digits=3, unit="MiB")
 PPL = Kind("ppl", "number", digits=2)
+FACTOR = Kind("factor", "number", digits=2)
 RATE = Kind("rate", "number", digits=1)
 MS = Kind("ms", "number", digits=3)
 BILLIONS = Kind("billions", "number", digits=3, unit="B")
 NUMBER = Kind("number", "number", digits=4)
-INDEX = Kind("number", "number")
+INDEX = Kind("index", "number")
 LIST = Kind("list", "list")
 MAP = Kind("map", "map")
 BOOL = Kind("bool", "bool")
@@ -39,11 +40,17 @@ TIME = Kind("time", "time")
 
 @dataclass(frozen=True)
 class Column:
-    """One column as people see it. `item` is the kind of each value inside a list or a map."""
+    """One column as people see it.
 
-    english: str
+    `item` is the kind of each value inside a list or a map; `better` is `higher`, `lower` or None, where neither is; a count
+    out of a fixed `total` shows it, as in 6/7.
+    """
+
+    title: str
     kind: Kind
     item: Kind = NUMBER
+    better: str | None = None
+    total: int | None = None
 
     @property
     def shown(self) -> Kind:
@@ -58,7 +65,7 @@ class Column:
     @property
     def heading(self) -> str:
         """Heading with its unit."""
-        return f"{self.english} {self.shown.unit}".rstrip()
+        return f"{self.title} {self.shown.unit}".rstrip()
 
     @property
     def is_number(self) -> bool:

@@ -26,9 +26,10 @@ def number_text(value: float | Decimal, kind: Kind) -> str:
     if kind.name == "ratio":
         return _fixed(exact.scaleb(2), kind.digits, "", whole=100)
     comma = "," if kind.name == "count" else ""
-    if kind.name in {"count", "number"} and (isinstance(value, int) or (not kind.digits and exact == int(exact))):
+    is_whole = kind.name in {"count", "index"}
+    if (is_whole or kind.name == "number") and (isinstance(value, int) or (is_whole and exact == int(exact))):
         return f"{int(exact):{comma}d}"
-    return _fixed(exact, kind.digits or 2, comma, whole=1)
+    return _fixed(exact, 2 if is_whole else kind.digits, comma, whole=1)
 
 
 def _fixed(exact: Decimal, digits: int, comma: str, whole: int) -> str:

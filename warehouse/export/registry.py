@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 class Layout:
     """How a table meets its reader; formats made for programs ignore it.
 
-    `width` is the terminal's, in cells; without one nothing is split. `caption` stands above the table.
+    `width` is the terminal's, in cells; without one nothing is split. `caption` stands above the table. `language` is that of
+    headings. `digits` are the decimals of numbers that are not whole, instead of each kind's own. `marks_best` sets the best
+    value of a column in bold, in each run of rows that are equal in the columns of `group`.
     """
 
     width: int | None = None
     caption: str | None = None
+    language: str = "en"
+    digits: int | None = None
+    marks_best: bool = False
+    group: tuple[str, ...] = ()
 
 
 Writer = Callable[["pa.Table", BinaryIO, Layout], None]
@@ -80,11 +86,19 @@ def format_of(path: str | Path) -> str | None:
 
 
 def write_table(
-    table: pa.Table, format_name: str, stream: BinaryIO, *, width: int | None = None, caption: str | None = None
+    table: pa.Table,
+    format_name: str,
+    stream: BinaryIO,
+    layout: Layout | None = None,
+    *,
+    width: int | None = None,
+    caption: str | None = None,
 ) -> None:
     """Write a table to a binary stream, text formats as UTF-8 with `\\n` line ends.
 
-    `width` (cells) and `caption` shape the formats made for people; the others ignore them. An unknown format raises
-    NotFoundError before anything is written.
+    The layout shapes the formats made for people, `width` and `caption` over it; the others ignore them. An unknown format
+    raises NotFoundError before anything is written.
     """
-    FORMATS[resolve_format(format_name)].write(table, stream, Layout(width, caption))
+    chosen = layout or Layout()
+    shaped = replace(chosen, width=width or chosen.width, caption=chosen.caption if caption is None else caption)
+    FORMATS[resolve_format(format_name)].write(table, stream, shaped)

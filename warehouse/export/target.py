@@ -13,6 +13,8 @@ from layerhouse.warehouse.export import FORMATS, format_of, resolve_format, writ
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from layerhouse.warehouse.export.registry import Layout
+
 
 def choose_format(format_name: str | None, output: Path | None) -> str:
     """The named format, else that of the output's suffix, else text. Raises UsageError for a suffix that says nothing."""
@@ -27,10 +29,10 @@ def choose_format(format_name: str | None, output: Path | None) -> str:
     return found
 
 
-def write_table_file(table: pa.Table, format_name: str, output: Path) -> None:
+def write_table_file(table: pa.Table, format_name: str, output: Path, layout: Layout | None = None) -> None:
     """Write a table to a file. Raises UsageError where the file cannot be written."""
     buffer = io.BytesIO()
-    write_table(table, format_name, buffer)
+    write_table(table, format_name, buffer, layout)
     write_file(output, buffer.getvalue())
 
 

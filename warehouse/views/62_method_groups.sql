@@ -1,5 +1,6 @@
 -- By method and declared ratio: how many models, and the mean and best of what they reach. A mean is over the models that
--- have the number, which the n_ columns count.
+-- have the number, which the n_ columns count. A model whose name declares no method, such as a base, is in no group: a mean
+-- over different bases says nothing.
 CREATE OR REPLACE VIEW method_groups AS
 SELECT
     method,
@@ -16,4 +17,5 @@ SELECT
     avg(mean_accuracy) AS mean_accuracy_mean,
     max(mean_accuracy) AS mean_accuracy_best
 FROM performance
+WHERE method IS NOT NULL
 GROUP BY method, declared_ratio, declared_removed_layers;

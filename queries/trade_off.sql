@@ -1,0 +1,64 @@
+-- Reduction against quality: one row a model and measure (a perplexity by dataset@context, ? not stated, or mean_accuracy). A
+-- model is dominated where another of the same base is cut as much or more and is as good or better, one of the two strictly;
+-- is_on_front are the others. Models without a known reduction are left out: nothing can be traded there.
+WITH quality AS (
+    SELECT
+        model_id,
+        measure,
+        value,
+        -value AS goodness
+    FROM measures
+    WHERE kind = 'perplexity'
+    UNION ALL
+    SELECT
+        model_id,
+        'mean_accuracy' AS measure,
+        mean_accuracy AS value,
+        mean_accuracy AS goodness
+    FROM performance
+    WHERE mean_accuracy IS NOT NULL
+),
+points AS (
+    SELECT
+        quality.measure,
+        models.base_checkpoint_id,
+        models.model_id,
+        models.method,
+        models.reduction_ratio,
+        quality.value,
+        quality.goodness
+    FROM quality
+    JOIN models ON models.model_id = quality.model_id
+    WHERE models.reduction_ratio IS NOT NULL
+),
+dominations AS (
+    SELECT
+        points.measure,
+        points.model_id,
+        list(better.model_id ORDER BY better.model_id) AS dominated_by
+    FROM points
+    JOIN points AS better
+        ON better.measure = points.measure
+        AND better.base_checkpoint_id = points.base_checkpoint_id
+        AND better.reduction_ratio >= points.reduction_ratio
+        AND better.goodness >= points.goodness
+        AND (better.reduction_ratio > points.reduction_ratio OR better.goodness > points.goodness)
+    GROUP BY points.measure, points.model_id
+)
+SELECT
+    points.measure,
+    points.model_id,
+    points.method,
+    points.reduction_ratio,
+    points.value,
+    dominations.model_id IS NULL AS is_on_front,
+    coalesce(dominations.dominated_by, []) AS dominated_by
+FROM points
+LEFT JOIN dominations
+    ON dominations.measure = points.measure
+    AND dominations.model_id = points.model_id
+ORDER BY
+    points.measure,
+    points.base_checkpoint_id,
+    points.reduction_ratio,
+    points.model_id;
