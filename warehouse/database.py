@@ -93,7 +93,8 @@ def parse_as_of(text: str) -> datetime:
 
 
 def _table_view(table: Table, absent_columns: frozenset[str]) -> str:
-    """A stored table as a view: what was committed by `as_of`; of a fact that two commits hold, the first commit's rows.
+    """A stored table as a view: what was committed by `as_of`; of a fact that several commits hold, the rows of the
+    first, or of the newest where facts are measured again.
 
     A column that no file has yet is null.
     """
@@ -106,9 +107,10 @@ def _table_view(table: Table, absent_columns: frozenset[str]) -> str:
     statement = f"CREATE OR REPLACE VIEW {table.name} AS\nSELECT\n{columns}\nFROM {scan} AS rows\n"
     if table.fact_key:
         keys = ", ".join(table.fact_key)
-        join = " AND ".join(f"firsts.{column} = rows.{column}" for column in (*table.fact_key, "commit_id"))
+        chosen = "max" if table.is_measured_again else "min"
+        join = " AND ".join(f"chosen.{column} = rows.{column}" for column in (*table.fact_key, "commit_id"))
         statement += (
-            f"SEMI JOIN (\n    SELECT {keys}, min(commit_id) AS commit_id\n    FROM {scan}\n    WHERE {until}\n"
-            f"    GROUP BY {keys}\n) AS firsts ON {join}\n"
+            f"SEMI JOIN (\n    SELECT {keys}, {chosen}(commit_id) AS commit_id\n    FROM {scan}\n    WHERE {until}\n"
+            f"    GROUP BY {keys}\n) AS chosen ON {join}\n"
         )
     return f"{statement}WHERE {until.replace('ingested_at', 'rows.ingested_at')};"
