@@ -65,24 +65,28 @@ def ingest(
     compare: str = "auto",
     near_zero: float | None = None,
     threads: int | None = None,
+    device: str = "cpu",
     on_event: Callable[[Event], None] = lambda event: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
     """Take everything found below the roots into a warehouse, which is made where there is none.
 
     `exclude` are globs on paths as they are shown; `base` is the model that the others are compared with, a path or the name of
-    a model in the warehouse; `name` names the one model found; a dry run writes nothing. `stats` is full, or none to read the
-    headers of weights alone; `compare` is auto, rows or values: whether values are read beside the base's of models that are
-    measured now, of none, or of all; `near_zero` a magnitude up to which values are counted as near zero; `threads` how many
-    measure (None: one a core). The report's events of kind `failed` are the inputs that could not be taken. Raises UsageError
-    and WarehouseError.
+    a model in the warehouse; `name` names the one model found; a dry run writes nothing. `stats` is full, spectral
+    to measure the spectra of weight matrices too, or none to read the headers of weights alone; `compare` is auto, rows or
+    values: whether values are read beside the base's of models that are measured now, of none, or of all; `near_zero` a
+    magnitude up to which values are counted as near zero; `threads` how many measure (None: one a core); `device` where values
+    are counted: cpu, cuda, cuda:N or auto. The report's events of kind `failed` are the inputs that could not be taken. Raises
+    UsageError and WarehouseError.
     """
     from layerhouse.ingest.checkpoints import Reading, available_cores
+    from layerhouse.ingest.devices import find_devices
     from layerhouse.ingest.run import Options, ingest_roots
     from layerhouse.warehouse.known import Known
     from layerhouse.warehouse.schema import TABLES
     from layerhouse.warehouse.store import MARKER, create_store, list_commits
 
+    reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare)
     path = Path(warehouse)
     if not dry_run:
         path = create_store(path)
@@ -100,7 +104,7 @@ def ingest(
             name,
             dry_run,
             None if base is None else str(base),
-            Reading(stats, near_zero, threads or available_cores(), compare),
+            reading,
         ),
         on_event=on_event,
         on_progress=on_progress,

@@ -168,7 +168,14 @@ def cli() -> None:
 )
 @click.option("--near-zero", type=float, metavar="T", help="Also count values of magnitude T or less.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads that measure; one a core without it.")
-@click.option("--device", type=click.Choice(["cpu"]), default="cpu", show_default=True, help="Where values are counted.")
+@click.option("--spectral", is_flag=True, help="Also measure the spectra of weight matrices: norm, ranks, power law.")
+@click.option(
+    "--device",
+    metavar="cpu|cuda[:N]|auto",
+    default="cpu",
+    show_default=True,
+    help="Where values are counted; auto: on GPUs where there are any.",
+)
 @click.option("--name", metavar="MODEL", help="Name of the one model found; without it a model is named by its path.")
 @click.option("--exclude", "excludes", metavar="GLOB", multiple=True, help="Pass over paths like this; repeatable.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be taken; write nothing.")
@@ -181,6 +188,7 @@ def ingest(
     compare: str,
     near_zero: float | None,
     threads: int | None,
+    spectral: bool,
     device: str,
     name: str | None,
     excludes: tuple[str, ...],
@@ -195,6 +203,8 @@ def ingest(
     """
     import layerhouse
 
+    if spectral and stats == "none":
+        raise UsageError("--spectral reads weights, and --stats none does not: give one of them")
     signal.signal(signal.SIGTERM, _interrupt)
     with _ingest_display(quiet=quiet) as (on_event, on_progress):
         report = layerhouse.ingest(
@@ -204,10 +214,11 @@ def ingest(
             base=base,
             name=name,
             dry_run=dry_run,
-            stats=stats,
+            stats="spectral" if spectral else stats,
             compare=compare,
             near_zero=near_zero,
             threads=threads,
+            device=device,
             on_event=on_event,
             on_progress=on_progress,
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerhouse.ingest.batches import Batch
 from layerhouse.ingest.compare import compare_layers
@@ -15,17 +16,34 @@ from layerhouse.ingest.discover import FoundModel, discover, path_text
 from layerhouse.ingest.fingerprints import fingerprint_of
 from layerhouse.ingest.names import ADAPTER, QUANT_AUX
 from layerhouse.ingest.relations import compare_values, open_pairs, relate_tensors
-from layerhouse.ingest.weights import FULL, HEADERS, OpenedWeights, measure_weights, open_weights, weight_files_of, weight_rows
+from layerhouse.ingest.spectra import SPECTRAL_COLUMNS, add_spectra
+from layerhouse.ingest.tensors import PACKED
+from layerhouse.ingest.weights import (
+    FULL,
+    HEADERS,
+    SPECTRAL,
+    OpenedWeights,
+    measure_weights,
+    open_weights,
+    weight_files_of,
+    weight_rows,
+)
 from layerhouse.warehouse.errors import InputError, UsageError
 from layerhouse.warehouse.known import Known, Sighting
-from layerhouse.warehouse.reading import read_rows
+from layerhouse.warehouse.reading import read_greatest, read_rows
+
+if TYPE_CHECKING:
+    from layerhouse.ingest.measure import Measurement
 
 Row = dict[str, Any]
 Say = Callable[[str, str, str], None]
 
-LEVELS = (HEADERS, FULL)
+LEVELS = (HEADERS, FULL, SPECTRAL)
 AUTO, ROWS, VALUES = "auto", "rows", "values"
 COMPARING = (AUTO, ROWS, VALUES)
+MEASURED_AGAIN = ("near_zeros", "near_zero_threshold", *SPECTRAL_COLUMNS)
+"""What a later ingest may add to the rows of a checkpoint that was measured in full."""
+
 COMPARED_COLUMNS = (
     "name",
     "canonical_name",
@@ -46,20 +64,22 @@ COMPARED_COLUMNS = (
 
 @dataclass(frozen=True)
 class Reading:
-    """How weights are read: `stats` is full or none (headers alone); `near_zero` the magnitude that near_zeros counts up to.
+    """How weights are read: `stats` is full, spectral (full and the spectra of matrices) or none (headers alone).
 
-    `compare` says where values are read side by side with the base's: auto, while a model is measured; rows, nowhere; values,
-    for models that were measured before as well.
+    `near_zero` is the magnitude that near_zeros counts up to, `threads` how many measure, `devices` where values are counted;
+    each checkpoint is counted on one of them. `compare` says where values are read side by side with the base's: auto, while a
+    model is measured; rows, nowhere; values, for models that were measured before as well.
     """
 
     stats: str = FULL
     near_zero: float | None = None
     threads: int = 1
+    devices: tuple[str, ...] = ("cpu",)
     compare: str = AUTO
 
     def __post_init__(self) -> None:
         if self.stats not in LEVELS:
-            raise UsageError(f"stats {self.stats!r}: full, or none for headers alone")
+            raise UsageError(f"stats {self.stats!r}: full, spectral, or none for headers alone")
         if self.compare not in COMPARING:
             raise UsageError(f"compare {self.compare!r}: it is one of {', '.join(COMPARING)}")
         if self.near_zero is not None and not (0 <= self.near_zero < math.inf):
@@ -76,6 +96,30 @@ class Side:
     checkpoint_id: str
     tensors: list[Row]
     opened: OpenedWeights | None = None
+
+
+@dataclass(frozen=True)
+class ReadWeights:
+    """What was read of a model's weights: the open files, and the rows."""
+
+    opened: OpenedWeights
+    checkpoint: Row
+    tensors: list[Row]
+    layers: list[Row]
+    level: str
+
+    @property
+    def line(self) -> str:
+        """What a report says of it."""
+        return _line(self.opened)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Numbers that the warehouse has of a checkpoint, by tensor, and the threshold that near zeros were counted with."""
+
+    measurements: dict[str, Measurement]
+    near_zero: float | None
 
 
 class WeightsTaker:
@@ -100,20 +144,48 @@ class WeightsTaker:
     def new_fingerprint(self, model: FoundModel) -> str | None:
         """The fingerprint of a model's weight files; None if the warehouse has them as they are, measured as far as asked."""
         fingerprint = fingerprint_of(weight_files_of(model.weight_files))
-        seen = self.known.sightings.get((model.model_id, "weights"))
-        if seen is not None and seen.fingerprint == fingerprint:
-            level = LEVELS.index(seen.stats_level) if seen.stats_level in LEVELS else -1
-            return None if level >= LEVELS.index(self.reading.stats) else fingerprint
-        return fingerprint
+        seen = self._seen(model, fingerprint)
+        if seen is None or _level(seen) < LEVELS.index(self.reading.stats):
+            return fingerprint
+        near_zero = self.reading.near_zero
+        is_wanted = near_zero is not None and self.reading.stats != HEADERS
+        return fingerprint if is_wanted and self._thresholds.get(seen.checkpoint_id) != near_zero else None
 
-    def take(self, model: FoundModel, declared: Mapping[str, Any], fingerprint: str, analysis_params: int | None) -> str:
-        """Read a model's weights into the batch; a line that says what was read. Raises InputError, with nothing added."""
+    def read(self, model: FoundModel, fingerprint: str, *, device: str, threads: int) -> ReadWeights:
+        """Read a model's weights, as far as the warehouse does not have their numbers; safe to call from several threads.
+
+        Raises InputError of one line.
+        """
         opened = open_weights(model.folder, model.weight_files, model.model_id)
         reading = self.reading
-        measurements = None
-        if reading.stats == FULL:
-            measurements = measure_weights(opened, threads=reading.threads, near_zero=reading.near_zero, on_bytes=self.on_bytes)
-        checkpoint, tensors, layers = weight_rows(opened, measurements, near_zero=reading.near_zero, fingerprint=fingerprint)
+        if reading.stats == HEADERS:
+            checkpoint, tensors, layers = weight_rows(opened, None, near_zero=None, fingerprint=fingerprint)
+            return ReadWeights(opened, checkpoint, tensors, layers, HEADERS)
+        seen = self._seen(model, fingerprint)
+        stored = None if seen is None or _level(seen) < LEVELS.index(FULL) else self._stored(seen, opened)
+        has_spectra = stored is not None and seen is not None and _level(seen) >= LEVELS.index(SPECTRAL)
+        threshold = stored.near_zero if stored is not None and reading.near_zero is None else reading.near_zero
+        if stored is not None and seen is not None and stored.near_zero == threshold:
+            measured, counted_on = stored.measurements, seen.device
+        else:
+            measured = measure_weights(opened, threads=threads, near_zero=threshold, device=device, on_bytes=self.on_bytes)
+            counted_on = counting_device(opened, device)
+        notes: list[Row] = []
+        if stored is not None and has_spectra:
+            measured = {name: replace(one, **_spectrum(stored.measurements[name])) for name, one in measured.items()}
+        elif reading.stats == SPECTRAL:
+            measured, notes = add_spectra(opened, measured, device, self.on_bytes)
+        level = SPECTRAL if has_spectra else reading.stats
+        checkpoint, tensors, layers = weight_rows(opened, measured, near_zero=threshold, fingerprint=fingerprint)
+        checkpoint["notes"] += notes
+        checkpoint |= {"stats_level": level, "device": counted_on}
+        return ReadWeights(opened, checkpoint, tensors, layers, level)
+
+    def add(
+        self, model: FoundModel, found: ReadWeights, declared: Mapping[str, Any], fingerprint: str, analysis_params: int | None
+    ) -> None:
+        """Put what was read of a model into the batch, as far as the warehouse does not have it."""
+        checkpoint = found.checkpoint
         if analysis_params is not None and analysis_params != checkpoint["params"]:
             text = f"the analysis files say {analysis_params} parameters, the weights {checkpoint['params']}, which is taken"
             checkpoint["notes"].append({"code": "disagreement", "text": text})
@@ -125,12 +197,51 @@ class WeightsTaker:
         }
         checkpoint_id: str = checkpoint["checkpoint_id"]
         is_new = checkpoint_id not in self.known.checkpoints
-        self.batch.add({"checkpoints": [checkpoint], "tensors": tensors if is_new else [], "layers": layers if is_new else []})
+        tensors = found.tensors if is_new else self._measured_again(checkpoint_id, found.tensors)
+        self.batch.add({"checkpoints": [checkpoint], "tensors": tensors, "layers": found.layers if is_new else []})
         self.known.checkpoints.add(checkpoint_id)
         params: int = checkpoint["params"]
-        self.known.sightings[model.model_id, "weights"] = Sighting(fingerprint, reading.stats, checkpoint_id, params)
-        self.fresh = Side(model.model_id, checkpoint_id, tensors, opened)
-        return _line(opened)
+        sighting = Sighting(fingerprint, found.level, checkpoint_id, params, checkpoint["device"])
+        self.known.sightings[model.model_id, "weights"] = sighting
+        self.fresh = Side(model.model_id, checkpoint_id, found.tensors, found.opened)
+
+    def _seen(self, model: FoundModel, fingerprint: str) -> Sighting | None:
+        """The model's sighting with just these files."""
+        seen = self.known.sightings.get((model.model_id, "weights"))
+        return seen if seen is not None and seen.fingerprint == fingerprint else None
+
+    @cached_property
+    def _thresholds(self) -> dict[str, float]:
+        """The thresholds that near zeros were counted with, by checkpoint, as the run found them."""
+        return read_greatest(self.store_root, "tensors", "near_zero_threshold")
+
+    def _stored(self, seen: Sighting, opened: OpenedWeights) -> _Stored | None:
+        """The numbers of a checkpoint's tensors in the warehouse; None unless all are there."""
+        from layerhouse.ingest.measure import Measurement
+
+        columns = [field.name for field in fields(Measurement)]
+        rows = read_rows(self.store_root, "tensors", [seen.checkpoint_id], ("name", "near_zero_threshold", *columns))
+        by_name = {row["name"]: row for row in rows.get(seen.checkpoint_id, [])}
+        if any(placed.ref.name not in by_name for placed in opened.placement.placed):
+            return None
+        found = {placed.ref.name: by_name[placed.ref.name] for placed in opened.placement.placed}
+        threshold = next((row["near_zero_threshold"] for row in found.values()), None)
+        return _Stored({name: Measurement(**{key: row[key] for key in columns}) for name, row in found.items()}, threshold)
+
+    def _measured_again(self, checkpoint_id: str, tensors: list[Row]) -> list[Row]:
+        """Rows of a checkpoint that the warehouse has, with what both know; none where that is no more than it has."""
+        if self.reading.stats != SPECTRAL and self.reading.near_zero is None:
+            return []
+        stored = {row["name"]: row for row in self._tensors(checkpoint_id, ("name", *MEASURED_AGAIN))}
+        rows = []
+        for row in tensors:
+            old = stored.get(row["name"], {})
+            kept = {key: old.get(key) for key in SPECTRAL_COLUMNS if row.get(key) is None}
+            if row.get("near_zero_threshold") is None:
+                kept |= {key: old.get(key) for key in ("near_zeros", "near_zero_threshold")}
+            rows.append({**row, **kept})
+        is_more = any(row.get(key) != stored.get(row["name"], {}).get(key) for row in rows for key in MEASURED_AGAIN)
+        return rows if is_more else []
 
     @staticmethod
     def describe(model: FoundModel) -> str:
@@ -220,17 +331,38 @@ class WeightsTaker:
             return None
         return side.opened
 
-    def _tensors(self, checkpoint_id: str) -> list[Row]:
+    def _tensors(self, checkpoint_id: str, columns: Sequence[str] = COMPARED_COLUMNS) -> list[Row]:
+        """The rows of a checkpoint: as they wait for a commit, or as the warehouse has them."""
         waiting = [row for row in self.batch.rows.get("tensors", ()) if row["checkpoint_id"] == checkpoint_id]
         if waiting:
             return waiting
-        return read_rows(self.store_root, "tensors", [checkpoint_id], COMPARED_COLUMNS).get(checkpoint_id, [])
+        return read_rows(self.store_root, "tensors", [checkpoint_id], columns).get(checkpoint_id, [])
 
 
 def _line(opened: OpenedWeights) -> str:
     files, tensors = len(opened.weight_set.files), len(opened.contents.tensors)
     size = size_text(sum(path.stat().st_size for path in opened.weight_set.files))
     return f"weights ({files} file{'' if files == 1 else 's'}, {size}, {tensors} tensor{'' if tensors == 1 else 's'})"
+
+
+def _level(seen: Sighting) -> int:
+    return LEVELS.index(seen.stats_level) if seen.stats_level in LEVELS else -1
+
+
+def _spectrum(measured: Measurement) -> dict[str, Any]:
+    return {column: getattr(measured, column) for column in SPECTRAL_COLUMNS}
+
+
+def counting_device(opened: OpenedWeights, device: str) -> str:
+    """Where a checkpoint's values are counted: the CPU if the device takes none of its tensors."""
+    from layerhouse.ingest.histogram import fits_device
+
+    is_used = any(
+        fits_device(placed.ref.dtype, placed.ref.as_stored.elements)
+        for placed in opened.measured
+        if placed.ref.layout is None or placed.ref.layout.values != PACKED
+    )
+    return device if is_used else "cpu"
 
 
 def available_cores() -> int:

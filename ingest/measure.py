@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 
 from layerhouse.ingest.dtypes import DTYPES
-from layerhouse.ingest.histogram import Array, Counter, Total, ZeroStructure
+from layerhouse.ingest.histogram import AnyCounter, Array, Total, ZeroStructure, make_counter
 from layerhouse.ingest.signatures import signature
 from layerhouse.ingest.statistics import Statistics, join_rows, statistics_from_tally
 from layerhouse.ingest.streaming import TensorReader
@@ -61,6 +61,7 @@ class Measurement(Statistics):
     and for F4 and F6 with some zeros. nm_pattern is along the inputs in aligned groups, for a matrix with zeros: `trivial`
     where all is zero; else `not applicable` where four does not divide the inputs; else `1:4` (at most one value in each group
     of four), else `2:4`, else `4:8` (where eight divides the inputs); None where none of these holds or none was looked for.
+    The spectral numbers are those of spectral.Spectrum, None where they were not asked for.
     """
 
     content_hash: str
@@ -68,6 +69,10 @@ class Measurement(Statistics):
     zero_cols: int | None = None
     nm_pattern: str | None = None
     signature: list[float] | None = None
+    spectral_norm: float | None = None
+    stable_rank: float | None = None
+    effective_rank: float | None = None
+    alpha: float | None = None
 
 
 def known_of_codes(measured: Measurement) -> Measurement:
@@ -84,21 +89,23 @@ def measure(
     *,
     threads: int,
     near_zero: float | None = None,
+    device: str = "cpu",
     chunk_bytes: int = 1 << 20,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Outcome]:
     """Measure tensors; yields (index of the job, measurement or what kept it from being read) as they are finished.
 
-    What is yielded depends on neither `threads` nor `chunk_bytes`, but its order does. `near_zero` is the magnitude up to which
-    near_zeros counts. `on_bytes` is called in the caller's thread with how many logical bytes were dealt with since its last
-    call, those of unreadable tensors included. Closing the generator stops the threads at their next chunk.
+    What is yielded depends on neither `threads`, `device` (cpu, or one that torch knows) nor `chunk_bytes`, but its order does.
+    `near_zero` is the magnitude up to which near_zeros counts. `on_bytes` is called in the caller's thread with how many
+    logical bytes were dealt with since its last call, those of unreadable tensors included. Closing the generator stops the
+    threads at their next chunk.
     """
     if not jobs:
         return
     from layerhouse.ingest.histogram import cpu
 
     cpu.announce()
-    run = _Run(jobs, near_zero, chunk_bytes)
+    run = _Run(jobs, near_zero, device, chunk_bytes)
     workers = [threading.Thread(target=run.work, name=f"measure-{number}", daemon=True) for number in range(max(1, threads))]
     try:
         for worker in workers:
@@ -129,7 +136,7 @@ class _Worker:
     """What one thread reads and counts with."""
 
     reader: TensorReader
-    counter: Counter
+    counter: AnyCounter
 
 
 class _Tensor:
@@ -215,7 +222,7 @@ class _Tensor:
                 on_chunk(0)
                 yield chunk
 
-        self._zeros.look(chunks(), start * 8 // DTYPES[ref.dtype].bits)
+        self._zeros.look(chunks(), start * 8 // DTYPES[ref.dtype].bits, worker.counter)
 
     def outcome(self, worker: _Worker) -> Outcome:
         """After the last pass: everything, the signature taken now."""
@@ -245,10 +252,10 @@ Task = Callable[[_Worker], "list[Task]"]
 class _Run:
     """The threads' common state: tasks to take, outcomes to hand over, bytes to report."""
 
-    def __init__(self, jobs: Sequence[Job], near_zero: float | None, chunk_bytes: int) -> None:
+    def __init__(self, jobs: Sequence[Job], near_zero: float | None, device: str, chunk_bytes: int) -> None:
         self.outcomes: Queue[list[Outcome] | BaseException] = Queue(maxsize=64)
         self.stopped = threading.Event()
-        self._chunk_bytes = chunk_bytes
+        self._device, self._chunk_bytes = device, chunk_bytes
         self._tasks = self._plan(_Tensor(index, job, near_zero) for index, job in enumerate(jobs))
         self._next: deque[Task] = deque()
         self._busy = 0
@@ -260,7 +267,7 @@ class _Run:
         """Take tasks until there are none; the body of a thread."""
         try:
             with TensorReader(self._chunk_bytes) as reader:
-                worker = _Worker(reader, Counter())
+                worker = _Worker(reader, make_counter(self._device))
                 while task := self._take():
                     self._return(task(worker))
         except _StoppedError:

@@ -281,7 +281,10 @@ class _Run:
         try:
             if self.dry_run:
                 return self.weights.describe(model)
-            return self.weights.take(model, plan.declared, fingerprint, None if analysis is None else analysis.params)
+            reading = self.weights.reading
+            found = self.weights.read(model, fingerprint, device=reading.devices[0], threads=reading.threads)
+            self.weights.add(model, found, plan.declared, fingerprint, None if analysis is None else analysis.params)
+            return found.line
         except InputError as error:
             self.say("failed", error.where, error.what)
             return None

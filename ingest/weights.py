@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 CONFIG_NAME, ADAPTER_CONFIG_NAME = "config.json", "adapter_config.json"
-FULL, HEADERS = "full", "none"
+FULL, HEADERS, SPECTRAL = "full", "none", "spectral"
 MAX_DECLARED_TEXT = 1 << 20
 
 
@@ -100,7 +100,7 @@ def open_weights(folder: Path, files: Sequence[Path], shown: str) -> OpenedWeigh
 
 
 def measure_weights(
-    opened: OpenedWeights, *, threads: int, near_zero: float | None, on_bytes: Callable[[int], None]
+    opened: OpenedWeights, *, threads: int, near_zero: float | None, on_bytes: Callable[[int], None], device: str = "cpu"
 ) -> dict[str, Measurement]:
     """Measure every tensor; by tensor name. Raises InputError naming the tensor whose bytes could not be read."""
     from layerhouse.ingest.measure import Job, known_of_codes, measure
@@ -114,7 +114,7 @@ def measure_weights(
     tensors = opened.measured
     jobs = [job(placed) for placed in tensors]
     by_place: dict[tuple[Any, ...], Measurement] = {}
-    for position, outcome in measure(jobs, threads=threads, near_zero=near_zero, on_bytes=on_bytes):
+    for position, outcome in measure(jobs, threads=threads, near_zero=near_zero, device=device, on_bytes=on_bytes):
         if isinstance(outcome, InputError):
             raise InputError(f"{opened.shown}: {tensors[position].ref.name}", outcome.what)
         layout = tensors[position].ref.layout

@@ -93,7 +93,8 @@ def parse_as_of(text: str) -> datetime:
 
 
 def _table_view(table: Table, absent_columns: frozenset[str]) -> str:
-    """A stored table as a view: what was committed by `as_of`; of a fact that two commits hold, one commit's rows.
+    """A stored table as a view: what was committed by `as_of`; of a fact that several commits hold, the rows of the
+    first, or of the newest where the table says so.
 
     A column that no file has yet is null.
     """

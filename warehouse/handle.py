@@ -106,8 +106,9 @@ class Warehouse:
             rows = rows.filter(pl.col("ingested_at") <= self.as_of)
         keys = [*TABLES[table].fact_key]
         if keys:
-            commits = pl.col("commit_id").max() if TABLES[table].is_newest_shown else pl.col("commit_id").min()
-            rows = rows.join(rows.group_by(keys).agg(commits), on=[*keys, "commit_id"], how="semi")
+            commits = pl.col("commit_id")
+            chosen = rows.group_by(keys).agg(commits.max() if TABLES[table].is_newest_shown else commits.min())
+            rows = rows.join(chosen, on=[*keys, "commit_id"], how="semi")
         return rows
 
     def _of_model(self, sql: str, model: str | None) -> pl.DataFrame:

@@ -13,6 +13,7 @@ class Sighting:
     stats_level: str | None
     checkpoint_id: str
     params: int | None
+    device: str | None = None
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def load_known(root: Path) -> Known:
         for model_id, kind, *seen in _rows(
             connection,
             """
-            SELECT model_id, source_kind, fingerprint, stats_level, checkpoint_id, params
+            SELECT model_id, source_kind, fingerprint, stats_level, checkpoint_id, params, device
             FROM sightings
             WHERE checkpoint_id IN (SELECT checkpoint_id FROM complete)
             QUALIFY row_number() OVER (PARTITION BY model_id, source_kind ORDER BY commit_id DESC, checkpoint_id) = 1

@@ -14,7 +14,7 @@ from layerhouse.warehouse.store import list_commits
 def read_rows(
     root: Path, table: str, checkpoint_ids: Collection[str], columns: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """The rows of some checkpoints, by checkpoint_id; of a fact that two commits hold, the first commit's rows."""
+    """The rows of some checkpoints, by checkpoint_id; of a fact that several commits hold, the rows of one (Table)."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
@@ -28,9 +28,33 @@ def read_rows(
     try:
         rows = dataset.to_table(columns=[*{*columns, "checkpoint_id", "commit_id"}], filter=wanted).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise WarehouseError(f"a file of the warehouse cannot be read ({reason}); it is named by: layerhouse check") from None
+        raise _unreadable(error) from None
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
         found.setdefault(row["checkpoint_id"], {}).setdefault(row["commit_id"], []).append(row)
-    return {checkpoint_id: commits[min(commits)] for checkpoint_id, commits in found.items()}
+    choose = max if TABLES[table].is_newest_shown else min
+    return {checkpoint_id: commits[choose(commits)] for checkpoint_id, commits in found.items()}
+
+
+def read_greatest(root: Path, table: str, column: str) -> dict[str, Any]:
+    """The greatest value of a column for each checkpoint that has one, in the rows that readers see."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    files = list_commits(root).files(table)
+    if not files:
+        return {}
+    dataset = ds.dataset(files, schema=arrow_schema(table), format="parquet")
+    try:
+        rows = dataset.to_table(columns=["checkpoint_id", "commit_id", column])
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(error) from None
+    found = rows.group_by(["checkpoint_id", "commit_id"]).aggregate([(column, "max")]).sort_by("commit_id").to_pylist()
+    ordered = found if TABLES[table].is_newest_shown else found[::-1]
+    chosen = {row["checkpoint_id"]: row[f"{column}_max"] for row in ordered}
+    return {checkpoint_id: value for checkpoint_id, value in chosen.items() if value is not None}
+
+
+def _unreadable(error: Exception) -> WarehouseError:
+    reason = str(error).splitlines()[0]
+    return WarehouseError(f"a file of the warehouse cannot be read ({reason}); it is named by: layerhouse check")

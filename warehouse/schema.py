@@ -29,9 +29,9 @@ class Column:
 class Table:
     """One stored table: a folder of Parquet files of the same schema.
 
-    `fact_key` names the columns that identify one measured fact. Where two commits hold the same fact (two processes
-    measured one checkpoint at once), readers take the first commit's rows, or the newest one's where `is_newest_shown`: a fact
-    that can be found out better. An empty key keeps every row.
+    `fact_key` names the columns that identify one measured fact. Where two commits hold the same fact, readers take the rows of
+    one: the first commit's (two processes measured one checkpoint at once), or the newest's if `is_newest_shown`: a later
+    ingest may find out more of it, and writes all of its rows anew. An empty key keeps every row.
     """
 
     name: str
@@ -93,8 +93,12 @@ CHECKPOINTS = Table(
         Column("num_layers", "INTEGER", "Number of layers.", "layers"),
         Column("tied_embeddings", "BOOLEAN", "Whether the output head is the input embedding."),
         Column("tie_evidence", "VARCHAR", "What shows that: config, shared storage or equal bytes."),
-        Column("stats_level", "VARCHAR", "How much was measured: none (headers or analysis), full."),
-        Column("device", "VARCHAR", "Device that counted the values."),
+        Column("stats_level", "VARCHAR", "How much was measured: none (headers or analysis), full, spectral."),
+        Column(
+            "device",
+            "VARCHAR",
+            "Where values were counted: cpu, or a GPU, such as cuda:0, if any tensor was.",
+        ),
         Column("status", "VARCHAR", "ok, or partial where something could not be read.", required=True),
         Column("notes", NOTES, "What is unusual, disagrees or could not be known."),
         Column("tool_version", "VARCHAR", "Version of layerhouse that wrote the row.", required=True),
@@ -152,6 +156,7 @@ TENSORS = Table(
         Column("alpha", "DOUBLE", "Power-law exponent of the tail of the spectrum."),
         *COMMIT_COLUMNS,
     ),
+    is_newest_shown=True,
 )
 
 LAYERS = Table(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ Array = npt.NDArray[Any]
 
 FEW_ELEMENTS = 4096
 """Up to this many elements of 16 bits are counted into a table of which only the touched entries are cleared."""
+
+LEAST_DEVICE_BYTES = 1 << 20
+"""Fewer bytes cost more to send to a GPU than to count here."""
 
 INTEGER_KEY_BASE = 1022 << 9
 """See `key_of`: subtracted from the top 21 bits of a magnitude as a double, so that the key of 1 is 512."""
@@ -45,6 +48,12 @@ class Tally:
     rows: Array | None = None
 
 
+def fits_device(code: str, elements: int) -> bool:
+    """Whether a GPU counts a tensor, or block of one: types of 8 and 16 bits, but no small tensors."""
+    bits = DTYPES[code].bits
+    return bits in (8, 16) and elements * bits // 8 >= LEAST_DEVICE_BYTES
+
+
 def counted_by_code(code: str) -> bool:
     """Whether every number of a tensor follows from how often each of its patterns occurs."""
     return DTYPES[code].bits <= 16
@@ -63,6 +72,20 @@ def key_of(code: str, chunk: Array) -> tuple[Array, Array]:
     values = chunk.view(f"{'i' if dtype.kind == 'int' else 'u'}{dtype.bits // 8}").astype(np.float64)
     keys = (np.abs(values).view(np.uint64) >> np.uint64(43)).astype(np.int64) - INTEGER_KEY_BASE
     return values, np.maximum(keys, 0).astype(np.uint16)
+
+
+class AnyCounter(Protocol):
+    """What counts the chunks of one tensor at a time, on some device, for one thread."""
+
+    def begin(self, code: str, elements: int, near_zero: float | None) -> None: ...
+
+    def add(self, chunk: Array) -> None: ...
+
+    def finish(self) -> Tally: ...
+
+    def mark_nonzeros(
+        self, chunks: Iterable[Array], code: str, mask: int, start: int, rows: Array, columns: Array, fullest: Array
+    ) -> bool: ...
 
 
 class Counter:
@@ -123,6 +146,13 @@ class Counter:
         rows = np.concatenate(self._rows) if self._rows else None
         return Tally(codes, counts, zeros, nans, infs, near_zeros, float(self._ends[0]), float(self._ends[1]), rows)
 
+    def mark_nonzeros(
+        self, chunks: Iterable[Array], code: str, mask: int, start: int, rows: Array, columns: Array, fullest: Array
+    ) -> bool:
+        """See mark_on_cpu; always done."""
+        mark_on_cpu(chunks, code, mask, start, rows, columns, fullest)
+        return True
+
     def _drained(self) -> tuple[Array, Array]:
         found = self._few_found
         if found < 0:
@@ -142,8 +172,9 @@ class Counter:
                 self._cpu.count_words(codes[:whole].view(np.uint64), codes[whole:], self._tables[16])
 
     def _add_complex(self, values: Array) -> None:
-        nans = np.isnan(values)
-        found = (np.count_nonzero(values == 0), np.count_nonzero(nans), np.count_nonzero(np.isinf(values) & ~nans), 0)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            zeros, nans = values == 0, np.isnan(values)
+        found = (np.count_nonzero(zeros), np.count_nonzero(nans), np.count_nonzero(np.isinf(values) & ~nans), 0)
         self._tallied += np.array(found)
 
     def _add_packed(self, chunk: Array) -> None:
@@ -164,6 +195,15 @@ class Counter:
         codes = codes[: self._left]
         self._left -= codes.size
         self._small += np.bincount(codes, minlength=self._small.size)
+
+
+def make_counter(device: str) -> AnyCounter:
+    """A counter for one thread. `device` is cpu or one that torch knows, such as cuda:0."""
+    if device == "cpu":
+        return Counter()
+    from layerhouse.ingest.histogram.gpu import DeviceCounter
+
+    return DeviceCounter(device)
 
 
 class Total:
@@ -201,6 +241,16 @@ class Total:
         )
 
 
+def mark_on_cpu(chunks: Iterable[Array], code: str, mask: int, start: int, rows: Array, columns: Array, fullest: Array) -> None:
+    """Mark rows and columns of a matrix that hold a value, in chunks of bytes from element `start` on; cpu.mark_nonzeros."""
+    from layerhouse.ingest.histogram import cpu
+
+    for chunk in chunks:
+        patterns = chunk.view(f"u{DTYPES[code].bits // 8}")
+        cpu.mark_nonzeros(patterns, np.uint64(mask), start, rows, columns, fullest)
+        start += patterns.size
+
+
 class ZeroStructure:
     """Which rows and columns of a matrix (outputs, inputs) hold no value, and which N:M pattern runs along its inputs.
 
@@ -213,22 +263,19 @@ class ZeroStructure:
         everything = (1 << dtype.bits) - 1
         signs = {"complex": (1 << 31) | (1 << 63), "float": 1 << (dtype.bits - 1)}.get(dtype.kind, 0)
         self._mask = np.uint64(everything if dtype.special in ("fnuz", "e8m0") else everything & ~signs)
-        self._patterns = f"u{dtype.bits // 8}"
+        self._code = code
         self._rows = np.zeros(outputs, np.uint8)
         self._columns = np.zeros(inputs, np.uint8)
         self._fullest = np.zeros(2, np.int64)
         self._lock = threading.Lock()
 
-    def look(self, chunks: Iterable[Array], start: int) -> None:
+    def look(self, chunks: Iterable[Array], start: int, counter: AnyCounter) -> None:
         """Look at chunks of bytes that follow each other from element `start` on, a multiple of 8."""
-        from layerhouse.ingest.histogram import cpu
-
         columns = np.zeros_like(self._columns)
         fullest = np.zeros_like(self._fullest)
-        for chunk in chunks:
-            patterns = chunk.view(self._patterns)
-            cpu.mark_nonzeros(patterns, self._mask, start, self._rows, columns, fullest)
-            start += patterns.size
+        found = (self._rows, columns, fullest)
+        if not counter.mark_nonzeros(chunks, self._code, int(self._mask), start, *found):
+            mark_on_cpu(chunks, self._code, int(self._mask), start, *found)
         with self._lock:
             self._columns |= columns
             np.maximum(self._fullest, fullest, out=self._fullest)

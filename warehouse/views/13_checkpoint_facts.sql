@@ -1,10 +1,14 @@
--- One row a checkpoint, whoever shows it, with the base that it was last compared with.
--- A checkpoint that others are compared with is its own base.
+-- One row a checkpoint, whoever shows it, as it was first measured, or as spectra were; with the base that it was last compared
+-- with. A checkpoint that others are compared with is its own base.
 CREATE OR REPLACE VIEW checkpoint_facts AS
 WITH first_sightings AS (
     SELECT *
     FROM checkpoints
-    QUALIFY row_number() OVER (PARTITION BY checkpoint_id ORDER BY commit_id, model_id NULLS FIRST) = 1
+    QUALIFY
+        row_number() OVER (
+            PARTITION BY checkpoint_id
+            ORDER BY stats_level IS NOT DISTINCT FROM 'spectral' DESC, commit_id, model_id NULLS FIRST
+        ) = 1
 ),
 compared_pairs AS MATERIALIZED (
     SELECT checkpoint_id, base_checkpoint_id, max(commit_id) AS commit_id

@@ -1,0 +1,179 @@
+"""Counting on a device of torch: the CPU's numbers to the bit, for every type; and which devices a word names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from layerhouse.ingest import devices, histogram
+from layerhouse.ingest import measure as module
+from layerhouse.ingest.devices import find_devices
+from layerhouse.ingest.dtypes import DTYPES
+from layerhouse.ingest.histogram import gpu
+from layerhouse.ingest.histogram.gpu import DeviceCounter
+from layerhouse.ingest.measure import Job, measure
+from layerhouse.ingest.tensors import TensorRef
+from layerhouse.warehouse.errors import InputError, UsageError
+
+DEVICES = [
+    "torch",
+    pytest.param("cuda:0", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")),
+]
+HAS_DRIVER = devices.has_driver()
+
+
+@pytest.fixture(params=DEVICES)
+def device(request, monkeypatch):
+    """A device whose counter is the one of gpu.py: a GPU, or torch's CPU; tensors of any size are counted on it."""
+    monkeypatch.setattr(histogram, "LEAST_DEVICE_BYTES", 1)
+    monkeypatch.setattr(gpu, "STAGE_BYTES", 1 << 16)
+    if request.param == "torch":
+        monkeypatch.setattr(
+            module, "make_counter", lambda name: DeviceCounter("cpu") if name == "torch" else histogram.Counter()
+        )
+    return request.param
+
+
+def sown(code: str, elements: int, seed: int) -> bytes:
+    """Any patterns; runs of zeros of both signs, and infinities and NaNs where the type has them, sown in."""
+    rng = np.random.default_rng(seed)
+    dtype = DTYPES[code]
+    raw = np.frombuffer(rng.bytes(-(-elements * dtype.bits // 8)), np.uint8).copy()
+    if dtype.bits >= 8 and dtype.bits <= 32:
+        words = raw.view(f"u{dtype.bits // 8}")
+        words[rng.random(elements) < 0.4] = 0
+        for pattern in (1 << (dtype.bits - 1), (1 << (dtype.bits - 1)) - 1, ((1 << dtype.exponent) - 1) << dtype.mantissa):
+            words[rng.random(elements) < 0.02] = pattern
+    return raw.tobytes()
+
+
+def job_of(path, code, shape, raw, **axes) -> Job:
+    path.write_bytes(b"\x01" * 3 + raw)
+    return Job(TensorRef(path.name, code, shape, path, 3, len(raw)), **axes)
+
+
+def both(jobs, device, **options):
+    return [dict(measure(jobs, threads=2, near_zero=0.25, device=name, **options)) for name in (device, "cpu")]
+
+
+@pytest.mark.parametrize("elements", [1, 7, 4096, 65_536, 100_003])
+@pytest.mark.parametrize("code", sorted(DTYPES))
+def test_every_type_has_the_numbers_of_the_cpu_to_the_bit(tmp_path, device, code, elements):
+    elements += elements % 2 if DTYPES[code].bits == 4 else -elements % 4 if DTYPES[code].bits == 6 else 0
+    job = job_of(tmp_path / "w", code, (elements,), sown(code, elements, elements))
+    with mock.patch.multiple(module, BLOCK_BYTES=1 << 17, BATCH_BYTES=1000):
+        found, expected = both([job], device)
+    assert repr(found) == repr(expected)
+    assert found[0].zeros == expected[0].zeros
+
+
+@pytest.mark.parametrize("shape", [(40, 64), (64, 40), (3, 100_000), (5000, 12), (301, 62), (700, 333)])
+@pytest.mark.parametrize("code", ["BF16", "I16", "F8_E4M3FNUZ", "U8", "F32"])
+def test_zero_rows_columns_and_patterns_are_those_of_the_cpu(tmp_path, device, code, shape):
+    bits = DTYPES[code].bits
+    jobs = []
+    for number, make in enumerate(("random", "rows", "2:4", "4:8")):
+        rng = np.random.default_rng(number)
+        words = rng.integers(1, 100, shape).astype(f"u{bits // 8}")
+        if make == "random":
+            words[rng.random(shape) < 0.5] = 0
+            words[rng.random(shape) < 0.1] = 1 << (bits - 1)
+        if make == "rows":
+            words[::3] = 0
+            words[:, 1::4] = 0
+        if make in ("2:4", "4:8"):
+            group = int(make[-1])
+            words[:, np.arange(shape[1]) % group < group // 2] = 0
+        jobs += [
+            job_of(tmp_path / f"w{number}{axis}", code, shape, words.tobytes(), input_axis=axis, residual_axis=axis)
+            for axis in (0, 1)
+        ]
+    with mock.patch.multiple(module, BLOCK_BYTES=1 << 16, BATCH_BYTES=0):
+        found, expected = both(jobs, device, chunk_bytes=1 << 15)
+    assert repr([found[index] for index in range(8)]) == repr([expected[index] for index in range(8)])
+    assert found[1].zeros and found[3].zero_rows == -(-shape[0] // 3)
+
+
+def test_a_tensor_longer_than_the_buffers_is_counted_in_turns(tmp_path, device):
+    raw = np.random.default_rng(0).integers(0, 3, 1_000_001).astype(np.uint16).tobytes()
+    found, expected = both([job_of(tmp_path / "w", "BF16", (1_000_001,), raw)], device)
+    assert repr(found) == repr(expected)
+
+
+def test_what_was_counted_of_a_cut_tensor_is_forgotten(tmp_path, device):
+    jobs = [job_of(tmp_path / name, "F16", (400_000,), bytes([17]) * 800_000) for name in ("cut", "whole")]
+    os.truncate(tmp_path / "cut", 700_000)
+    found = dict(measure(jobs, threads=1, device=device))
+    assert isinstance(found[0], InputError)
+    assert (found[1].zeros, found[1].min) == (0, found[1].max)
+
+
+def test_small_and_wide_tensors_stay_on_the_cpu():
+    assert [histogram.fits_device(code, 1 << 20) for code in ("BF16", "U8", "F32", "F4", "C64", "I64")] == [
+        True,
+        True,
+        *[False] * 4,
+    ]
+    assert not histogram.fits_device("BF16", 1 << 18)
+
+
+def test_what_a_device_refuses_is_one_line(tmp_path):
+    job = job_of(tmp_path / "w", "BF16", (1 << 20,), bytes(1 << 21))
+    with (
+        mock.patch.object(gpu.torch, "zeros", side_effect=RuntimeError("out of memory\nmore")),
+        mock.patch.object(module, "make_counter", lambda name: DeviceCounter("cpu")),
+        pytest.raises(UsageError, match="device 'cpu': out of memory; count on the CPU with --device cpu"),
+    ):
+        list(measure([job], threads=2, device="torch"))
+
+
+@pytest.mark.parametrize("word", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", ""])
+def test_an_unknown_device_is_named_with_those_there_are(word):
+    with pytest.raises(UsageError, match="there is cpu, cuda, cuda:N"):
+        find_devices(word)
+
+
+def test_words_name_devices(monkeypatch):
+    monkeypatch.setattr(devices, "has_driver", lambda: True)
+    monkeypatch.setattr(devices, "_count_gpus", lambda: (2, ""))
+    assert find_devices("cpu") == ("cpu",)
+    assert find_devices("cuda") == find_devices("auto") == ("cuda:0", "cuda:1")
+    assert find_devices("cuda:1") == ("cuda:1",)
+    with pytest.raises(UsageError, match="device 'cuda:2': there is cuda:0, cuda:1"):
+        find_devices("cuda:2")
+    monkeypatch.setattr(devices, "_count_gpus", lambda: (0, "it is asleep"))
+    assert find_devices("auto") == ("cpu",)
+    with pytest.raises(UsageError, match="device 'cuda': it is asleep; count on the CPU"):
+        find_devices("cuda")
+
+
+def test_a_driver_is_looked_for_in_three_places(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "DRIVER_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(devices, "DRIVER_LIBRARY", "libnone.so.1")
+    monkeypatch.setattr(devices, "DRIVER_PROGRAM", "no-such-program")
+    assert not devices.has_driver()
+    for name, value in (("DRIVER_FOLDER", tmp_path), ("DRIVER_PROGRAM", "sh"), ("DRIVER_LIBRARY", None)):
+        with monkeypatch.context() as there:
+            there.setattr(devices, name, value)
+            assert devices.has_driver()
+
+
+@pytest.mark.skipif(HAS_DRIVER, reason="this machine has a driver")
+def test_where_there_is_no_driver_torch_is_not_imported():
+    code = (
+        "import sys\nfrom layerhouse.ingest.devices import find_devices\nfrom layerhouse.warehouse.errors import UsageError\n"
+        "print(find_devices('auto'))\ntry:\n    find_devices('cuda')\nexcept UsageError as error:\n    print(error)\n"
+        "print('torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.splitlines() == [
+        "('cpu',)",
+        "device 'cuda': this machine has no NVIDIA driver; count on the CPU with --device cpu",
+        "False",
+    ]
