@@ -66,6 +66,7 @@ def ingest(
     near_zero: float | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    limit_factor: float = 1.0,
     on_event: Callable[[Event], None] = lambda event: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
@@ -76,11 +77,12 @@ def ingest(
     to measure the spectra of weight matrices too, or none to read the headers of weights alone; `compare` is auto, rows or
     values: whether values are read beside the base's of models that are measured now, of none, or of all; `near_zero` a
     magnitude up to which values are counted as near zero; `threads` how many measure (None: one a core); `device` where values
-    are counted: cpu, cuda, cuda:N or auto. The report's events of kind `failed` are the inputs that could not be taken. Raises
-    UsageError and WarehouseError.
+    are counted: cpu, cuda, cuda:N or auto; `limit_factor` multiplies the limits on what a file may claim and cost.
+    The report's events of kind `failed` are the inputs that could not be taken. Raises UsageError and WarehouseError.
     """
     from layerhouse.ingest.checkpoints import Reading, available_cores
     from layerhouse.ingest.devices import find_devices
+    from layerhouse.ingest.limits import scaled_limits
     from layerhouse.ingest.run import Options, ingest_roots
     from layerhouse.warehouse.known import Known
     from layerhouse.warehouse.schema import TABLES
@@ -95,17 +97,18 @@ def ingest(
         from layerhouse.warehouse.query import load_known
 
         known = load_known(path)
-    return ingest_roots(
-        [Path(root) for root in ([roots] if isinstance(roots, (str, Path)) else roots)],
-        path,
-        known,
-        Options(
-            tuple(exclude),
-            name,
-            dry_run,
-            None if base is None else str(base),
-            reading,
-        ),
-        on_event=on_event,
-        on_progress=on_progress,
-    )
+    with scaled_limits(limit_factor):
+        return ingest_roots(
+            [Path(root) for root in ([roots] if isinstance(roots, (str, Path)) else roots)],
+            path,
+            known,
+            Options(
+                tuple(exclude),
+                name,
+                dry_run,
+                None if base is None else str(base),
+                reading,
+            ),
+            on_event=on_event,
+            on_progress=on_progress,
+        )

@@ -176,6 +176,14 @@ def cli() -> None:
     show_default=True,
     help="Where values are counted; auto: on GPUs where there are any.",
 )
+@click.option(
+    "--limit-factor",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="F",
+    help="Multiply the limits on what a file may claim: over 1 for a large one that is refused, under 1 to be stricter.",
+)
 @click.option("--name", metavar="MODEL", help="Name of the one model found; without it a model is named by its path.")
 @click.option("--exclude", "excludes", metavar="GLOB", multiple=True, help="Pass over paths like this; repeatable.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be taken; write nothing.")
@@ -190,6 +198,7 @@ def ingest(
     threads: int | None,
     spectral: bool,
     device: str,
+    limit_factor: float,
     name: str | None,
     excludes: tuple[str, ...],
     dry_run: bool,
@@ -219,6 +228,7 @@ def ingest(
             near_zero=near_zero,
             threads=threads,
             device=device,
+            limit_factor=limit_factor,
             on_event=on_event,
             on_progress=on_progress,
         )

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from layerhouse.ingest.limits import allowed, check_limit, exceeded
 from layerhouse.warehouse.errors import InputError
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -28,7 +29,7 @@ def read_json(path: Path, shown: str, *, max_bytes: int = MAX_BYTES) -> tuple[by
     UTF-8 with or without a byte order mark. Beyond the RFC, the bare words NaN, Infinity and -Infinity are floats, as
     Python's own json writes them. `shown` is the path as the user knows it. Every failure is an InputError of one line.
     """
-    raw = _read_bytes(path, shown, max_bytes)
+    raw = _read_bytes(path, shown, allowed(max_bytes))
     return raw, _parse(_decode(raw, shown), shown)
 
 
@@ -48,10 +49,8 @@ def _read_bytes(path: Path, shown: str, max_bytes: int) -> bytes:
     except ValueError as error:
         raise InputError(shown, f"is no path: {error}") from error
     if len(raw) > max_bytes:
-        raise InputError(shown, f"limit exceeded: the file is over {max_bytes} bytes")
-    containers = raw.count(b"[") + raw.count(b"{")
-    if containers > MAX_CONTAINERS:
-        raise InputError(shown, f"limit exceeded: {containers} lists and objects, over {MAX_CONTAINERS}")
+        raise InputError(shown, exceeded("bytes of a JSON file", max_bytes))
+    check_limit(shown, "lists and objects", raw.count(b"[") + raw.count(b"{"), MAX_CONTAINERS)
     if not raw:
         raise InputError(shown, "empty file, 0 bytes")
     if not raw.strip(b"\0"):

@@ -253,7 +253,7 @@ def test_json_cut_in_half_is_a_failure_and_the_others_are_found(tmp_path, name):
 @pytest.mark.parametrize(
     ("size", "head", "what"),
     [
-        (MAX_BYTES + 1, b"", f"limit exceeded: the file is over {MAX_BYTES} bytes"),
+        (MAX_BYTES + 1, b"", f"limit exceeded: bytes of a JSON file, over {MAX_BYTES}; --limit-factor raises it"),
         (0, b"[" * 200_000, "limit exceeded: nesting is too deep"),
         (0, b"", "empty file, 0 bytes"),
     ],

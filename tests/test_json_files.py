@@ -99,7 +99,10 @@ def test_an_error_inside_the_text_is_not_cut_off(tmp_path):
 
 def test_the_size_limit_is_inclusive(tmp_path):
     assert read(tmp_path / "a.json", b"[1, 2]", max_bytes=6)[1] == [1, 2]
-    assert refusal(tmp_path / "a.json", b"[1, 23]", max_bytes=6) == "limit exceeded: the file is over 6 bytes"
+    assert (
+        refusal(tmp_path / "a.json", b"[1, 23]", max_bytes=6)
+        == "limit exceeded: bytes of a JSON file, over 6; --limit-factor raises it"
+    )
 
 
 def test_paths_that_are_no_readable_file(tmp_path):

@@ -223,10 +223,10 @@ def test_malformed_pickles_are_refused_with_the_byte(raw, what):
         (b"(" * 1000, {"stack_depth": 300}, "limit exceeded: pickle stack depth, over 300"),
         (b"NNN(" * 1000, {"stack_depth": 2000}, "limit exceeded: pickle stack depth, over 2000"),
         (b"".join(b"c%d\nx\n0" % i for i in range(1000)), {"names": 100}, "limit exceeded: pickle names, over 100"),
-        (b"c" + b"x" * 5000 + b"\nx\n.", {}, "limit exceeded: pickle line, over 4096 bytes"),
-        (b"I" + b"1" * 2000 + b"\n.", {}, "limit exceeded: pickle integer, over 1024 digits"),
-        (b"\x8b\x00\x00\x00\x10" + bytes(100), {}, "limit exceeded: pickle integer, over 1024 bytes"),
-        (p_text("x" * 3000) + b"\x94h\x00\x93.", {}, "limit exceeded: pickle name, over 4096 characters"),
+        (b"c" + b"x" * 5000 + b"\nx\n.", {}, "limit exceeded: bytes of a pickle line, over 4096"),
+        (b"I" + b"1" * 2000 + b"\n.", {}, "limit exceeded: digits of a pickle integer, over 1024"),
+        (b"\x8b\x00\x00\x00\x10" + bytes(100), {}, "limit exceeded: bytes of a pickle integer, over 1024"),
+        (p_text("x" * 3000) + b"\x94h\x00\x93.", {}, "limit exceeded: characters of a pickle name, over 4096"),
     ],
 )
 def test_limits_are_named(raw, limits, what):

@@ -140,7 +140,7 @@ def test_sizes_that_disagree_are_told_in_bytes(tmp_path):
         refusal(tmp_path, whole[:40]) == f"cut off in the header: expected at least {size - 22} bytes, found 40; fetch it again"
     )
     assert refusal(tmp_path, whole[:4]).startswith("cut off: a safetensors file has at least 8 bytes, found 4")
-    huge = "limit exceeded: the header's length is 1099511627776 bytes, over 100000000"
+    huge = "limit exceeded: 1099511627776 bytes of a header, over 100000000; --limit-factor raises it"
     assert refusal(tmp_path, safetensors_bytes({}, length=2**40)) == huge
     assert (
         refusal(tmp_path, safetensors_bytes(b"[" + b" " * 40))
@@ -153,9 +153,15 @@ def test_header_bombs_end_within_seconds(tmp_path):
     for deep in (b'{"a":' + b"[" * 100_000, b'{"a":' * 100_000):
         assert refusal(tmp_path, safetensors_bytes(deep)) == "limit exceeded: nesting of the header"
     entries = b",".join(b'"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}' % i for i in range(1_000_000))
-    assert refusal(tmp_path, safetensors_bytes(b"{" + entries + b"}")) == "limit exceeded: 1000000 tensors, over 200000"
+    assert (
+        refusal(tmp_path, safetensors_bytes(b"{" + entries + b"}"))
+        == "limit exceeded: 1000000 tensors, over 200000; --limit-factor raises it"
+    )
     hidden = b",".join(b'"%d":{"data\\u005foffsets":[]}' % i for i in range(200_001))
-    assert refusal(tmp_path, safetensors_bytes(b"{" + hidden + b"}")) == "limit exceeded: 200001 tensors, over 200000"
+    assert (
+        refusal(tmp_path, safetensors_bytes(b"{" + hidden + b"}"))
+        == "limit exceeded: 200001 tensors, over 200000; --limit-factor raises it"
+    )
     shape = b"[" + b",".join([b"9" * 4000] * 2000) + b"]"
     assert "whole numbers" in refusal(
         tmp_path, safetensors_bytes(b'{"a":{"dtype":"U8","shape":' + shape + b',"data_offsets":[0,0]}}')

@@ -302,7 +302,11 @@ def test_small_overlapping_views_do_not_add_up_to_work_without_end(tmp_path):
             ("m/data/0",),
             "tensor 'w': compressed member 'm/data/0': its bytes have no place in the file",
         ),
-        ({"m/data.pkl": bytes(2**20)}, ("m/data.pkl",), "limit exceeded: data.pkl unpacks to over 200 times its size"),
+        (
+            {"m/data.pkl": bytes(2**20)},
+            ("m/data.pkl",),
+            "limit exceeded: times its size that data.pkl unpacks to, over 200; --limit-factor raises it",
+        ),
     ],
 )
 def test_zips_that_are_no_torch_zip_are_refused(tmp_path, members, deflated, what):
@@ -383,9 +387,9 @@ def test_the_64_bit_forms_of_a_zip_are_read(tmp_path, monkeypatch):
 
 def test_limits_of_the_zip_directory_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(zip_members, "MAX_MEMBERS", 3)
-    assert refusal(tmp_path, one_tensor()) == "limit exceeded: 4 zip members, over 3"
+    assert refusal(tmp_path, one_tensor()).startswith("limit exceeded: 4 zip members, over 3;")
     monkeypatch.setattr(zip_members, "MAX_DIRECTORY_BYTES", 100)
-    assert refusal(tmp_path, one_tensor()).startswith("limit exceeded: the zip directory is ")
+    assert refusal(tmp_path, one_tensor()).endswith(" bytes of a zip directory, over 100; --limit-factor raises it")
 
 
 def test_a_wrong_checksum_is_noted_since_torch_can_leave_it_out(tmp_path):
@@ -407,7 +411,7 @@ def test_shared_modules_are_named_once_a_path_within_a_limit(tmp_path):
     value = leaf
     for _ in range(30):
         value = module(modules=p_dict({"a": value + b"q\x01", "b": b"h\x01"}))
-    assert refusal(tmp_path, torch_zip_bytes(value)) == "limit exceeded: modules and their entries, over 20524"
+    assert "modules and their entries, over 20524" in refusal(tmp_path, torch_zip_bytes(value))
     cycle = p_global("a", "B") + b")\x81q\x01" + p_dict({"_modules": p_dict({"x": b"h\x01"})}) + b"b"
     assert refusal(tmp_path, torch_zip_bytes(cycle)) == "limit exceeded: modules are nested over 200 deep"
     long = module(p_dict({"w" * 3000: p_tensor()}))

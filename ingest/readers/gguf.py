@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from layerhouse.ingest.dtypes import byte_count
+from layerhouse.ingest.limits import check_limit
 from layerhouse.ingest.readers.shapes import MAX_ELEMENTS, count_elements
 from layerhouse.ingest.readers.sniff import opened
 from layerhouse.ingest.tensors import Contents, Layout, TensorRef
@@ -104,8 +105,7 @@ class _Header:
 
     def take(self, count: int) -> bytes:
         """The next bytes."""
-        if self.position + count > MAX_HEADER_BYTES:
-            self.refuse(f"limit exceeded: a header of over {MAX_HEADER_BYTES} bytes")
+        check_limit(self.shown, "bytes of a header", self.position + count, MAX_HEADER_BYTES)
         raw = self.file.read(count)
         if len(raw) < count:
             self.refuse(
@@ -119,8 +119,7 @@ class _Header:
 
     def text(self) -> str:
         length = self.number("Q")
-        if length > MAX_TEXT_BYTES:
-            self.refuse(f"limit exceeded: a text of {length} bytes in the header, over {MAX_TEXT_BYTES}")
+        check_limit(self.shown, "bytes of one text in the header", length, MAX_TEXT_BYTES)
         return self.take(length).decode("utf-8", "backslashreplace")
 
     def read_counts(self) -> tuple[int, int]:
@@ -132,9 +131,8 @@ class _Header:
             what = "big-endian GGUF" if is_swapped else f"GGUF version {version}"
             self.refuse(f"{what} is not read; convert it to little-endian version {VERSIONS[-1]}")
         tensors, keys = self.number("Q"), self.number("Q")
-        for what, count, limit in (("tensors", tensors, MAX_TENSORS), ("keys", keys, MAX_KEYS)):
-            if count > limit:
-                self.refuse(f"limit exceeded: {count} {what}, over {limit}")
+        check_limit(self.shown, "tensors", tensors, MAX_TENSORS)
+        check_limit(self.shown, "keys", keys, MAX_KEYS)
         return tensors, keys
 
     def read_keys(self, count: int) -> Iterator[tuple[str, Any]]:
@@ -159,8 +157,7 @@ class _Header:
         if kind != ARRAY:
             self.refuse(f"damaged header: key {key[:80]!r} has a value of unknown kind {kind}")
         of, count = self.number("I"), self.number("Q")
-        if count > MAX_ITEMS:
-            self.refuse(f"limit exceeded: key {key[:80]!r} has {count} items, over {MAX_ITEMS}")
+        check_limit(self.shown, f"items of key {key[:80]!r}", count, MAX_ITEMS)
         if of in SCALARS:
             width = struct.calcsize(f"<{SCALARS[of]}")
             raw = self.take(count * width)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
+from layerhouse.ingest.limits import allowed, exceeded
 from layerhouse.ingest.readers.pickle_values import (
     UNKNOWN,
     Global,
@@ -40,7 +41,10 @@ class PickleLimits:
     integer_bytes: int = 1024
 
 
-DEFAULT_LIMITS = PickleLimits()
+def default_limits() -> PickleLimits:
+    """The limits that hold where none are given."""
+    return PickleLimits(**{field.name: allowed(getattr(PickleLimits, field.name)) for field in fields(PickleLimits)})
+
 
 CHECKED_WORK = 1024
 """Work of one opcode at which limits are looked at before it is done."""
@@ -80,7 +84,7 @@ class Machine:
             ("pickle memory", memory, limits.memory),
         ):
             if used > limit:
-                self.fail(f"limit exceeded: {name}, over {limit}")
+                self.fail(exceeded(name, limit))
 
     def fail(self, what: str) -> NoReturn:
         raise InputError(self.where, f"pickle: {what}, at byte {self.opcode_at}")
@@ -118,7 +122,7 @@ class Machine:
         end = self.data.find(b"\n", self.position, self.position + limit)
         if end < 0:
             if self.position + limit <= self.end:
-                self.fail(f"limit exceeded: pickle line, over {limit} bytes")
+                self.fail(exceeded("bytes of a pickle line", limit))
             self.cut_off("a line without end")
         begin, self.position = self.position, end + 1
         return self.data[begin:end]
@@ -150,7 +154,7 @@ class Machine:
 
     def number(self, raw: bytes) -> int:
         if len(raw) > self.limits.integer_bytes:
-            self.fail(f"limit exceeded: pickle integer, over {self.limits.integer_bytes} digits")
+            self.fail(exceeded("digits of a pickle integer", self.limits.integer_bytes))
         try:
             return int(raw)
         except ValueError:

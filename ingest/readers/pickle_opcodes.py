@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from layerhouse.ingest.limits import exceeded
 from layerhouse.ingest.readers.pickle_machine import Machine
 from layerhouse.ingest.readers.pickle_values import PickledDict, PickledSet
 
@@ -64,7 +65,7 @@ def _long(count: int) -> Operation:
     def operation(machine: Machine) -> None:
         length = machine.unsigned(count)
         if length > machine.limits.integer_bytes:
-            machine.fail(f"limit exceeded: pickle integer, over {machine.limits.integer_bytes} bytes")
+            machine.fail(exceeded("bytes of a pickle integer", machine.limits.integer_bytes))
         machine.stack.append(int.from_bytes(machine.take(length), "little", signed=True))
 
     return operation
@@ -198,7 +199,7 @@ def _stack_name(machine: Machine) -> None:
     if not isinstance(module, str) or not isinstance(name, str):
         machine.fail("a name that is not text")
     if len(module) + len(name) > machine.limits.line_bytes:
-        machine.fail(f"limit exceeded: pickle name, over {machine.limits.line_bytes} characters")
+        machine.fail(exceeded("characters of a pickle name", machine.limits.line_bytes))
     machine.stack.append(machine.name(module, name))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from layerhouse.ingest.limits import check_limit
 from layerhouse.ingest.readers.pickle_values import Global, PickledDict, PickledSet, SparseStub, Stub, TensorStub
 from layerhouse.ingest.readers.pickles import Unpickled
 from layerhouse.ingest.readers.plain_values import plain_config
@@ -264,8 +265,7 @@ class _Walk:
 
     def spend(self, steps: int) -> None:
         self.steps += steps
-        if self.steps > self.max_steps:
-            raise InputError(self.where, f"limit exceeded: modules and their entries, over {self.max_steps}")
+        check_limit(self.where, "modules and their entries", self.steps, self.max_steps)
 
 
 def _entries(value: Any) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from layerhouse.ingest.readers.pickle_machine import DEFAULT_LIMITS, Machine, PickleLimits
+from layerhouse.ingest.limits import exceeded
+from layerhouse.ingest.readers.pickle_machine import Machine, PickleLimits, default_limits
 from layerhouse.ingest.readers.pickle_opcodes import OPERATIONS
 from layerhouse.ingest.readers.pickle_values import Global, StorageStub, is_understood
 from layerhouse.warehouse.errors import InputError
@@ -30,10 +31,11 @@ class Unpickled:
     containers: int
 
 
-def load_pickle(data: bytes, where: str, *, start: int = 0, limits: PickleLimits = DEFAULT_LIMITS) -> Unpickled:
+def load_pickle(data: bytes, where: str, *, start: int = 0, limits: PickleLimits | None = None) -> Unpickled:
     """Read the pickle that begins at byte `start`. Raises InputError with the byte at which it cannot go on."""
+    limits = limits or default_limits()
     if len(data) - start > limits.bytes:
-        raise InputError(where, f"limit exceeded: a pickle of {len(data) - start} bytes, over {limits.bytes}")
+        raise InputError(where, exceeded(f"a pickle of {len(data) - start} bytes", limits.bytes))
     machine = Machine(data, where, start, limits)
     value = _run(machine)
     inert = tuple(name for name in machine.globals.values() if not is_understood(name))

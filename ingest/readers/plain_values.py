@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from layerhouse.ingest.limits import allowed
 from layerhouse.ingest.readers.pickle_values import Global, PickledDict, Stub
 
 MAX_COST, MAX_VALUE_COST = 1_000_000, 200_000
@@ -27,9 +28,9 @@ def plain_config(state: PickledDict) -> tuple[dict[str, Any], list[str]]:
     """
     config: dict[str, Any] = {}
     dropped: list[str] = []
-    total = MAX_COST
+    total = allowed(MAX_COST)
     for key, value in state.by_text.items():
-        budget = min(total, MAX_VALUE_COST)
+        budget = min(total, allowed(MAX_VALUE_COST))
         left = [budget - len(key)]
         try:
             plain = _plain(value, left, 0)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from layerhouse.ingest.dtypes import DTYPES
+from layerhouse.ingest.limits import check_limit
 from layerhouse.ingest.readers.shapes import MAX_DIMENSIONS, MAX_ELEMENTS, count_elements
 from layerhouse.ingest.readers.sniff import opened
 from layerhouse.ingest.tensors import Contents, TensorRef
@@ -38,7 +39,7 @@ def read_safetensors(path: Path, shown: str) -> Contents:
     with opened(path, shown) as (file, size):
         header, data_offset = _read_header(file, size, shown)
     metadata = _metadata(header.pop(METADATA, {}), shown)
-    _check_count(len(header), shown)
+    check_limit(shown, "tensors", len(header), MAX_TENSORS)
     entries = [_entry(name, value, shown) for name, value in header.items()]
     _check_layout(entries, data_offset, size, shown)
     tensors = tuple(
@@ -54,8 +55,7 @@ def _read_header(file: BinaryIO, size: int, shown: str) -> tuple[dict[str, Any],
         raise InputError(shown, f"cut off: a safetensors file has at least {LENGTH_BYTES} bytes, found {size}; fetch it again")
     length = int.from_bytes(prefix, "little")
     data_offset = LENGTH_BYTES + length
-    if length > MAX_HEADER_BYTES:
-        raise InputError(shown, f"limit exceeded: the header's length is {length} bytes, over {MAX_HEADER_BYTES}")
+    check_limit(shown, "bytes of a header", length, MAX_HEADER_BYTES)
     if data_offset > size:
         raise InputError(shown, f"cut off in the header: expected at least {data_offset} bytes, found {size}; fetch it again")
     raw = file.read(length)
@@ -63,19 +63,10 @@ def _read_header(file: BinaryIO, size: int, shown: str) -> tuple[dict[str, Any],
         raise InputError(shown, f"cut off in the header: expected {length} bytes, found {len(raw)}")
     if not raw.startswith(b"{"):
         raise InputError(shown, f"damaged header: it begins with {raw[:16]!r}, not with {{")
-    _check_count(raw.count(b'"data_offsets"'), shown)
-    most = MAX_ASCII_BYTES if raw.isascii() else MAX_OTHER_BYTES
-    if length > most:
-        raise InputError(shown, f"limit exceeded: a header of {length} bytes, over {most}")
-    values = raw.count(b"[") + raw.count(b"{") + raw.count(b",")
-    if values > MAX_VALUES:
-        raise InputError(shown, f"limit exceeded: {values} values in the header, over {MAX_VALUES}")
+    check_limit(shown, "tensors", raw.count(b'"data_offsets"'), MAX_TENSORS)
+    check_limit(shown, "bytes of a header", length, MAX_ASCII_BYTES if raw.isascii() else MAX_OTHER_BYTES)
+    check_limit(shown, "values in the header", raw.count(b"[") + raw.count(b"{") + raw.count(b","), MAX_VALUES)
     return _parse(raw, shown), data_offset
-
-
-def _check_count(tensors: int, shown: str) -> None:
-    if tensors > MAX_TENSORS:
-        raise InputError(shown, f"limit exceeded: {tensors} tensors, over {MAX_TENSORS}")
 
 
 def _parse(raw: bytes, shown: str) -> dict[str, Any]:

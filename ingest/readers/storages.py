@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from layerhouse.ingest.dtypes import byte_count
+from layerhouse.ingest.limits import allowed
 from layerhouse.ingest.readers.pickle_values import SparseStub, StorageStub, TensorStub
 from layerhouse.ingest.readers.pickled_models import NamedTensor, PickledModel, printable
 from layerhouse.ingest.readers.shapes import MAX_DIMENSIONS, MAX_ELEMENTS, count_elements, kept_strides, reach
@@ -46,7 +47,7 @@ class Storages:
         """
         refs: list[TensorRef] = []
         left_out: list[str] = []
-        left = MAX_SPARSE_FACTOR * size + SPARSE_SLACK
+        left = allowed(MAX_SPARSE_FACTOR * size + SPARSE_SLACK)
         for named in tensors:
             if isinstance(named.tensor, TensorStub):
                 refs.append(self.reference(named.name, named.tensor, is_buffer=named.is_buffer))
@@ -130,7 +131,7 @@ class Storages:
     def check_total(self, tensors: Iterable[TensorRef], size: int) -> None:
         """Overlapping views, each within its limit, must not add up to work without end; a tied tensor counts once."""
         total = sum({tensor.place: tensor.logical_bytes for tensor in tensors}.values())
-        if total > MAX_TOTAL_FACTOR * size + MAX_TOTAL_FACTOR * MAX_EXPANDED_BYTES:
+        if total > allowed(MAX_TOTAL_FACTOR * size + MAX_TOTAL_FACTOR * MAX_EXPANDED_BYTES):
             what = f"limit exceeded: tensors of {total} bytes in a file of {size} bytes, overlapping views"
             raise InputError(self.shown, what)
 

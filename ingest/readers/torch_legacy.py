@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from layerhouse.ingest.dtypes import TORCH_STORAGES, byte_count
-from layerhouse.ingest.readers.pickle_machine import DEFAULT_LIMITS, CutOffError, PickleLimits
+from layerhouse.ingest.limits import exceeded
+from layerhouse.ingest.readers.pickle_machine import CutOffError, PickleLimits, default_limits
 from layerhouse.ingest.readers.pickle_values import PickledDict, StorageStub
 from layerhouse.ingest.readers.pickled_models import find_model, printable
 from layerhouse.ingest.readers.pickles import Unpickled, load_pickle
@@ -32,10 +33,10 @@ OPAQUE_STORAGES = {"QInt8Storage": 1, "QUInt8Storage": 1, "QInt32Storage": 4, "Q
 OPAQUE_STORAGES |= {"ComplexDoubleStorage": 16, "TypedStorage": 1}
 
 
-def read_torch_legacy(path: Path, shown: str, *, limits: PickleLimits = DEFAULT_LIMITS) -> Contents:
+def read_torch_legacy(path: Path, shown: str, *, limits: PickleLimits | None = None) -> Contents:
     """The tensors of the model in the file, as torch_zip gives them. Raises InputError of one line."""
     with opened(path, shown) as (file, size):
-        unpickled, keys, start = _read_pickles(file, size, limits, shown)
+        unpickled, keys, start = _read_pickles(file, size, limits or default_limits(), shown)
         blocks = _find_blocks(file, size, start, keys, unpickled.storages, shown)
     model = find_model(unpickled, shown)
 
@@ -57,7 +58,7 @@ def _read_pickles(file: BinaryIO, size: int, limits: PickleLimits, shown: str) -
             if len(data) == size:
                 raise InputError(shown, f"{error.what}; the file has {size} bytes, fetch it again") from error
             if len(data) == limits.bytes:
-                raise InputError(shown, f"limit exceeded: pickles of over {limits.bytes} bytes") from error
+                raise InputError(shown, exceeded("bytes of pickles", limits.bytes)) from error
         window *= 8
 
 

@@ -10,7 +10,8 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from layerhouse.ingest.readers.pickle_machine import DEFAULT_LIMITS, PickleLimits
+from layerhouse.ingest.limits import allowed, exceeded
+from layerhouse.ingest.readers.pickle_machine import PickleLimits, default_limits
 from layerhouse.ingest.readers.pickled_models import find_model, printable
 from layerhouse.ingest.readers.pickles import load_pickle
 from layerhouse.ingest.readers.sniff import opened
@@ -23,13 +24,14 @@ MAX_RATIO = 200
 """How many times its stored size data.pkl may be; that of a real model is 10 to 20."""
 
 
-def read_torch_zip(path: Path, shown: str, *, limits: PickleLimits = DEFAULT_LIMITS) -> Contents:
+def read_torch_zip(path: Path, shown: str, *, limits: PickleLimits | None = None) -> Contents:
     """The tensors of the model in the file: of a dict of tensors, or of a whole pickled module (see pickled_models).
 
     Views keep their offset and strides. A view whose strides make it larger than its storage (torch's expand) is taken up to
     16 MiB, as masks and position ids are; a larger one is refused, and so is a file whose tensors claim over four times its
     size. Raises InputError of one line that names the tensor at fault.
     """
+    limits = limits or default_limits()
     with opened(path, shown) as (file, size):
         directory = find_directory(file, size, shown)
         if directory is None:
@@ -90,9 +92,12 @@ def _check_byte_order(file: BinaryIO, member: Member | None, shown: str) -> None
 def _read_pickle(file: BinaryIO, member: Member, limits: PickleLimits, shown: str) -> tuple[bytes, list[str]]:
     """The pickle, unpacked within the limits. A wrong checksum is only noted: torch can be told not to compute any."""
     if member.size_bytes > limits.bytes:
-        raise InputError(shown, f"limit exceeded: data.pkl of {member.size_bytes} bytes, over {limits.bytes}")
-    if member.size_bytes > MAX_RATIO * max(member.stored_bytes, 1024):
-        raise InputError(shown, f"limit exceeded: data.pkl unpacks to over {MAX_RATIO} times its size")
+        raise InputError(shown, exceeded(f"data.pkl of {member.size_bytes} bytes", limits.bytes))
+    if member.size_bytes > allowed(MAX_RATIO) * max(member.stored_bytes, 1024):
+        raise InputError(
+            shown,
+            exceeded("times its size that data.pkl unpacks to", allowed(MAX_RATIO)),
+        )
     if member.method not in (STORED, DEFLATED):
         raise InputError(shown, f"compressed member {member.name!r}: zip method {member.method} is not read")
     raw = _read_bytes(file, member, shown)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from layerhouse.ingest.limits import check_limit
 from layerhouse.warehouse.errors import InputError
 
 MAX_DIRECTORY_BYTES = 128 * 1024 * 1024
@@ -86,10 +87,8 @@ def find_directory(file: BinaryIO, size: int, shown: str) -> Directory | None:
         raise InputError(shown, "a zip file in several parts is not read")
     if offset + size_bytes != stop:
         raise InputError(shown, f"ambiguous zip: its directory is {size_bytes} bytes at {offset}, its end record at {stop}")
-    if size_bytes > MAX_DIRECTORY_BYTES:
-        raise InputError(shown, f"limit exceeded: the zip directory is {size_bytes} bytes, over {MAX_DIRECTORY_BYTES}")
-    if members > MAX_MEMBERS:
-        raise InputError(shown, f"limit exceeded: {members} zip members, over {MAX_MEMBERS}")
+    check_limit(shown, "bytes of a zip directory", size_bytes, MAX_DIRECTORY_BYTES)
+    check_limit(shown, "zip members", members, MAX_MEMBERS)
     return Directory(offset, size_bytes, members)
 
 
