@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 from layerhouse.ingest.analyses import ANALYSIS_NAMES, REMOVAL_NAME
 from layerhouse.ingest.json_files import read_json
+from layerhouse.ingest.links import leads_out
 from layerhouse.ingest.readers.slicing import SUFFIX as SLICED_SUFFIX
 from layerhouse.ingest.readers.slicing import is_pair
 from layerhouse.ingest.results import recognise
@@ -201,6 +202,7 @@ class _Walk:
 
     def _take_own(self, folder: Path, files: list[Path], others: list[Path], evaluated: list[Path]) -> bool:
         """Take a folder as a model if it has files of one. `others` are folders in it that are no parts of a model."""
+        files, evaluated = ([path for path in part if self._stays(folder, path)] for part in (files, evaluated))
         weights = [path for path in files if _is_weight_file(path.name)]
         pairs = [path for path in weights if is_pair(path)]
         singles = [path for path in weights if path.suffix.lower() == SLICED_SUFFIX] if pairs else []
@@ -231,6 +233,14 @@ class _Walk:
             own = FoundModel("", folder, tuple(analyses.values()), tuple(results), tuple(weights), sliced_name=stem)
             self._find(folder, own)
         return bool(analyses or results or weights or singles[1:])
+
+    def _stays(self, folder: Path, path: Path) -> bool:
+        """Whether a JSON file lies in the model's folder; a link that leads out of it is a failure."""
+        if not (_is_json(path) and leads_out(folder, path)):
+            return True
+        what = f"a link that leads out of the model's folder, to {os.path.realpath(path)}: put the file there"
+        self._say(path, what, is_failure=True)
+        return False
 
     def _is_result(self, path: Path, *, is_claimed: bool) -> bool:
         """Whether a JSON file is a result. What claims to be one (it lies in `evaluation/`, or a user named it) and is not, is

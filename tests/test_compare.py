@@ -269,10 +269,10 @@ def test_a_base_named_later_adds_matches_alone_and_reads_no_weights(few):
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     report = ingest(few, "models", base="models/base")
     assert [event.kind for event in report.events] == ["unchanged", "unchanged"]
-    assert tables_of(few) == [*before, ["layer_matches"]]
+    assert tables_of(few) == [*before, ["layer_matches", "tensor_matches"]]
     assert shown_base(few) == COMPARED
     ingest(few, "models", base="models/base")
-    assert tables_of(few) == [*before, ["layer_matches"]]
+    assert tables_of(few) == [*before, ["layer_matches", "tensor_matches"]]
 
 
 def test_stored_rows_that_cannot_be_read_are_an_error_of_the_warehouse(few):

@@ -429,6 +429,18 @@ def test_linked_folders_below_evaluation_are_read(tmp_path):
     assert found(tmp_path / "results") == ({"results/A": [RESULT, "evaluation/run/ppl_128.json"]}, [])
 
 
+@pytest.mark.parametrize("name", ["evaluation/stolen.json", "stolen.json", "analysis/pruned_model_analysis.json"])
+def test_a_linked_file_outside_of_the_model_is_a_failure_and_not_read(tmp_path, name):
+    plant(tmp_path, "secret.json", f"results/A/{RESULT}")
+    link = tmp_path / "results/A" / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "secret.json")
+    models, said = found(tmp_path / "results")
+    assert models == {"results/A": [RESULT]}
+    where = tmp_path / "secret.json"
+    assert said == [f"!results/A/{name}: a link that leads out of the model's folder, to {where}: put the file there"]
+
+
 # What is not looked at
 
 

@@ -27,7 +27,7 @@ VIEWS = [stem.partition("_")[2] for stem in sql_files("warehouse.views") if not 
 PER_MODEL = {"layers": 3, "layer_matches": 3, "results": 25, "links": 1, "checkpoints": 1}
 PER_MODEL |= {"models": 1, "performance": 1, "history": 1, "sightings": 1, "current_checkpoints": 1, "result_links": 1}
 PER_MODEL |= {"checkpoint_facts": 1, "layer_pruning": 3, "model_results": 25, "measures": 14}
-OF_BASE = {"layers": 3, "checkpoints": 1, "checkpoint_facts": 1, "method_groups": 1}
+OF_BASE = {"layers": 3, "checkpoints": 1, "checkpoint_facts": 1}
 
 
 def params(number: int) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.json_files import read_json
+from layerhouse.ingest.links import leads_out
 from layerhouse.ingest.readers import read_weight_file
 from layerhouse.ingest.readers.slicing import SUFFIX as SLICED_SUFFIX
 from layerhouse.ingest.readers.slicing import config_beside, is_sliced, read_slicing, slicing_notes
@@ -149,7 +150,7 @@ class _Choice:
         where = f"{self.shown}/{index.name}"
         if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name or path.name != name:
             raise InputError(where, f"names shard {name[:200]!r}, which is not a plain file name in this folder")
-        if path.is_symlink() and not _stays_inside(self.folder, path):
+        if leads_out(self.folder, path):
             raise InputError(where, f"names shard {name[:200]!r}, a link that leads out of this folder")
         return path
 
@@ -225,16 +226,6 @@ def read_index(path: Path, shown: str) -> tuple[dict[str, str], int | None]:
     return weight_map, total_size if type(total_size) is int else None
 
 
-def _stays_inside(folder: Path, link: Path) -> bool:
-    """Whether a link ends in the folder, or in its `models--*` folder of a hub cache, where snapshots link to blobs."""
-    try:
-        target, home = link.resolve(), folder.resolve()
-    except (OSError, RuntimeError):
-        return False
-    repository = next((parent for parent in (home, *home.parents) if parent.name.startswith("models--")), home)
-    return target.is_relative_to(repository)
-
-
 def read_weight_set(weight_set: WeightSet, shown: str) -> WeightSetContents:
     """Read every file of the set. `shown` is the folder's path as the user knows it.
 
@@ -276,7 +267,7 @@ def _read_slicing(weight_set: WeightSet, tensors: Sequence[TensorRef], metadata:
     slicing = None
     if beside is not None:
         where = f"{shown}.json" if path == weight_set.folder else f"{shown}/{beside.name}"
-        if beside.is_symlink() and not _stays_inside(path.parent, beside):
+        if leads_out(path.parent, beside):
             return [f"{beside.name} not read: a link that leads out of this folder"]
         try:
             slicing = read_slicing(beside, where)
