@@ -23,6 +23,8 @@ Refs = Mapping[str, TensorRef]
 
 IDENTICAL, CAST, MASKED, REFILLED, CHANGED = "identical", "cast", "masked", "refilled", "changed"
 SLICED, ADDED, REMOVED = "sliced", "added", "removed"
+ROTATION = "rotation"
+"""The module of what a method puts beside the weights of a layer, whichever layer of the base that was."""
 
 
 def relate_tensors(tensors: Sequence[Row], base_tensors: Sequence[Row], matches: Sequence[Row]) -> list[dict[str, Any]]:
@@ -46,8 +48,8 @@ def relate_tensors(tensors: Sequence[Row], base_tensors: Sequence[Row], matches:
             found = experts.get(_expert_key(row, places), found)
         if found is not None:
             used.add(found["canonical_name"])
-        is_placed = name is not None
-        relation = _relation(row, found) if found is not None else ADDED if is_placed else None
+        is_added = name is not None or row["module"] == ROTATION
+        relation = _relation(row, found) if found is not None else ADDED if is_added else None
         related.append({"name": row["name"], "base_name": found and found["name"], "relation": relation})
     for name, row in base.items():
         if name not in used:

@@ -18,6 +18,7 @@ SELECT
     checkpoint_changes.n_changed,
     checkpoint_changes.n_sliced,
     checkpoint_changes.n_added,
+    checkpoint_changes.added_params,
     checkpoint_changes.n_removed,
     checkpoint_changes.n_unknown,
     checkpoint_changes.changed_values,

@@ -290,6 +290,8 @@ def test_a_pair_and_its_base_in_a_warehouse(tmp_path):
     assert DECLARED in note
     added = "SELECT sum(tensors.params) FROM tensors JOIN checkpoints USING (checkpoint_id) WHERE module = 'rotation'"
     assert warehouse.sql(added).rows() == [(3 * 44 * 44 + 44 * 64,)]
+    changes = "SELECT n_added, added_params FROM checkpoint_changes"
+    assert warehouse.sql(changes).rows() == [(4, 3 * 44 * 44 + 44 * 64)]
     ((ratio,),) = warehouse.sql("SELECT reduction_ratio FROM models WHERE model_id = 'sliced/one'").rows()
     assert ratio == 1 - params / sum(tensor.numel() for tensor in base.state_dict().values())
 

@@ -50,6 +50,7 @@ _SUMMARY = {
     "heavy_layers": Column("heavy layers", COUNT),
     "light_layers": Column("light layers", COUNT),
     "retention_mean": Column("retention", RATIO),
+    "cut_layer_retention": Column("cut layer retention", RATIO),
     "retention_std": Column("retention std", NUMBER),
     "retention_var": Column("retention var", NUMBER),
     "strategy": Column("strategy", TEXT),

@@ -20,6 +20,7 @@ _ZH = {
     "num_removed_layers": "移除层数",
     "heavy_layers": "重度剪枝层数",
     "light_layers": "轻度剪枝层数",
+    "cut_layer_retention": "被剪层保留率",
     "retention_mean": "平均保留率",
     "retention_std": "保留率标准差",
     "retention_var": "保留率方差",

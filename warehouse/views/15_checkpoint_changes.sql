@@ -19,9 +19,22 @@ WITH counted AS (
         min(cosine) AS cosine_min
     FROM tensor_matches
     GROUP BY checkpoint_id, base_checkpoint_id
+),
+added AS (
+    SELECT
+        tensor_matches.checkpoint_id,
+        tensor_matches.base_checkpoint_id,
+        CAST(sum(tensors.params) AS BIGINT) AS added_params
+    FROM tensor_matches
+    JOIN tensors
+        ON tensors.checkpoint_id = tensor_matches.checkpoint_id
+        AND tensors.name = tensor_matches.name
+    WHERE tensor_matches.relation = 'added'
+    GROUP BY tensor_matches.checkpoint_id, tensor_matches.base_checkpoint_id
 )
 SELECT
-    *,
+    counted.*,
+    CASE WHEN counted.n_added = 0 THEN 0 ELSE added.added_params END AS added_params,
     CASE
         WHEN n_unknown > 0 THEN NULL
         WHEN n_identical = n_tensors THEN 'identical to the base'
@@ -33,4 +46,7 @@ SELECT
         WHEN n_identical + n_removed + n_sliced + n_added = n_tensors THEN 'the base cut, what is left of one shape unchanged'
         ELSE 'the base cut, and values changed'
     END AS verdict
-FROM counted;
+FROM counted
+LEFT JOIN added
+    ON added.checkpoint_id = counted.checkpoint_id
+    AND added.base_checkpoint_id = counted.base_checkpoint_id;

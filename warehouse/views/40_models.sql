@@ -63,6 +63,12 @@ layer_counts AS (
         list_sort(list(base_layer_index) FILTER (WHERE retention < 0.10)) AS layers_below_10pct,
         list_sort(list(base_layer_index) FILTER (WHERE retention < 0.15)) AS layers_below_15pct,
         list_sort(list(base_layer_index) FILTER (WHERE retention < 0.20)) AS layers_below_20pct,
+        CASE
+            WHEN count(retention) = count(*)
+                THEN
+                    sum(coalesce(params, 0)) FILTER (WHERE reduction_ratio > 0)
+                    / sum(base_params) FILTER (WHERE reduction_ratio > 0)
+        END AS cut_layer_retention,
         CASE WHEN count(retention) = count(*) THEN avg(retention) END AS retention_mean,
         CASE WHEN count(retention) = count(*) THEN stddev_samp(retention) END AS retention_std,
         CASE WHEN count(retention) = count(*) THEN var_samp(retention) END AS retention_var,
@@ -124,6 +130,7 @@ SELECT
     CASE WHEN layer_counts.unknown_levels = 0 THEN layer_counts.medium_layers END AS medium_layers,
     CASE WHEN layer_counts.unknown_levels = 0 THEN layer_counts.light_layers END AS light_layers,
     CASE WHEN layer_counts.unknown_levels = 0 THEN layer_counts.untouched_layers END AS untouched_layers,
+    layer_counts.cut_layer_retention,
     layer_counts.retention_mean,
     layer_counts.retention_std,
     layer_counts.retention_var,
