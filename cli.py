@@ -242,6 +242,7 @@ def ingest(
 @model_option
 @as_of_option
 @table_options
+@click.option("--since", metavar="TIME", help="What each model was at an earlier time, beside what it is.")
 @click.option(
     "-f", "--format", "format_name", metavar="FORMAT", help="text, csv, json, ndjson, markdown, parquet, xlsx, html or latex."
 )
@@ -253,13 +254,21 @@ def ingest(
     help="A known suffix gives the table; anything else is a prefix of PREFIX.txt and PREFIX.json in the study's form.",
 )
 def summarize(
-    warehouse: Path, models: tuple[str, ...], as_of: str | None, shown: Shown, format_name: str | None, output: Path | None
+    warehouse: Path,
+    models: tuple[str, ...],
+    as_of: str | None,
+    shown: Shown,
+    since: str | None,
+    format_name: str | None,
+    output: Path | None,
 ) -> None:
     """The summary table: one row a model, what it kept against its base."""
     from layerhouse.warehouse.export import format_of
 
     with _opened(warehouse, as_of) as wh:
-        if output is not None and format_name is None and format_of(output) is None:
+        if since is not None:
+            _show_since(wh, since, models, format_name, output, shown)
+        elif output is not None and format_name is None and format_of(output) is None:
             _write_study_files(wh, models, output)
         else:
             _show_query(wh, "summary", models, format_name, output, shown)
@@ -525,6 +534,18 @@ def _show_query(
     selection = replace(shown.selection if shown else Selection(), models=tuple(models))
     table = select_table(wh.connection, name, selection)
     _show(table, format_name, output, shown.layout if shown else None, caption)
+
+
+def _show_since(
+    wh: Warehouse, since: str, models: Sequence[str], format_name: str | None, output: Path | None, shown: Shown
+) -> None:
+    import layerhouse
+    from layerhouse.warehouse.dates import summary_since
+    from layerhouse.warehouse.selection import select_rows
+
+    with layerhouse.open(wh.path, as_of=since) as earlier:
+        table = summary_since(earlier.connection, wh.connection, models)
+    _show(select_rows(wh.connection, table, shown.selection), format_name, output, shown.layout)
 
 
 def _show(

@@ -83,6 +83,13 @@ class Warehouse:
         """A named query, such as `summary`, kept to the models that match one of the globs. Raises NotFoundError."""
         return _frame(run_query(self._connection, name, models))
 
+    def since(self, earlier: datetime | str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
+        """One row a model: what it was at an earlier time beside what it is, and what became of it."""
+        from layerhouse.warehouse.dates import summary_since
+
+        with Warehouse(self.path, as_of=earlier) as before:
+            return _frame(summary_since(before.connection, self._connection, models))
+
     def sql(self, sql: str) -> pl.DataFrame:
         """The answer of SQL over every table and view. Raises QueryError; UsageError where two columns share a name."""
         return _frame(run_sql(self._connection, sql))

@@ -49,7 +49,11 @@ class Selection:
 
 def select_table(connection: duckdb.DuckDBPyConnection, name: str, selection: Selection) -> pa.Table:
     """The table of a query, so filtered, ordered and cut. Raises NotFoundError and UsageError, which list what there is."""
-    table = run_query(connection, name, selection.models)
+    return select_rows(connection, run_query(connection, name, selection.models), selection)
+
+
+def select_rows(connection: duckdb.DuckDBPyConnection, table: pa.Table, selection: Selection) -> pa.Table:
+    """A table of models, so filtered (but for `models`), ordered and cut. Raises UsageError, which lists the columns."""
     if selection.is_against_base:
         table = _joined(table, run_query(connection, "against_base"))
     if selection.tasks or selection.metrics:
