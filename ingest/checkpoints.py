@@ -16,7 +16,7 @@ from layerhouse.ingest.fingerprints import fingerprint_of
 from layerhouse.ingest.weights import FULL, HEADERS, OpenedWeights, measure_weights, open_weights, weight_files_of, weight_rows
 from layerhouse.warehouse.errors import UsageError
 from layerhouse.warehouse.known import Known, Sighting
-from layerhouse.warehouse.reading import read_rows
+from layerhouse.warehouse.reading import read_rows, stream_rows
 
 Row = dict[str, Any]
 Say = Callable[[str, str, str], None]
@@ -33,6 +33,7 @@ COMPARED_COLUMNS = (
     "expert_index",
     "dtype",
     "shape",
+    "weight_shape",
     "is_parameter",
     "content_hash",
     "signature",
@@ -66,6 +67,7 @@ class WeightsTaker:
         self.on_bytes = on_bytes
         self.base: tuple[str, str, list[Row]] | None = None
         self.fresh: dict[str, list[Row]] = {}
+        self.refused: set[str] = set()
 
     def new_fingerprint(self, model: FoundModel) -> str | None:
         """The fingerprint of a model's weight files; None if the warehouse has them as they are, measured as far as asked."""
@@ -117,20 +119,42 @@ class WeightsTaker:
         self._compare(model_id, seen.checkpoint_id, rows)
 
     def compare(self, model_id: str) -> None:
-        """Match a model's layers to the base's, unless the warehouse has that comparison."""
+        """Compare a model that was taken just now with the base."""
         seen = self.known.sightings.get((model_id, "weights"))
         if self.base is not None and seen is not None:
             self._compare(model_id, seen.checkpoint_id, None)
 
+    def compare_stored(self, model_ids: Sequence[str]) -> None:
+        """Compare models that the warehouse has with the base, from their rows there: those that are not compared with it yet,
+        or were compared with another one since."""
+        if self.base is None:
+            return
+        waiting: dict[str, str] = {}
+        for model_id in model_ids:
+            seen = self.known.sightings.get((model_id, "weights"))
+            if seen is not None and self._is_due(seen.checkpoint_id):
+                waiting.setdefault(seen.checkpoint_id, model_id)
+        for checkpoint_id, rows in stream_rows(self.store_root, "tensors", waiting, COMPARED_COLUMNS):
+            self._compare(waiting[checkpoint_id], checkpoint_id, rows.to_pylist())
+            self.batch.flush_if_due()
+
+    def _is_due(self, checkpoint_id: str) -> bool:
+        """Whether a checkpoint is to be compared with the base, as its last comparison was with another one, if any."""
+        assert self.base is not None
+        return checkpoint_id not in self.refused and self.known.comparisons.get(checkpoint_id) != self.base[1]
+
     def _compare(self, model_id: str, checkpoint_id: str, rows: Sequence[Row] | None) -> None:
         assert self.base is not None
         base_name, base_id, base_rows = self.base
-        if (checkpoint_id, base_id) in self.known.comparisons:
+        if not self._is_due(checkpoint_id):
             return
         matches, notes = compare_layers(self._tensors(checkpoint_id) if rows is None else rows, base_rows)
-        ids = {"checkpoint_id": checkpoint_id, "base_checkpoint_id": base_id}
-        self.batch.add({"layer_matches": [{**ids, **match} for match in matches]})
-        self.known.comparisons.add((checkpoint_id, base_id))
+        if any(note["code"] == "fit" for note in notes):
+            self.refused.add(checkpoint_id)
+        else:
+            ids = {"checkpoint_id": checkpoint_id, "base_checkpoint_id": base_id}
+            self.batch.add({"layer_matches": [{**ids, **match} for match in matches]})
+            self.known.comparisons[checkpoint_id] = base_id
         for note in notes:
             self.say("passed", model_id, f"compared with {base_name}: {note['text']}")
 

@@ -112,9 +112,11 @@ def ingest_roots(
             run.take(plan)
             if plan.model.model_id == base_name:
                 run.weights.set_base(base_name)
-            elif base_name is not None:
+            elif base_name is not None and plan.weights_fingerprint is not None:
                 run.weights.compare(plan.model.model_id)
             batch.flush_if_due()
+        if base_name is not None:
+            run.weights.compare_stored([plan.model.model_id for plan in plans])
     finally:
         batch.flush()
     return report
@@ -313,8 +315,8 @@ class _Run:
 
     def _new_matches(self, rows: AnalysisRows) -> list[Row]:
         pairs = {(row["checkpoint_id"], row["base_checkpoint_id"]) for row in rows.layer_matches}
-        new = pairs - self.known.comparisons
-        self.known.comparisons |= new
+        new = {pair for pair in pairs if self.known.comparisons.get(pair[0]) != pair[1]}
+        self.known.comparisons |= dict(new)
         return [row for row in rows.layer_matches if (row["checkpoint_id"], row["base_checkpoint_id"]) in new]
 
     def _take_result(self, plan: _Plan, path: Path) -> bool | None:

@@ -93,7 +93,8 @@ def parse_as_of(text: str) -> datetime:
 
 
 def _table_view(table: Table, absent_columns: frozenset[str]) -> str:
-    """A stored table as a view: what was committed by `as_of`; of a fact that two commits hold, the first commit's rows.
+    """A stored table as a view: what was committed by `as_of`; of a fact that two commits hold, the first commit's rows, or
+    the last one's where the newest wins.
 
     A column that no file has yet is null.
     """
@@ -107,8 +108,9 @@ def _table_view(table: Table, absent_columns: frozenset[str]) -> str:
     if table.fact_key:
         keys = ", ".join(table.fact_key)
         join = " AND ".join(f"firsts.{column} = rows.{column}" for column in (*table.fact_key, "commit_id"))
+        chosen = "max" if table.newest_wins else "min"
         statement += (
-            f"SEMI JOIN (\n    SELECT {keys}, min(commit_id) AS commit_id\n    FROM {scan}\n    WHERE {until}\n"
+            f"SEMI JOIN (\n    SELECT {keys}, {chosen}(commit_id) AS commit_id\n    FROM {scan}\n    WHERE {until}\n"
             f"    GROUP BY {keys}\n) AS firsts ON {join}\n"
         )
     return f"{statement}WHERE {until.replace('ingested_at', 'rows.ingested_at')};"

@@ -105,8 +105,9 @@ class Warehouse:
             rows = rows.filter(pl.col("ingested_at") <= self.as_of)
         keys = [*TABLES[table].fact_key]
         if keys:
-            firsts = rows.group_by(keys).agg(pl.col("commit_id").min())
-            rows = rows.join(firsts, on=[*keys, "commit_id"], how="semi")
+            commit = pl.col("commit_id")
+            chosen = rows.group_by(keys).agg(commit.max() if TABLES[table].newest_wins else commit.min())
+            rows = rows.join(chosen, on=[*keys, "commit_id"], how="semi")
         return rows
 
     def _of_model(self, sql: str, model: str | None) -> pl.DataFrame:

@@ -25,7 +25,9 @@ class KnownBase:
 
 @dataclass
 class Known:
-    """Names are the present ones: after renames, without dropped models."""
+    """Names are the present ones: after renames, without dropped models. `comparisons` has for each checkpoint the base that it
+    was last compared with, `with_units` the checkpoints whose units were read, `unit_comparisons` pairs of checkpoint and base
+    whose units were matched."""
 
     sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)
     models_by_folder: dict[str, str] = field(default_factory=dict)
@@ -33,5 +35,7 @@ class Known:
     models_by_result: dict[str, str] = field(default_factory=dict)
     results: set[str] = field(default_factory=set)
     checkpoints: set[str] = field(default_factory=set)
-    comparisons: set[tuple[str, str]] = field(default_factory=set)
+    comparisons: dict[str, str] = field(default_factory=dict)
+    with_units: set[str] = field(default_factory=set)
+    unit_comparisons: set[tuple[str, str]] = field(default_factory=set)
     bases: dict[tuple[str | None, int], list[KnownBase]] = field(default_factory=dict)

@@ -159,7 +159,16 @@ def load_known(root: Path) -> Known:
         )
         known.results = {result_id for (result_id,) in _rows(connection, "SELECT DISTINCT result_id FROM results")}
         known.checkpoints = {row[0] for row in _rows(connection, "SELECT checkpoint_id FROM complete")}
-        known.comparisons = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM layer_matches"))
+        known.comparisons = dict(
+            _rows(
+                connection,
+                """
+                SELECT checkpoint_id, arg_max(base_checkpoint_id, (commit_id, base_checkpoint_id))
+                FROM layer_matches
+                GROUP BY checkpoint_id
+                """,
+            )
+        )
         for name, params, checkpoint_id, num_layers in _rows(
             connection,
             """

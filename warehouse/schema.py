@@ -30,13 +30,15 @@ class Table:
     """One stored table: a folder of Parquet files of the same schema.
 
     `fact_key` names the columns that identify one measured fact. Where two commits hold the same fact (two processes
-    measured one checkpoint at once), readers take the first commit's rows. An empty key keeps every row.
+    measured one checkpoint at once), readers take the first commit's rows; with `newest_wins` the last one's, so that a
+    comparison can be made again. An empty key keeps every row.
     """
 
     name: str
     text: str
     fact_key: tuple[str, ...]
     columns: tuple[Column, ...]
+    newest_wins: bool = False
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -214,6 +216,7 @@ LAYER_MATCHES = Table(
         Column("match_confidence", "DOUBLE", "How sure the rule is.", "fraction"),
         *COMMIT_COLUMNS,
     ),
+    newest_wins=True,
 )
 
 TENSOR_MATCHES = Table(
