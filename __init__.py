@@ -64,6 +64,7 @@ def ingest(
     stats: str = "full",
     near_zero: float | None = None,
     threads: int | None = None,
+    units: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
@@ -72,8 +73,8 @@ def ingest(
     `exclude` are globs on paths as they are shown; `base` is the model that the others are compared with, a path or the name of
     a model in the warehouse; `name` names the one model found; a dry run writes nothing. `stats` is full, or none to read the
     headers of weights alone; `near_zero` a magnitude up to which values are counted as near zero; `threads` how many measure
-    (None: one a core). The report's events of kind `failed` are the inputs that could not be taken. Raises UsageError and
-    WarehouseError.
+    (None: one a core). With `units` heads, KV groups, neurons and experts are read too, and matched with the base's. The
+    report's events of kind `failed` are the inputs that could not be taken. Raises UsageError and WarehouseError.
     """
     from layerhouse.ingest.checkpoints import Reading, available_cores
     from layerhouse.ingest.run import Options, ingest_roots
@@ -98,7 +99,7 @@ def ingest(
             name,
             dry_run,
             None if base is None else str(base),
-            Reading(stats, near_zero, threads or available_cores()),
+            Reading(stats, near_zero, threads or available_cores(), units),
         ),
         on_event=on_event,
         on_progress=on_progress,

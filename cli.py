@@ -93,6 +93,7 @@ def cli() -> None:
 )
 @click.option("--stats", type=click.Choice(["full", "none"]), default="full", show_default=True, help="none: headers alone.")
 @click.option("--near-zero", type=float, metavar="T", help="Also count values of magnitude T or less.")
+@click.option("--units", is_flag=True, help="Also read heads, KV groups, neurons and experts, and match them with the base's.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads that measure; one a core without it.")
 @click.option("--device", type=click.Choice(["cpu"]), default="cpu", show_default=True, help="Where values are counted.")
 @click.option("--name", metavar="MODEL", help="Name of the one model found; without it a model is named by its path.")
@@ -105,6 +106,7 @@ def ingest(
     base: str | None,
     stats: str,
     near_zero: float | None,
+    units: bool,
     threads: int | None,
     device: str,
     name: str | None,
@@ -132,6 +134,7 @@ def ingest(
             stats=stats,
             near_zero=near_zero,
             threads=threads,
+            units=units,
             on_event=on_event,
             on_progress=on_progress,
         )

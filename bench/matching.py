@@ -2,8 +2,8 @@
 
 Makes models whose true map is known, and prints for each change the share of layers that were placed wrongly and of those that
 were not placed, over `--repeat` models of 12 blocks. Two kinds of base: `random` (normal weights of one scale, norms of ones,
-as initialised) and `scaled` (residual channels, blocks and norms have scales of their own, most of it common to all blocks, as in
-trained models). Ways of comparing: `raw` (cosine of the stored signatures), `centred` (what layerhouse does) and `whole`
+as initialised) and `scaled` (residual channels, blocks and norms have scales of their own, most of it common to all blocks, as
+in trained models). Ways of comparing: `raw` (cosine of the stored signatures), `centred` (what layerhouse does) and `whole`
 (centred, of profiles over all rows that are not projected), which says what sampling and projection cost.
 """
 

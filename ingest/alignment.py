@@ -66,12 +66,13 @@ def score_layers(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]
         scores, size = _cosines(key, layers, base_layers)
         same = _identical(key, layers, base_layers)
         if len(base_layers) == 1:
-            tells = same.any(axis=1) & ~np.isnan(scores[:, 0])
+            tells = np.logical_and(same[:, 0], ~np.isnan(scores[:, 0]))
         else:
-            tells = same.any(axis=1) & ~same.all(axis=1)
-            scores[same.all(axis=1)] = np.nan
+            common = np.asarray(same.all(axis=1))
+            scores[common] = np.nan
+            tells = np.logical_and(same.any(axis=1), ~common)
         scores[tells] = same[tells]
-        told: Array = ~np.isnan(scores)
+        told = np.logical_not(np.isnan(scores))
         total[told] += scores[told]
         counts += told
         numbers += told * (size or DIMENSIONS)
@@ -125,10 +126,9 @@ def _clear_bests(scores: Array, gains: Array) -> dict[int, int]:
 
 
 def _lead(scores: Array, column: int) -> float:
-    """How far a column is ahead of the next best; of the score 0 where there is no other."""
+    """How far a column is ahead of the next best, or of 0, the likeness of what has nothing to do with it."""
     others = np.delete(scores, column)
-    others = others[~np.isnan(others)]
-    return float(scores[column] - (others.max() if len(others) else 0.0))
+    return float(scores[column] - others[~np.isnan(others)].max(initial=0.0))
 
 
 def _identical(key: Key, layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> Array:

@@ -169,6 +169,8 @@ def load_known(root: Path) -> Known:
                 """,
             )
         )
+        known.with_units = {row[0] for row in _rows(connection, "SELECT DISTINCT checkpoint_id FROM units")}
+        known.unit_comparisons = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM unit_matches"))
         for name, params, checkpoint_id, num_layers in _rows(
             connection,
             """

@@ -103,7 +103,14 @@ _PERFORMANCE = {
     "layers_below_20pct": Column("layers below 20%", LIST),
 }
 
-COLUMNS = MappingProxyType(_SUMMARY | _PER_LAYER | _PERFORMANCE)
+_UNITS = {
+    "least_confidence": Column("least confidence", RATIO),
+    "units_kept": Column("units kept", LIST),
+    "units_removed": Column("units removed", LIST),
+    "jaccard": Column("overlap", RATIO),
+}
+
+COLUMNS = MappingProxyType(_SUMMARY | _PER_LAYER | _PERFORMANCE | _UNITS)
 
 _FRACTIONS = frozenset(column.name for table in TABLES.values() for column in table.columns if column.unit == "fraction")
 
