@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.ingest.batches import Batch
-from layerhouse.ingest.compare import compare_layers
 from layerhouse.ingest.discover import FoundModel, path_text
 from layerhouse.ingest.fingerprints import fingerprint_of
-from layerhouse.ingest.unit_matches import match_units
-from layerhouse.ingest.units import read_units
 from layerhouse.ingest.weights import FULL, HEADERS, OpenedWeights, measure_weights, open_weights, weight_files_of, weight_rows
 from layerhouse.warehouse.errors import UsageError
 from layerhouse.warehouse.known import Known, Sighting
@@ -120,8 +117,10 @@ class WeightsTaker:
         }
         checkpoint_id: str = checkpoint["checkpoint_id"]
         is_new = checkpoint_id not in self.known.checkpoints
-        units, unit_notes = read_units(opened, checkpoint_id) if self._lacks_units(checkpoint_id) else (None, [])
-        checkpoint["notes"] += unit_notes
+        units = None
+        if self._lacks_units(checkpoint_id):
+            units, unit_notes = _read_units(opened, checkpoint_id)
+            checkpoint["notes"] += unit_notes
         rows = {"checkpoints": [checkpoint], "tensors": tensors if is_new else [], "layers": layers if is_new else []}
         self.batch.add(rows, {} if units is None else {"units": units})
         self._remember_units(checkpoint_id, units)
@@ -133,7 +132,7 @@ class WeightsTaker:
 
     def _take_units_alone(self, opened: OpenedWeights, checkpoint_id: str) -> str:
         """Add the units of a checkpoint whose other rows the warehouse has. An empty line where it has none."""
-        units, notes = read_units(opened, checkpoint_id)
+        units, notes = _read_units(opened, checkpoint_id)
         if units is None:
             reason = "; ".join(note["text"] for note in notes) or "no family file names its tensors"
             self.say("passed", opened.shown, f"no units: {reason}")
@@ -201,6 +200,8 @@ class WeightsTaker:
         is_due, are_units_due = self._is_due(checkpoint_id), self._are_units_due(checkpoint_id)
         if not is_due and not are_units_due:
             return
+        from layerhouse.ingest.compare import compare_layers
+
         matches, notes = compare_layers(self._tensors(checkpoint_id) if rows is None else rows, base_rows)
         if any(note["code"] == "fit" for note in notes):
             self.refused.add(checkpoint_id)
@@ -230,6 +231,8 @@ class WeightsTaker:
         """Match the units of layers that are blocks of the base, and say what is not exact."""
         assert self.base is not None and self.base_units is not None
         base_name, base_id, _ = self.base
+        from layerhouse.ingest.unit_matches import match_units
+
         matches, lines = match_units(units, self.base_units, self.layer_maps.pop(checkpoint_id))
         self.known.unit_comparisons.add((checkpoint_id, base_id))
         if matches is not None:
@@ -256,6 +259,12 @@ class WeightsTaker:
         if waiting:
             return waiting
         return read_rows(self.store_root, "tensors", [checkpoint_id], COMPARED_COLUMNS).get(checkpoint_id, [])
+
+
+def _read_units(opened: OpenedWeights, checkpoint_id: str) -> tuple[pa.Table | None, list[Row]]:
+    from layerhouse.ingest.units import read_units
+
+    return read_units(opened, checkpoint_id)
 
 
 def _unit_count(units: pa.Table | None) -> str:
