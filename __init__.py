@@ -67,6 +67,7 @@ def ingest(
     threads: int | None = None,
     device: str = "cpu",
     limit_factor: float = 1.0,
+    units: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
@@ -77,8 +78,9 @@ def ingest(
     to measure the spectra of weight matrices too, or none to read the headers of weights alone; `compare` is auto, rows or
     values: whether values are read beside the base's of models that are measured now, of none, or of all; `near_zero` a
     magnitude up to which values are counted as near zero; `threads` how many measure (None: one a core); `device` where values
-    are counted: cpu, cuda, cuda:N or auto; `limit_factor` multiplies the limits on what a file may claim and cost.
-    The report's events of kind `failed` are the inputs that could not be taken. Raises UsageError and WarehouseError.
+    are counted: cpu, cuda, cuda:N or auto; `limit_factor` multiplies the limits on what a file may claim and cost. With `units`
+    heads, KV groups, neurons and experts are read too, and matched with the base's. The report's events of kind `failed` are
+    the inputs that could not be taken. Raises UsageError and WarehouseError.
     """
     from layerhouse.ingest.checkpoints import Reading, available_cores
     from layerhouse.ingest.devices import find_devices
@@ -88,7 +90,7 @@ def ingest(
     from layerhouse.warehouse.schema import TABLES
     from layerhouse.warehouse.store import MARKER, create_store, list_commits
 
-    reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare)
+    reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units)
     path = Path(warehouse)
     if not dry_run:
         path = create_store(path)

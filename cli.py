@@ -167,6 +167,7 @@ def cli() -> None:
     help="Read values beside the base's: auto, of models that are measured now; values, of all; rows, of none.",
 )
 @click.option("--near-zero", type=float, metavar="T", help="Also count values of magnitude T or less.")
+@click.option("--units", is_flag=True, help="Also read heads, KV groups, neurons and experts, and match them with the base's.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads that measure; one a core without it.")
 @click.option("--spectral", is_flag=True, help="Also measure the spectra of weight matrices: norm, ranks, power law.")
 @click.option(
@@ -195,6 +196,7 @@ def ingest(
     stats: str,
     compare: str,
     near_zero: float | None,
+    units: bool,
     threads: int | None,
     spectral: bool,
     device: str,
@@ -229,6 +231,7 @@ def ingest(
             threads=threads,
             device=device,
             limit_factor=limit_factor,
+            units=units,
             on_event=on_event,
             on_progress=on_progress,
         )

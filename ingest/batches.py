@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerhouse.warehouse.store import write_commit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FLUSH_SECONDS = 2.0
 FLUSH_ITEMS = 256
@@ -21,15 +24,18 @@ class Batch:
     def __init__(self, store_root: Path) -> None:
         self.store_root = store_root
         self.rows: dict[str, list[Row]] = {}
+        self.tables: dict[str, list[pa.Table]] = {}
         self.items = 0
         self.started = 0.0
 
-    def add(self, rows: Mapping[str, Iterable[Row]]) -> None:
-        """One item: all its rows by table."""
+    def add(self, rows: Mapping[str, Iterable[Row]], tables: Mapping[str, pa.Table] | None = None) -> None:
+        """One item: all its rows by table; of tables with very many rows as Arrow tables."""
         if not self.items:
             self.started = time.monotonic()
         for table, table_rows in rows.items():
             self.rows.setdefault(table, []).extend(table_rows)
+        for name, table in (tables or {}).items():
+            self.tables.setdefault(name, []).append(table)
         self.items += 1
 
     def flush_if_due(self) -> None:
@@ -37,7 +43,11 @@ class Batch:
             self.flush()
 
     def flush(self) -> None:
-        rows = {table: table_rows for table, table_rows in self.rows.items() if table_rows}
+        rows: dict[str, list[Row] | pa.Table] = {table: table_rows for table, table_rows in self.rows.items() if table_rows}
+        if self.tables:
+            import pyarrow as pa
+
+            rows |= {name: pa.concat_tables(parts) for name, parts in self.tables.items()}
         if rows:
             write_commit(self.store_root, rows, "ingest")
-        self.rows, self.items = {}, 0
+        self.rows, self.tables, self.items = {}, {}, 0

@@ -1,33 +1,26 @@
 """Which block of the base each layer of a checkpoint is, from stored rows alone: content hashes, then signatures.
 
-Rules, first that holds: every tensor identical (exact); signatures aligned in order, with a confidence (similar);
-position, only where the counts agree (positional); else none. The last three are asked of the layers between those that are
-placed exactly. A block of the base that no layer is, while the rest is placed, was removed.
+Rules, first that holds: every tensor identical (exact); alike by hashes of single tensors and by signatures, with a confidence
+(similar); position, only where the counts agree (positional); else none. The last three are asked of the layers that are not
+placed exactly. A block of the base that no layer is, while the rest is placed, was removed. A base that does not fit is
+refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+
+from layerhouse.ingest.alignment import Array, Key, LayerPrint, place_by_score, score_layers
+from layerhouse.ingest.fit import judge_fit
 
 Row = Mapping[str, Any]
-Key = tuple[str, str | None, str | None, int | None, str]
 
-LEAST_SIMILARITY = 0.5
 UNTOLD = "neither hashes nor signatures say which"
-
-
-@dataclass(frozen=True)
-class LayerPrint:
-    """What tells one layer from another: its tensors' hashes and signatures, by what each tensor is in a layer."""
-
-    index: int
-    hashes: Mapping[Key, str]
-    signatures: Mapping[Key, np.ndarray]
+BY_VALUE = frozenset({"exact", "similar"})
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,11 @@ class LayerMatch:
 
 
 def compare_layers(tensors: Sequence[Row], base_tensors: Sequence[Row]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Rows of layer_matches (without the checkpoint ids) for every stack of either side, and notes."""
+    """Rows of layer_matches (without the checkpoint ids) for every stack of either side, and notes.
+
+    Each stack (encoder, decoder, text, ...) is matched with the base's stack of that name. No rows where the base does not fit,
+    and a note of code `fit` that says why.
+    """
     rows: list[dict[str, Any]] = []
     notes: list[dict[str, str]] = []
     stacks = sorted({row["stack"] for row in (*tensors, *base_tensors) if row["layer_index"] is not None and row["stack"]})
@@ -59,8 +56,14 @@ def compare_layers(tensors: Sequence[Row], base_tensors: Sequence[Row]) -> tuple
             for match in matches
         ]
         if note:
-            notes.append({"code": "match", "text": note})
-    return rows, notes
+            where = f"{stack}: " if len(stacks) > 1 else ""
+            notes.append({"code": "match", "text": f"{where}{note}"})
+    if any(row["layer_index"] is not None and row["match"] in BY_VALUE for row in rows):
+        return rows, notes
+    fit = judge_fit(tensors, base_tensors)
+    if fit.is_refused:
+        return [], [{"code": "fit", "text": fit.text}]
+    return rows, [*([{"code": "values", "text": fit.text}] if fit.text else []), *notes]
 
 
 def match_layers(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> tuple[list[LayerMatch], str | None]:
@@ -68,17 +71,14 @@ def match_layers(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]
 
     Layers that are identical to a block hold their places; the others are placed in the gaps between those.
     """
-    exact = _exact_places(layers, base_layers)
-    placed: dict[int, tuple[int, str, float | None]] = {row: (column, "exact", 1.0) for row, column in exact.items()}
-    removed_by: dict[int, tuple[str, float | None]] = {}
+    placed: dict[int, tuple[int, str, float | None]] = {
+        row: (column, "exact", 1.0) for row, column in _exact_places(layers, base_layers).items()
+    }
+    if len(placed) < len(layers):
+        placed |= _similar_places(layers, base_layers, {row: place[0] for row, place in placed.items()})
+    removed_by = _removed_by(len(layers), len(base_layers), placed)
     lines: list[str] = []
-    for rows, columns in _gaps(len(layers), len(base_layers), exact):
-        similar = _similar_places(layers, base_layers, rows, columns)
-        if similar is not None:
-            placed |= {row: (column, "similar", confidence) for row, (column, confidence) in similar.items()}
-            sure = min(confidence for _, confidence in similar.values())
-            removed_by |= dict.fromkeys(columns, ("similar", sure))
-            continue
+    for rows, columns in _gaps(len(layers), len(base_layers), {row: place[0] for row, place in placed.items()}):
         removed_by |= dict.fromkeys(columns, ("none", None))
         is_by_position = len(rows) == len(columns)
         if is_by_position:
@@ -101,6 +101,18 @@ def match_layers(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]
     return [*matches, *removed], "; ".join(lines) or None
 
 
+def _removed_by(
+    num_layers: int, num_base_layers: int, placed: Mapping[int, tuple[int, str, float | None]]
+) -> dict[int, tuple[str, float | None]]:
+    """For blocks among which similar layers were placed: that a block is gone is as sure as the least sure of these."""
+    exact = {row: column for row, (column, match, _) in placed.items() if match == "exact"}
+    answer: dict[int, tuple[str, float | None]] = {}
+    for rows, columns in _gaps(num_layers, num_base_layers, exact):
+        confidences = [confidence for row in rows if row in placed and (confidence := placed[row][2]) is not None]
+        answer |= dict.fromkeys(columns, ("similar", min(confidences)) if confidences else ("none", None))
+    return answer
+
+
 def _gaps(num_layers: int, num_base_layers: int, placed: Mapping[int, int]) -> list[tuple[list[int], list[int]]]:
     """Layers without a place, and the blocks that nobody took, between the places around them; all in one where those are
     out of order. Every layer is in one gap, no block in two."""
@@ -108,19 +120,22 @@ def _gaps(num_layers: int, num_base_layers: int, placed: Mapping[int, int]) -> l
     rest = [position for position in range(num_layers) if position not in placed]
     gaps: dict[tuple[int, int], list[int]] = {}
     for position in rest:
-        low = max((base for other, base in placed.items() if other < position), default=-1)
-        high = min((base for other, base in placed.items() if other > position), default=num_base_layers)
-        gaps.setdefault((low, high), []).append(position)
+        gaps.setdefault(_bounds(position, num_base_layers, placed), []).append(position)
     if any(low >= high for low, high in gaps):
         gaps = {(-1, num_base_layers): rest}
     return [(rows, [base for base in range(low + 1, high) if base not in taken]) for (low, high), rows in gaps.items()]
 
 
-def _prints(tensors: Sequence[Row], stack: str) -> list[LayerPrint]:
-    import numpy as np
+def _bounds(position: int, num_base_layers: int, placed: Mapping[int, int]) -> tuple[int, int]:
+    """The blocks of the nearest placed layers before and after one; one out of range where there is none."""
+    low = max((base for other, base in placed.items() if other < position), default=-1)
+    high = min((base for other, base in placed.items() if other > position), default=num_base_layers)
+    return low, high
 
+
+def _prints(tensors: Sequence[Row], stack: str) -> list[LayerPrint]:
     hashes: dict[int, dict[Key, str]] = {}
-    signatures: dict[int, dict[Key, np.ndarray]] = {}
+    signatures: dict[int, dict[Key, Array]] = {}
     for row in tensors:
         index = row["layer_index"]
         if index is None or row["stack"] != stack or not row["is_parameter"]:
@@ -153,56 +168,16 @@ def _exact_places(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint
 
 
 def _similar_places(
-    layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint], rows: Sequence[int], columns: Sequence[int]
-) -> dict[int, tuple[int, float]] | None:
-    """Places and confidences of some layers among some blocks by signature, in order; None where the signatures do not tell,
-    or there are too few blocks."""
-    import numpy as np
-
-    if len(columns) < len(rows):
-        return None
-    scores = np.array([[_similarity(layers[row], base_layers[column]) for column in columns] for row in rows])
-    if np.isnan(scores).any():
-        return None
-    chosen = _best_in_order(scores)
-    if any(scores[row, column] < LEAST_SIMILARITY for row, column in enumerate(chosen)):
-        return None
-    answer = {}
-    for row, column in enumerate(chosen):
-        others = np.delete(scores[row], column)
-        margin = scores[row, column] - (others.max() if len(others) else 0.0)
-        answer[rows[row]] = (columns[column], float(np.clip(margin, 0.0, 1.0)))
-    return answer
-
-
-def _similarity(layer: LayerPrint, base: LayerPrint) -> float:
-    """Mean over the tensors that both have: 1 for an identical one, else the cosine of the signatures; NaN if none tells."""
-    import numpy as np
-
-    scores = []
-    for key in layer.hashes.keys() & base.hashes.keys():
-        one, other = layer.signatures.get(key), base.signatures.get(key)
-        if one is not None and other is not None and len(one) == len(other):
-            norm = float(np.linalg.norm(one) * np.linalg.norm(other))
-            scores.append(float(one @ other) / norm if norm else 0.0)
-    return float(np.mean(scores)) if scores else float("nan")
-
-
-def _best_in_order(scores: np.ndarray) -> list[int]:
-    """For every row a column, strictly increasing, with the greatest sum. There are at least as many columns as rows."""
-    import numpy as np
-
-    rows, columns = scores.shape
-    best = np.full((rows + 1, columns + 1), -np.inf)
-    best[0, :] = 0.0
-    for row in range(1, rows + 1):
-        for column in range(1, columns + 1):
-            best[row, column] = max(best[row, column - 1], best[row - 1, column - 1] + scores[row - 1, column - 1])
-    chosen = []
-    column = columns
-    for row in range(rows, 0, -1):
-        while best[row, column] == best[row, column - 1]:
-            column -= 1
-        chosen.append(column - 1)
-        column -= 1
-    return chosen[::-1]
+    layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint], exact: Mapping[int, int]
+) -> dict[int, tuple[int, str, float]]:
+    """Places and confidences by likeness of layers that are not placed exactly: between the exact ones around them, unless
+    another map is clear."""
+    rest = [position for position in range(len(layers)) if position not in exact]
+    likeness = score_layers([layers[position] for position in rest], base_layers)
+    in_reach = np.zeros(likeness.scores.shape, bool)
+    row_of = {position: row for row, position in enumerate(rest)}
+    for rows, columns in _gaps(len(layers), len(base_layers), exact):
+        in_reach[np.ix_([row_of[position] for position in rows], columns)] = True
+    return {
+        rest[row]: (column, "similar", confidence) for row, (column, confidence) in place_by_score(likeness, in_reach).items()
+    }

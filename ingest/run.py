@@ -16,7 +16,8 @@ from typing import Any
 
 from layerhouse.ingest.analyses import ORIGINAL_NAME, AnalysisRows, Base, Parsed, combine, read_file
 from layerhouse.ingest.batches import Batch
-from layerhouse.ingest.checkpoints import Reading, WeightsTaker
+from layerhouse.ingest.checkpoints import Reading, ReadWeights, WeightsTaker
+from layerhouse.ingest.comparisons import Comparer, Side
 from layerhouse.ingest.declarations import declare
 from layerhouse.ingest.discover import Discovery, FoundModel, discover, path_text
 from layerhouse.ingest.fingerprints import fingerprint_of
@@ -103,20 +104,23 @@ def ingest_roots(
         say("failed" if remark.is_failure else "passed", remark.where, remark.what)
     batch = Batch(store_root)
     models = _settle_names(discovery, known, options, say)
+    num_models = len(models)
     models, base_name = _base_first(models, known, options, say)
+    is_among_models = len(models) == num_models
     base_name = None if options.dry_run else base_name
     run = _Run(store_root, known, batch, options, say, on_progress)
     plans = run.plan(models)
     try:
         if base_name is not None and base_name not in {plan.model.model_id for plan in plans}:
-            run.weights.set_base(base_name)
+            run.comparer.set_base(base_name, is_among_models=False)
         for plan in plans:
-            run.take(plan)
+            side = run.take(plan)
             if plan.model.model_id == base_name:
-                run.weights.set_base(base_name)
-            elif base_name is not None:
-                run.weights.compare(plan.model.model_id)
+                run.comparer.set_base(base_name, side, is_among_models=is_among_models)
+            elif side is not None:
+                run.comparer.compare(side)
             batch.flush_if_due()
+        run.comparer.compare_stored([plan.model.model_id for plan in plans])
     finally:
         batch.flush()
     return report
@@ -191,7 +195,9 @@ class _Run:
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.known, self.batch, self.dry_run, self.say = known, batch, options.dry_run, say
-        self.weights = WeightsTaker(store_root, known, batch, options.reading, say, self._count_bytes, self._expect_bytes)
+        self.reading = options.reading
+        self.weights = WeightsTaker(store_root, known, batch, self.reading, say, self._count_bytes)
+        self.comparer = Comparer(store_root, known, batch, self.reading, say, self._count_bytes, self._expect_bytes)
         self.on_progress, self.progress = on_progress, Progress(0, 0, 0, 0)
         self.originals: dict[Path, Structure | None] = {}
         self.bases: dict[tuple[str | None, int], dict[str, Base]] = {
@@ -257,15 +263,22 @@ class _Run:
         found = self.bases.get((name, params), {}) if name is not None else {}
         return next(iter(found.values())) if len(found) == 1 else None
 
-    def take(self, plan: _Plan) -> None:
-        """Take one model; says one line for all that was taken of it, and one for each thing that could not be."""
+    def take(self, plan: _Plan) -> Side | None:
+        """Take one model; says one line for all that was taken of it, and one for each thing that could not be.
+
+        What was measured of its weights, to be compared; None where nothing was.
+        """
         model = plan.model
         has_files = bool(model.analysis_files or model.weight_files)
         taken, is_unchanged = [], plan.fingerprint is None and plan.weights_fingerprint is None and has_files
         if plan.fingerprint is not None and self._take_analysis(plan, plan.fingerprint):
             taken.append(_count(len(model.analysis_files), "analysis file"))
-        if plan.weights_fingerprint is not None and (line := self._take_weights(plan, plan.weights_fingerprint)):
-            taken.append(line)
+        found = None
+        if plan.weights_fingerprint is not None and self.dry_run:
+            taken += self._describe(model)
+        elif plan.weights_fingerprint is not None:
+            found = self._take_weights(plan, plan.weights_fingerprint)
+            taken += [found.line] if found is not None and found.line else []
         outcomes = [self._take_result(plan, path) for path in model.result_files]
         if outcomes.count(True):
             taken.append(_count(outcomes.count(True), "result file"))
@@ -274,17 +287,24 @@ class _Run:
         elif is_unchanged or (None in outcomes and plan.fingerprint is None and plan.weights_fingerprint is None):
             self.say("unchanged", model.model_id, "nothing new")
         self._show(models=self.progress.models + 1)
+        if found is None or found.checkpoint is None:
+            return None
+        return Side(model.model_id, found.checkpoint_id, found.tensors, found.opened, found.units)
 
-    def _take_weights(self, plan: _Plan, fingerprint: str) -> str | None:
+    def _describe(self, model: FoundModel) -> list[str]:
+        try:
+            return [self.weights.describe(model)]
+        except InputError as error:
+            self.say("failed", error.where, error.what)
+            return []
+
+    def _take_weights(self, plan: _Plan, fingerprint: str) -> ReadWeights | None:
         model = plan.model
         analysis = self.known.sightings.get((model.model_id, "analysis"))
         try:
-            if self.dry_run:
-                return self.weights.describe(model)
-            reading = self.weights.reading
-            found = self.weights.read(model, fingerprint, device=reading.devices[0], threads=reading.threads)
+            found = self.weights.read(model, fingerprint, device=self.reading.devices[0], threads=self.reading.threads)
             self.weights.add(model, found, plan.declared, fingerprint, None if analysis is None else analysis.params)
-            return found.line
+            return found
         except InputError as error:
             self.say("failed", error.where, error.what)
             return None
@@ -325,8 +345,8 @@ class _Run:
 
     def _new_matches(self, rows: AnalysisRows) -> list[Row]:
         pairs = {(row["checkpoint_id"], row["base_checkpoint_id"]) for row in rows.layer_matches}
-        new = pairs - self.known.comparisons
-        self.known.comparisons |= new
+        new = {pair for pair in pairs if self.known.comparisons.get(pair[0]) != pair[1]}
+        self.known.comparisons |= dict(new)
         return [row for row in rows.layer_matches if (row["checkpoint_id"], row["base_checkpoint_id"]) in new]
 
     def _take_result(self, plan: _Plan, path: Path) -> bool | None:

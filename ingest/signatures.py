@@ -51,7 +51,7 @@ def signature(reader: TensorReader, ref: TensorRef, residual_axis: int | None) -
         if ref.elements > LONGEST:
             return None
         with np.errstate(invalid="ignore"):  # a signalling NaN
-            return sketch(np.concatenate([_floats(ref.dtype, chunk).astype(np.float64) for chunk in reader.chunks(ref)]))
+            return sketch(np.concatenate([floats_of(ref.dtype, chunk).astype(np.float64) for chunk in reader.chunks(ref)]))
     if len(ref.shape) != 2 or residual_axis is None or ref.shape[residual_axis] > LONGEST:
         return None
     return sketch(_norms(reader, ref, residual_axis))
@@ -117,13 +117,13 @@ def _norms(reader: TensorReader, ref: TensorRef, residual_axis: int) -> Array:
     start = 0
     for chunk in reader.chunks(view):
         for low in range(0, chunk.size, _PIECE_BYTES):
-            values = _floats(view.dtype, chunk[low : low + _PIECE_BYTES])
+            values = floats_of(view.dtype, chunk[low : low + _PIECE_BYTES])
             cpu.add_squares(values, start, run, squares)
             start += values.size
     return np.asarray(np.sqrt(squares))
 
 
-def _floats(code: str, chunk: Array) -> Array:
+def floats_of(code: str, chunk: Array) -> Array:
     """A chunk of bytes as float32 where that holds every value of the type, else as float64; may share the chunk's memory."""
     dtype = DTYPES[code]
     if dtype.bits == 8:

@@ -284,6 +284,7 @@ def test_a_file_with_other_columns_is_found(root):
 
 RESULT = {"measure_id": "m", "harness": "native", "metric": "acc", "source_uri": "/f", "status": "ok", "value": 0.5}
 MATCH = {"checkpoint_id": "x", "base_checkpoint_id": "x", "stack": "text", "match": "declared"}
+UNIT = {"checkpoint_id": "x", "stack": "text", "layer_index": 0, "kind": "head", "unit_index": 0}
 LINK = {"model_id": "m", "rule": "folder", "source_uri": "/f", "linked_at": 0}
 PROMISES = {
     "base_blocks_twice": {"checkpoints": [checkpoint("x")], "layer_matches": [{**MATCH, "base_layer_index": 3}] * 2},
@@ -295,6 +296,10 @@ PROMISES = {
         "checkpoints": [checkpoint("x")],
         "layer_matches": [{**MATCH, "base_checkpoint_id": "y", "layer_index": 0}],
     },
+    "unit_matches_without_layers": {
+        "unit_matches": [{**UNIT, "base_checkpoint_id": "x", "base_layer_index": 0, "match": "none"}],
+    },
+    "units_without_checkpoint": {"units": [UNIT]},
     "tensors_without_checkpoint": {"tensors": [{"checkpoint_id": "x", "name": "t"}]},
     "values_against_status": {"results": [{**RESULT, "result_id": "r", "status": "nan"}]},
 }

@@ -28,7 +28,9 @@ class KnownBase:
 class Known:
     """Names are the present ones: after renames, without dropped models.
 
-    `unexplained` are the comparisons that leave open how tensors of one shape differ.
+    `comparisons` has for each checkpoint the base that it was last compared with; `related` pairs of checkpoint and base whose
+    tensors were related, `unexplained` those of them where rows leave open how tensors differ; `with_units` the checkpoints
+    whose units were read, `unit_comparisons` pairs whose units were matched.
     """
 
     sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)
@@ -37,6 +39,9 @@ class Known:
     models_by_result: dict[str, str] = field(default_factory=dict)
     results: set[str] = field(default_factory=set)
     checkpoints: set[str] = field(default_factory=set)
-    comparisons: set[tuple[str, str]] = field(default_factory=set)
+    comparisons: dict[str, str] = field(default_factory=dict)
+    related: set[tuple[str, str]] = field(default_factory=set)
     unexplained: set[tuple[str, str]] = field(default_factory=set)
+    with_units: set[str] = field(default_factory=set)
+    unit_comparisons: set[tuple[str, str]] = field(default_factory=set)
     bases: dict[tuple[str | None, int], list[KnownBase]] = field(default_factory=dict)

@@ -164,22 +164,31 @@ def load_known(root: Path) -> Known:
         )
         known.results = {result_id for (result_id,) in _rows(connection, "SELECT DISTINCT result_id FROM results")}
         known.checkpoints = {row[0] for row in _rows(connection, "SELECT checkpoint_id FROM complete")}
-        known.comparisons = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM layer_matches"))
-        known.unexplained = set(
+        known.comparisons = dict(
             _rows(
                 connection,
                 """
-                SELECT DISTINCT checkpoint_id, base_checkpoint_id
+                SELECT checkpoint_id, arg_max(base_checkpoint_id, (commit_id, base_checkpoint_id))
                 FROM layer_matches
-                WHERE checkpoint_id <> base_checkpoint_id
-                EXCEPT
-                SELECT checkpoint_id, base_checkpoint_id
-                FROM tensor_matches
-                GROUP BY ALL
-                HAVING bool_and(relation IS NOT NULL OR name IS NULL OR base_name IS NULL)
+                GROUP BY checkpoint_id
                 """,
             )
         )
+        related = _rows(
+            connection,
+            """
+            SELECT
+                checkpoint_id,
+                base_checkpoint_id,
+                bool_and(relation IS NOT NULL OR name IS NULL OR base_name IS NULL) AS is_explained
+            FROM tensor_matches
+            GROUP BY checkpoint_id, base_checkpoint_id
+            """,
+        )
+        known.related = {(checkpoint_id, base_id) for checkpoint_id, base_id, _ in related}
+        known.unexplained = {(checkpoint_id, base_id) for checkpoint_id, base_id, is_explained in related if not is_explained}
+        known.with_units = {row[0] for row in _rows(connection, "SELECT DISTINCT checkpoint_id FROM units")}
+        known.unit_comparisons = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM unit_matches"))
         for name, params, checkpoint_id, num_layers in _rows(
             connection,
             """

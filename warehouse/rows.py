@@ -1,4 +1,4 @@
-"""Rows as dictionaries -> Arrow tables of the one schema, which is enforced here."""
+"""Rows as dictionaries, or in columns already, -> Arrow tables of the one schema, which is enforced here."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def arrow_table(table: str, rows: Sequence[Mapping[str, Any]], commit_id: str, made_at: datetime) -> pa.Table:
+def arrow_table(table: str, rows: Sequence[Mapping[str, Any]] | pa.Table, commit_id: str, made_at: datetime) -> pa.Table:
     """Build a table with its explicit schema, commit columns filled in.
 
-    A missing key is null. Raises ValueError for a writer's fault: a key that is no column, a null in a required column, a value
-    that the column's type cannot hold exactly.
+    A missing key or column is null. Raises ValueError for a writer's fault: a key that is no column, a null in a required
+    column, a value that the column's type cannot hold exactly.
     """
     import pyarrow as pa
 
     schema = arrow_schema(table)
     known = set(schema.names)
-    for row in rows:
+    for row in [dict.fromkeys(rows.column_names)] if isinstance(rows, pa.Table) else rows:
         if not known.issuperset(row):
             raise ValueError(f"table {table} has no column {sorted(set(row) - known)[0]!r}")
     columns = []
@@ -30,6 +30,9 @@ def arrow_table(table: str, rows: Sequence[Mapping[str, Any]], commit_id: str, m
         field = schema.field(column.name)
         if column in COMMIT_COLUMNS:
             array = pa.repeat(pa.scalar(commit_id if column.name == "commit_id" else made_at, field.type), len(rows))
+        elif isinstance(rows, pa.Table):
+            is_there = column.name in rows.column_names
+            array = rows.column(column.name).cast(field.type) if is_there else pa.nulls(len(rows), field.type)
         else:
             array = _array([row.get(column.name) for row in rows], field.type)
         if column.required and array.null_count:

@@ -193,11 +193,14 @@ UNITS = Table(
     ("checkpoint_id",),
     (
         Column("checkpoint_id", "VARCHAR", "The checkpoint.", required=True),
+        Column("stack", "VARCHAR", "text, vision, audio, encoder or decoder.", required=True),
         Column("layer_index", "INTEGER", "The checkpoint's own layer number.", required=True),
         Column("kind", "VARCHAR", "head, kv_group, neuron or expert.", required=True),
         Column("unit_index", "INTEGER", "Number of the unit in its layer.", required=True),
-        Column("l2_norm", "DOUBLE", "Euclidean norm of its weights."),
-        Column("content_hash", "VARCHAR", "XXH3-128 of its weights."),
+        Column("l2_norm", "DOUBLE", "Euclidean norm of its weights and biases; null where one is not finite."),
+        Column("content_hash", "VARCHAR", "XXH3-128 of its parts' hashes."),
+        Column("part_hashes", TAGS, "16 hex digits of the XXH3-128 of each part: q and o; k and v; gate, up and down; ..."),
+        Column("signature", "FLOAT[]", "Sketches of the parts in the order of part_hashes, 16 numbers each, without biases."),
         *COMMIT_COLUMNS,
     ),
 )
@@ -219,6 +222,31 @@ LAYER_MATCHES = Table(
             required=True,
         ),
         Column("match_confidence", "DOUBLE", "How sure the rule is.", "fraction"),
+        *COMMIT_COLUMNS,
+    ),
+    is_newest_shown=True,
+)
+
+UNIT_MATCHES = Table(
+    "unit_matches",
+    "Which unit of the base each head, KV group, neuron and expert is; layers that are no block of the base have no rows.",
+    ("checkpoint_id", "base_checkpoint_id"),
+    (
+        Column("checkpoint_id", "VARCHAR", "The checkpoint.", required=True),
+        Column("base_checkpoint_id", "VARCHAR", "The base that it is compared with.", required=True),
+        Column("stack", "VARCHAR", "text, vision, audio, encoder or decoder.", required=True),
+        Column("layer_index", "INTEGER", "Layer of the checkpoint.", required=True),
+        Column("base_layer_index", "INTEGER", "Block of the base that the layer is.", required=True),
+        Column("kind", "VARCHAR", "head, kv_group, neuron or expert.", required=True),
+        Column("unit_index", "INTEGER", "Number of the unit in its layer.", required=True),
+        Column("base_unit_index", "INTEGER", "Number of the unit in the block of the base; null where not known."),
+        Column(
+            "match",
+            "VARCHAR",
+            "exact (every part by hash), similar (by signature), inconsistent (its parts are of several units), none.",
+            required=True,
+        ),
+        Column("confidence", "DOUBLE", "1 by hash; by signature the lead over the next best unit.", "fraction"),
         *COMMIT_COLUMNS,
     ),
     is_newest_shown=True,
@@ -329,7 +357,7 @@ REMOVALS = Table(
 
 TABLES: dict[str, Table] = {
     table.name: table
-    for table in (CHECKPOINTS, TENSORS, LAYERS, UNITS, LAYER_MATCHES, TENSOR_MATCHES, RESULTS, LINKS, REMOVALS)
+    for table in (CHECKPOINTS, TENSORS, LAYERS, UNITS, LAYER_MATCHES, UNIT_MATCHES, TENSOR_MATCHES, RESULTS, LINKS, REMOVALS)
 }
 
 

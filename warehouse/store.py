@@ -18,12 +18,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerhouse.version import __version__
 from layerhouse.warehouse.errors import MissingWarehouseError, WarehouseError
 from layerhouse.warehouse.rows import arrow_table
 from layerhouse.warehouse.schema import TABLES, schema_digest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMAT = 1
 MARKER = "layerhouse.json"
@@ -156,8 +159,8 @@ def add_present_schema(root: Path) -> None:
         write_commit(root, {name: [] for name in TABLES}, "create")
 
 
-def write_commit(root: Path, rows: Mapping[str, Sequence[Row]], operation: str) -> str:
-    """Write rows of several tables as one commit; return its id.
+def write_commit(root: Path, rows: Mapping[str, Sequence[Row] | pa.Table], operation: str) -> str:
+    """Write rows of several tables, each as dictionaries or an Arrow table, as one commit; return its id.
 
     commit_id and ingested_at are filled in here. Nothing is visible before the last rename; raises WarehouseError where the
     disk refuses (full, read-only), with everything that was committed before still there.

@@ -120,7 +120,14 @@ _AGAINST_BASE = {
     "speed_note": Column("speed note", TEXT),
 }
 
-COLUMNS = MappingProxyType(_SUMMARY | _PER_LAYER | _PERFORMANCE | _AGAINST_BASE)
+_UNITS = {
+    "least_confidence": Column("least confidence", RATIO),
+    "units_kept": Column("units kept", LIST),
+    "units_removed": Column("units removed", LIST),
+    "jaccard": Column("overlap", RATIO),
+}
+
+COLUMNS = MappingProxyType(_SUMMARY | _PER_LAYER | _PERFORMANCE | _AGAINST_BASE | _UNITS)
 
 _NOTED_KINDS = {kind.name: kind for kind in (RATIO, NUMBER, COUNT, PPL)}
 

@@ -1,0 +1,206 @@
+"""How often layers are matched wrongly, by what was done to the model and how they are compared: `python bench/matching.py`.
+
+Makes models whose true map is known, and prints for each change the share of layers that were placed wrongly and of those that
+were not placed, over `--repeat` models of 12 blocks. Two kinds of base: `random` (normal weights of one scale, norms of ones,
+as initialised) and `scaled` (residual channels, blocks and norms have scales of their own, most of it common to all blocks, as
+in trained models). Ways of comparing: `raw` (cosine of the stored signatures), `centred` (what layerhouse does) and `whole`
+(centred, of profiles over all rows that are not projected), which says what sampling and projection cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from layerhouse.ingest import alignment
+from layerhouse.ingest.alignment import LayerPrint, place_by_score, score_layers
+from layerhouse.ingest.signatures import signature
+from layerhouse.ingest.streaming import TensorReader
+from layerhouse.ingest.tensors import TensorRef
+
+BLOCKS, HIDDEN, HEADS, HEAD_DIM, WIDTH = 12, 256, 8, 32, 704
+RESIDUAL_AXIS = {"q": 1, "k": 1, "v": 1, "o": 0, "gate": 1, "up": 1, "down": 0, "attention_norm": None, "mlp_norm": None}
+Block = dict[str, np.ndarray]
+Model = list[Block]
+
+
+def make_base(kind: str, generator: np.random.Generator) -> Model:
+    """Blocks of a Llama; `kind` is random or scaled."""
+    outputs = {"q": HEADS * HEAD_DIM, "k": HEADS * HEAD_DIM, "v": HEADS * HEAD_DIM, "gate": WIDTH, "up": WIDTH}
+    common = {name: np.exp(0.4 * generator.standard_normal(HIDDEN)) for name in RESIDUAL_AXIS}
+    for scales in common.values():
+        scales[generator.choice(HIDDEN, 3, replace=False)] *= 8  # The few loud channels of trained models.
+
+    def channels(name: str) -> np.ndarray:
+        return common[name] * np.exp(0.1 * generator.standard_normal(HIDDEN)) if kind == "scaled" else np.ones(HIDDEN)
+
+    def block() -> Block:
+        weights: Block = {}
+        for name, axis in RESIDUAL_AXIS.items():
+            scale = channels(name)
+            if axis is None:
+                weights[name] = scale
+                continue
+            shape = (outputs.get(name, 0), HIDDEN) if axis else (HIDDEN, HEADS * HEAD_DIM if name == "o" else WIDTH)
+            gain = np.exp(0.3 * generator.standard_normal()) if kind == "scaled" else 1.0
+            weights[name] = 0.02 * gain * generator.standard_normal(shape) * (scale if axis else scale[:, None])
+        return weights
+
+    return [block() for _ in range(BLOCKS)]
+
+
+def pruned(model: Model, share: float, generator: np.random.Generator) -> Model:
+    """Heads and neurons gone at random, other ones in each block."""
+    answer = []
+    for block in model:
+        heads = np.sort(generator.choice(HEADS, round(HEADS * (1 - share)), replace=False))
+        rows = (heads[:, None] * HEAD_DIM + np.arange(HEAD_DIM)).ravel()
+        neurons = np.sort(generator.choice(WIDTH, round(WIDTH * (1 - share)), replace=False))
+        kept = {**dict.fromkeys(("q", "k", "v", "o"), rows), **dict.fromkeys(("gate", "up", "down"), neurons)}
+        answer.append(
+            {
+                name: weight.take(kept[name], axis=1 - RESIDUAL_AXIS[name]) if name in kept else weight
+                for name, weight in block.items()
+            }
+        )
+    return answer
+
+
+def tuned(model: Model, amount: float, generator: np.random.Generator) -> Model:
+    """Every value moved by normal noise of this share of its tensor's standard deviation; norms by a tenth of it."""
+    return [
+        {
+            name: weight
+            + amount * (weight.std() if weight.ndim == 2 else 0.1 * weight.std()) * generator.standard_normal(weight.shape)
+            for name, weight in block.items()
+        }
+        for block in model
+    ]
+
+
+def adapted(model: Model, amount: float, generator: np.random.Generator) -> Model:
+    """Updates of rank 8 on every matrix, of this share of its Euclidean norm."""
+
+    def update(weight: np.ndarray) -> np.ndarray:
+        if weight.ndim == 1:
+            return weight
+        low = generator.standard_normal((weight.shape[0], 8)) @ generator.standard_normal((8, weight.shape[1]))
+        return weight + amount * low * np.linalg.norm(weight) / np.linalg.norm(low)
+
+    return [{name: update(weight) for name, weight in block.items()} for block in model]
+
+
+def masked(model: Model, share: float) -> Model:
+    """The smallest values of each matrix set to zero."""
+    return [
+        {
+            name: weight * (np.abs(weight) > np.quantile(np.abs(weight), share)) if weight.ndim == 2 else weight
+            for name, weight in block.items()
+        }
+        for block in model
+    ]
+
+
+CHANGES: dict[str, Callable[[Model, np.random.Generator], Model]] = {
+    "cast to 16 bits": lambda model, _: model,
+    "full tuning 5 %": lambda model, generator: tuned(model, 0.05, generator),
+    "full tuning 20 %": lambda model, generator: tuned(model, 0.2, generator),
+    "full tuning 50 %": lambda model, generator: tuned(model, 0.5, generator),
+    "full tuning 100 %": lambda model, generator: tuned(model, 1.0, generator),
+    "LoRA of rank 8, 10 %": lambda model, generator: adapted(model, 0.1, generator),
+    "LoRA of rank 8, 50 %": lambda model, generator: adapted(model, 0.5, generator),
+    "half of the values zero": lambda model, _: masked(model, 0.5),
+    "a quarter of heads and neurons gone": lambda model, generator: pruned(model, 0.25, generator),
+    "half of heads and neurons gone": lambda model, generator: pruned(model, 0.5, generator),
+    "half gone, then full tuning 5 %": lambda model, generator: tuned(pruned(model, 0.5, generator), 0.05, generator),
+    "half gone, then full tuning 50 %": lambda model, generator: tuned(pruned(model, 0.5, generator), 0.5, generator),
+}
+
+MAPS: dict[str, Callable[[np.random.Generator], list[int]]] = {
+    "blocks removed": lambda generator: sorted(generator.choice(BLOCKS, generator.integers(2, BLOCKS), replace=False)),
+    "stacked twice": lambda generator: [*range(8), *range(4, BLOCKS)],
+    "reordered": lambda generator: [int(block) for block in generator.permutation(BLOCKS)],
+}
+
+
+def prints(model: Model, path: Path, dtype: str, *, is_whole: bool) -> list[LayerPrint]:
+    """What is stored of each block, or with `is_whole` the profiles over all rows, centred and scaled, without projection."""
+    return [LayerPrint(index, *_print(block, path, dtype, is_whole)) for index, block in enumerate(model)]
+
+
+def _print(block: Block, path: Path, dtype: str, is_whole: bool) -> tuple[dict, dict]:
+    hashes, signatures = {}, {}
+    with TensorReader() as reader:
+        for name, weight in block.items():
+            values = weight.astype(np.float16 if dtype == "F16" else np.float32)
+            key = ("mlp", name, "weight", None, "")
+            hashes[key] = f"{dtype} {hash(values.tobytes())}"
+            axis = RESIDUAL_AXIS[name]
+            if is_whole:
+                profile = values.astype(float) if axis is None else np.linalg.norm(values.astype(float), axis=1 - axis)
+                found = profile - profile.mean()
+                found = None if np.abs(found).max() < 1e-9 else found / np.linalg.norm(found)
+            else:
+                path.write_bytes(values.tobytes())
+                found = signature(reader, TensorRef(name, dtype, weight.shape, path, 0, values.nbytes), axis)
+                reader.close()
+            if found is not None:
+                signatures[key] = np.asarray(found)
+    return hashes, signatures
+
+
+def count_errors(layers: list[LayerPrint], base: list[LayerPrint], true_map: list[int]) -> tuple[int, int]:
+    """Layers placed wrongly, and layers not placed."""
+    likeness = score_layers(layers, base)
+    places = place_by_score(likeness, np.ones_like(likeness.scores, bool))
+    return sum(true_map[row] != column for row, (column, _) in places.items()), len(layers) - len(places)
+
+
+def ways(kind: str, path: Path, generator: np.random.Generator) -> Iterator[tuple[str, str, str, int, int, int]]:
+    """For one base of a kind: map, change, way, layers, wrong, not placed."""
+    base = make_base(kind, generator)
+    other = make_base(kind, generator)
+    known = {is_whole: prints(base, path, "F32", is_whole=is_whole) for is_whole in (False, True)}
+    for map_name, make_map in MAPS.items():
+        for change_name, change in CHANGES.items():
+            true_map = make_map(generator)
+            child = change([base[block] for block in true_map], generator)
+            for way, is_whole, least in (("raw", False, BLOCKS + 1), ("centred", False, 3), ("whole", True, 3)):
+                alignment.LEAST_CENTRED = least
+                dtype = "F16" if change_name.startswith("cast") else "F32"
+                wrong, unplaced = count_errors(prints(child, path, dtype, is_whole=is_whole), known[is_whole], true_map)
+                yield map_name, change_name, way, len(true_map), wrong, unplaced
+    for way, is_whole, least in (("raw", False, BLOCKS + 1), ("centred", False, 3), ("whole", True, 3)):
+        alignment.LEAST_CENTRED = least
+        foreign = prints(other, path, "F32", is_whole=is_whole)
+        yield "none", "another model", way, BLOCKS, *count_errors(foreign, known[is_whole], [-1] * BLOCKS)
+
+
+def main() -> None:
+    """Parse, run, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=5, help="bases of each kind")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("random", "scaled"):
+            found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+            for seed in range(options.repeat):
+                for map_name, change, way, *counts in ways(kind, Path(folder) / "w", np.random.default_rng(seed)):
+                    cells = found.setdefault((map_name, change), {})
+                    cells[way] = cells.get(way, np.zeros(3, int)) + counts
+            print(f"\nbase: {kind}; layers placed wrongly / not placed, in % of {options.repeat} models\n")
+            print(f"| {'map':15} | {'change':36} | {'raw':>11} | {'centred':>11} | {'whole':>11} |")
+            print("| --- | --- | --- | --- | --- |")
+            for (map_name, change), cells in found.items():
+                shown = [
+                    f"{100 * cells[way][1] / cells[way][0]:.1f} / {100 * cells[way][2] / cells[way][0]:.1f}" for way in cells
+                ]
+                print(f"| {map_name:15} | {change:36} | " + " | ".join(f"{text:>11}" for text in shown) + " |")
+
+
+if __name__ == "__main__":
+    main()

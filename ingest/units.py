@@ -1,0 +1,173 @@
+"""The units of a checkpoint, what structured pruning removes: heads, KV groups, MLP neurons and experts, one row each.
+
+A unit is made of parts: the rows of q and the columns of o of a head; the rows of k and v of a KV group; the rows of gate and
+up and the column of down of a neuron; the matrices of an expert and its row of the router; and the elements of their biases.
+Each part is hashed and sketched, so that a unit can be found in a base, and its parts be checked against each other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xxhash
+
+from layerhouse.ingest.layer_sizes import Sizes, declared_head_dim, measure_layer
+from layerhouse.ingest.names import Note, Placed, note
+from layerhouse.ingest.signatures import signs
+from layerhouse.ingest.streaming import TensorReader
+from layerhouse.ingest.unit_parts import Part, find_parts
+from layerhouse.ingest.unit_vectors import Array, Vectors, read_vectors
+from layerhouse.warehouse.schema import arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from layerhouse.ingest.weights import OpenedWeights
+
+KINDS = ("head", "kv_group", "neuron", "expert")
+PART_HASH_DIGITS = 16
+MAX_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class _Described:
+    """One part of units in a row: digests (units, 16), sums of squares (units,), sketches (units, n) or None for a bias."""
+
+    digests: Array
+    squares: Array
+    sketches: Array | None
+
+
+def read_units(opened: OpenedWeights, checkpoint_id: str) -> tuple[pa.Table | None, list[Note]]:
+    """The rows of `units` of a checkpoint, without commit columns, and notes on layers whose units are not known; None where
+    there are none.
+
+    One sweep over the weights of attention, MLP and experts, layer by layer; memory is a piece of a matrix, and the rows.
+    Raises InputError.
+    """
+    import pyarrow as pa
+
+    family = opened.placement.template_family
+    head_dim = declared_head_dim(opened.config, family)
+    layers: dict[tuple[str, int], list[Placed]] = defaultdict(list)
+    for tensor in opened.placement.placed:
+        if tensor.stack is not None and tensor.layer_index is not None:
+            layers[tensor.stack, tensor.layer_index].append(tensor)
+    tables: list[pa.Table] = []
+    unknown: dict[str, list[int]] = defaultdict(list)
+    with TensorReader() as reader:
+        for (stack, index), tensors in sorted(layers.items()):
+            sizes = Sizes() if family is None else measure_layer(tensors, head_dim)
+            parts, reasons = find_parts(tensors, sizes)
+            for reason in reasons:
+                unknown[reason].append(index)
+            tables += _layer_tables(reader, parts, {"checkpoint_id": checkpoint_id, "stack": stack, "layer_index": index})
+    notes = [note("units", _unknown_text(reason, indices)) for reason, indices in unknown.items()]
+    return (pa.concat_tables(tables) if tables else None), notes
+
+
+def _unknown_text(reason: str, layers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, layers[:MAX_SHOWN])) + (
+        f" and {len(layers) - MAX_SHOWN} more" if len(layers) > MAX_SHOWN else ""
+    )
+    return f"layer{'' if len(layers) == 1 else 's'} {shown}: {reason}"
+
+
+def _layer_tables(reader: TensorReader, parts: Iterable[Part], where: dict[str, Any]) -> Iterator[pa.Table]:
+    """A table for each kind of unit of one layer. A part that not every unit has is left out."""
+    vectors: dict[tuple[Any, ...], Vectors] = {}
+    described: dict[str, dict[str, dict[int, _Described]]] = defaultdict(lambda: defaultdict(dict))
+    for part in parts:
+        if not part.vectors.size:
+            continue
+        key = (part.ref.place, part.axis)
+        if key not in vectors:
+            if part.kind == "expert":
+                vectors.clear()
+            vectors[key] = read_vectors(reader, part.ref, part.axis)
+        described[part.kind][part.name][part.first_unit] = _describe(vectors[key], part)
+    for kind in KINDS:
+        found = {name: _joined(pieces) for name, pieces in described[kind].items()}
+        count = max((len(units) for units, _ in found.values()), default=0)
+        whole = {name: piece for name, (units, piece) in found.items() if len(units) == count}
+        if whole:
+            numbers = next(units for units, _ in found.values() if len(units) == count)
+            yield _kind_table({**where, "kind": kind}, numbers, whole)
+
+
+def _describe(vectors: Vectors, part: Part) -> _Described:
+    """What the vectors of a part say of its units: hashed as its vectors in a row, sketched as their sum by signs."""
+    units, size = part.vectors.shape
+    digests = vectors.digests[part.vectors]
+    if size == 1:
+        joined = digests[:, 0]
+    else:
+        hashed = [xxhash.xxh3_128_digest(unit.tobytes()) for unit in digests]
+        joined = np.frombuffer(b"".join(hashed), np.uint8).reshape(units, -1)
+    squares = vectors.squares[part.vectors].sum(axis=1)
+    if part.is_bias:
+        return _Described(joined, squares, None)
+    with np.errstate(invalid="ignore"):
+        return _Described(joined, squares, np.einsum("uvd,v->ud", vectors.sketches[part.vectors], signs(0, size)[:, 0]))
+
+
+def _joined(pieces: dict[int, _Described]) -> tuple[list[int], _Described]:
+    """The pieces of one part by the number of their first unit, as one; and the units' numbers."""
+    ordered = sorted(pieces.items())
+    numbers = [first + at for first, piece in ordered for at in range(len(piece.squares))]
+    sketches = [piece.sketches for _, piece in ordered if piece.sketches is not None]
+    return numbers, _Described(
+        np.concatenate([piece.digests for _, piece in ordered]),
+        np.concatenate([piece.squares for _, piece in ordered]),
+        np.concatenate(sketches) if sketches else None,
+    )
+
+
+def _kind_table(where: dict[str, Any], numbers: Sequence[int], parts: dict[str, _Described]) -> pa.Table:
+    import pyarrow as pa
+
+    schema = arrow_schema("units")
+    count = len(numbers)
+    hexes = {name: [digest.tobytes().hex() for digest in part.digests] for name, part in parts.items()}
+    together = np.concatenate([part.digests for part in parts.values()], axis=1)
+    columns = {
+        **{name: pa.repeat(pa.scalar(value, schema.field(name).type), count) for name, value in where.items()},
+        "unit_index": pa.array(numbers, pa.int32()),
+        "l2_norm": pa.array(_finite(np.sqrt(sum(part.squares for part in parts.values()))), pa.float64()),
+        "content_hash": pa.array([xxhash.xxh3_128_hexdigest(digests.tobytes()) for digests in together], pa.string()),
+        "part_hashes": pa.MapArray.from_arrays(
+            pa.array(np.arange(count + 1) * len(parts), pa.int32()),
+            pa.array([*parts] * count, pa.string()),
+            pa.array([hexes[name][at][:PART_HASH_DIGITS] for at in range(count) for name in parts], pa.string()),
+        ),
+        "signature": _signatures([part.sketches for part in parts.values() if part.sketches is not None], count),
+    }
+    fields = [field for field in schema if field.name in columns]
+    return pa.Table.from_arrays([columns[field.name] for field in fields], schema=pa.schema(fields))
+
+
+def _finite(values: Array) -> list[float | None]:
+    return [value if np.isfinite(value) else None for value in values.tolist()]
+
+
+def _signatures(sketches: Sequence[Array], count: int) -> pa.Array:
+    """The parts' sketches one after the other, each of unit length or zero; null where a value is not finite."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    scaled = []
+    for sketch in sketches:
+        top = np.abs(sketch).max(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            unit = np.where(top > 0, sketch / top, 0.0)
+            scaled.append(np.where(top > 0, unit / np.linalg.norm(unit, axis=1, keepdims=True), unit))
+    rows = np.concatenate(scaled, axis=1).astype(np.float32) if scaled else np.zeros((count, 0), np.float32)
+    known = np.isfinite(rows).all(axis=1) & (rows.shape[1] > 0)
+    lists = pa.ListArray.from_arrays(
+        pa.array(np.arange(count + 1) * rows.shape[1], pa.int32()), pa.array(rows.reshape(-1), pa.float32())
+    )
+    return pc.if_else(pa.array(known), lists, pa.scalar(None, lists.type)).cast(pa.list_(pa.float32()))

@@ -1,0 +1,56 @@
+-- Two models of one base, layer by layer: how many of the same heads, KV groups, neurons and experts they kept, and the Jaccard
+-- overlap of the two sets. Each pair is there from either side. Null where a model's kept units are not all known.
+WITH kept AS (
+    SELECT
+        model_id,
+        base_checkpoint_id,
+        stack,
+        base_layer_index,
+        kind,
+        CASE WHEN count(units_kept) = count(*) THEN list_distinct(flatten(list(units_kept))) END AS units_kept
+    FROM kept_units
+    GROUP BY
+        model_id,
+        base_checkpoint_id,
+        stack,
+        base_layer_index,
+        kind
+),
+pairs AS (
+    SELECT
+        ours.model_id,
+        others.model_id AS other_model_id,
+        ours.stack,
+        ours.base_layer_index,
+        ours.kind,
+        len(ours.units_kept) AS num_kept,
+        len(others.units_kept) AS other_num_kept,
+        CASE
+            WHEN ours.units_kept IS NOT NULL AND others.units_kept IS NOT NULL
+                THEN len(list_intersect(ours.units_kept, others.units_kept))
+        END AS num_kept_by_both
+    FROM kept AS ours
+    JOIN kept AS others
+        ON others.base_checkpoint_id = ours.base_checkpoint_id
+        AND others.stack = ours.stack
+        AND others.base_layer_index = ours.base_layer_index
+        AND others.kind = ours.kind
+        AND others.model_id <> ours.model_id
+)
+SELECT
+    model_id,
+    other_model_id,
+    stack,
+    base_layer_index,
+    kind,
+    num_kept,
+    other_num_kept,
+    num_kept_by_both,
+    num_kept_by_both / nullif(num_kept + other_num_kept - num_kept_by_both, 0) AS jaccard
+FROM pairs
+ORDER BY
+    model_id,
+    other_model_id,
+    stack,
+    base_layer_index,
+    kind;

@@ -1,0 +1,108 @@
+-- For every layer of a model and removed block of its base, and every kind of unit: which units of the block it kept. A list is
+-- null where the origin of a unit is not known. Only models whose units were read (ingest --units), as their base's were.
+CREATE OR REPLACE VIEW kept_units AS
+WITH shown AS MATERIALIZED (
+    SELECT model_id, checkpoint_id, base_checkpoint_id FROM current_checkpoints WHERE base_checkpoint_id <> checkpoint_id
+),
+found AS MATERIALIZED (
+    SELECT
+        checkpoint_id,
+        base_checkpoint_id,
+        stack,
+        layer_index,
+        kind,
+        count(*) AS num_units,
+        count(*) FILTER (WHERE match = 'exact') AS num_exact,
+        count(*) FILTER (WHERE match = 'similar') AS num_similar,
+        count(*) - count(base_unit_index) AS num_unknown,
+        min(confidence) AS least_confidence,
+        coalesce(list_sort(list(DISTINCT base_unit_index) FILTER (WHERE base_unit_index IS NOT NULL)), []) AS known_units
+    FROM unit_matches
+    SEMI JOIN shown
+        ON shown.checkpoint_id = unit_matches.checkpoint_id
+        AND shown.base_checkpoint_id = unit_matches.base_checkpoint_id
+    GROUP BY ALL
+),
+base_units AS MATERIALIZED (
+    SELECT
+        checkpoint_id AS base_checkpoint_id,
+        stack,
+        layer_index AS base_layer_index,
+        kind,
+        list(unit_index ORDER BY unit_index) AS all_units
+    FROM units
+    SEMI JOIN shown ON shown.base_checkpoint_id = units.checkpoint_id
+    GROUP BY ALL
+),
+blocks AS (
+    SELECT
+        shown.model_id,
+        layer_matches.checkpoint_id,
+        layer_matches.base_checkpoint_id,
+        layer_matches.stack,
+        layer_matches.base_layer_index,
+        layer_matches.layer_index,
+        base_units.kind,
+        base_units.all_units
+    FROM shown
+    JOIN layer_matches
+        ON layer_matches.checkpoint_id = shown.checkpoint_id
+        AND layer_matches.base_checkpoint_id = shown.base_checkpoint_id
+    JOIN base_units
+        ON base_units.base_checkpoint_id = layer_matches.base_checkpoint_id
+        AND base_units.stack = layer_matches.stack
+        AND base_units.base_layer_index = layer_matches.base_layer_index
+    SEMI JOIN found
+        ON found.checkpoint_id = layer_matches.checkpoint_id
+        AND found.base_checkpoint_id = layer_matches.base_checkpoint_id
+    WHERE layer_matches.layer_index IS NOT NULL OR layer_matches.match <> 'none'
+),
+listed AS (
+    SELECT
+        blocks.*,
+        found.num_exact,
+        found.num_similar,
+        found.num_unknown,
+        found.least_confidence,
+        blocks.layer_index IS NULL
+        OR coalesce(CASE blocks.kind
+            WHEN 'head' THEN layers.num_heads
+            WHEN 'kv_group' THEN layers.num_kv_heads
+            WHEN 'neuron' THEN layers.intermediate_size
+        END = 0, FALSE) AS is_without,
+        found.num_units,
+        CAST(
+            CASE
+                WHEN is_without THEN []
+                WHEN found.num_unknown = 0 THEN found.known_units
+            END AS INTEGER[]
+        ) AS kept
+    FROM blocks
+    LEFT JOIN found
+        ON found.checkpoint_id = blocks.checkpoint_id
+        AND found.base_checkpoint_id = blocks.base_checkpoint_id
+        AND found.stack = blocks.stack
+        AND found.layer_index = blocks.layer_index
+        AND found.kind = blocks.kind
+    LEFT JOIN layers
+        ON layers.checkpoint_id = blocks.checkpoint_id
+        AND layers.stack = blocks.stack
+        AND layers.layer_index = blocks.layer_index
+)
+SELECT
+    model_id,
+    checkpoint_id,
+    base_checkpoint_id,
+    stack,
+    base_layer_index,
+    layer_index,
+    kind,
+    len(all_units) AS num_base_units,
+    CASE WHEN is_without THEN 0 ELSE num_units END AS num_units,
+    CASE WHEN is_without THEN 0 ELSE num_exact END AS num_exact,
+    CASE WHEN is_without THEN 0 ELSE num_similar END AS num_similar,
+    CASE WHEN is_without THEN 0 ELSE num_unknown END AS num_unknown,
+    least_confidence,
+    kept AS units_kept,
+    CASE WHEN kept IS NOT NULL THEN list_filter(all_units, LAMBDA unit: NOT list_contains(kept, unit)) END AS units_removed
+FROM listed;
