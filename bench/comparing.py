@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from layerhouse.ingest.batches import Batch
-from layerhouse.ingest.checkpoints import Reading, WeightsTaker
+from layerhouse.ingest.checkpoints import Reading
+from layerhouse.ingest.comparisons import Comparer
 from layerhouse.warehouse.known import Known, Sighting
 from layerhouse.warehouse.store import create_store
 
@@ -30,7 +31,8 @@ def tensor_row(checkpoint_id: str, layer: int, role: str, content_hash: str, sig
     module = "norm" if role.endswith("norm") else "mlp" if role in ("gate_proj", "up_proj", "down_proj") else "attention"
     name = f"text.{layer}.{module}.{role}.weight"
     where = {"name": name, "canonical_name": name, "stack": "text", "module": module, "role": role, "part": "weight"}
-    stored = {"layer_index": layer, "dtype": "BF16", "shape": [4096, 4096], "is_parameter": True}
+    stored = {"layer_index": layer, "dtype": "BF16", "shape": [4096, 4096], "weight_shape": None, "is_parameter": True}
+    stored["expert_index"] = None
     return {"checkpoint_id": checkpoint_id, **where, **stored, "content_hash": content_hash, "signature": signature.tolist()}
 
 
@@ -68,9 +70,9 @@ def main() -> None:
         batch = Batch(root)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
-        taker = WeightsTaker(root, known, batch, Reading(), print, lambda count: None)
-        taker.set_base("models/0")
-        taker.compare_stored([f"models/{child}" for child in range(1, options.children + 1)])
+        comparer = Comparer(root, known, batch, Reading(), print, lambda count: None, lambda count: None)
+        comparer.set_base("models/0", is_among_models=True)
+        comparer.compare_stored([f"models/{child}" for child in range(1, options.children + 1)])
         batch.flush()
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

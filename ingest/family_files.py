@@ -4,10 +4,15 @@ Keys of a file:
 
 - `name`, `model_types` (values of `config.model_type`), `extends` (a family whose tensors, config keys and defaults it takes
   over, each replaced by what the file itself says), `drops` (inherited tensors that it lacks);
-- `root`: the leading part of names that files of a model without head, and some old ones, lack;
-- `head`, `embedding`: the tensors that a tied model shares; `tied_by_default`: what a config that is silent means;
-- `[config]`: the config's key for each of our words (CONFIG_WORDS), where it has one;
-- `[tensors]`: name of a module with `{layer}` and `{expert}` for numbers -> a Template's fields.
+- `root`: the leading part of names that files of a model without head, and some old ones, lack; a list where files differ;
+- `head`, `embedding`: the tensors that a tied model shares; `tied_by_default`: what a config that is silent means. A family
+  without an output head has none of the three;
+- `hybrid`: whether layers may lack attention or MLP, which is then no contradiction to the config's numbers;
+- `[config]`: where the config has each of our words (CONFIG_WORDS): a key, a path (`attn_config.kv_n_heads`), a sum (`a + b`),
+  or a list of which the first that is there counts; `[stacks.STACK]`: the same for one stack of several;
+- `[towers.STACK]`: a part that is a model of another family: `names` (what its names start with here -> there), `config` (the
+  key of its own config), `families` (those that it can be; any, where it does not say);
+- `[tensors]`: name of a module with `{layer}`, `{expert}` and `{number}` (any other) for numbers -> a Template's fields.
 """
 
 from __future__ import annotations
@@ -15,95 +20,17 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from types import MappingProxyType
 from typing import Any
 
+from layerhouse.ingest.templates import CONFIG_WORDS, FUSED, MODULES, PLACEHOLDER, RESIDUAL, STACKS, Family, Template, Tower
 from layerhouse.warehouse.errors import InputError
 
-MODULES = ("attention", "mlp", "expert", "router", "norm", "embedding", "lm_head", "rotation", "buffer")
-FUSED = ("qkv", "qkv_thirds", "qkv_interleaved", "gate_up")
-RESIDUAL = ("inputs", "outputs")
-CONFIG_WORDS = ("num_layers", "num_heads", "num_kv_heads", "head_dim", "hidden_size", "intermediate_size", "num_experts")
-NEVER, ALWAYS = "never", "always"
-PLACEHOLDER = re.compile(r"\{(layer|expert)\}")
-
-
-@dataclass(frozen=True)
-class Template:
-    """Where tensors of one name belong.
-
-    `transposed`: a 2-D weight has its inputs on axis 0 (Conv1D, a table), not on the last one. `residual`: which of inputs and
-    outputs the hidden size indexes. `fused`: how several weights share one: `qkv` (queries, keys, values in a row, sized by
-    their heads), `qkv_thirds` (the same, equal sizes), `qkv_interleaved` (by head, its three in a row), `gate_up` (two halves).
-    `bias`: never (then one is an addition), always, or the config key that says. `bare`: the tensor carries the module's name
-    itself, with no `.weight`; so do buffers. `optional`: no model has to have it. `per_head`: its length is head_dim.
-    """
-
-    name: str
-    module: str
-    role: str
-    residual: str | None = None
-    transposed: bool = False
-    fused: str | None = None
-    bias: str = NEVER
-    bare: bool = False
-    optional: bool = False
-    per_head: bool = False
-
-    @property
-    def is_buffer(self) -> bool:
-        return self.module == "buffer"
-
-    @property
-    def required_parts(self) -> tuple[str, ...]:
-        """Parts that a model of the family has."""
-        if self.optional or self.is_buffer:
-            return ()
-        return ("weight", "bias") if self.bias == ALWAYS else ("weight",)
-
-    @cached_property
-    def placeholders(self) -> tuple[str, ...]:
-        """What the numbers in the name stand for, in order."""
-        return tuple(PLACEHOLDER.findall(self.name))
-
-
-@dataclass(frozen=True)
-class Family:
-    """One family file, with what it inherits; `depth` is 0 for one that extends none."""
-
-    name: str
-    depth: int
-    model_types: tuple[str, ...]
-    root: str
-    head: str
-    embedding: str
-    tied_by_default: bool
-    config_keys: Mapping[str, str]
-    templates: tuple[Template, ...]
-
-    @cached_property
-    def table(self) -> Mapping[str, tuple[Template, str]]:
-        """A tensor's name with `{}` for each number -> its template and part. Every template can have a bias."""
-        table: dict[str, tuple[Template, str]] = {}
-        for template in self.templates:
-            key = PLACEHOLDER.sub("{}", template.name)
-            parts = {f"{key}.weight": "weight", f"{key}.bias": "bias"}
-            if template.bare or template.is_buffer:
-                parts = {key: "buffer" if template.is_buffer else "weight"}
-            for name, part in parts.items():
-                table[name] = (template, part)
-                if name.startswith(self.root):
-                    table.setdefault(name.removeprefix(self.root), (template, part))
-        return MappingProxyType(table)
-
-    @property
-    def required(self) -> frozenset[tuple[str, str]]:
-        """Names of templates and their parts that some model of the family has."""
-        return frozenset((template.name, part) for template in self.templates for part in template.required_parts)
+PLAIN_KEYS = frozenset({"name", "model_types", "extends", "drops", "root", "head", "embedding", "tied_by_default", "hybrid"})
+TABLE_KEYS = frozenset({"config", "stacks", "towers", "tensors"})
 
 
 @cache
@@ -133,8 +60,7 @@ def read_families(folder: Traversable) -> tuple[Family, ...]:
 
 def _family(name: str, documents: Mapping[str, tuple[str, dict[str, Any]]], children: tuple[str, ...]) -> Family:
     shown, document = documents[name]
-    known = {"name", "model_types", "extends", "drops", "root", "head", "embedding", "tied_by_default", "config", "tensors"}
-    _refuse_unknown(document, known, shown)
+    _refuse_unknown(document, PLAIN_KEYS | TABLE_KEYS, shown)
     parent: Family | None = None
     if "extends" in document:
         extended = _of_type(document, "extends", str, shown)
@@ -147,24 +73,60 @@ def _family(name: str, documents: Mapping[str, tuple[str, dict[str, Any]]], chil
             raise InputError(shown, f"drops: no {dropped!r} is inherited")
     for template_name, fields in _of_type(document, "tensors", dict, shown, {}).items():
         templates[template_name] = _template(template_name, fields, shown)
-    config_keys = _of_type(document, "config", dict, shown, {})
-    _refuse_unknown(config_keys, set(CONFIG_WORDS), shown, "config.")
+    stacks = _of_type(document, "stacks", dict, shown, {})
+    _refuse_unknown(stacks, STACKS, shown, "stacks.")
+    root = document.get("root", parent.roots if parent else "")
     family = Family(
         name=name,
         depth=parent.depth + 1 if parent else 0,
         model_types=tuple(_of_type(document, "model_types", list, shown)),
-        root=_of_type(document, "root", str, shown, parent.root if parent else None),
-        head=_of_type(document, "head", str, shown, parent.head if parent else None),
-        embedding=_of_type(document, "embedding", str, shown, parent.embedding if parent else None),
-        tied_by_default=_of_type(document, "tied_by_default", bool, shown, parent.tied_by_default if parent else None),
-        config_keys=MappingProxyType({**(parent.config_keys if parent else {}), **config_keys}),
+        roots=(root,) if isinstance(root, str) and root else tuple(root),
+        head=_of_type(document, "head", str, shown, parent.head if parent else None, is_optional=True),
+        embedding=_of_type(document, "embedding", str, shown, parent.embedding if parent else None, is_optional=True),
+        tied_by_default=_of_type(document, "tied_by_default", bool, shown, parent.tied_by_default if parent else False),
+        config_keys=MappingProxyType(
+            {**(parent.config_keys if parent else {}), **_config_keys(document.get("config", {}), shown, "config.")}
+        ),
+        stack_keys=MappingProxyType(
+            {
+                **(parent.stack_keys if parent else {}),
+                **{stack: _config_keys(keys, shown, f"stacks.{stack}.") for stack, keys in stacks.items()},
+            }
+        ),
         templates=tuple(templates.values()),
+        hybrid=_of_type(document, "hybrid", bool, shown, parent.hybrid if parent else False),
+        towers=_towers(document, shown) or (parent.towers if parent else ()),
     )
     for key, module in (("head", "lm_head"), ("embedding", "embedding")):
-        pointed = templates.get(getattr(family, key))
-        if pointed is None or pointed.module != module:
-            raise InputError(shown, f"{key}: {getattr(family, key)!r} is no tensor of module {module}")
+        named = getattr(family, key)
+        pointed = templates.get(named)
+        if named is not None and (pointed is None or pointed.module != module):
+            raise InputError(shown, f"{key}: {named!r} is no tensor of module {module}")
     return family
+
+
+def _config_keys(keys: Any, shown: str, where: str) -> dict[str, tuple[str, ...]]:
+    if not isinstance(keys, dict):
+        raise InputError(shown, f"{where.rstrip('.')}: expected dict, found {keys!r}")
+    _refuse_unknown(keys, CONFIG_WORDS, shown, where)
+    found = {word: [value] if isinstance(value, str) else value for word, value in keys.items()}
+    for word, paths in found.items():
+        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+            raise InputError(shown, f"{where}{word}: expected a key or a list of keys, found {paths!r}")
+    return {word: tuple(paths) for word, paths in found.items()}
+
+
+def _towers(document: Mapping[str, Any], shown: str) -> tuple[Tower, ...]:
+    towers = []
+    for stack, fields in _of_type(document, "towers", dict, shown, {}).items():
+        _refuse_unknown({stack: None}, STACKS, shown, "towers.")
+        if not isinstance(fields, dict):
+            raise InputError(shown, f"towers.{stack}: expected a table")
+        _refuse_unknown(fields, {"names", "config", "families"}, shown, f"towers.{stack}.")
+        names = _of_type(fields, "names", dict, shown)
+        config = _of_type(fields, "config", str, shown)
+        towers.append(Tower(stack, config, tuple(names.items()), tuple(_of_type(fields, "families", list, shown, []))))
+    return tuple(towers)
 
 
 def _template(name: str, fields: Any, shown: str) -> Template:
@@ -172,7 +134,8 @@ def _template(name: str, fields: Any, shown: str) -> Template:
     if not isinstance(fields, dict):
         raise InputError(shown, f"{where}: expected a table")
     kinds = {
-        field: bool if field in ("transposed", "bare", "optional", "per_head") else str for field in Template.__annotations__
+        field: bool if field in ("transposed", "bare", "optional", "per_head", "linear") else str
+        for field in Template.__annotations__
     }
     _refuse_unknown(fields, set(kinds) - {"name"}, shown, f"{where}.")
     for key in ("module", "role"):
@@ -180,18 +143,22 @@ def _template(name: str, fields: Any, shown: str) -> Template:
             raise InputError(shown, f"{where}.{key}: missing")
     for key in fields:
         _of_type(fields, key, kinds[key], shown)
-    for key, choices in (("module", MODULES), ("fused", FUSED), ("residual", RESIDUAL)):
+    choices_by_key = {"module": MODULES, "stack": STACKS, "fused": FUSED, "residual": RESIDUAL, "part": ("weight", "bias")}
+    for key, choices in choices_by_key.items():
         if key in fields and fields[key] not in choices:
             raise InputError(shown, f"{where}.{key}: {fields[key]!r}; it is one of {', '.join(choices)}")
     template = Template(name, **fields)
-    rest = PLACEHOLDER.sub("", name)
-    if len(set(template.placeholders)) < len(template.placeholders) or re.search(r"[{}]|(?<![^.])[0-9]+(?![^.])", rest):
-        raise InputError(shown, f"{where}: {{layer}} and {{expert}} stand once at most, and for every number")
+    if len(set(template.placeholders)) < len(template.placeholders) or re.search(r"[{}]", PLACEHOLDER.sub("", name)):
+        raise InputError(shown, f"{where}: a number is {{layer}}, {{expert}} or {{number}}, each once at most, or itself")
     return template
 
 
-def _of_type(document: Mapping[str, Any], key: str, kind: type, shown: str, default: Any = None) -> Any:
+def _of_type(
+    document: Mapping[str, Any], key: str, kind: type, shown: str, default: Any = None, is_optional: bool = False
+) -> Any:
     value = document.get(key, default)
+    if value is None and is_optional:
+        return None
     if value is None:
         raise InputError(shown, f"{key}: missing")
     if not isinstance(value, kind):
@@ -199,7 +166,7 @@ def _of_type(document: Mapping[str, Any], key: str, kind: type, shown: str, defa
     return value
 
 
-def _refuse_unknown(document: Mapping[str, Any], known: set[str], shown: str, where: str = "") -> None:
+def _refuse_unknown(document: Mapping[str, Any], known: Iterable[str], shown: str, where: str = "") -> None:
     for key in document:
         if key not in known:
             raise InputError(shown, f"{where}{key}: unknown key; there is {', '.join(sorted(known))}")

@@ -7,15 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from layerhouse.ingest.declared import Config, declared_flag, declared_number, declared_numbers
-from layerhouse.ingest.family_files import ALWAYS, NEVER, Family
+from layerhouse.ingest.compute import layer_kv_values, layer_macs
+from layerhouse.ingest.declared import Config, declared_flag, declared_key, declared_number, declared_numbers
+from layerhouse.ingest.inactive import inactive_tensors
 from layerhouse.ingest.layer_sizes import HeadDim, Sizes, declared_head_dim, has_unnamed_weights, measure_layer, span
-from layerhouse.ingest.names import OTHER, PRUNABLE_MODULES, TEXT, Note, Placed, Placement, note, unique_tensors
+from layerhouse.ingest.names import BLOCK_MODULES, MTP, OTHER, Note, Placed, Placement, note, unique_tensors
+from layerhouse.ingest.templates import ALWAYS, NEVER, OPTIONAL, STACKS, Family
 
 Row = dict[str, Any]
 Zeros = Mapping[str, int]
 
 INT32_MAX = 2**31 - 1
+DECLARED_WORDS = ("num_heads", "num_kv_heads", "head_dim", "intermediate_size", "expert_size", "num_experts", "hidden_size")
 SIZE_WORDS = ("num_heads", "num_kv_heads", "head_dim", "intermediate_size", "num_experts", "hidden_size")
 UNCOUNTED_ROLES = frozenset({"norm", "buffer", OTHER})
 MAX_RUNS = 8
@@ -23,17 +26,39 @@ MAX_RUNS = 8
 
 
 def layer_rows(placement: Placement, config: Config | None, zeros: Zeros | None = None) -> tuple[list[Row], list[Note]]:
-    """Rows of `layers` without checkpoint_id, by layer number, and notes on what is unusual or disagrees with the config.
+    """Rows of `layers` without checkpoint_id, by stack and number, and notes on what is unusual or disagrees with the config.
 
     `zeros` are zero elements by tensor name, where values were counted; they decide on layers that are there and all zero.
     """
+    is_hollow = has_placeholders(placement.placed)
+    inactive, notes = inactive_tensors(placement, config)
+    notes = [note("placeholder", "placeholder shapes: incomplete export")] * is_hollow + notes
+    found = {tensor.stack for tensor in placement.placed if tensor.layer_index is not None}
+    rows: list[Row] = []
+    for stack in STACKS:
+        if stack in found:
+            stack_rows, remarks = _stack_rows(stack, placement, config, zeros, inactive, is_hollow)
+            rows += stack_rows
+            is_main = stack == placement.main_stack
+            notes += [remark if is_main else note(remark["code"], f"{stack}: {remark['text']}") for remark in remarks]
+    return rows, notes
+
+
+def _stack_rows(
+    stack: str,
+    placement: Placement,
+    config: Config | None,
+    zeros: Zeros | None,
+    inactive: frozenset[str],
+    is_hollow: bool,
+) -> tuple[list[Row], list[Note]]:
     family = placement.template_family
     layers: dict[int, list[Placed]] = defaultdict(list)
     for tensor in placement.placed:
-        if tensor.layer_index is not None and tensor.stack == TEXT:
+        if tensor.layer_index is not None and tensor.stack == stack:
             layers[tensor.layer_index].append(tensor)
-    head_dim = declared_head_dim(config, family)
-    is_hollow = _has_placeholders(placement.placed)
+    head_dim = declared_head_dim(config, family, stack)
+    experts_per_token = declared_number(config, family, "experts_per_token", stack)
     rows: list[Row] = []
     sizes: dict[int, Sizes] = {}
     found: list[tuple[int, Note]] = []
@@ -42,15 +67,26 @@ def layer_rows(placement: Placement, config: Config | None, zeros: Zeros | None 
         sizes[index] = measured
         found += ((index, remark) for remark in measured.notes)
         found += ((index, remark) for remark in _additions(layers[index], config))
-        rows.append(_row(index, unique_tensors(layers[index]), measured, family, is_hollow, zeros))
-    notes = [note("placeholder", "placeholder shapes: incomplete export")] if is_hollow else []
-    notes += _number_notes(sorted(layers), config, family)
+        unique = unique_tensors(layers[index])
+        row = _row(stack, index, unique, measured, family, is_hollow, zeros)
+        active = [tensor for tensor in unique if tensor.ref.name not in inactive]
+        is_known = family is not None and not is_hollow
+        row["macs_per_token"] = layer_macs(active, measured, experts_per_token) if is_known else None
+        row["kv_values_per_token"] = layer_kv_values(active, measured, stack) if is_known else None
+        rows.append(row)
+    notes = [] if stack == MTP else _number_notes(stack, sorted(layers), config, family)
     notes += _group(found)
-    return rows, [*notes, *_declared_notes(sizes, head_dim, config, family)]
+    return rows, [*notes, *_declared_notes(stack, sizes, head_dim, config, family)]
 
 
 def _row(
-    index: int, tensors: Sequence[Placed], sizes: Sizes, family: Family | None, is_hollow: bool, zeros: Zeros | None
+    stack: str,
+    index: int,
+    tensors: Sequence[Placed],
+    sizes: Sizes,
+    family: Family | None,
+    is_hollow: bool,
+    zeros: Zeros | None,
 ) -> Row:
     params: Counter[str] = Counter()
     roles: Counter[str] = Counter()
@@ -65,8 +101,9 @@ def _row(
     )
     norm = None if family is None else params["norm"]
     is_split = attention is not None and mlp is not None and norm is not None
+    work = sum(params[module] for module in BLOCK_MODULES)
     return {
-        "stack": TEXT,
+        "stack": stack,
         "layer_index": index,
         "params": params.total(),
         "attention_params": attention,
@@ -76,13 +113,13 @@ def _row(
         "role_params": dict(roles) if family is not None else None,
         "zeros": _zeros(tensors, zeros),
         **{word: size if (size := getattr(sizes, word)) is None or size <= INT32_MAX else None for word in SIZE_WORDS},
-        "is_zero_layer": None if is_hollow or attention is None or mlp is None else _is_zero(tensors, attention + mlp, zeros),
+        "is_zero_layer": None if is_hollow or attention is None or mlp is None else _is_zero(tensors, work, zeros),
     }
 
 
 def _is_zero(tensors: Sequence[Placed], params: int, zeros: Zeros | None) -> bool:
-    """No attention and no MLP parameters, or all of them zero-valued."""
-    return params == 0 or _zeros([tensor for tensor in tensors if tensor.module in PRUNABLE_MODULES], zeros) == params
+    """No parameters of attention, MLP or a state-space mixer, or all of them zero-valued."""
+    return params == 0 or _zeros([tensor for tensor in tensors if tensor.module in BLOCK_MODULES], zeros) == params
 
 
 def _zeros(tensors: Iterable[Placed], zeros: Zeros | None) -> int | None:
@@ -92,21 +129,21 @@ def _zeros(tensors: Iterable[Placed], zeros: Zeros | None) -> int | None:
     return sum(known) if zeros is not None and len(known) == len(counts) else None
 
 
-def _has_placeholders(placed: Sequence[Placed]) -> bool:
+def has_placeholders(placed: Sequence[Placed]) -> bool:
     """Whether every weight of the blocks is the empty or one-element stand-in that partitioned training saves."""
-    shapes = [t.ref.shape for t in placed if t.layer_index is not None and t.module in PRUNABLE_MODULES and t.part == "weight"]
+    shapes = [t.ref.shape for t in placed if t.layer_index is not None and t.module in BLOCK_MODULES and t.part == "weight"]
     return bool(shapes) and all(shape in ((0,), (1,)) for shape in shapes)
 
 
-def _number_notes(indices: Sequence[int], config: Config | None, family: Family | None) -> list[Note]:
+def _number_notes(stack: str, indices: Sequence[int], config: Config | None, family: Family | None) -> list[Note]:
     """Layers that are missing by number, and a layer count that the config declares otherwise."""
     notes = []
     gaps = [(before + 1, after - 1) for before, after in pairwise((-1, *indices)) if after > before + 1]
     if gaps:
         notes.append(note("missing_layers", f"{_runs_text(gaps)} missing by number, of layers 0 to {indices[-1]}"))
-    declared = declared_number(config, family, "num_layers")
-    if family is not None and declared is not None and declared != len(indices):
-        key = family.config_keys["num_layers"]
+    declared = declared_number(config, family, "num_layers", stack)
+    if declared is not None and declared != len(indices):
+        key = declared_key(config, family, "num_layers", stack)
         notes.append(note("declared", f"{key} is {declared} in the config, and {len(indices)} layers are there"))
     return notes
 
@@ -115,31 +152,35 @@ def _additions(tensors: Sequence[Placed], config: Config | None) -> Iterator[Not
     """Biases that the family's models do not have, such as those with which a pruner makes up for what it removed."""
     for tensor in tensors:
         bias = tensor.template.bias if tensor.template is not None and tensor.part == "bias" else ALWAYS
+        if bias == OPTIONAL:
+            continue
         if bias == NEVER or (bias != ALWAYS and config is not None and not declared_flag(config, bias)):
             what = "the family has none" if bias == NEVER else f"the config's {bias} is not true"
             yield note("added", f"{tensor.role}.bias of {tensor.params} parameters is added: {what}")
 
 
 def _declared_notes(
-    sizes: Mapping[int, Sizes], head_dim: HeadDim, config: Config | None, family: Family | None
+    stack: str, sizes: Mapping[int, Sizes], head_dim: HeadDim, config: Config | None, family: Family | None
 ) -> Iterator[Note]:
     """One note for each size that the config declares and shapes contradict. Shapes win; the config is kept as declared."""
     if family is None:
         return
-    for word in SIZE_WORDS:
-        declared = declared_numbers(config, family, word)
+    for word in DECLARED_WORDS:
+        declared = declared_numbers(config, family, word, stack)
         wrong: dict[int, tuple[int, int]] = {}
         for index, measured in sizes.items():
             stated = declared if not isinstance(declared, tuple) else declared[index] if index < len(declared) else None
-            found = getattr(measured, word)
-            if stated is not None and found is not None and found != stated:
+            found = _measured(measured, word, bool(family.keys("expert_size", stack)))
+            is_left_out = found == 0 and family.hybrid
+            if stated is not None and found is not None and found != stated and not is_left_out:
                 wrong[index] = (stated, found)
         if wrong:
             stated_text, found_text = (span({pair[side] for pair in wrong.values()}) for side in (0, 1))
             how = f", with head_dim {head_dim.value} by {head_dim.source}" if word in ("num_heads", "num_kv_heads") else ""
-            text = f"{family.config_keys[word]} is {stated_text} in the config, and {found_text} in the shapes"
+            key = declared_key(config, family, word, stack)
+            text = f"{key} is {stated_text} in the config, and {found_text} in the shapes"
             yield note("declared", f"{text} of {_layers_text(wrong)}{how}")
-    heads, kv_heads = (declared_number(config, family, word) for word in ("num_heads", "num_kv_heads"))
+    heads, kv_heads = (declared_number(config, family, word, stack) for word in ("num_heads", "num_kv_heads"))
     regrouped = [
         (
             index,
@@ -153,6 +194,17 @@ def _declared_notes(
         if heads * found.num_kv_heads != kv_heads * found.num_heads
     ]
     yield from _group(regrouped)
+
+
+def _measured(sizes: Sizes, word: str, has_expert_size: bool) -> int | None:
+    """The size that a word of the config speaks of: one for the width of experts and one for that of a plain MLP, or one for
+    both. No heads and no neurons are left out: the block has none, which its own rows say."""
+    if word == "expert_size":
+        return sizes.intermediate_size if sizes.num_experts else None
+    if word == "intermediate_size" and has_expert_size and sizes.num_experts:
+        return None
+    found: int | None = getattr(sizes, word)
+    return found
 
 
 def _group(found: Iterable[tuple[int, Note]]) -> list[Note]:

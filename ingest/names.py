@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from layerhouse.ingest.declared import Config, model_types
+from layerhouse.ingest.choosing import choose_family
+from layerhouse.ingest.declared import Config
 from layerhouse.ingest.dtypes import DTYPES
-from layerhouse.ingest.family_files import Family, Template, load_families
+from layerhouse.ingest.family_files import load_families
+from layerhouse.ingest.templates import NUMBER_MARK, STACKS, Family, Template
 from layerhouse.ingest.tensors import TensorRef
 
 TEXT = "text"
+MTP = "mtp"
 OTHER, QUANT_AUX, ADAPTER = "other", "quant_aux", "adapter"
-LINEAR_MODULES = frozenset({"attention", "mlp", "expert", "router", "lm_head"})
-PRUNABLE_MODULES = frozenset({"attention", "mlp", "expert"})
+LINEAR_MODULES = frozenset({"attention", "mlp", "expert", "ssm", "router", "lm_head", "head", "projector"})
+BLOCK_MODULES = frozenset({"attention", "mlp", "expert", "ssm"})
+"""What a block does its work with: one that has nothing of these is empty."""
 
 LEADING_WRAPPERS = ("module.", "base_model.model.", "state_dict.")
 INNER_WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -42,9 +46,9 @@ def note(code: str, text: str) -> Note:
 class Placed:
     """One tensor and what it is.
 
-    `stack` is None for a tensor that lies outside of the text model. `part` is weight, bias or buffer; for a tensor of module
-    other, the last piece of its name. `input_axis` is the axis that inputs index, for weights of two or three dimensions of
-    linear modules; `residual_axis` the one that the hidden size indexes. `is_virtual`: the output head of a tied model whose
+    `stack` is None for a tensor of which nothing says where it belongs. `part` is weight, bias or buffer; for a tensor of
+    module other, the last piece of its name. `input_axis` is the axis that inputs index, for weights of two or three dimensions
+    of linear modules; `residual_axis` the one that the hidden size indexes. `is_virtual`: the output head of a tied model whose
     file has none; it shares the embedding's bytes and has none of its own.
     """
 
@@ -68,8 +72,9 @@ class Placed:
 
     @property
     def is_prunable(self) -> bool:
-        """Whether pruning aims at it: a weight of two or more dimensions of attention, MLP or an expert."""
-        is_weight = self.part == "weight" and self.module in PRUNABLE_MODULES
+        """Whether pruning aims at it: a linear weight of attention, MLP, an expert or a state-space mixer, of two axes up."""
+        is_linear = self.template is None or self.template.linear
+        is_weight = self.part == "weight" and self.module in BLOCK_MODULES and is_linear
         return is_weight and self.is_parameter and len(self.ref.shape) >= 2
 
     @property
@@ -95,6 +100,12 @@ class Placement:
         """What no template names."""
         return tuple(tensor for tensor in self.placed if tensor.module == OTHER)
 
+    @cached_property
+    def main_stack(self) -> str:
+        """The stack whose layers stand for the model: text, else the decoder, else the encoder, and so on."""
+        found = {tensor.stack for tensor in self.placed if tensor.layer_index is not None}
+        return next((stack for stack in STACKS if stack in found), TEXT)
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -108,34 +119,33 @@ class Slot:
     pattern: str
     layer_at: int | None
     expert_at: int | None
+    number_at: int | None
     input_axis: int | None
     residual_axis: int | None
 
 
 def place_tensors(refs: Sequence[TensorRef], config: Config | None, families: Iterable[Family] | None = None) -> Placement:
-    """Place every tensor; what no template of the family names is kept as module other.
-
-    A family is taken if it places at least half of the tensors, or any of them while the config's model_type is its own.
-    """
+    """Place every tensor; what no template of the family names is kept as module other."""
     names = [strip_wrappers(ref.name if ref.layout is None else ref.layout.weight_name) for ref in refs]
     pieces = [NUMBER.split(name) for name in names]
     keys = ["{}".join(split[::2]) for split in pieces]
     counts = Counter(keys)
-    family = _choose_family(counts, model_types(config), load_families() if families is None else families)
-    table = family.table if family else {}
-    prefixes = _text_prefixes(counts, table)
-    slots: dict[tuple[str, int], Slot] = {}
+    family = choose_family(keys, [ref.shape for ref in refs], config, load_families() if families is None else families)
+    prefixes = _stack_prefixes(counts, family)
+    slots: dict[tuple[str, str, int], Slot] = {}
     placed = []
     for ref, name, split, key in zip(refs, names, pieces, keys, strict=True):
-        match = table.get(key)
+        match = None if family is None else family.find(key, split[1::2])
         if match is None:
-            placed.append(_laid_out(_unplaced(ref, name, _prefix(key) in prefixes)))
+            placed.append(_laid_out(_unplaced(ref, name, prefixes.get(_prefix(key)))))
             continue
         dims = len(ref.shape)
-        slot = slots.get((key, dims))
+        slot_key = (match[0].name, match[1], dims)
+        slot = slots.get(slot_key)
         if slot is None:
-            slot = slots[key, dims] = _slot(*match, dims)
+            slot = slots[slot_key] = _slot(*match, dims)
         placed.append(_laid_out(_place(ref, slot, split[1::2])))
+    placed = _set_apart(placed)
     return Placement(family.name if family else None, tuple(placed), family, _notes(family, placed))
 
 
@@ -162,44 +172,30 @@ def unique_tensors(placed: Iterable[Placed]) -> list[Placed]:
     return list(unique.values())
 
 
-def canonical_name(template: Template, part: str, layer: str | None = None, expert: str | None = None) -> str:
-    """`stack.layer.module.role.part`, with the expert's number after the module; what a tensor has none of is left out."""
-    pieces = (TEXT, layer, template.module, expert, template.role, None if template.is_buffer else part)
+def canonical_name(
+    template: Template, part: str, layer: str | None = None, expert: str | None = None, number: str | None = None
+) -> str:
+    """`stack.layer.module.role.part`, with the expert's number after the module and any other after the role; what a tensor has
+    none of is left out."""
+    part_name = None if template.is_buffer else part
+    pieces = (template.stack, layer, template.module, expert, template.role, number, part_name)
     return ".".join(piece for piece in pieces if piece is not None)
 
 
-def _choose_family(keys: Counter[str], types: Sequence[str], families: Iterable[Family]) -> Family | None:
-    """The family that places most. Of equals: the declared one, the one with fewest required tensors missing, with most there,
-    then the one that the others extend (files of one layout that declare nothing).
-    """
-    best: Family | None = None
-    best_score = (0, False, 0, 0, 0)
-    for family in families:
-        found = [(key, match) for key in keys if (match := family.table.get(key)) is not None]
-        placed = sum(keys[key] for key, _ in found)
-        is_declared = any(model_type in family.model_types for model_type in types)
-        if placed == 0 or (2 * placed < keys.total() and not is_declared):
-            continue
-        present = family.required & {(template.name, part) for _, (template, part) in found}
-        score = (placed, is_declared, len(present) - len(family.required), len(present), -family.depth)
-        if best is None or score > best_score:
-            best, best_score = family, score
-    return best
-
-
-def _text_prefixes(keys: Counter[str], table: Mapping[str, object]) -> frozenset[str]:
-    """What stands before a layer's number in the text model: as placed tensors have it, else the most frequent one."""
-    placed: set[str] = set()
+def _stack_prefixes(keys: Counter[str], family: Family | None) -> dict[str | None, str]:
+    """The stack of what stands before a layer's number, as placed tensors have it; else the most frequent one is text."""
+    placed: dict[str | None, str] = {}
     others: Counter[str] = Counter()
     for key, count in keys.items():
         prefix = _prefix(key)
         if prefix is None:
             continue
-        if key in table:
-            placed.add(prefix)
+        matches = () if family is None else family.table.get(key, ())
+        if matches:
+            placed.setdefault(prefix, matches[0][0].stack)
         else:
             others[prefix] += count
-    return frozenset(placed or (prefix for prefix, _ in others.most_common(1)))
+    return placed or {prefix: TEXT for prefix, _ in others.most_common(1)}
 
 
 def _prefix(key: str) -> str | None:
@@ -208,20 +204,22 @@ def _prefix(key: str) -> str | None:
 
 
 def _slot(template: Template, part: str, dims: int) -> Slot:
-    at = {kind: position for position, kind in enumerate(template.placeholders)}
-    layer, expert = (f"{{{kind}}}" if kind in at else None for kind in ("layer", "expert"))
-    pattern = canonical_name(template, part, layer, expert)
-    return Slot(template, part, pattern, at.get("layer"), at.get("expert"), *_axes(template, part, dims))
+    marks = [mark[1] for mark in NUMBER_MARK.finditer(template.name)]
+    at = {kind: position for position, kind in enumerate(marks) if kind is not None}
+    layer, expert, number = (f"{{{kind}}}" if kind in at else None for kind in ("layer", "expert", "number"))
+    pattern = canonical_name(template, part, layer, expert, number)
+    return Slot(template, part, pattern, at.get("layer"), at.get("expert"), at.get("number"), *_axes(template, part, dims))
 
 
 def _place(ref: TensorRef, slot: Slot, numbers: Sequence[str]) -> Placed:
     template = slot.template
-    layer_index = None if slot.layer_at is None else int(numbers[slot.layer_at])
-    expert_index = None if slot.expert_at is None else int(numbers[slot.expert_at])
+    layer_index, expert_index, number = (
+        None if at is None else int(numbers[at]) for at in (slot.layer_at, slot.expert_at, slot.number_at)
+    )
     return Placed(
         ref=ref,
-        canonical_name=slot.pattern.format(layer=layer_index, expert=expert_index),
-        stack=TEXT,
+        canonical_name=slot.pattern.format(layer=layer_index, expert=expert_index, number=number),
+        stack=template.stack,
         module=template.module,
         role=template.role,
         part=slot.part,
@@ -234,26 +232,37 @@ def _place(ref: TensorRef, slot: Slot, numbers: Sequence[str]) -> Placed:
     )
 
 
+def _set_apart(placed: list[Placed]) -> list[Placed]:
+    """The tensors, those of layers that predict further tokens (known by tensors of stack mtp) all in that stack."""
+    layers = {tensor.layer_index for tensor in placed if tensor.stack == MTP} - {None}
+    return [
+        replace(tensor, stack=MTP, canonical_name=f"{MTP}.{tensor.canonical_name.partition('.')[2]}")
+        if tensor.layer_index in layers and tensor.stack == TEXT
+        else tensor
+        for tensor in placed
+    ]
+
+
 def _axes(template: Template, part: str, dims: int) -> tuple[int | None, int | None]:
     """The axes of inputs and of the residual stream; None where there is none."""
     if part == "bias" or template.module == "norm":
         is_residual = template.residual == ("inputs" if template.module == "norm" else "outputs")
         return None, 0 if is_residual and dims == 1 else None
-    if dims not in (2, 3):
+    if dims not in (2, 3) or not template.linear:
         return None, None
     inputs, outputs = (dims - 2, dims - 1) if template.transposed else (dims - 1, dims - 2)
     residual = {"inputs": inputs, "outputs": outputs, None: None}[template.residual]
     return (inputs if template.module in LINEAR_MODULES else None), residual
 
 
-def _unplaced(ref: TensorRef, name: str, is_text: bool) -> Placed:
+def _unplaced(ref: TensorRef, name: str, stack: str | None) -> Placed:
     """A tensor that no template names. One that holds no real numbers (indices, masks, packed words) is no parameter."""
     layer, expert = LAYER.search(name), EXPERT.search(name)
-    where = f"{TEXT}.{layer[1]}.{OTHER}{name[layer.end() :]}" if layer and is_text else f"{OTHER}.{name}"
+    where = f"{stack}.{layer[1]}.{OTHER}{name[layer.end() :]}" if layer and stack else f"{OTHER}.{name}"
     return Placed(
         ref=ref,
         canonical_name=where,
-        stack=TEXT if is_text else None,
+        stack=stack,
         module=OTHER,
         role=None,
         part=name.rpartition(".")[2],

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from layerhouse.ingest.declared import Config, declared_flag, declares_head
-from layerhouse.ingest.names import TEXT, Note, Placed, Placement, canonical_name, note, unique_tensors
+from layerhouse.ingest.names import Note, Placed, Placement, canonical_name, note, unique_tensors
 
 Hashes = Mapping[str, str]
 
@@ -30,6 +30,7 @@ class Tie:
 class Totals:
     """Counts of a checkpoint, named as the columns of `checkpoints`; None where the tensors' roles are unknown.
 
+    `layer_params` are those of the stack that stands for the model, of several towers the text model's.
     `params` counts a tied tensor once, `params_stored` every stored copy of one. `embedding_params` is the token table alone.
     `lm_head_params` is the size of the head as a module: a tied head shows the embedding's number, as older analyses do,
     and is then no summand of `params`. `stored_bytes` counts a storage once, whatever views it serves.
@@ -60,8 +61,8 @@ def count_parameters(placement: Placement, config: Config | None, hashes: Hashes
         params=_sum(stored) - copies,
         params_stored=_sum(stored),
         embedding_params=_sum(unique_tensors(t for t in placement.placed if t.role == "embed_tokens")) if is_known else None,
-        lm_head_params=_sum(unique_tensors(t for t in head if t.module == "lm_head")) if is_known else None,
-        layer_params=_sum(t for t in stored if t.layer_index is not None and t.stack == TEXT),
+        lm_head_params=_sum(unique_tensors(t for t in head if t.role == "lm_head")) if is_known else None,
+        layer_params=_sum(t for t in stored if t.layer_index is not None and t.stack == placement.main_stack),
         prunable_params=_sum(t for t in stored if t.is_prunable) if is_known else None,
         tied_embeddings=tie.tied,
         tie_evidence=tie.evidence,
@@ -76,9 +77,9 @@ def find_tie(placement: Placement, config: Config | None, hashes: Hashes | None 
     """Whether the head is the embedding, as bytes say, then the config, then the family's default."""
     family = placement.template_family
     embedding = next((t for t in placement.placed if t.role == "embed_tokens" and t.part == "weight"), None)
-    if family is None or embedding is None:
+    if family is None or embedding is None or family.head is None:
         return Tie(None)
-    head = next((t for t in placement.placed if t.module == "lm_head" and t.part == "weight"), None)
+    head = next((t for t in placement.placed if t.role == "lm_head" and t.part == "weight"), None)
     stated = declared_flag(config, "tie_word_embeddings")
     assumed = family.tied_by_default if stated is None and (config is not None or family.tied_by_default) else stated
     if head is not None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerhouse.ingest.compute import model_kv_bytes, model_macs
+from layerhouse.ingest.inactive import inactive_tensors
 from layerhouse.ingest.json_files import read_json
 from layerhouse.ingest.layers import SIZE_WORDS, layer_rows
 from layerhouse.ingest.layouts import lay_out
@@ -135,12 +137,26 @@ def weight_rows(
     zeros = {name: measured.zeros for name, measured in (measurements or {}).items() if measured.zeros is not None}
     totals = count_parameters(opened.placement, opened.config, hashes) if measurements else opened.totals
     layers, layer_notes = layer_rows(opened.placement, opened.config, zeros if measurements else None)
-    read_as = [opened.placement.family, totals.tied_embeddings, [[row[word] for word in SIZE_WORDS] for row in layers]]
+    inactive, _ = inactive_tensors(opened.placement, opened.config)
+    costs = (
+        model_macs(opened.placement, opened.config, totals, layers),
+        model_kv_bytes(opened.placement, opened.config, layers),
+    )
+    sizes = [[row[word] for word in (*SIZE_WORDS, "macs_per_token", "kv_values_per_token")] for row in layers]
+    read_as = [opened.placement.family, totals.tied_embeddings, sizes, costs, sorted(inactive)]
     checkpoint_id = _content_id(placed, hashes, read_as) if measurements else _header_id(placed, fingerprint)
     counted = _counted_names(placed, totals, hashes)
     tensors = [*placed, *([totals.virtual] if totals.virtual else [])]
-    tensor_rows = [_tensor_row(one, checkpoint_id, one.ref.name in counted, measurements, near_zero) for one in tensors]
-    checkpoint = _checkpoint_row(opened, totals, checkpoint_id, len(layers), bool(measurements))
+    tensor_rows = [
+        {
+            **_tensor_row(one, checkpoint_id, one.ref.name in counted, measurements, near_zero),
+            "is_active": one.ref.name not in inactive,
+        }
+        for one in tensors
+    ]
+    num_layers = sum(row["stack"] == opened.placement.main_stack for row in layers)
+    checkpoint = _checkpoint_row(opened, totals, checkpoint_id, num_layers, bool(measurements))
+    checkpoint["macs_per_token"], checkpoint["kv_cache_bytes_per_token"] = costs
     checkpoint["notes"] = [*opened.placement.notes, *totals.notes, *layer_notes, *opened.notes]
     if measurements:
         checkpoint |= _zero_counts(placed, counted, measurements, totals)
@@ -215,7 +231,6 @@ def _tensor_row(
         "weight_shape": list(ref.shape) if ref.shape != shape else None,
         "params": placed.params if is_counted else 0,
         "is_parameter": placed.is_parameter,
-        "is_active": True,
         "logical_bytes": 0 if placed.is_virtual else ref.logical_bytes,
         "stored_bytes": 0 if placed.is_virtual else ref.storage_bytes,
     }

@@ -12,10 +12,12 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from layerhouse.ingest.family_files import load_families, read_families
-from layerhouse.ingest.layers import layer_rows
+from layerhouse.ingest.layers import SIZE_WORDS, layer_rows
 from layerhouse.ingest.names import place_tensors
 from layerhouse.ingest.parameters import count_parameters
-from layerhouse.tests.tiny_models import HIDDEN, LAYERS, MODELS, TinyModel, build, save, state_refs
+from layerhouse.ingest.templates import NUMBER_MARK
+from layerhouse.tests.layouts import LAYOUTS
+from layerhouse.tests.tiny_models import HIDDEN, MODELS, TinyModel, build, save, shape_refs, state_refs
 from layerhouse.warehouse.errors import InputError
 
 FILES = Path(__file__).parents[1] / "ingest/families"
@@ -27,6 +29,11 @@ CASES = [
     for form in ("saved", "state_dict")
 ]
 LINEAR_AXES = {"Linear": 1, "Conv1D": 0}
+UNBUILT_TYPES = {"RefinedWeb", "RefinedWebModel", "stablelm_epoch"}
+"""Types of old files of a family that has tiny models of its present type."""
+MAIN_ROLES = {"q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"}
+ALIKE = {"mistral": "llama", "gemma": "llama", "granite": "llama"}
+"""Families whose tiny models name their tensors as another family does: without a config they are that one."""
 
 
 @cache
@@ -44,24 +51,43 @@ def forms(name, number):
     return {"saved": saved, "state_dict": state_refs(model.state_dict())}, config, model, axes
 
 
-def walk(family, families):
-    """Raise AssertionError unless every tensor of the family's tiny models is placed, and every required template used."""
-    used = set()
-    for number in range(len(MODELS[family.name])):
-        refs_by_form, config, *_ = forms(family.name, number)
+def models_of(name):
+    """Tensors, as each form has them, and the config of every tiny model or hand-written layout of a family."""
+    for number in range(len(MODELS.get(name, ()))):
+        refs_by_form, config, *_ = forms(name, number)
         for refs in refs_by_form.values():
-            placement = place_tensors(refs, config, families)
-            assert placement.family == family.name
-            assert not placement.unplaced
-            assert not placement.notes
-            used |= {(tensor.template.name, tensor.part) for tensor in placement.placed}
+            yield refs, config
+    for layout in LAYOUTS.get(name, ()):
+        yield shape_refs(layout.shapes), layout.config
+
+
+def walk(family, families):
+    """Raise AssertionError unless every tensor of the family's models is placed, and every required template used."""
+    used = set()
+    for refs, config in models_of(family.name):
+        placement = place_tensors(refs, config, families)
+        assert placement.family == family.name
+        assert not placement.unplaced
+        assert not placement.notes
+        used |= {(tensor.template.name, tensor.part) for tensor in placement.placed}
     assert family.required <= used
 
 
-def test_every_family_has_tiny_models_and_every_tiny_model_a_family():
-    assert set(MODELS) == set(FAMILIES)
-    for name, family in FAMILIES.items():
-        assert {model.model_type for model in MODELS[name]} == set(family.model_types)
+def types_in(config):
+    """Values of model_type in a config and in the configs inside it."""
+    inner = (value for value in config.values() if isinstance(value, dict))
+    return {config["model_type"]} | {kind for part in inner if part.get("model_type") for kind in types_in(part)}
+
+
+def test_every_family_has_models_and_every_model_a_family():
+    assert set(MODELS) | set(LAYOUTS) == set(FAMILIES)
+    assert not set(MODELS) & set(LAYOUTS)
+    built = {kind for name in MODELS for number in range(len(MODELS[name])) for kind in types_in(forms(name, number)[1])}
+    built |= {
+        layout.config["model_type"] for layouts in LAYOUTS.values() for layout in layouts if "model_type" in layout.config
+    }
+    named = {model_type for family in FAMILIES.values() for model_type in family.model_types}
+    assert named - built == UNBUILT_TYPES
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -72,11 +98,12 @@ def test_no_tensor_is_unplaced_and_no_template_unused(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_template_that_is_taken_out_is_missed(name):
     family = FAMILIES[name]
+    inside = [other for other in FAMILIES.values() if family.towers and not other.towers]
     for template in family.templates:
         if template.required_parts:
             shorter = replace(family, templates=tuple(other for other in family.templates if other is not template))
             with pytest.raises(AssertionError):
-                walk(shorter, [shorter if other is family else other for other in FAMILIES.values()])
+                walk(shorter, [shorter, *inside])
 
 
 def test_a_line_taken_out_of_a_file_is_missed(tmp_path):
@@ -93,11 +120,17 @@ def test_a_line_taken_out_of_a_file_is_missed(tmp_path):
 def test_layers_are_measured_as_the_config_says(name, number, form):
     refs, config, *_ = forms(name, number)
     rows, notes = layer_rows(place_tensors(refs[form], config), config)
-    assert [row["layer_index"] for row in rows] == list(range(LAYERS))
-    expected = MODELS[name][number].sizes
-    for row in rows:
-        assert {key: row[key] for key in expected} == expected
-        assert row["is_zero_layer"] is False
+    measured = {(row["stack"], row["layer_index"]): {word: row[word] for word in SIZE_WORDS} for row in rows}
+    assert measured == MODELS[name][number].expected()
+    assert {row["is_zero_layer"] for row in rows} == {False}
+    assert notes == []
+
+
+@pytest.mark.parametrize(("name", "number"), [(name, number) for name in LAYOUTS for number in range(len(LAYOUTS[name]))])
+def test_layers_of_hand_written_layouts_are_measured(name, number):
+    layout = LAYOUTS[name][number]
+    rows, notes = layer_rows(place_tensors(shape_refs(layout.shapes), layout.config), layout.config)
+    assert [{word: row[word] for word in SIZE_WORDS} for row in rows] == list(layout.layers)
     assert notes == []
 
 
@@ -106,8 +139,18 @@ def test_parameters_are_those_of_the_model(name, number, form):
     refs, config, model, _ = forms(name, number)
     placement = place_tensors(refs[form], config)
     totals = count_parameters(placement, config)
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     assert totals.params == sum(parameter.numel() for parameter in model.parameters())
+    rows, _ = layer_rows(placement, config)
+    assert totals.layer_params == sum(row["params"] for row in rows if row["stack"] == placement.main_stack)
+    assert all(
+        row["params"] == row["attention_params"] + row["mlp_params"] + row["norm_params"] + row["other_params"] for row in rows
+    )
+    assert totals.notes == ()
+    head = model.get_output_embeddings()
+    if head is None:
+        assert (totals.tied_embeddings, totals.lm_head_params, totals.virtual) == (None, 0, None)
+        return
+    embedding = model.get_input_embeddings()
     assert totals.embedding_params == embedding.weight.numel()
     assert totals.lm_head_params == sum(parameter.numel() for parameter in head.parameters())
     assert totals.tied_embeddings is (head.weight is embedding.weight)
@@ -116,26 +159,22 @@ def test_parameters_are_those_of_the_model(name, number, form):
         (True, "state_dict"): "shared storage",
     }.get((totals.tied_embeddings, form))
     assert (totals.virtual is not None) is (totals.tied_embeddings and form == "saved")
-    rows, _ = layer_rows(placement, config)
-    assert totals.layer_params == sum(row["params"] for row in rows)
-    assert all(
-        row["params"] == row["attention_params"] + row["mlp_params"] + row["norm_params"] + row["other_params"] for row in rows
-    )
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", MODELS)
 def test_axes_are_those_of_the_modules(name):
     for number, tiny in enumerate(MODELS[name]):
         refs, config, _, axes = forms(name, number)
         placed = {tensor.ref.name: tensor for tensor in place_tensors(refs["state_dict"], config).placed}
+        hidden = {stack: sizes["hidden_size"] for (stack, _), sizes in tiny.expected().items()}
         assert axes
         for tensor_name, axis in axes.items():
             if placed[tensor_name].module != "embedding":
                 assert (placed[tensor_name].input_axis, placed[tensor_name].output_axis) == (axis, 1 - axis)
         for tensor in placed.values():
             if tensor.residual_axis is not None:
-                assert tensor.ref.shape[tensor.residual_axis] == tiny.hidden_size
-            elif tensor.part == "weight" and tensor.module in ("attention", "mlp", "expert"):
+                assert tensor.ref.shape[tensor.residual_axis] == hidden[tensor.stack]
+            elif tensor.part == "weight" and tensor.role in MAIN_ROLES:
                 pytest.fail(f"{tensor.ref.name} has no residual axis")
 
 
@@ -148,17 +187,17 @@ def test_both_layouts_of_experts_give_the_same_layers():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_is_known_by_its_names_alone(name):
-    refs, config, *_ = forms(name, 0)
-    found = place_tensors(refs["saved"], None).family
-    assert found == ("llama" if name in ("mistral", "gemma") else name), "Mistral and Gemma name their tensors as Llama does"
-    assert place_tensors(refs["saved"], {"model_type": config["model_type"]}).family == name
+    refs, config = next(models_of(name))
+    assert place_tensors(refs, None).family == ALIKE.get(name, name)
+    if "model_type" in config:
+        assert place_tensors(refs, {"model_type": config["model_type"]}).family == name
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [name for name in MODELS if FAMILIES[name].roots and FAMILIES[name].head])
 def test_names_of_a_model_without_head_are_placed(name):
-    refs, config, *_ = forms(name, 0)
-    root = FAMILIES[name].root
-    headless = [replace(ref, name=ref.name.removeprefix(root)) for ref in refs["saved"] if ref.name.startswith(root)]
+    refs, config = next(models_of(name))
+    root = FAMILIES[name].roots[0]
+    headless = [replace(ref, name=ref.name.removeprefix(root)) for ref in refs if ref.name.startswith(root)]
     placement = place_tensors(headless, config)
     assert placement.family == name
     assert not placement.unplaced
@@ -167,42 +206,46 @@ def test_names_of_a_model_without_head_are_placed(name):
 
 
 def test_a_new_family_is_one_file(tmp_path):
-    """GPT-J, which has no file: its tensors are placed and its layers measured once it has."""
-    tiny = TinyModel("gptj", {"vocab_size": 96, "n_embd": HIDDEN, "n_layer": 2, "n_head": 4, "n_inner": 160, "rotary_dim": 8})
-    model = build(tiny)
+    """BioGPT, which has no file: its tensors are placed and its layers measured once it has."""
+    arguments = {"vocab_size": 96, "hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = build(TinyModel("biogpt", {**arguments, "intermediate_size": 160}))
     refs, config = save(model, tmp_path / "model")
     assert place_tensors(refs, config).family is None
     shutil.copytree(FILES, tmp_path / "families")
+    block = "biogpt.layers.{layer}."
     tensors = {
-        "transformer.wte": 'module = "embedding", role = "embed_tokens"',
-        "transformer.h.{layer}.ln_1": 'module = "norm", role = "attention_norm", bias = "always"',
+        "biogpt.embed_tokens": 'module = "embedding", role = "embed_tokens", transposed = true, residual = "outputs"',
+        "biogpt.embed_positions": 'module = "embedding", role = "embed_positions"',
+        f"{block}self_attn_layer_norm": 'module = "norm", role = "attention_norm", bias = "always"',
         **{
-            f"transformer.h.{{layer}}.attn.{role}": f'module = "attention", role = "{role}", residual = "inputs"'
+            f"{block}self_attn.{role}": f'module = "attention", role = "{role}", residual = "inputs", bias = "always"'
             for role in ("q_proj", "k_proj", "v_proj")
         },
-        "transformer.h.{layer}.attn.out_proj": 'module = "attention", role = "o_proj", residual = "outputs"',
-        "transformer.h.{layer}.mlp.fc_in": 'module = "mlp", role = "up_proj", residual = "inputs", bias = "always"',
-        "transformer.h.{layer}.mlp.fc_out": 'module = "mlp", role = "down_proj", residual = "outputs", bias = "always"',
-        "transformer.ln_f": 'module = "norm", role = "final_norm", bias = "always"',
-        "lm_head": 'module = "lm_head", role = "lm_head", bias = "always"',
+        f"{block}self_attn.out_proj": 'module = "attention", role = "o_proj", residual = "outputs", bias = "always"',
+        f"{block}final_layer_norm": 'module = "norm", role = "mlp_norm", bias = "always"',
+        f"{block}fc1": 'module = "mlp", role = "up_proj", residual = "inputs", bias = "always"',
+        f"{block}fc2": 'module = "mlp", role = "down_proj", residual = "outputs", bias = "always"',
+        "biogpt.layer_norm": 'module = "norm", role = "final_norm", bias = "always"',
+        "output_projection": 'module = "lm_head", role = "lm_head"',
     }
     text = """
-name = "gptj"
-model_types = ["gptj"]
-root = "transformer."
-head = "lm_head"
-embedding = "transformer.wte"
-tied_by_default = false
+name = "biogpt"
+model_types = ["biogpt"]
+root = "biogpt."
+head = "output_projection"
+embedding = "biogpt.embed_tokens"
+tied_by_default = true
 [config]
-num_layers = "n_layer"
-num_heads = "n_head"
-hidden_size = "n_embd"
-intermediate_size = "n_inner"
+num_layers = "num_hidden_layers"
+num_heads = "num_attention_heads"
+hidden_size = "hidden_size"
+intermediate_size = "intermediate_size"
 [tensors]
 """
-    (tmp_path / "families/gptj.toml").write_text(text + "\n".join(f'"{key}" = {{ {value} }}' for key, value in tensors.items()))
+    lines = "\n".join(f'"{key}" = {{ {value} }}' for key, value in tensors.items())
+    (tmp_path / "families/biogpt.toml").write_text(text + lines)
     placement = place_tensors(refs, config, read_families(tmp_path / "families"))
-    assert (placement.family, placement.unplaced) == ("gptj", ())
+    assert (placement.family, placement.unplaced) == ("biogpt", ())
     rows, notes = layer_rows(placement, config)
     assert ([row["num_heads"] for row in rows], [row["intermediate_size"] for row in rows], notes) == ([4, 4], [160, 160], [])
     assert count_parameters(placement, config).params == sum(parameter.numel() for parameter in model.parameters())
@@ -216,7 +259,7 @@ intermediate_size = "n_inner"
         ('name = "x"', "model_types: missing"),
         ('name = "x"\ncolour = 1', "colour: unknown key; there is config, drops, "),
         ('name = "llama"', "name: 'llama' is also the family of llama.toml"),
-        ('name = "x"\nextends = "y"', "extends: 'y' is no other family; there is gemma, "),
+        ('name = "x"\nextends = "y"', "extends: 'y' is no other family; there is baichuan, "),
         ('name = "x"\nextends = "x"', "extends: 'x' is no other family"),
         ('name = "x"\nextends = "llama"\nmodel_types = ["llama"]', "model_types: 'llama' belongs to llama"),
         ('name = "x"\nextends = "llama"\nmodel_types = []\ndrops = ["z"]', "drops: no 'z' is inherited"),
@@ -237,12 +280,21 @@ intermediate_size = "n_inner"
         ),
         (
             'name = "x"\nextends = "llama"\nmodel_types = []\n[tensors]\n"a.{block}.b" = { module = "mlp", role = "b" }',
-            "tensors.a.{block}.b: {layer} and {expert} stand once at most, and for every number",
+            "tensors.a.{block}.b: a number is {layer}, {expert} or {number}, each once at most, or itself",
         ),
         (
-            'name = "x"\nextends = "llama"\nmodel_types = []\n[tensors]\n"a.0.b" = { module = "mlp", role = "b" }',
-            "tensors.a.0.b: {layer} and {expert} stand once at most, and for every number",
+            'name = "x"\nextends = "llama"\nmodel_types = []\n[tensors]\n"a" = { module = "mlp", role = "b", stack = "c" }',
+            "tensors.a.stack: 'c'; it is one of text, decoder, ",
         ),
+        ('name = "x"\nextends = "llama"\nmodel_types = []\n[stacks.top]\n', "stacks.top: unknown key; there is audio, "),
+        ('name = "x"\nextends = "llama"\nmodel_types = []\n[towers.top]\n', "towers.top: unknown key; there is audio, "),
+        ('name = "x"\nextends = "llama"\nmodel_types = []\n[towers]\ntext = 1', "towers.text: expected a table"),
+        ('name = "x"\nextends = "llama"\nmodel_types = []\n[towers.text]\nconfig = "a"', "names: missing"),
+        (
+            'name = "x"\nextends = "llama"\nmodel_types = []\n[config]\nnum_heads = 4',
+            "config.num_heads: expected a key or a list of keys, found 4",
+        ),
+        ('name = "x"\nmodel_types = []\nconfig = 5', "config: expected dict, found 5"),
         ("name", "no TOML: "),
     ],
 )
@@ -263,5 +315,7 @@ def test_families_that_extend_each_other_are_refused(tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_no_two_templates_of_a_family_claim_one_name(family):
-    claims = Counter(name for template in family.templates for name in replace(family, templates=(template,)).table)
+    claims = Counter(
+        (NUMBER_MARK.sub("{}", name), template.literals) for template in family.templates for name in template.file_names
+    )
     assert [name for name, count in claims.items() if count > 1] == []

@@ -59,6 +59,8 @@ def test_rows_are_those_of_the_layers_table():
         "intermediate_size": 160,
         "num_experts": None,
         "hidden_size": 64,
+        "macs_per_token": 43008,
+        "kv_values_per_token": 64,
         "is_zero_layer": False,
     }
     assert notes == []

@@ -252,9 +252,10 @@ def test_a_head_of_another_vocabulary_is_not_tied():
 
 
 def test_gpt2_is_tied_where_nothing_says_so():
-    totals = count_parameters(place({"wte.weight": (VOCAB, HIDDEN), "ln_f.weight": (HIDDEN,), "ln_f.bias": (HIDDEN,)}), None)
+    shapes = {"wte.weight": (VOCAB, HIDDEN), "wpe.weight": (8, HIDDEN), "ln_f.weight": (HIDDEN,), "ln_f.bias": (HIDDEN,)}
+    totals = count_parameters(place(shapes), None)
     assert (totals.tied_embeddings, totals.tie_evidence, totals.lm_head_params) == (True, None, TABLE)
-    assert totals.params == TABLE + 2 * HIDDEN
+    assert totals.params == TABLE + 10 * HIDDEN
 
 
 def test_prunable_are_weights_of_attention_mlp_and_experts():

@@ -87,8 +87,6 @@ _DESCRIBED: dict[str, tuple[str, str | None]] = {
     "size_gb": ("Bytes of the weights; without weights as the results report them.", "GiB"),
     "compact_size_gb": ("Bytes of the weights without their zeros.", "GiB"),
     "params_b": ("Parameters, in billions.", "1e9 parameters"),
-    "macs_per_token": ("Multiply-accumulates of one token; not computed yet.", "MACs"),
-    "kv_cache_bytes_per_token": ("Bytes that one token takes in the KV cache; not computed yet.", "bytes"),
     # results
     "measure": ("What was measured: task, dataset@context/stride, or metric@batch size.", None),
     "kind": ("task, score, perplexity, speed or memory.", None),

@@ -8,6 +8,10 @@ CREATE OR REPLACE MACRO reduction(base_count, kept_count) AS
 CREATE OR REPLACE MACRO gib(bytes) AS
     bytes / 1073741824;
 
+-- The stack whose layers stand for a model is the one of least rank: text, else the decoder, and so on.
+CREATE OR REPLACE MACRO stack_rank(stack) AS
+    list_position(['text', 'decoder', 'encoder', 'vision', 'audio', 'projector', 'mtp'], stack);
+
 -- Level of a layer, disjoint; a layer whose base is not known has none, unless it is empty.
 CREATE OR REPLACE MACRO layer_level(is_removed, is_zero, reduction_ratio) AS
     CASE

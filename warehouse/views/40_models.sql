@@ -44,6 +44,11 @@ reported AS (
     WHERE suite = 'model_info'
     GROUP BY model_id
 ),
+main_layers AS (
+    SELECT *
+    FROM layer_pruning
+    QUALIFY stack_rank(stack) = min(stack_rank(stack)) OVER (PARTITION BY model_id)
+),
 layer_counts AS (
     SELECT
         model_id,
@@ -82,7 +87,7 @@ layer_counts AS (
                     AND coalesce(intermediate_size = base_intermediate_size, TRUE)
                 )
         END AS are_shapes_kept
-    FROM layer_pruning
+    FROM main_layers
     GROUP BY model_id
 )
 SELECT
@@ -169,8 +174,8 @@ SELECT
     shown.nonzero_params,
     coalesce(gib(shown.logical_bytes), reported.size_gb) AS size_gb,
     gib(shown.logical_bytes) * (shown.nonzero_params / nullif(shown.params, 0)) AS compact_size_gb,
-    CAST(NULL AS BIGINT) AS macs_per_token,
-    CAST(NULL AS BIGINT) AS kv_cache_bytes_per_token,
+    shown.macs_per_token,
+    shown.kv_cache_bytes_per_token,
     nullif(
         concat_ws(
             '; ',
