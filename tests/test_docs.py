@@ -45,7 +45,7 @@ from layerhouse.warehouse.view_columns import VIEW_COLUMNS
 
 ROOT = Path(__file__).parents[1]
 RUN_PAGES = ("README.md", "docs/guide.md")
-PAGES = (*RUN_PAGES, "CHANGELOG.md", "docs/cli.md", "docs/tables.md")
+PAGES = (*RUN_PAGES, "CHANGELOG.md", "docs/cli.md", "docs/matching.md", "docs/tables.md")
 SHOWN_FOLDER = "/home/me/study"
 END = "-- end of command --"
 BLOCK = re.compile(r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$|^<!-- run\n(?P<hidden>.*?)^-->$", re.MULTILINE | re.DOTALL)
