@@ -10,6 +10,7 @@ SELECT
     num_exact,
     num_similar,
     num_unknown,
+    num_dead,
     least_confidence,
     units_kept,
     units_removed

@@ -353,6 +353,19 @@ def test_kept_experts_are_exact(tmp_path, layout):
         assert found[index, "head"]["units_kept"] == list(range(HEADS))
 
 
+def test_a_neuron_of_zeros_is_dead(tmp_path):
+    state, config = state_of(TinyModel("llama", EXPLICIT))
+    masked = {name: tensor.clone() for name, tensor in state.items()}
+    for role, axis in (("gate_proj", 0), ("up_proj", 0), ("down_proj", 1)):
+        masked[f"model.layers.1.mlp.{role}.weight"].index_fill_(axis, torch.tensor([3, 8]), 0)
+    masked["model.layers.0.mlp.up_proj.weight"][5] = 0
+    write(tmp_path, "base", state, config)
+    write(tmp_path, "masked", masked, config)
+    ingest(tmp_path, base=tmp_path / "models/base", units=True)
+    found = units(tmp_path, "masked")
+    assert [found[index, "neuron"]["num_dead"] for index in range(3)] == [0, 2, 0]
+
+
 # When units are read
 
 

@@ -58,6 +58,7 @@ _DESCRIBED: dict[str, tuple[str, str | None]] = {
     "num_exact": ("Those that are a unit of the base to the bit.", "units"),
     "num_similar": ("Those that are like one, by signature.", "units"),
     "num_unknown": ("Those whose origin is not known.", "units"),
+    "num_dead": ("Those whose weights and biases are all zero.", "units"),
     "least_confidence": ("Least confidence among them.", "fraction"),
     "units_kept": ("Units of the block that the layer kept; [] none, null not known.", None),
     "units_removed": ("Units of the block that are gone; [] none, null not known.", None),

@@ -23,6 +23,17 @@ found AS MATERIALIZED (
         AND shown.base_checkpoint_id = unit_matches.base_checkpoint_id
     GROUP BY ALL
 ),
+dead AS (
+    SELECT
+        checkpoint_id,
+        stack,
+        layer_index,
+        kind,
+        count(*) FILTER (WHERE l2_norm = 0) AS num_dead
+    FROM units
+    SEMI JOIN shown ON shown.checkpoint_id = units.checkpoint_id
+    GROUP BY ALL
+),
 base_units AS MATERIALIZED (
     SELECT
         checkpoint_id AS base_checkpoint_id,
@@ -64,6 +75,7 @@ listed AS (
         found.num_similar,
         found.num_unknown,
         found.least_confidence,
+        dead.num_dead,
         blocks.layer_index IS NULL
         OR coalesce(CASE blocks.kind
             WHEN 'head' THEN layers.num_heads
@@ -84,6 +96,11 @@ listed AS (
         AND found.stack = blocks.stack
         AND found.layer_index = blocks.layer_index
         AND found.kind = blocks.kind
+    LEFT JOIN dead
+        ON dead.checkpoint_id = blocks.checkpoint_id
+        AND dead.stack = blocks.stack
+        AND dead.layer_index = blocks.layer_index
+        AND dead.kind = blocks.kind
     LEFT JOIN layers
         ON layers.checkpoint_id = blocks.checkpoint_id
         AND layers.stack = blocks.stack
@@ -102,6 +119,7 @@ SELECT
     CASE WHEN is_without THEN 0 ELSE num_exact END AS num_exact,
     CASE WHEN is_without THEN 0 ELSE num_similar END AS num_similar,
     CASE WHEN is_without THEN 0 ELSE num_unknown END AS num_unknown,
+    CASE WHEN is_without THEN 0 ELSE num_dead END AS num_dead,
     least_confidence,
     kept AS units_kept,
     CASE WHEN kept IS NOT NULL THEN list_filter(all_units, LAMBDA unit: NOT list_contains(kept, unit)) END AS units_removed
