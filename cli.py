@@ -156,7 +156,9 @@ def cli() -> None:
 @click.argument("roots", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ROOT...")
 @warehouse_option
 @click.option(
-    "--base", metavar="PATH|MODEL", help="The model that the others were made from: its path, or its name if it is in."
+    "--base",
+    metavar="PATH|MODEL",
+    help="The model that the others were made from: its path, its name if it is in, or its config.json alone.",
 )
 @click.option("--stats", type=click.Choice(["full", "none"]), default="full", show_default=True, help="none: headers alone.")
 @click.option(

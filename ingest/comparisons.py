@@ -41,13 +41,17 @@ UNIT_COLUMNS = ("stack", "layer_index", "kind", "unit_index", "part_hashes", "si
 
 @dataclass
 class Side:
-    """One side of a comparison: a model's checkpoint, the rows of its tensors, its units, and its open weights."""
+    """One side of a comparison: a model's checkpoint, the rows of its tensors, its units, and its open weights.
+
+    `has_values` is false for a base that is known by its config alone.
+    """
 
     model_id: str
     checkpoint_id: str
     tensors: Sequence[Row]
     opened: OpenedWeights | None = None
     units: pa.Table | None = None
+    has_values: bool = True
 
     @property
     def is_adapter(self) -> bool:
@@ -187,7 +191,7 @@ class Comparer:
 
         untold = [row for row in related if row["relation"] is None and row["name"] and row["base_name"]]
         mode = self.reading.compare
-        if not untold or mode == ROWS or (mode == AUTO and side.opened is None):
+        if not untold or not base.has_values or mode == ROWS or (mode == AUTO and side.opened is None):
             return []
         opened, base_opened = (self._open(one) for one in (side, base))
         if opened is None or base_opened is None:

@@ -105,12 +105,15 @@ def ingest_roots(
     batch = Batch(store_root)
     models = _settle_names(discovery, known, options, say)
     num_models = len(models)
-    models, base_name = _base_first(models, known, options, say)
+    config_base = None if options.base is None or not _is_config(Path(options.base)) else Path(options.base)
+    models, base_name = (models, None) if config_base else _base_first(models, known, options, say)
     is_among_models = len(models) == num_models
     base_name = None if options.dry_run else base_name
     run = _Run(store_root, known, batch, options, say, on_progress)
     plans = run.plan(models)
     try:
+        if config_base is not None and not options.dry_run:
+            run.take_config_base(config_base)
         if base_name is not None and base_name not in {plan.model.model_id for plan in plans}:
             run.comparer.set_base(base_name, is_among_models=False)
         for plan in plans:
@@ -124,6 +127,10 @@ def ingest_roots(
     finally:
         batch.flush()
     return report
+
+
+def _is_config(path: Path) -> bool:
+    return path.suffix.lower() == ".json" and path.is_file()
 
 
 def _base_first(models: list[FoundModel], known: Known, options: Options, say: Say) -> tuple[list[FoundModel], str | None]:
@@ -262,6 +269,21 @@ class _Run:
         """The one base of that name and size; None where there is none, or several that differ."""
         found = self.bases.get((name, params), {}) if name is not None else {}
         return next(iter(found.values())) if len(found) == 1 else None
+
+    def take_config_base(self, path: Path) -> None:
+        """Compare with the model that a config describes from now on. Raises UsageError where it describes none."""
+        from layerhouse.ingest.config_base import config_base_rows
+
+        shown = path_text(path)
+        try:
+            checkpoint, tensors, layers = config_base_rows(path, shown)
+        except InputError as error:
+            raise UsageError(f"--base {error.where}: {error.what}") from None
+        checkpoint_id: str = checkpoint["checkpoint_id"]
+        if checkpoint_id not in self.known.checkpoints:
+            self.batch.add({"checkpoints": [checkpoint | {"source_uri": shown}], "tensors": tensors, "layers": layers})
+            self.known.checkpoints.add(checkpoint_id)
+        self.comparer.base = Side(shown, checkpoint_id, tensors, has_values=False)
 
     def take(self, plan: _Plan) -> Side | None:
         """Take one model; says one line for all that was taken of it, and one for each thing that could not be.

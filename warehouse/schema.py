@@ -62,7 +62,12 @@ CHECKPOINTS = Table(
         Column("checkpoint_id", "VARCHAR", "Content hash of the checkpoint, 32 hex digits.", required=True),
         Column("source_uri", "VARCHAR", "The folder or file that was read.", required=True),
         Column("fingerprint", "VARCHAR", "Hash of path, size and mtime of the files read: equal means nothing to do."),
-        Column("source_kind", "VARCHAR", "weights or analysis.", required=True),
+        Column(
+            "source_kind",
+            "VARCHAR",
+            "weights, analysis, or config (a base known by that alone).",
+            required=True,
+        ),
         Column("container", "VARCHAR", "How the tensors are stored, such as safetensors; null for an analysis."),
         Column("method", "VARCHAR", "Pruning method that the name declares; null if it declares none."),
         Column("declared_ratio", "DOUBLE", "Share to remove that the name declares.", "fraction"),
