@@ -243,8 +243,11 @@ def test_query_lists_shows_and_runs(study):
         "per_layer",
         "performance",
         "special_layers",
+        "structure",
         "summary",
         "trade_off",
+        "unit_overlap",
+        "unit_pruning",
     ]
     assert "FROM method_groups" in layerhouse("query", "methods", "--show", cwd=study).stdout
     rows = list(csv.DictReader(io.StringIO(layerhouse("query", "special_layers", "-f", "csv", cwd=study).stdout)))

@@ -531,3 +531,10 @@ def test_import_is_light():
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "layerhouse.warehouse.export.as_parquet" in loaded
     assert not {"pyarrow", "duckdb", "polars", "torch", "click", "rich.table"} & set(loaded)
+
+
+def test_a_size_that_varies_says_from_where_to_where_to_people_alone():
+    bounds = {"num_heads": pa.array([8, None, None], pa.int32()), "num_heads_min": [8, 4, None], "num_heads_max": [8, 6, None]}
+    table = pa.table({"model_id": ["a", "b", "c"], **bounds})
+    assert text_of(table) == ("model       heads\n-----  ----------\na               8\nb      varies 4-6\nc               -\n")
+    assert text_of(table.select(["model_id", "num_heads_min", "num_heads_max"])).startswith("model  num heads min")

@@ -10,6 +10,14 @@ from layerhouse.warehouse.schema import Column
 
 _GONE = "(base - own) / base: 0 nothing is gone, 1 all, negative where it grew."
 _BELOW = "Blocks of the base that keep less than {} % of their parameters, removed ones included."
+_LAYER_SIZES = {
+    "hidden_size": "width of the residual stream",
+    "num_heads": "number of query heads",
+    "num_kv_heads": "number of KV heads",
+    "head_dim": "width of a head",
+    "intermediate_size": "MLP width",
+    "num_experts": "number of experts",
+}
 
 _DESCRIBED: dict[str, tuple[str, str | None]] = {
     # a model or layer against its base
@@ -52,6 +60,12 @@ _DESCRIBED: dict[str, tuple[str, str | None]] = {
     "changed_values": ("Values that differ, over the tensors that were read side by side.", "elements"),
     "relative_difference_max": ("Greatest norm of a tensor's difference over the norm of the base's.", "fraction"),
     "cosine_min": ("Least cosine of a tensor and the base's.", None),
+    # sizes of a model's layers
+    **{
+        f"{size}_{bound}": (f"{which} {text} of a layer; null where one is not known.", None)
+        for size, text in _LAYER_SIZES.items()
+        for bound, which in (("min", "Least"), ("max", "Greatest"))
+    },
     # heads, neurons and experts
     "num_base_units": ("Units of that kind in the block of the base.", "units"),
     "num_units": ("Units of that kind in the layer; null where they were not read.", "units"),

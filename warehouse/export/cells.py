@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 ERROR_SUFFIX = "_stderr"
 """A number column of this name after another's holds its standard errors; people see both in one cell."""
 
+LEAST_SUFFIX, MOST_SUFFIX = "_min", "_max"
+"""Number columns of these names after another's hold its bounds; people see `varies 803-14336` where it is null for that."""
+
 _MOST_DIGITS = 12
 
 
@@ -49,14 +52,18 @@ def present(table: pa.Table, layout: Layout) -> Presented:
     errors = _error_columns(names, columns)
     for index, error in errors.items():
         columns[index] = _with_digits_for_errors(columns[index], [row[error] for row in rows])
+    bounds = _bound_columns(names, columns)
     groups = list(_groups(rows, [names.index(name) for name in layout.group if name in names]))
     best = _best_cells(rows, columns, groups) if layout.marks_best else set()
-    kept = [index for index in range(len(names)) if index not in errors.values()]
+    beside = {*errors.values(), *(index + step for index in bounds for step in (1, 2))}
+    kept = [index for index in range(len(names)) if index not in beside]
     return Presented(
         tuple(columns[index] for index in kept),
         tuple(
             tuple(
-                Cell(_cell_text(row, index, columns[index], errors), row[index] is None, (number, index) in best)
+                _varying_cell(row, index, columns[index])
+                if index in bounds and row[index] is None and row[index + 1] is not None
+                else Cell(_cell_text(row, index, columns[index], errors), row[index] is None, (number, index) in best)
                 for index in kept
             )
             for number, row in enumerate(rows)
@@ -81,6 +88,20 @@ def _cell_text(row: Sequence[Any], index: int, column: Column, errors: dict[int,
         return f"{text}/{column.total}"
     error = row[errors[index]] if index in errors else None
     return text if error is None else f"{text} ± {human_text(error, column)}"
+
+
+def _varying_cell(row: Sequence[Any], index: int, column: Column) -> Cell:
+    return Cell(f"varies {human_text(row[index + 1], column)}-{human_text(row[index + 2], column)}", False)
+
+
+def _bound_columns(names: Sequence[str], columns: Sequence[Column]) -> set[int]:
+    """Positions of the numbers whose least and greatest stand in the two columns after them."""
+    return {
+        index
+        for index in range(len(names) - 2)
+        if names[index + 1 : index + 3] == [names[index] + LEAST_SUFFIX, names[index] + MOST_SUFFIX]
+        and columns[index].is_number
+    }
 
 
 def _error_columns(names: Sequence[str], columns: Sequence[Column]) -> dict[int, int]:

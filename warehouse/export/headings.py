@@ -80,6 +80,10 @@ _ZH = {
     "speedup_bs1": "加速比 (批大小1)",
     "speedup_bs4": "加速比 (批大小4)",
     "speed_note": "速度备注",
+    "least_confidence": "最低置信度",
+    "units_kept": "保留单元",
+    "units_removed": "移除单元",
+    "jaccard": "重叠率",
 }
 
 HEADINGS: Mapping[str, Mapping[str, str]] = MappingProxyType({"zh": MappingProxyType(_ZH)})

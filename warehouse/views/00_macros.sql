@@ -12,6 +12,10 @@ CREATE OR REPLACE MACRO gib(bytes) AS
 CREATE OR REPLACE MACRO stack_rank(stack) AS
     list_position(['text', 'decoder', 'encoder', 'vision', 'audio', 'projector', 'mtp'], stack);
 
+-- The one value of a list of the least and greatest; null where they differ.
+CREATE OR REPLACE MACRO uniform(bounds) AS
+    CASE WHEN bounds[1] = bounds[2] THEN bounds[1] END;
+
 -- Level of a layer, disjoint; a layer whose base is not known has none, unless it is empty.
 CREATE OR REPLACE MACRO layer_level(is_removed, is_zero, reduction_ratio) AS
     CASE
