@@ -84,6 +84,7 @@ def ingest(
     """
     from layerhouse.ingest.checkpoints import Reading, available_cores
     from layerhouse.ingest.devices import find_devices
+    from layerhouse.ingest.family_files import check_own_families
     from layerhouse.ingest.limits import scaled_limits
     from layerhouse.ingest.run import Options, ingest_roots
     from layerhouse.warehouse.known import Known
@@ -91,6 +92,7 @@ def ingest(
     from layerhouse.warehouse.store import MARKER, create_store, list_commits
 
     reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units)
+    check_own_families()
     path = Path(warehouse)
     if not dry_run:
         path = create_store(path)

@@ -17,32 +17,56 @@ Keys of a file:
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from layerhouse.ingest.templates import CONFIG_WORDS, FUSED, MODULES, PLACEHOLDER, RESIDUAL, STACKS, Family, Template, Tower
-from layerhouse.warehouse.errors import InputError
+from layerhouse.warehouse.errors import InputError, UsageError
 
 PLAIN_KEYS = frozenset({"name", "model_types", "extends", "drops", "root", "head", "embedding", "tied_by_default", "hybrid"})
 TABLE_KEYS = frozenset({"config", "stacks", "towers", "tensors"})
 
 
-@cache
+OWN_FAMILIES = "LAYERHOUSE_FAMILIES"
+"""The environment variable that names a folder of a user's own family files."""
+
+
 def load_families() -> tuple[Family, ...]:
-    """The families that come with the package, by name."""
-    return read_families(resources.files("layerhouse.ingest.families"))
+    """The families that come with the package and those of a user's own folder, by name. Raises InputError."""
+    return _load_families(os.environ.get(OWN_FAMILIES) or None)
 
 
-def read_families(folder: Traversable) -> tuple[Family, ...]:
-    """Every family file of a folder, by name. Raises InputError that names the file and what is wrong in it."""
+def check_own_families() -> None:
+    """Raise UsageError where a user's own family files cannot be taken."""
+    if os.environ.get(OWN_FAMILIES):
+        try:
+            load_families()
+        except InputError as error:
+            raise UsageError(f"{OWN_FAMILIES}: {error.where}: {error.what}") from None
+
+
+@cache
+def _load_families(own: str | None) -> tuple[Family, ...]:
+    package = resources.files("layerhouse.ingest.families")
+    if own is None:
+        return read_families(package)
+    if not Path(own).is_dir():
+        raise InputError(own, f"no folder of family files, though {OWN_FAMILIES} names it")
+    return read_families(package, Path(own))
+
+
+def read_families(*folders: Traversable) -> tuple[Family, ...]:
+    """Every family file of some folders, by name. Raises InputError that names the file and what is wrong in it."""
     documents: dict[str, tuple[str, dict[str, Any]]] = {}
-    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+    for file in (file for folder in folders for file in sorted(folder.iterdir(), key=lambda file: file.name)):
         if not file.name.endswith(".toml"):
             continue
         try:

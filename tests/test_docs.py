@@ -44,7 +44,7 @@ from layerhouse.warehouse.tables import documented_columns, list_tables
 from layerhouse.warehouse.view_columns import VIEW_COLUMNS
 
 ROOT = Path(__file__).parents[1]
-RUN_PAGES = ("README.md", "docs/guide.md")
+RUN_PAGES = ("README.md", "docs/guide.md", "docs/families.md")
 PAGES = (*RUN_PAGES, "CHANGELOG.md", "docs/cli.md", "docs/matching.md", "docs/tables.md")
 SHOWN_FOLDER = "/home/me/study"
 END = "-- end of command --"

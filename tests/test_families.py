@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+import layerhouse as lh
 from layerhouse.ingest.family_files import load_families, read_families
 from layerhouse.ingest.layers import SIZE_WORDS, layer_rows
 from layerhouse.ingest.names import place_tensors
@@ -18,7 +19,7 @@ from layerhouse.ingest.parameters import count_parameters
 from layerhouse.ingest.templates import NUMBER_MARK
 from layerhouse.tests.layouts import LAYOUTS
 from layerhouse.tests.tiny_models import HIDDEN, MODELS, TinyModel, build, save, shape_refs, state_refs
-from layerhouse.warehouse.errors import InputError
+from layerhouse.warehouse.errors import InputError, UsageError
 
 FILES = Path(__file__).parents[1] / "ingest/families"
 FAMILIES = {family.name: family for family in load_families()}
@@ -319,3 +320,18 @@ def test_no_two_templates_of_a_family_claim_one_name(family):
         (NUMBER_MARK.sub("{}", name), template.literals) for template in family.templates for name in template.file_names
     )
     assert [name for name, count in claims.items() if count > 1] == []
+
+
+def test_a_folder_of_own_files_is_taken_or_refused_before_anything_is(tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "nano.toml").write_text('name = "nano"\nmodel_types = ["nano"]\nextends = "llama"\n')
+    monkeypatch.setenv("LAYERHOUSE_FAMILIES", str(own))
+    assert {family.name for family in load_families()} == {*FAMILIES, "nano"}
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/nano.toml").write_text("name")
+    for folder, what in (("broken", r"LAYERHOUSE_FAMILIES: nano.toml: no TOML"), ("absent", "no folder of family files")):
+        monkeypatch.setenv("LAYERHOUSE_FAMILIES", str(tmp_path / folder))
+        with pytest.raises(UsageError, match=what):
+            lh.ingest(tmp_path, warehouse=tmp_path / "w")
+    assert not (tmp_path / "w").exists()
