@@ -187,6 +187,13 @@ def cli() -> None:
     metavar="F",
     help="Multiply the limits on what a file may claim: over 1 for a large one that is refused, under 1 to be stricter.",
 )
+@click.option(
+    "--write-analysis",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Also write the study scripts' files beside each model, and batch_analysis_results.json into DIR.",
+)
+@click.option("--force", is_flag=True, help="Let --write-analysis overwrite files of another writer.")
 @click.option("--name", metavar="MODEL", help="Name of the one model found; without it a model is named by its path.")
 @click.option("--exclude", "excludes", metavar="GLOB", multiple=True, help="Pass over paths like this; repeatable.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be taken; write nothing.")
@@ -203,6 +210,8 @@ def ingest(
     spectral: bool,
     device: str,
     limit_factor: float,
+    write_analysis: Path | None,
+    force: bool,
     name: str | None,
     excludes: tuple[str, ...],
     dry_run: bool,
@@ -238,7 +247,11 @@ def ingest(
             on_progress=on_progress,
         )
     _talk(_report_line(report, warehouse, dry_run=dry_run))
-    if report.count("failed"):
+    is_written = True
+    if write_analysis is not None and not dry_run:
+        models = dict.fromkeys(event.where for event in report.events if event.kind in ("taken", "unchanged"))
+        is_written = _write_analyses(warehouse, [*models], write_analysis, force=force)
+    if report.count("failed") or not is_written:
         sys.exit(Exit.SOME_FAILED)
 
 
@@ -283,19 +296,102 @@ def summarize(
 @click.argument("model", nargs=-1)
 @warehouse_option
 @as_of_option
+@click.option(
+    "--picture/--no-picture",
+    default=None,
+    help="Draw the layers of each model that has a base; as it is, those of one model on a terminal.",
+)
 @table_options
 @output_options
 def layers(
     model: tuple[str, ...],
     warehouse: Path,
     as_of: str | None,
+    picture: bool | None,
     shown: Shown,
     format_name: str | None,
     output: Path | None,
 ) -> None:
     """The per-layer table of MODEL (a name or glob; all models without one)."""
     with _opened(warehouse, as_of) as wh:
-        _show_query(wh, "per_layer", model, format_name, output, shown)
+        is_text = output is None and format_name in (None, "text")
+        if picture is None:
+            picture = is_text and len(model) == 1 and sys.stdout.isatty()
+        if picture and not is_text:
+            raise UsageError("--picture is for reading; leave out --format and --output")
+        drawn = _draw(wh, model) if picture else []
+        if drawn:
+            click.echo("\n".join(drawn), nl=False)
+        else:
+            _show_query(wh, "per_layer", model, format_name, output, shown)
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("base", required=False)
+@warehouse_option
+@as_of_option
+@table_options
+@output_options
+def compare(
+    model: str,
+    base: str | None,
+    warehouse: Path,
+    as_of: str | None,
+    shown: Shown,
+    format_name: str | None,
+    output: Path | None,
+) -> None:
+    """MODEL beside BASE, block by block: what was kept, cut and removed, and how that is known.
+
+    BASE is the one that MODEL was last compared with; another one is compared by: layerhouse ingest MODEL --base BASE. A
+    --format or --output gives the table behind the picture.
+    """
+    from layerhouse.warehouse.comparing import require_pair
+
+    with _opened(warehouse, as_of) as wh:
+        require_pair(wh.connection, model, base)
+        if output is None and format_name is None:
+            click.echo("".join(_draw(wh, (model,))), nl=False)
+        else:
+            _show_query(wh, "per_layer", (model,), format_name, output, shown)
+
+
+@cli.command()
+@click.argument("model")
+@warehouse_option
+@as_of_option
+@click.option("-O", "--output-dir", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where to write them.")
+@click.option("--force", is_flag=True, help="Overwrite files of another writer.")
+def analysis(model: str, warehouse: Path, as_of: str | None, output_dir: Path, force: bool) -> None:
+    """Write MODEL's structure in the files of the study scripts: its layers, its base's, and one against the other."""
+    from layerhouse.warehouse.analysis_files import analysis_files
+    from layerhouse.warehouse.written_files import write_files
+
+    with _opened(warehouse, as_of) as wh:
+        files = analysis_files(wh.connection, model)
+    write_files(output_dir, files, force=force)
+    for name in sorted(files):
+        _talk(f"wrote {output_dir / name}")
+
+
+def _write_analyses(warehouse: Path, models: Sequence[str], folder: Path, *, force: bool) -> bool:
+    """Write analysis files beside each model, and what became of each into a folder; whether all could be."""
+    from layerhouse.warehouse.analysis_files import write_analyses
+
+    with _opened(warehouse, None) as wh:
+        failures = write_analyses(wh.connection, models, folder, force=force)
+    for model, reason in failures.items():
+        _talk(f"FAILED      {model}: {reason}")
+    return not failures
+
+
+def _draw(wh: Warehouse, models: Sequence[str]) -> list[str]:
+    """The picture of each model like one of these that has a base other than itself."""
+    from layerhouse.warehouse.comparing import pictures
+
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    return pictures(wh.connection, models, is_unicode=encoding.startswith("utf"))
 
 
 @cli.command()

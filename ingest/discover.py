@@ -17,6 +17,7 @@ from layerhouse.ingest.readers.slicing import SUFFIX as SLICED_SUFFIX
 from layerhouse.ingest.readers.slicing import is_pair
 from layerhouse.ingest.results import recognise
 from layerhouse.warehouse.errors import InputError, UsageError
+from layerhouse.warehouse.written_files import is_recorded, recorded_files
 
 MARKER = "layerhouse.json"
 ANALYSIS, EVALUATION, WEIGHTS = "analysis", "evaluation", "pruned_model"
@@ -120,6 +121,7 @@ class _Walk:
         self.models: dict[Path, FoundModel] = {}
         self.remarks: list[Remark] = []
         self.listed: dict[str, Path] = {}
+        self.recorded: dict[Path, dict[str, str]] = {}
         self.found: list[tuple[Path, FoundModel]] = []
         self.said: list[tuple[Path, str, bool]] = []
         # Models found, failures said and folders met again: where it does not grow, there is nothing in a folder.
@@ -211,6 +213,8 @@ class _Walk:
             for path in singles:
                 self._find(path, FoundModel("", path, weight_files=(path,), sliced_name=path.stem))
         analyses = {path.name: path for path in files if path.name in ANALYSIS_NAMES}
+        if weights:  # What layerhouse wrote beside them says nothing that they do not.
+            analyses = {name: path for name, path in analyses.items() if not self._is_own(path)}
         for path in files:
             if path != analyses.get(path.name, path):
                 self._say(path, f"{_shown(analyses[path.name], folder)} is taken", is_failure=False)
@@ -233,6 +237,12 @@ class _Walk:
             own = FoundModel("", folder, tuple(analyses.values()), tuple(results), tuple(weights), sliced_name=stem)
             self._find(folder, own)
         return bool(analyses or results or weights or singles[1:])
+
+    def _is_own(self, path: Path) -> bool:
+        recorded = self.recorded.get(path.parent)
+        if recorded is None:
+            recorded = self.recorded[path.parent] = recorded_files(path.parent)
+        return is_recorded(path, recorded)
 
     def _stays(self, folder: Path, path: Path) -> bool:
         """Whether a JSON file lies in the model's folder; a link that leads out of it is a failure."""
