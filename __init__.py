@@ -68,6 +68,7 @@ def ingest(
     device: str = "cpu",
     limit_factor: float = 1.0,
     units: bool = False,
+    method_patterns: Sequence[str] = (),
     on_event: Callable[[Event], None] = lambda event: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
@@ -79,8 +80,9 @@ def ingest(
     values: whether values are read beside the base's of models that are measured now, of none, or of all; `near_zero` a
     magnitude up to which values are counted as near zero; `threads` how many measure (None: one a core); `device` where values
     are counted: cpu, cuda, cuda:N or auto; `limit_factor` multiplies the limits on what a file may claim and cost. With `units`
-    heads, KV groups, neurons and experts are read too, and matched with the base's. The report's events of kind `failed` are
-    the inputs that could not be taken. Raises UsageError and WarehouseError.
+    heads, KV groups, neurons and experts are read too, and matched with the base's. `method_patterns` are regular expressions
+    that say what names declare, by groups method, ratio and removed. The report's events of kind `failed` are the inputs that
+    could not be taken. Raises UsageError and WarehouseError.
     """
     from layerhouse.ingest.checkpoints import Reading, available_cores
     from layerhouse.ingest.devices import find_devices
@@ -112,6 +114,7 @@ def ingest(
                 dry_run,
                 None if base is None else str(base),
                 reading,
+                tuple(method_patterns),
             ),
             on_event=on_event,
             on_progress=on_progress,

@@ -188,6 +188,13 @@ def cli() -> None:
     help="Multiply the limits on what a file may claim: over 1 for a large one that is refused, under 1 to be stricter.",
 )
 @click.option(
+    "--method-pattern",
+    "method_patterns",
+    metavar="REGEX",
+    multiple=True,
+    help="What names declare, by groups (?P<method>..), (?P<ratio>..), (?P<removed>..); before the built-in rules; repeatable.",
+)
+@click.option(
     "--write-analysis",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
@@ -210,6 +217,7 @@ def ingest(
     spectral: bool,
     device: str,
     limit_factor: float,
+    method_patterns: tuple[str, ...],
     write_analysis: Path | None,
     force: bool,
     name: str | None,
@@ -242,6 +250,7 @@ def ingest(
             threads=threads,
             device=device,
             limit_factor=limit_factor,
+            method_patterns=method_patterns,
             units=units,
             on_event=on_event,
             on_progress=on_progress,

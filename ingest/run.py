@@ -22,6 +22,7 @@ from layerhouse.ingest.declarations import declare
 from layerhouse.ingest.discover import Discovery, FoundModel, discover, path_text
 from layerhouse.ingest.fingerprints import fingerprint_of
 from layerhouse.ingest.json_files import read_json
+from layerhouse.ingest.method_patterns import compile_method_pattern, declare_by
 from layerhouse.ingest.results import measure_id, recognise
 from layerhouse.ingest.structures import Structure
 from layerhouse.warehouse.errors import InputError, NotFoundError, UsageError
@@ -54,6 +55,7 @@ class Options:
     """How to ingest. `excludes` are globs; `name` names the one model found; a dry run writes nothing.
 
     `base` is the model that the others are compared with: a path, which is taken too, or the name of a model in the warehouse.
+    `method_patterns` say before our own rules what names declare.
     """
 
     excludes: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class Options:
     dry_run: bool = False
     base: str | None = None
     reading: Reading = field(default_factory=Reading)
+    method_patterns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ class _Run:
     ) -> None:
         self.known, self.batch, self.dry_run, self.say = known, batch, options.dry_run, say
         self.reading = options.reading
+        self.patterns = [compile_method_pattern(text) for text in options.method_patterns]
         self.weights = WeightsTaker(store_root, known, batch, self.reading, say, self._count_bytes)
         self.comparer = Comparer(store_root, known, batch, self.reading, say, self._count_bytes, self._expect_bytes)
         self.on_progress, self.progress = on_progress, Progress(0, 0, 0, 0)
@@ -231,7 +235,7 @@ class _Run:
         self.on_progress(self.progress)
 
     def _plan_one(self, model: FoundModel) -> _Plan:
-        declaration = declare(model.model_id)
+        declaration = declare_by(self.patterns, model.model_id) or declare(model.model_id)
         if model.sliced_name is not None:
             named = declare(model.sliced_name)
             ratio = named.ratio if declaration.ratio is None else declaration.ratio

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ Row = dict[str, Any]
 CONFIG_NAME, ADAPTER_CONFIG_NAME = "config.json", "adapter_config.json"
 FULL, HEADERS, SPECTRAL = "full", "none", "spectral"
 MAX_DECLARED_TEXT = 1 << 20
+DESCRIPTION_NAME, DESCRIPTION_HEAD, MAX_DESCRIPTION_BYTES = "description.txt", "- Training Parameters:", 1 << 16
+DESCRIPTION_LINE = re.compile(r"^ {2}- (\w{1,80}): (.{1,500})$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,27 @@ def open_weights(folder: Path, files: Sequence[Path], shown: str) -> OpenedWeigh
     if any(placed.module == ADAPTER for placed in placement.placed):
         adapter, adapter_notes = _read_config(folder / ADAPTER_CONFIG_NAME, shown)
         notes += adapter_notes
+    description = read_description(folder / DESCRIPTION_NAME)
+    if description:
+        contents = replace(contents, metadata=contents.metadata | {"description": description})
     totals = count_parameters(placement, config)
     declared_total = weight_set.declared_total_size
     if declared_total is not None and declared_total != totals.logical_bytes:
         text = f"the index declares {declared_total} bytes, the tensors have {totals.logical_bytes}"
         notes.append({"code": "declared", "text": text})
     return OpenedWeights(shown, weight_set, contents, config, adapter, placement, totals, tuple(notes))
+
+
+def read_description(path: Path) -> dict[str, str]:
+    """What LLM-Pruner's description.txt says of how a model was made: its lines `  - key: value`; nothing of any other text."""
+    if path.is_symlink():
+        return {}
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_DESCRIPTION_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return {}
+    return dict(DESCRIPTION_LINE.findall(text)) if text.startswith(DESCRIPTION_HEAD) else {}
 
 
 def measure_weights(

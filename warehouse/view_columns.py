@@ -60,6 +60,10 @@ _DESCRIBED: dict[str, tuple[str, str | None]] = {
     "changed_values": ("Values that differ, over the tensors that were read side by side.", "elements"),
     "relative_difference_max": ("Greatest norm of a tensor's difference over the norm of the base's.", "fraction"),
     "cosine_min": ("Least cosine of a tensor and the base's.", None),
+    # what is declared
+    "config_sparsity": ("Sparsity that the config states, as a fraction.", "fraction"),
+    "noted_ratio": ("Share to remove by the pruner's own notes.", "fraction"),
+    "finding": ("Whether a measured share agrees with the stated one.", None),
     # sizes of a model's layers
     **{
         f"{size}_{bound}": (f"{which} {text} of a layer; null where one is not known.", None)

@@ -16,6 +16,23 @@ CREATE OR REPLACE MACRO stack_rank(stack) AS
 CREATE OR REPLACE MACRO uniform(bounds) AS
     CASE WHEN bounds[1] = bounds[2] THEN bounds[1] END;
 
+-- Whether a name says that values were set to zero: N:M in it, a method that leaves shapes as they are, or a share while no
+-- parameter is gone.
+CREATE OR REPLACE MACRO claims_zeros(model_id, method, declared_ratio, reduction_ratio) AS
+    coalesce(reduction_ratio, 0) = 0
+    AND (
+        regexp_matches(regexp_extract(model_id, '[^/]*$'), '(^|[^0-9])[0-9]{1,2}(:|of)[0-9]{1,2}($|[^0-9])')
+        OR coalesce(method IN ('Wanda', 'Wanda++', 'SparseGPT', 'Magnitude', 'DSnoT', 'OWL', 'RIA'), FALSE)
+        OR coalesce(declared_ratio > 0 AND reduction_ratio = 0, FALSE)
+    );
+
+-- A share that a config states, seen both as 0.48 and as 48.05, as a fraction; null for what is no share.
+CREATE OR REPLACE MACRO stated_share(text) AS
+    CASE
+        WHEN TRY_CAST(text AS DOUBLE) BETWEEN 0 AND 1 THEN TRY_CAST(text AS DOUBLE)
+        WHEN TRY_CAST(text AS DOUBLE) BETWEEN 1 AND 100 THEN TRY_CAST(text AS DOUBLE) / 100
+    END;
+
 -- Level of a layer, disjoint; a layer whose base is not known has none, unless it is empty.
 CREATE OR REPLACE MACRO layer_level(is_removed, is_zero, reduction_ratio) AS
     CASE

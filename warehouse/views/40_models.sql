@@ -195,6 +195,17 @@ SELECT
                 WHEN shown.checkpoint_id IS NOT NULL AND shown.base_checkpoint_id IS NULL THEN 'no base to compare with'
             END,
             CASE WHEN shown.status = 'partial' THEN 'not all of it could be read' END,
+            CASE
+                WHEN
+                    shown.zeros = 0
+                    AND claims_zeros(
+                        model_names.model_id,
+                        shown.method,
+                        shown.declared_ratio,
+                        reduction(bases.params, shown.params)
+                    )
+                    THEN 'the name declares a cut; no zeros stored, no mask found'
+            END,
             unpruned.verdict,
             CASE
                 WHEN len(twins.model_ids) > 1

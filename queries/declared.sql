@@ -1,0 +1,73 @@
+-- What each model is said to be beside what was measured: shares by its name, its config (sparsity_config) and the pruner's own
+-- notes (LLM-Pruner's description.txt). A share agrees with any measured one within 0.02: of the whole model, of its layers, of
+-- the layers that were cut, of zeros over all or over prunable weights.
+WITH stated AS (
+    SELECT
+        models.model_id,
+        coalesce(
+            json_extract_string(current_checkpoints.declared, '/config/quantization_config/sparsity_config/global_sparsity'),
+            json_extract_string(
+                current_checkpoints.declared,
+                '/config/text_config/quantization_config/sparsity_config/global_sparsity'
+            )
+        ) AS config_text,
+        json_extract_string(current_checkpoints.declared, '/metadata/description/pruning_ratio') AS noted_text
+    FROM models
+    JOIN current_checkpoints ON current_checkpoints.model_id = models.model_id
+),
+measured AS (
+    SELECT
+        models.model_id,
+        models.method,
+        models.declared_ratio,
+        stated_share(stated.config_text) AS config_sparsity,
+        stated_share(stated.noted_text) AS noted_ratio,
+        models.declared_removed_layers,
+        models.reduction_ratio,
+        models.layer_reduction_ratio,
+        models.cut_layer_retention,
+        models.sparsity,
+        models.prunable_sparsity,
+        models.num_removed_layers,
+        coalesce(models.declared_ratio, config_sparsity, noted_ratio) AS stated_ratio,
+        list_filter(
+            [
+                models.reduction_ratio,
+                models.layer_reduction_ratio,
+                1 - models.cut_layer_retention,
+                models.sparsity,
+                models.prunable_sparsity
+            ],
+            LAMBDA share: share IS NOT NULL
+        ) AS shares
+    FROM stated
+    JOIN models ON models.model_id = stated.model_id
+)
+SELECT
+    model_id,
+    method,
+    declared_ratio,
+    config_sparsity,
+    noted_ratio,
+    declared_removed_layers,
+    reduction_ratio,
+    layer_reduction_ratio,
+    cut_layer_retention,
+    sparsity,
+    prunable_sparsity,
+    num_removed_layers,
+    CASE
+        WHEN declared_removed_layers <> num_removed_layers THEN 'other number of layers'
+        WHEN declared_removed_layers IS NOT NULL AND num_removed_layers IS NULL THEN 'not known: no base'
+        WHEN stated_ratio IS NULL AND declared_removed_layers = num_removed_layers THEN 'agrees'
+        WHEN stated_ratio IS NULL THEN NULL
+        WHEN len(shares) = 0 THEN 'not known: nothing was measured'
+        WHEN len(list_filter(shares, LAMBDA share: abs(share - stated_ratio) <= 0.02)) > 0 THEN 'agrees'
+        WHEN reduction_ratio IS NULL THEN 'not known: no base'
+        WHEN stated_ratio > 0 AND list_max(shares) <= 0 THEN 'nothing is gone'
+        WHEN list_max(shares) < stated_ratio THEN 'less is gone'
+        ELSE 'other shares'
+    END AS finding
+FROM measured
+WHERE stated_ratio IS NOT NULL OR declared_removed_layers IS NOT NULL
+ORDER BY model_id;
