@@ -367,6 +367,31 @@ def compare(
 
 
 @cli.command()
+@click.argument("file", required=False)
+@click.argument("model", required=False)
+@click.option(
+    "--from",
+    "table",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="CSV",
+    help="Many links at once: a table with the columns file and model.",
+)
+@warehouse_option
+def link(file: str | None, model: str | None, table: Path | None, warehouse: Path) -> None:
+    """Say that the results of FILE are MODEL's. It holds for later ingests too.
+
+    `layerhouse query unlinked` lists the files that no model was found for.
+    """
+    from layerhouse.warehouse.linking import link_results, read_pairs
+
+    if (table is None) == (file is None or model is None):
+        raise UsageError("name a FILE and a MODEL, or a table with --from")
+    pairs = read_pairs(table) if table is not None else [(str(file), str(model))]
+    count = link_results(warehouse, pairs)
+    _talk(f"linked {count} result file{'' if count == 1 else 's'}")
+
+
+@cli.command()
 @click.argument("model")
 @warehouse_option
 @as_of_option

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from layerhouse.ingest.analyses import ANALYSIS_NAMES, REMOVAL_NAME
-from layerhouse.ingest.json_files import read_json
 from layerhouse.ingest.links import leads_out
 from layerhouse.ingest.readers.slicing import SUFFIX as SLICED_SUFFIX
 from layerhouse.ingest.readers.slicing import is_pair
 from layerhouse.ingest.results import recognise
+from layerhouse.ingest.results.documents import is_text_file, may_be_result, read_document
 from layerhouse.warehouse.errors import InputError, UsageError
 from layerhouse.warehouse.written_files import is_recorded, recorded_files
 
@@ -23,7 +23,7 @@ MARKER = "layerhouse.json"
 ANALYSIS, EVALUATION, WEIGHTS = "analysis", "evaluation", "pruned_model"
 MAX_DEPTH = 64
 NOTHING = "no weights, no analysis, no results"
-NO_RESULT = "not a result of a known form (no metrics of model_info, ppl, zeroshot or efficiency), nor an analysis by its name"
+NO_RESULT = "not a result of a known form, nor an analysis by its name; a table with model, task, metric and value is one"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt")
 NO_WEIGHTS = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|trainer_state|all_checkpoint)[^/]*",
@@ -32,11 +32,10 @@ NO_WEIGHTS = re.compile(
 # JSON that stands beside weights and is neither an analysis nor a result.
 SIDECARS = re.compile(
     r"(.*config|.*\.index|tokenizer.*|vocab|.*vocab|special_tokens_map|added_tokens|merges|params|trainer_state|recipe"
-    r"|chat_template|reserved_layers|layer_mapping|batch_analysis_results)\.json",
+    r"|chat_template|reserved_layers|layer_mapping|batch_analysis_results|run_spec|scenario_state|per_instance_stats|benchmark)\.json",
     re.IGNORECASE,
 )
 WEIGHTS_PROMISED = re.compile(r"config\.json|.+\.index\.json")
-PER_SAMPLE = re.compile(r"samples_.*\.json|.*\.pytorch\.json", re.IGNORECASE)
 HUB_FOLDER = re.compile(r".*/models--([^/]+)/snapshots/([^/]+)((?:/.*)?)", re.DOTALL)
 
 Listing = tuple[list[Path], list[Path]]
@@ -152,7 +151,7 @@ class _Walk:
         folder = path.parent.parent if path.parent.name in (ANALYSIS, EVALUATION, WEIGHTS) else path.parent
         if path.name in ANALYSIS_NAMES:
             self._find(folder, FoundModel("", folder, analysis_files=(path,)))
-        elif self._is_result(path, is_claimed=True):
+        elif self._is_result(path, is_claimed=True, is_named=True):
             self._find(folder, FoundModel("", folder, result_files=(path,)))
         return folder.parent.parent
 
@@ -227,9 +226,11 @@ class _Walk:
             if path.name not in ANALYSIS_NAMES and not SIDECARS.fullmatch(path.name) and path not in slicings
         ]
         results = [
-            path for path in loose if _is_json(path) and self._is_result(path, is_claimed=is_alone and path.parent == folder)
+            path
+            for path in loose
+            if may_be_result(path) and self._is_result(path, is_claimed=is_alone and path.parent == folder)
         ]
-        results += [path for path in evaluated if _is_json(path) and self._is_result(path, is_claimed=True)]
+        results += [path for path in evaluated if may_be_result(path) and self._is_result(path, is_claimed=True)]
         if [*analyses] == [REMOVAL_NAME]:
             self._say(analyses.pop(REMOVAL_NAME), "alone it says nothing of the model's own layers", is_failure=False)
         if analyses or results or weights:
@@ -246,22 +247,26 @@ class _Walk:
 
     def _stays(self, folder: Path, path: Path) -> bool:
         """Whether a JSON file lies in the model's folder; a link that leads out of it is a failure."""
-        if not (_is_json(path) and leads_out(folder, path)):
+        if not (may_be_result(path) and leads_out(folder, path)):
             return True
         what = f"a link that leads out of the model's folder, to {os.path.realpath(path)}: put the file there"
         self._say(path, what, is_failure=True)
         return False
 
-    def _is_result(self, path: Path, *, is_claimed: bool) -> bool:
-        """Whether a JSON file is a result. What claims to be one (it lies in `evaluation/`, or a user named it) and is not, is
-        a failure, and so is JSON that cannot be read; else it is passed over."""
+    def _is_result(self, path: Path, *, is_claimed: bool, is_named: bool = False) -> bool:
+        """Whether a file is a result. JSON that claims to be one (it lies in `evaluation/`, or a user named it) and is not, is
+        a failure, and so is JSON that cannot be read; else it is passed over. Of other text nothing is said, unless the
+        user named it."""
+        is_text = is_text_file(path) and not is_named
         try:
-            if recognise(read_json(path, path_text(path))[1], path) is not None:
+            if recognise(read_document(path, path_text(path))[1], path) is not None:
                 return True
         except InputError as error:
-            self._say(path, error.what, is_failure=True)
+            if not is_text or is_claimed:
+                self._say(path, error.what, is_failure=True)
         else:
-            self._say(path, NO_RESULT, is_failure=is_claimed)
+            if not is_text:
+                self._say(path, NO_RESULT, is_failure=is_claimed)
         return False
 
     def _files_below(self, listing: Listing, depth: int) -> list[Path]:
@@ -352,10 +357,6 @@ def _nothing_in(folder: Path) -> tuple[str, bool]:
 
 def _is_weight_file(name: str) -> bool:
     return name.lower().endswith(WEIGHT_SUFFIXES) and not NO_WEIGHTS.fullmatch(name)
-
-
-def _is_json(path: Path) -> bool:
-    return path.suffix.lower() == ".json" and not PER_SAMPLE.fullmatch(path.name)
 
 
 def _hub_name(folder: Path) -> tuple[str, str] | None:

@@ -19,11 +19,13 @@ from layerhouse.ingest.batches import Batch
 from layerhouse.ingest.checkpoints import Reading, ReadWeights, WeightsTaker
 from layerhouse.ingest.comparisons import Comparer, Side
 from layerhouse.ingest.declarations import declare
-from layerhouse.ingest.discover import Discovery, FoundModel, discover, path_text
+from layerhouse.ingest.discover import EVALUATION, Discovery, FoundModel, discover, path_text
 from layerhouse.ingest.fingerprints import fingerprint_of
-from layerhouse.ingest.json_files import read_json
+from layerhouse.ingest.linking import FOLDER, Match, Models, name_alone
 from layerhouse.ingest.method_patterns import compile_method_pattern, declare_by
 from layerhouse.ingest.results import measure_id, recognise
+from layerhouse.ingest.results.documents import read_document
+from layerhouse.ingest.results.native import HARNESS as NATIVE
 from layerhouse.ingest.structures import Structure
 from layerhouse.warehouse.errors import InputError, NotFoundError, UsageError
 from layerhouse.warehouse.known import Known, Sighting
@@ -209,6 +211,7 @@ class _Run:
         self.patterns = [compile_method_pattern(text) for text in options.method_patterns]
         self.weights = WeightsTaker(store_root, known, batch, self.reading, say, self._count_bytes)
         self.comparer = Comparer(store_root, known, batch, self.reading, say, self._count_bytes, self._expect_bytes)
+        self.models = Models(())
         self.on_progress, self.progress = on_progress, Progress(0, 0, 0, 0)
         self.originals: dict[Path, Structure | None] = {}
         self.bases: dict[tuple[str | None, int], dict[str, Base]] = {
@@ -220,9 +223,17 @@ class _Run:
     def plan(self, models: Sequence[FoundModel]) -> list[_Plan]:
         """What is new of each model. The bases that `original_model_analysis.json` files describe are gathered beforehand, so
         that a model which has only a comparison finds its base in whatever order they come."""
+        present = [
+            (model_id, folder) for model_id, folder in self.known.folders_by_model.items() if self._has_structure(model_id)
+        ]
+        own = [(model.model_id, path_text(model.folder)) for model in models if model.weight_files or model.analysis_files]
+        self.models = Models([*present, *own])
         plans = [self._plan_one(model) for model in models]
         self._show(total_models=len(plans), total_bytes=sum(plan.weight_bytes for plan in plans))
         return plans
+
+    def _has_structure(self, model_id: str) -> bool:
+        return any((model_id, kind) in self.known.sightings for kind in ("weights", "analysis"))
 
     def _count_bytes(self, count: int) -> None:
         self._show(bytes=self.progress.bytes + count)
@@ -380,9 +391,9 @@ class _Run:
         model = plan.model
         shown, source_uri = _shown(model, path), path_text(path)
         try:
-            data, document = read_json(path, shown)
-            result_id = hashlib.sha256(source_uri.encode() + b"\0" + data).hexdigest()
-            if self.known.models_by_result.get(result_id) is not None:
+            data, document = read_document(path, shown)
+            file_id = hashlib.sha256(source_uri.encode() + b"\0" + data).hexdigest()
+            if self.known.models_by_result.get(file_id) is not None and file_id not in self.known.standing_alone:
                 return None
             result_format = recognise(document, path)
             if result_format is None:
@@ -393,26 +404,71 @@ class _Run:
         except InputError as error:
             self.say("failed", shown, error.what)
             return False
+        by_model: dict[str | None, list[Row]] = {}
+        for row in parsed.rows:
+            by_model.setdefault(row["declared_model"], []).append(row)
+        outcomes = [
+            self._link_result(plan, path, file_id if len(by_model) == 1 else _part_id(file_id, declared), declared, rows)
+            for declared, rows in by_model.items()
+        ]
+        if not any(outcomes):
+            return None
         for left_out in parsed.left_out:
             self.say("passed", shown, left_out)
+        return True
+
+    def _link_result(self, plan: _Plan, path: Path, result_id: str, declared: str | None, rows: Sequence[Row]) -> bool:
+        """Take the rows of one model in a file, and say which model they belong to; False if nothing of it is new."""
+        known, model, shown = self.known, plan.model, _shown(plan.model, path)
+        linked = known.models_by_result.get(result_id)
+        if linked is not None and result_id not in known.standing_alone:
+            return False
+        is_own = rows[0]["harness"] == NATIVE or EVALUATION in path.relative_to(model.folder).parts
+        match = Match(model.model_id, FOLDER)
+        if not (is_own or ((model.weight_files or model.analysis_files) and len({row["declared_model"] for row in rows}) == 1)):
+            match = self.models.find(declared, path)
+        if match.model_id is None and match.candidates:
+            choice = ", ".join(match.candidates)
+            self.say("passed", shown, f"names {declared!r}, which {choice} could be; link it with: layerhouse link FILE MODEL")
+        model_id = match.model_id or (name_alone(declared) if declared else model.model_id)
+        if linked == model_id and match.model_id is None:
+            return False
         if self.dry_run:
             return True
-        link = {
-            **plan.declared,
+        link: Row = {
+            **(plan.declared if model_id == model.model_id else _declarations(model_id)),
             "result_id": result_id,
-            "model_id": model.model_id,
-            "rule": "folder",
-            "source_uri": source_uri,
-            "model_uri": path_text(model.folder),
+            "model_id": model_id,
+            "rule": match.rule,
+            "source_uri": path_text(path),
+            "model_uri": path_text(model.folder) if match.rule == FOLDER else None,
             "linked_at": datetime.now(UTC),
         }
-        is_new = result_id not in self.known.results
-        added = {"result_id": result_id, "source_uri": source_uri}
-        rows = [{**row, **added, "measure_id": measure_id(row)} for row in parsed.rows] if is_new else []
-        self.batch.add({"results": rows, "links": [link]})
-        self.known.results.add(result_id)
-        self.known.models_by_result[result_id] = model.model_id
+        added = {"result_id": result_id, "source_uri": path_text(path)}
+        is_new = result_id not in known.results
+        new_rows = [{**row, **added, "measure_id": measure_id(row)} for row in rows] if is_new else []
+        self.batch.add({"results": new_rows, "links": [link]})
+        known.results.add(result_id)
+        known.models_by_result[result_id] = model_id
+        known.standing_alone.discard(result_id)
+        if match.model_id is None:
+            known.standing_alone.add(result_id)
         return True
+
+
+def _part_id(file_id: str, declared: str | None) -> str:
+    """The id of one model's rows in a file of several."""
+    return hashlib.sha256(f"{file_id}\0{declared}".encode()).hexdigest()
+
+
+def _declarations(model_id: str) -> Row:
+    declaration = declare(model_id)
+    return {
+        "method": declaration.method,
+        "declared_ratio": declaration.ratio,
+        "declared_removed_layers": declaration.removed_layers,
+        "tags": declaration.tags,
+    }
 
 
 def _shown(model: FoundModel, path: Path) -> str:

@@ -249,6 +249,7 @@ def test_query_lists_shows_and_runs(study):
         "trade_off",
         "unit_overlap",
         "unit_pruning",
+        "unlinked",
     ]
     assert "FROM method_groups" in layerhouse("query", "methods", "--show", cwd=study).stdout
     rows = list(csv.DictReader(io.StringIO(layerhouse("query", "special_layers", "-f", "csv", cwd=study).stdout)))

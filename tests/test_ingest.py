@@ -229,8 +229,8 @@ def test_every_broken_file_of_a_model_has_a_line_and_its_good_results_are_in(tmp
     assert sorted(lines(report)) == [
         f"failed results/A/{COMPARISON}: total_params: missing",
         f"failed results/A/{ANALYSIS}: {CUT_OFF}",
-        "failed results/A/evaluation/foo.json: not a result of a known form (no metrics of model_info, ppl, zeroshot or "
-        "efficiency), nor an analysis by its name",
+        "failed results/A/evaluation/foo.json: not a result of a known form, nor an analysis by its name; a table with model, "
+        "task, metric and value is one",
         f"failed results/A/evaluation/ppl_128.json: {CUT_OFF}",
         "taken results/A: 1 result file",
         "taken results/B: 2 analysis files",
@@ -283,8 +283,8 @@ def test_the_command_names_failures_and_takes_the_others(tmp_path, warehouse):
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         f"FAILED      results/B/{RESULT}: {CUT_OFF}",
-        "FAILED      results/D/foo.json: not a result of a known form (no metrics of model_info, ppl, zeroshot or efficiency), "
-        "nor an analysis by its name",
+        "FAILED      results/D/foo.json: not a result of a known form, nor an analysis by its name; a table with model, "
+        "task, metric and value is one",
         "FAILED      results/C: empty folder: no weights, no analysis, no results",
         f"FAILED      {tmp_path}/gone: no such file or folder",
         "taken       results/A: 1 result file",

@@ -98,7 +98,9 @@ def test_stderr_is_never_made_up(value, stderr):
 
 
 def test_formats_have_one_name_each():
-    assert [result_format.name for result_format in FORMATS] == ["native"]
+    names = [result_format.name for result_format in FORMATS]
+    assert names[:3] == ["native", "lm_eval", "lighteval"]
+    assert len(set(names)) == len(names)
     with pytest.raises(ValueError, match="two result formats are called 'native'"):
         register(*FORMATS, ResultFormat("native", lambda document, path: True, parse))
 

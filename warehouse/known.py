@@ -28,15 +28,17 @@ class KnownBase:
 class Known:
     """Names are the present ones: after renames, without dropped models.
 
-    `comparisons` has for each checkpoint the base that it was last compared with; `related` pairs of checkpoint and base whose
-    tensors were related, `unexplained` those of them where rows leave open how tensors differ; `with_units` the checkpoints
-    whose units were read, `unit_comparisons` pairs whose units were matched.
+    `standing_alone` are results that no model was found for. `comparisons` has for each checkpoint the base that it was last
+    compared with; `related` pairs of checkpoint and base whose tensors were related, `unexplained` those of them where rows
+    leave open how tensors differ; `with_units` the checkpoints whose units were read, `unit_comparisons` pairs whose units were
+    matched.
     """
 
     sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)
     models_by_folder: dict[str, str] = field(default_factory=dict)
     folders_by_model: dict[str, str] = field(default_factory=dict)
     models_by_result: dict[str, str] = field(default_factory=dict)
+    standing_alone: set[str] = field(default_factory=set)
     results: set[str] = field(default_factory=set)
     checkpoints: set[str] = field(default_factory=set)
     comparisons: dict[str, str] = field(default_factory=dict)

@@ -162,6 +162,9 @@ def load_known(root: Path) -> Known:
         known.models_by_result = dict(
             _rows(connection, "SELECT result_id, model_id FROM result_links WHERE result_id IN (SELECT result_id FROM results)")
         )
+        known.standing_alone = {
+            row[0] for row in _rows(connection, "SELECT result_id FROM result_links WHERE rule = 'declared'")
+        }
         known.results = {result_id for (result_id,) in _rows(connection, "SELECT DISTINCT result_id FROM results")}
         known.checkpoints = {row[0] for row in _rows(connection, "SELECT checkpoint_id FROM complete")}
         known.comparisons = dict(

@@ -348,7 +348,7 @@ LINKS = Table(
         Column(
             "rule",
             "VARCHAR",
-            "What tied them: folder (the file lies in the model's folder), by_hand, ...",
+            "folder (where the file lies), model_name, model_path, flat_name, last_name, by_hand; declared: stands alone.",
             required=True,
         ),
         Column("source_uri", "VARCHAR", "The file.", required=True),

@@ -130,7 +130,7 @@ def _scores(connection: duckdb.DuckDBPyConnection) -> list[Score]:
                 n_shot,
                 sample_limit
             FROM model_results
-            WHERE suite = 'zeroshot' AND value IS NOT NULL AND is_group IS DISTINCT FROM TRUE
+            WHERE suite IN ('zeroshot', 'fewshot') AND value IS NOT NULL AND is_group IS DISTINCT FROM TRUE
             ORDER BY run_at DESC NULLS LAST, commit_id DESC, value
             """,
         ).to_pylist()

@@ -60,6 +60,10 @@ _DESCRIBED: dict[str, tuple[str, str | None]] = {
     "changed_values": ("Values that differ, over the tensors that were read side by side.", "elements"),
     "relative_difference_max": ("Greatest norm of a tensor's difference over the norm of the base's.", "fraction"),
     "cosine_min": ("Least cosine of a tensor and the base's.", None),
+    # results without a model
+    "declared_model": ("Model as the file names it.", None),
+    "n_results": ("Rows of the file.", "rows"),
+    "candidates": ("Models whose names end alike; null where there is none.", None),
     # what is declared
     "config_sparsity": ("Sparsity that the config states, as a fraction.", "fraction"),
     "noted_ratio": ("Share to remove by the pruner's own notes.", "fraction"),

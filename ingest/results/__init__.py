@@ -187,6 +187,16 @@ def _float(value: float) -> float:
         return math.inf
 
 
-from layerhouse.ingest.results import native  # noqa: E402 - a format stands on the definitions above
+from layerhouse.ingest.results import helm, lighteval, lm_eval, logs, native, speed, tables  # noqa: E402 - they stand on the above
 
-FORMATS: tuple[ResultFormat, ...] = register(native.FORMAT)
+FORMATS: tuple[ResultFormat, ...] = register(
+    native.FORMAT,
+    lm_eval.FORMAT,
+    lighteval.FORMAT,
+    helm.FORMAT,
+    speed.VLLM,
+    speed.LLAMA_BENCH,
+    speed.OPTIMUM,
+    logs.FORMAT,
+    tables.FORMAT,
+)

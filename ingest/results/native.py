@@ -33,6 +33,7 @@ from layerhouse.ingest.results import (
 )
 from layerhouse.warehouse.errors import InputError
 
+HARNESS = "native"
 SECTIONS = ("model_info", "zeroshot", "efficiency", "avg_zeroshot_acc")
 HARDWARE_KEYS = ("hardware", "gpu", "gpu_name", "device")
 MODEL_KEYS = ("model_path", "model_name")
@@ -95,7 +96,7 @@ def parse(document: Any, path: Path) -> ParsedResults:
         items += _section(key, value, metrics, path, hardware)
     common = {
         **EMPTY_ROW,
-        "harness": "native",
+        "harness": HARNESS,
         "declared_model": named[0] if named else None,
         "run_at": run_at,
         "is_group": False,
@@ -104,7 +105,7 @@ def parse(document: Any, path: Path) -> ParsedResults:
     return ParsedResults(tuple(rows), tuple(item for item in items if isinstance(item, str)))
 
 
-FORMAT: ResultFormat = ResultFormat("native", recognises, parse)
+FORMAT: ResultFormat = ResultFormat(HARNESS, recognises, parse)
 
 
 def _section(key: str, value: Any, metrics: Row, path: Path, hardware: str | None) -> Iterator[Item]:

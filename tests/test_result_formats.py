@@ -1,0 +1,384 @@
+"""Result files as the tools write them: what becomes a row, what is said to be left out, and what never reaches a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import layerhouse as lh
+from layerhouse.ingest.results import recognise
+from layerhouse.ingest.results.documents import may_be_result, read_document
+
+HARNESS = Path(__file__).parents[2] / "shared/data/harness"
+needs_data = pytest.mark.skipif(not HARNESS.is_dir(), reason="the published result files are not here")
+
+
+def parsed(path):
+    document = read_document(path, path.name)[1]
+    result_format = recognise(document, path)
+    assert result_format is not None
+    return result_format.parse(document, path)
+
+
+def parse(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return parsed(path)
+
+
+def values(rows):
+    return {(row["task"], row["metric"]): row["value"] for row in rows}
+
+
+# lm-evaluation-harness
+
+
+def lm_eval(results, **more):
+    return {"results": results, "versions": dict.fromkeys(results, 1), "config": {"model_args": "pretrained=/m/a"}, **more}
+
+
+def test_standard_errors_of_every_kind(tmp_path):
+    results = {
+        f"t{place}": {"acc,none": 0.5, "acc_stderr,none": stderr, "alias": "t"}
+        for place, stderr in enumerate([0.01, "N/A", [], None])
+    }
+    found = parse(tmp_path, "results.json", lm_eval(results))
+    assert [(row["value"], row["stderr"], row["filter"]) for row in found.rows] == [
+        (0.5, 0.01, None),
+        (0.5, None, None),
+        (0.5, None, None),
+        (0.5, None, None),
+    ]
+    assert found.left_out == ()
+
+
+def test_one_score_in_three_forms_is_one_row_but_for_the_harness(tmp_path):
+    old = {
+        "results": {
+            "arc_challenge": {"acc_norm": 0.4, "acc_norm_stderr": 0.01},
+            "hendrycksTest-law": {"acc": 0.3, "acc_stderr": 0.02},
+        },
+        "versions": {},
+        "config": {"model_args": "pretrained=org/m", "num_fewshot": 5},
+    }
+    new = lm_eval(
+        {
+            "arc_challenge": {"acc_norm,none": 0.4, "acc_norm_stderr,none": 0.01},
+            "mmlu_law": {"acc,none": 0.3, "acc_stderr,none": 0.02},
+        },
+        **{"n-shot": {"arc_challenge": 5, "mmlu_law": 5}, "model_name": "org/m"},
+    )
+    light = {
+        "config_general": {"model_name": "org/m"},
+        "results": {
+            "leaderboard|arc:challenge|5": {"acc_norm": 0.4, "acc_norm_stderr": 0.01},
+            "mmlu:law|5": {"acc": 0.3, "acc_stderr": 0.02},
+        },
+    }
+    of_harness = {"harness", "harness_version", "run_at", "notes", "n_samples", "dataset", "split"}
+    forms = []
+    for name, document in (("old.json", old), ("new.json", new), ("light.json", light)):
+        rows = parse(tmp_path, name, document).rows
+        forms.append([{key: value for key, value in row.items() if key not in of_harness} for row in rows])
+    assert forms[0] == forms[1] == forms[2]
+    assert [(row["task"], row["n_shot"], row["suite"]) for row in forms[0]] == [
+        ("arc_challenge", 5, "fewshot"),
+        ("mmlu_law", 5, "fewshot"),
+    ]
+
+
+MEMBERS = {"a": (4705, 0.2421), "b": (3077, 0.2382), "c": (3107, 0.2171), "d": (3153, 0.2131)}
+
+
+def groups(tmp_path, group_row, **more):
+    results = {name: {"acc,none": value, "acc_stderr,none": 0.001} for name, (_, value) in MEMBERS.items()}
+    samples = {name: {"original": size, "effective": size} for name, (size, _) in MEMBERS.items()}
+    subtasks = {"mmlu": ["part", "d"], "part": ["a", "b", "c"], **{name: [] for name in MEMBERS}}
+    document = lm_eval(results | group_row, **{"group_subtasks": subtasks, "n-samples": samples}, **more)
+    return {(row["task"], row["is_group"]): row for row in parse(tmp_path, "results.json", document).rows}
+
+
+def test_a_reported_group_is_taken_as_it_is(tmp_path):
+    rows = groups(tmp_path, {"mmlu": {"acc,none": 0.2292, "alias": "mmlu"}, "part": {"acc,none": 0.23}})
+    assert (rows["mmlu", True]["value"], rows["mmlu", True]["notes"]) == (0.2292, rows["a", False]["notes"])
+    only = groups(tmp_path, {}, groups={"mmlu": {"acc,none": 0.2292}})
+    assert only["mmlu", True]["value"] == 0.2292
+
+
+def test_a_group_without_a_score_is_computed_by_documents_and_says_so(tmp_path):
+    rows = groups(tmp_path, {"mmlu": {" ": " ", "alias": "mmlu"}, "part": {"acc,none": 0.23}})
+    total = sum(size for size, _ in MEMBERS.values())
+    mean = sum(size * value for size, value in MEMBERS.values()) / total
+    assert rows["mmlu", True]["value"] == pytest.approx(mean)
+    assert round(rows["mmlu", True]["value"], 4) == 0.2292
+    assert rows["mmlu", True]["n_samples"] == total
+    assert rows["mmlu", True]["notes"][0]["code"] == "computed"
+
+
+def test_limits_adapters_and_renames(tmp_path):
+    document = lm_eval({"lambada": {"ppl": 3.5, "acc": 0.7}, "truthfulqa_mc": {"mc1": 0.3, "mc2": 0.4}})
+    document["config"] = {"model_args": {"pretrained": "b", "peft": "ad"}, "limit": 10.0, "num_fewshot": 0}
+    rows = parse(tmp_path, "x.json", document).rows
+    assert values(rows) == {
+        ("lambada_openai", "perplexity"): 3.5,
+        ("lambada_openai", "acc"): 0.7,
+        ("truthfulqa_mc1", "acc"): 0.3,
+        ("truthfulqa_mc2", "acc"): 0.4,
+    }
+    assert {(row["declared_model"], row["adapter"], row["sample_limit"]) for row in rows} == {("b", "ad", 10.0)}
+
+
+def test_values_that_are_no_numbers_are_a_status(tmp_path):
+    text = (
+        '{"results": {"a": {"acc,none": NaN}, "b": {"acc,none": Infinity}, "c": {"acc,none": "nan"}, "d": {"acc,none": null}, '
+    )
+    text += '"e": {"word_perplexity,none": 146760.7188}}, "versions": {}}'
+    rows = parse(tmp_path, "results.json", text).rows
+    assert [(row["status"], row["value"]) for row in rows] == [
+        ("nan", None),
+        ("inf", None),
+        ("nan", None),
+        ("missing", None),
+        ("ok", 146760.7188),
+    ]
+
+
+@needs_data
+def test_the_published_files_become_the_rows_that_a_reader_would_write(tmp_path):
+    llama = parsed(HARNESS / "lm-eval-0.3/meta-llama-Llama-2-7b.json").rows
+    assert len(llama) == 20
+    assert {row["declared_model"] for row in llama} == {"meta-llama/Llama-2-7b-hf"}
+    found = values(llama)
+    assert found["arc_challenge", "acc_norm"] == 0.4616040955631399
+    assert found["lambada_openai", "perplexity"] == 3.3970918836338027
+    assert {path.stem: len(parsed(path).rows) for path in sorted((HARNESS / "lm-eval-0.3").glob("*.json"))} == {
+        "EleutherAI-pythia-2.8b-deduped": 20,
+        "bigscience-bloom-3b": 18,
+        "facebook-opt-6.7b": 18,
+        "meta-llama-Llama-2-7b": 20,
+        "stablelm-3b-4e1t": 18,
+    }
+    (new,) = (HARNESS / "lm-eval-0.4").glob("results_*.json")
+    rows = parsed(new).rows
+    assert values(rows) == {("math_perturbed_full", "exact_match"): 0.0, ("math_rephrased_full", "exact_match"): 0.0004}
+    assert {(row["n_samples"], row["n_shot"], row["harness_version"], row["hardware"]) for row in rows} == {
+        (5000, 0, "0.4.9.2", "NVIDIA A100-SXM4-80GB")
+    }
+    assert rows[1]["stderr"] == 0.0002828144211304471
+    gpt = parsed(HARNESS / "lighteval/openai/gpt-5.2/results_2025-12-12T15-11-59.471879.json").rows
+    assert [(row["task"], row["metric"], row["higher_is_better"], row["is_group"]) for row in gpt][:4] == [
+        ("lexam-en-idk", "trad_score", True, False),
+        ("lexam-en-idk", "idk_score", True, False),
+        ("lexam-en-idk", "idk_freq", False, False),
+        ("lexam-en-idk", "extract_fail", False, False),
+    ]
+    assert str(gpt[0]["run_at"]) == "2025-12-12 15:11:59.471879+00:00"
+    helm = parsed(HARNESS / "helm/mmlu-philosophy-gpt2/stats.json").rows
+    assert values(helm)["mmlu_philosophy", "exact_match"] == 0.1111111111111111
+    assert {(row["declared_model"], row["n_shot"], row["sample_limit"], row["split"]) for row in helm} == {
+        ("openai/gpt2", 5, 10.0, "test")
+    }
+
+
+@needs_data
+def test_secrets_environments_and_samples_never_reach_a_table(tmp_path):
+    report = lh.ingest(HARNESS / "lighteval", warehouse=tmp_path / "w")
+    report = lh.ingest(HARNESS / "lm-eval-0.4", warehouse=tmp_path / "w")
+    assert report.count("failed") == 0
+    with lh.open(tmp_path / "w") as wh:
+        text = str(wh.sql("SELECT * FROM results").to_dicts())
+        assert "api_key" not in text
+        assert "base_url" not in text
+        assert "nvidia-cublas" not in text
+        assert wh.sql("SELECT count(*) FROM results WHERE source_uri LIKE '%samples_%'").item() == 0
+
+
+# Logs
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "harness", "expected"),
+    [
+        (
+            "wanda.log",
+            "layer 3 sparsity 0.500000\nsparsity sanity check 0.5000\nevaluating on wikitext\nwikitext perplexity 7.26\n",
+            "wanda",
+            {("model_info", "sparsity"): 0.5, ("wikitext2", "perplexity"): 7.26},
+        ),
+        (
+            "log_wanda.txt",
+            "method\tactual_sparsity\tppl_test\nwanda\t0.5000\t7.2600\n",
+            "wanda",
+            {("model_info", "sparsity"): 0.5, ("wikitext2", "perplexity"): 7.26},
+        ),
+        (
+            "sparsegpt.log",
+            "Dataset: wikitext2\nEvaluating ...\nPerplexity: 12.345678\nptb\nPerplexity: nan\n",
+            "sparsegpt",
+            {("wikitext2", "perplexity"): 12.345678, ("ptb", "perplexity"): None},
+        ),
+        (
+            "slice.log",
+            "Original ppl: 5.4700\nSliced model parameters: 5,292,000 (sliced fraction 0.2145)\n"
+            "After rotating and slicing 6.8600\n",
+            "slicegpt",
+            {(None, "perplexity"): 6.86, ("model_info", "params"): 5292000.0, ("model_info", "sliced_fraction"): 0.2145},
+        ),
+        (
+            "training.log",
+            "2023-05-20 12:00:00 - INFO :       #Param before: 6738415616, #Param after: 5422977024, Ratio = 80.4785%\n"
+            "2023-05-20 12:00:01 - INFO :       PPL after pruning: {'wikitext2': 12.6, 'ptb': 44.1}\n",
+            "llm_pruner",
+            {
+                ("model_info", "params_before"): 6738415616.0,
+                ("model_info", "params"): 5422977024.0,
+                ("model_info", "kept_fraction"): 0.804785,
+                ("wikitext2", "perplexity"): 12.6,
+                ("ptb", "perplexity"): 44.1,
+            },
+        ),
+        (
+            "flap.txt",
+            "sparsity sanity check 0.8000\nmodel parameter 5.07B\nppl on wikitext 17.0\n",
+            "flap",
+            {("model_info", "kept_fraction"): 0.8, ("model_info", "params"): 5.07e9, ("wikitext2", "perplexity"): 17.0},
+        ),
+    ],
+)
+def test_lines_of_logs(tmp_path, name, text, harness, expected):
+    rows = parse(tmp_path, name, text).rows
+    assert {row["harness"] for row in rows} == {harness}
+    assert values(rows) == expected
+    perplexities = [row for row in rows if row["metric"] == "perplexity"]
+    assert all((row["seq_len"], row["unit"]) == (None, "per_token") for row in perplexities)
+
+
+@pytest.mark.parametrize("name", ["merges.txt", "vocab.txt", "requirements.txt", "samples_a.jsonl", "x.pytorch.json", "a.py"])
+def test_what_stands_beside_is_not_looked_at(name):
+    assert not may_be_result(Path(name))
+
+
+# Speed
+
+
+def test_rates_are_named_by_what_they_count(tmp_path):
+    serve = {"date": "20260131-120000", "model_id": "m", "duration": 10.0, "completed": 4, "request_throughput": 0.4}
+    serve |= {
+        "output_throughput": 100.0,
+        "total_token_throughput": 300.0,
+        "mean_ttft_ms": 12.5,
+        "request_rate": "inf",
+        "ttfts": [1],
+    }
+    rows = parse(tmp_path, "serve.json", serve).rows
+    assert {row["metric"]: (row["value"], row["unit"]) for row in rows} == {
+        "requests_per_sec": (0.4, "req/s"),
+        "output_tokens_per_sec": (100.0, "tok/s"),
+        "total_tokens_per_sec": (300.0, "tok/s"),
+        "mean_ttft_ms": (12.5, "ms"),
+    }
+    assert {(row["declared_model"], row["subset"], str(row["run_at"])) for row in rows} == {
+        ("m", "rate=inf", "2026-01-31 12:00:00+00:00")
+    }
+    plain = {"elapsed_time": 10.0, "num_requests": 2, "total_num_tokens": 1000, "tokens_per_second": 100.0}
+    assert parse(tmp_path, "a.json", plain).rows[0]["metric"] == "total_tokens_per_sec"
+    output = {"elapsed_time": 10.0, "total_num_tokens": 1000, "total_output_tokens": 400, "tokens_per_second": 40.0}
+    assert parse(tmp_path, "b.json", output).rows[0]["metric"] == "output_tokens_per_sec"
+    custom = {"elapsed_time": 10.0, "tokens_per_second": 55.0, "latency_ms": 18.0, "batch_size": 4}
+    rows = parse(tmp_path, "c.json", custom).rows
+    assert [(row["metric"], row["value"], row["batch_size"]) for row in rows] == [
+        ("tokens_per_sec", 55.0, 4),
+        ("latency_ms", 18.0, 4),
+    ]
+    assert "does not say which tokens" in rows[0]["notes"][0]["text"]
+    (row,) = parse(tmp_path, "d.json", plain | {"elapsed_time": 0}).rows
+    assert (row["status"], row["value"], row["notes"][0]["code"]) == ("missing", None, "zero_time")
+
+
+def test_llama_bench_and_optimum_benchmark(tmp_path):
+    runs = [
+        {
+            "avg_ts": 900.0,
+            "avg_ns": 5,
+            "n_prompt": 512,
+            "n_gen": 0,
+            "model_filename": "m.gguf",
+            "gpu_info": "H100",
+            "build_commit": "ab",
+        },
+        {
+            "avg_ts": 80.0,
+            "avg_ns": 5,
+            "n_prompt": 0,
+            "n_gen": 128,
+            "model_filename": "m.gguf",
+            "gpu_info": "",
+            "cpu_info": "EPYC",
+        },
+    ]
+    rows = parse(tmp_path, "bench.json", runs).rows
+    assert [(row["metric"], row["value"], row["hardware"], row["subset"]) for row in rows] == [
+        ("prefill_tokens_per_sec", 900.0, "H100", "prompt=512,generated=0"),
+        ("decode_tokens_per_sec", 80.0, "EPYC", "prompt=0,generated=128"),
+    ]
+    lines = "\n".join(json.dumps(run) for run in runs)
+    assert [row["value"] for row in parse(tmp_path, "bench.jsonl", lines).rows] == [900.0, 80.0]
+    report = {
+        "decode": {
+            "throughput": {"unit": "tokens/s", "value": 50.0},
+            "latency": {"unit": "s", "mean": 0.02, "p99": 0.03, "values": [1, 2]},
+            "memory": {"unit": "MB", "max_allocated": 1000.0, "max_ram": None},
+        },
+        "load_model": {"latency": None, "memory": None},
+    }
+    (tmp_path / "benchmark_config.json").write_text(
+        '{"backend": {"model": "org/m"}, "scenario": {"input_shapes": {"batch_size": 2}}}'
+    )
+    rows = parse(tmp_path, "benchmark_report.json", report).rows
+    assert {row["metric"]: (row["value"], row["unit"], row["suite"]) for row in rows} == {
+        "decode_throughput": (50.0, "tokens/s", "speed"),
+        "decode_latency_mean": (0.02, "s", "speed"),
+        "decode_latency_p99": (0.03, "s", "speed"),
+        "decode_max_allocated": (1000.0, "MB", "memory"),
+    }
+    assert {(row["declared_model"], row["batch_size"]) for row in rows} == {("org/m", 2)}
+
+
+# Tables
+
+
+def test_plain_tables_long_and_wide(tmp_path):
+    long = "model,task,metric,value,stderr,n_shot\na,piqa,acc,0.75,0.01,0\nb,piqa,acc,nan,,\nb,,acc,1,,\n"
+    found = parse(tmp_path, "long.csv", long)
+    assert [(row["declared_model"], row["value"], row["status"], row["stderr"], row["n_shot"]) for row in found.rows] == [
+        ("a", 0.75, "ok", 0.01, 0),
+        ("b", None, "nan", None, None),
+    ]
+    assert found.left_out == ("line 4: model, task and metric must be text",)
+    wide = [{"model": "a", "piqa/acc": 0.75, "perplexity:wikitext2@2048": 5.5}, {"model": "b", "perplexity:wikitext2@2048": 7}]
+    rows = parse(tmp_path, "wide.json", wide).rows
+    assert [(row["declared_model"], row["metric"], row["value"], row["seq_len"], row["unit"]) for row in rows] == [
+        ("a", "acc", 0.75, None, "fraction"),
+        ("a", "perplexity", 5.5, 2048, "per_token"),
+        ("b", "perplexity", 7.0, 2048, "per_token"),
+    ]
+
+
+def test_opencompass_summaries_are_unpivoted_and_made_fractions(tmp_path):
+    text = "dataset,version,metric,mode,model-a,model-b\npiqa,1194eb,accuracy,ppl,75.50,-\n"
+    text += "bleu_set,ab12cd,bleu,gen,-,31.20\n-,-,-,-,-,-\n"
+    rows = parse(tmp_path, "summary_20240131_120000.csv", text).rows
+    assert [(row["declared_model"], row["task"], row["value"], row["unit"], row["subset"]) for row in rows] == [
+        ("model-a", "piqa", 0.755, "fraction", "ppl"),
+        ("model-b", "bleu_set", 31.2, None, "gen"),
+    ]
+    assert str(rows[0]["run_at"]) == "2024-01-31 12:00:00+00:00"
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, [], [1], {"results": {"a": {"acc": 1}}}, "", "a,b\n1,2\n", "model,other\nx,1\n"])
+def test_what_is_no_result_is_none(tmp_path, content):
+    path = tmp_path / ("a.csv" if isinstance(content, str) else "a.json")
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    assert recognise(read_document(path, "a")[1], path) is None
