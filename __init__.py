@@ -69,6 +69,7 @@ def ingest(
     limit_factor: float = 1.0,
     units: bool = False,
     method_patterns: Sequence[str] = (),
+    workers: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
@@ -81,7 +82,8 @@ def ingest(
     magnitude up to which values are counted as near zero; `threads` how many measure (None: one a core); `device` where values
     are counted: cpu, cuda, cuda:N or auto; `limit_factor` multiplies the limits on what a file may claim and cost. With `units`
     heads, KV groups, neurons and experts are read too, and matched with the base's. `method_patterns` are regular expressions
-    that say what names declare, by groups method, ratio and removed. The report's events of kind `failed` are the inputs that
+    that say what names declare, by groups method, ratio and removed; `workers` how many models are read at once
+    (None: one a device). The report's events of kind `failed` are the inputs that
     could not be taken. Raises UsageError and WarehouseError.
     """
     from layerhouse.ingest.checkpoints import Reading, available_cores
@@ -93,7 +95,7 @@ def ingest(
     from layerhouse.warehouse.schema import TABLES
     from layerhouse.warehouse.store import MARKER, create_store, list_commits
 
-    reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units)
+    reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units, workers)
     check_own_families()
     path = Path(warehouse)
     if not dry_run:

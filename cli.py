@@ -171,6 +171,7 @@ def cli() -> None:
 @click.option("--near-zero", type=float, metavar="T", help="Also count values of magnitude T or less.")
 @click.option("--units", is_flag=True, help="Also read heads, KV groups, neurons and experts, and match them with the base's.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads that measure; one a core without it.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Models read at once; one a device without it.")
 @click.option("--spectral", is_flag=True, help="Also measure the spectra of weight matrices: norm, ranks, power law.")
 @click.option(
     "--device",
@@ -214,6 +215,7 @@ def ingest(
     near_zero: float | None,
     units: bool,
     threads: int | None,
+    workers: int | None,
     spectral: bool,
     device: str,
     limit_factor: float,
@@ -248,6 +250,7 @@ def ingest(
             compare=compare,
             near_zero=near_zero,
             threads=threads,
+            workers=workers,
             device=device,
             limit_factor=limit_factor,
             method_patterns=method_patterns,

@@ -51,7 +51,7 @@ class Reading:
     `near_zero` is the magnitude that near_zeros counts up to, `threads` how many measure, `devices` where values are counted;
     each checkpoint is counted on one of them. `compare` says where values are read side by side with the base's: auto, while a
     model is measured; rows, nowhere; values, for models that were measured before as well. With `units` heads, KV groups,
-    neurons and experts are read too.
+    neurons and experts are read too. `workers` is how many models are read at once, ahead of their turn (None: one a device).
     """
 
     stats: str = FULL
@@ -60,6 +60,7 @@ class Reading:
     devices: tuple[str, ...] = ("cpu",)
     compare: str = AUTO
     units: bool = False
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.stats not in LEVELS:
@@ -70,8 +71,9 @@ class Reading:
             raise UsageError(f"near_zero {self.near_zero}: a finite magnitude that is not negative")
         if self.units and self.stats == HEADERS:
             raise UsageError(f"units are read from values, and stats is {self.stats!r}: leave out one of them")
-        if self.threads < 1:
-            raise UsageError(f"threads {self.threads}: at least one")
+        for name, count in (("threads", self.threads), ("workers", self.workers)):
+            if count is not None and count < 1:
+                raise UsageError(f"{name} {count}: at least one")
 
 
 @dataclass(frozen=True)
@@ -173,9 +175,10 @@ class WeightsTaker:
         for remark in found.remarks:
             self.say("passed", model.model_id, remark)
         checkpoint_id = found.checkpoint_id
-        if found.units is not None:
+        tables = {}
+        if found.units is not None and checkpoint_id not in self.known.with_units:
             self.known.with_units.add(checkpoint_id)
-        tables = {} if found.units is None else {"units": found.units}
+            tables = {"units": found.units}
         if found.checkpoint is None:
             if tables:
                 self.batch.add({}, tables)

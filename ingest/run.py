@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from layerhouse.ingest.discover import EVALUATION, Discovery, FoundModel, discov
 from layerhouse.ingest.fingerprints import fingerprint_of
 from layerhouse.ingest.linking import FOLDER, Match, Models, name_alone
 from layerhouse.ingest.method_patterns import compile_method_pattern, declare_by
+from layerhouse.ingest.read_ahead import ReadAhead
 from layerhouse.ingest.results import measure_id, recognise
 from layerhouse.ingest.results.documents import read_document
 from layerhouse.ingest.results.native import HARNESS as NATIVE
@@ -121,7 +123,7 @@ def ingest_roots(
             run.take_config_base(config_base)
         if base_name is not None and base_name not in {plan.model.model_id for plan in plans}:
             run.comparer.set_base(base_name, is_among_models=False)
-        for plan in plans:
+        for plan in run.reading_ahead(plans):
             side = run.take(plan)
             if plan.model.model_id == base_name:
                 run.comparer.set_base(base_name, side, is_among_models=is_among_models)
@@ -212,6 +214,8 @@ class _Run:
         self.weights = WeightsTaker(store_root, known, batch, self.reading, say, self._count_bytes)
         self.comparer = Comparer(store_root, known, batch, self.reading, say, self._count_bytes, self._expect_bytes)
         self.models = Models(())
+        self.ahead: ReadAhead[_Plan, ReadWeights] | None = None
+        self._lock = threading.Lock()
         self.on_progress, self.progress = on_progress, Progress(0, 0, 0, 0)
         self.originals: dict[Path, Structure | None] = {}
         self.bases: dict[tuple[str | None, int], dict[str, Base]] = {
@@ -236,14 +240,17 @@ class _Run:
         return any((model_id, kind) in self.known.sightings for kind in ("weights", "analysis"))
 
     def _count_bytes(self, count: int) -> None:
-        self._show(bytes=self.progress.bytes + count)
+        with self._lock:
+            self.progress = replace(self.progress, bytes=self.progress.bytes + count)
+            self.on_progress(self.progress)
 
     def _expect_bytes(self, count: int) -> None:
         self._show(total_bytes=self.progress.total_bytes + count)
 
     def _show(self, **changes: int) -> None:
-        self.progress = replace(self.progress, **changes)
-        self.on_progress(self.progress)
+        with self._lock:
+            self.progress = replace(self.progress, **changes)
+            self.on_progress(self.progress)
 
     def _plan_one(self, model: FoundModel) -> _Plan:
         declaration = declare_by(self.patterns, model.model_id) or declare(model.model_id)
@@ -335,11 +342,29 @@ class _Run:
             self.say("failed", error.where, error.what)
             return []
 
+    def reading_ahead(self, plans: Sequence[_Plan]) -> Iterator[_Plan]:
+        """The plans in order, while the weights of later ones are read."""
+        reading = self.reading
+        wanted = [] if self.dry_run else [plan for plan in plans if plan.weights_fingerprint is not None]
+        with ReadAhead(
+            [(plan, plan.weight_bytes) for plan in wanted],
+            self._read_weights,
+            workers=reading.workers or len(reading.devices),
+            threads=reading.threads,
+            devices=reading.devices,
+        ) as self.ahead:
+            yield from plans
+
+    def _read_weights(self, plan: _Plan, device: str, threads: int) -> ReadWeights:
+        assert plan.weights_fingerprint is not None
+        return self.weights.read(plan.model, plan.weights_fingerprint, device=device, threads=threads)
+
     def _take_weights(self, plan: _Plan, fingerprint: str) -> ReadWeights | None:
         model = plan.model
         analysis = self.known.sightings.get((model.model_id, "analysis"))
         try:
-            found = self.weights.read(model, fingerprint, device=self.reading.devices[0], threads=self.reading.threads)
+            assert self.ahead is not None
+            found = self.ahead.take(plan)
             self.weights.add(model, found, plan.declared, fingerprint, None if analysis is None else analysis.params)
             return found
         except InputError as error:
@@ -445,8 +470,10 @@ class _Run:
             "linked_at": datetime.now(UTC),
         }
         added = {"result_id": result_id, "source_uri": path_text(path)}
-        is_new = result_id not in known.results
-        new_rows = [{**row, **added, "measure_id": measure_id(row)} for row in rows] if is_new else []
+        new_rows = rows if result_id not in known.results else []
+        for row in new_rows:
+            row.update(added)
+            row["measure_id"] = measure_id(row)
         self.batch.add({"results": new_rows, "links": [link]})
         known.results.add(result_id)
         known.models_by_result[result_id] = model_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.warehouse.schema import COMMIT_COLUMNS, TABLES, arrow_schema
@@ -34,17 +35,24 @@ def arrow_table(table: str, rows: Sequence[Mapping[str, Any]] | pa.Table, commit
             is_there = column.name in rows.column_names
             array = rows.column(column.name).cast(field.type) if is_there else pa.nulls(len(rows), field.type)
         else:
-            array = _array([row.get(column.name) for row in rows], field.type)
+            array = _array(_values(rows, column.name), field.type)
         if column.required and array.null_count:
             raise ValueError(f"table {table}: column {column.name!r} is required, and a row has none")
         columns.append(array)
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    try:
+        return [*map(itemgetter(name), rows)]
+    except KeyError:
+        return [row.get(name) for row in rows]
+
+
 def _array(values: list[Any], arrow_type: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
-    if pa.types.is_integer(arrow_type) and any(isinstance(value, float) for value in values):
+    if pa.types.is_integer(arrow_type) and any(issubclass(kind, float) for kind in {*map(type, values)}):
         raise ValueError("a float in a column of integers, which would lose its fraction")
     if pa.types.is_map(arrow_type):
         values = [None if value is None else list(value.items()) for value in values]

@@ -134,6 +134,7 @@ def _run(document: Row, path: Path) -> Run:
 def _task(task: str, found: Row, run: Run, *, is_group: bool) -> Iterator[Item]:
     where = f"results.{task}"
     columns = _columns(task, run, is_group=is_group)
+    directions = _object(run.directions, task)
     for key, value in found.items():
         metric, comma, answer_filter = key.partition(",")
         if key in NO_MEASURES:
@@ -146,14 +147,15 @@ def _task(task: str, found: Row, run: Run, *, is_group: bool) -> Iterator[Item]:
             continue
         name, own_metric = canonical_task(task, metric)
         stderr = found.get(f"{metric}_stderr{comma}{answer_filter}")
-        direction = _object(run.directions, task).get(metric)
+        direction = directions.get(metric)
         row = measure_task(
             f"{where}.{key}",
             own_metric,
             value,
-            **(columns | {"task": name}),
+            task=name,
             filter=None if answer_filter in ("", "none") else answer_filter,
             stderr=stderr_of(stderr),
+            **columns,
         )
         if isinstance(row, dict) and isinstance(direction, bool):
             row["higher_is_better"] = direction

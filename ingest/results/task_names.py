@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 ZERO_SHOT, FEW_SHOT = "zeroshot", "fewshot"
 MMLU = re.compile(r"(?:hendrycksTest-|mmlu[_:])(\w+)")
@@ -10,6 +11,7 @@ RENAMED = {"arc:challenge": "arc_challenge", "arc:easy": "arc_easy", "lambada": 
 LAMBADA = frozenset({"lambada_openai", "lambada_standard", "lambada_openai_cloze"})
 
 
+@lru_cache(maxsize=4096)
 def canonical_task(task: str, metric: str) -> tuple[str, str]:
     """Task and metric under their names of today: hendrycksTest-X is mmlu_X, truthfulqa_mc/mc1 is truthfulqa_mc1/acc, lambada's
     ppl is perplexity."""
