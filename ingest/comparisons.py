@@ -11,7 +11,7 @@ from layerhouse.ingest.batches import Batch
 from layerhouse.ingest.checkpoints import AUTO, ROWS, VALUES, Reading, Row, Say, stored_rows
 from layerhouse.ingest.discover import discover
 from layerhouse.ingest.fingerprints import fingerprint_of
-from layerhouse.ingest.names import ADAPTER, QUANT_AUX
+from layerhouse.ingest.names import ADAPTER, BLOCK_MODULES, QUANT_AUX
 from layerhouse.ingest.weights import OpenedWeights, open_weights, weight_files_of
 from layerhouse.warehouse.errors import InputError
 from layerhouse.warehouse.known import Known
@@ -56,6 +56,13 @@ class Side:
     @property
     def is_adapter(self) -> bool:
         return bool(self.tensors) and all(row["module"] in (ADAPTER, QUANT_AUX) for row in self.tensors)
+
+    @property
+    def is_hollow(self) -> bool:
+        """Whether every weight of the blocks is a placeholder, as layers.has_placeholders sees it."""
+        blocks = [row for row in self.tensors if row["layer_index"] is not None and row["module"] in BLOCK_MODULES]
+        shapes = [[*row["shape"]] for row in blocks if row["part"] == "weight"]
+        return bool(shapes) and all(shape in ([0], [1]) for shape in shapes)
 
 
 class Comparer:
@@ -156,9 +163,10 @@ class Comparer:
         is_due, are_tensors_due, are_units_due = self._is_due(*pair), self._are_tensors_due(*pair), self._are_units_due(*pair)
         if not (is_due or are_tensors_due or are_units_due) or side.checkpoint_id in self.refused:
             return
-        if side.is_adapter:
+        if side.is_adapter or side.is_hollow:
             self.refused.add(side.checkpoint_id)
-            self.say("passed", side.model_id, f"an adapter adds to a base, and is not compared with {base.model_id}")
+            reason = "an adapter adds to a base, and" if side.is_adapter else "placeholder shapes: an incomplete export"
+            self.say("passed", side.model_id, f"{reason} is not compared with {base.model_id}")
             return
         matches, notes = compare_layers(side.tensors, base.tensors)
         rows: dict[str, list[Row]] = {}

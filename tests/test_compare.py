@@ -402,3 +402,21 @@ def test_layers_without_values_are_placed_by_position_if_the_counts_agree():
     ]
     assert {match.match for match in match_layers(blank[:2], blank)[0]} == {"none"}
     assert match_layers([], blank)[0] == match_layers([], blank)[0]
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_placeholders_are_no_pruning_and_are_compared_with_nothing(tmp_path, size):
+    model = build(TinyModel("llama", EXPLICIT))
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    hollow = {name: torch.zeros(size) if ".layers." in name else tensor for name, tensor in state.items()}
+    for name, tensors in {"base": state, "hollow": hollow}.items():
+        (tmp_path / "zoo" / name).mkdir(parents=True)
+        save_file(tensors, tmp_path / "zoo" / name / "model.safetensors")
+    report = lh.ingest(tmp_path / "zoo", warehouse=tmp_path / "w", base=tmp_path / "zoo/base")
+    said = [event.what for event in report.events if event.kind == "passed"]
+    assert said == ["placeholder shapes: an incomplete export is not compared with zoo/base"]
+    with lh.open(tmp_path / "w") as wh:
+        sql = "SELECT reduction_ratio, strategy, status_note FROM models WHERE model_id = 'zoo/hollow'"
+        ((ratio, strategy, note),) = wh.sql(sql).rows()
+        assert (ratio, strategy) == (None, None)
+        assert "placeholder shapes: incomplete export" in note
