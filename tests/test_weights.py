@@ -433,3 +433,18 @@ def test_two_ingests_and_a_moved_working_directory_in_one_process(llama, tmp_pat
         wh.refresh()
         assert wh.models()["model_id"].to_list() == ["models/a", "models/b"]
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_more_zeros_than_float32_can_count_are_counted_exactly(tmp_path):
+    zeros, elements = (1 << 24) + 3, 20_000_000
+    (tmp_path / "m").mkdir()
+    tensors = {"half": torch.ones(elements, dtype=torch.float16), "byte": torch.ones(elements, dtype=torch.uint8)}
+    for tensor in tensors.values():
+        tensor[:zeros] = 0
+    save_file(tensors, tmp_path / "m/model.safetensors")
+    lh.ingest(tmp_path / "m", warehouse=tmp_path / "w")
+    with lh.open(tmp_path / "w") as wh:
+        rows = {name: counts for name, *counts in wh.sql("SELECT name, zeros, mean FROM tensors").rows()}
+        assert {name: count for name, (count, _) in rows.items()} == {"half": zeros, "byte": zeros}
+        assert rows["half"][1] == pytest.approx((elements - zeros) / elements, rel=1e-15)
+        assert wh.sql("SELECT params, zeros FROM checkpoints").rows() == [(elements, zeros)]
