@@ -103,8 +103,10 @@ def _sum(config: Config, path: str) -> Any:
 
 
 def _look_up(config: Config, path: str) -> Any:
-    """The value at a dotted path, of the config or else of the text model inside it."""
+    """The value at a dotted path, of the config or else of the text model inside it; a key may have dots itself, as in GGUF."""
     for start in (config, inner_config(config, TEXT_CONFIG)):
+        if start.get(path) is not None:
+            return start[path]
         value: Any = start
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None

@@ -292,7 +292,8 @@ GGUF_KEYS = {
     "block_count": 2,
     "embedding_length": HIDDEN,
     "feed_forward_length": INTERMEDIATE,
-    "attention": {"head_count": HEADS, "head_count_kv": KV_HEADS},
+    "attention.head_count": HEADS,
+    "attention.head_count_kv": KV_HEADS,
 }
 GGUF = Layout(
     GGUF_KEYS,

@@ -9,9 +9,11 @@ import gguf
 import numpy as np
 import pytest
 
+import layerhouse as lh
 from layerhouse.ingest.readers import read_weight_file
 from layerhouse.ingest.readers.gguf import BLOCK_TYPES, PLAIN_TYPES
 from layerhouse.tests.test_layouts import rows_of
+from layerhouse.tests.tiny_models import EXPLICIT, TinyModel, build
 from layerhouse.tests.weight_files import stored_values
 from layerhouse.warehouse.errors import InputError
 
@@ -131,3 +133,67 @@ def test_what_cannot_be_true_is_one_line(tmp_path, raw, said):
     (tmp_path / "m.gguf").write_bytes(raw)
     with pytest.raises(InputError, match=said):
         read_weight_file(tmp_path / "m.gguf", "m.gguf")
+
+
+GGUF_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def gguf_name(name: str) -> str:
+    module = name.removesuffix(".weight")
+    if not module.startswith("model.layers."):
+        return f"{GGUF_NAMES[module]}.weight"
+    _, _, layer, inner = module.split(".", 3)
+    return f"blk.{layer}.{GGUF_NAMES[inner]}.weight"
+
+
+def test_the_same_weights_give_the_rows_of_safetensors(tmp_path):
+    model = build(TinyModel("llama", {**EXPLICIT, "tie_word_embeddings": False}))
+    model.save_pretrained(tmp_path / "plain")
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    (tmp_path / "packed").mkdir()
+    writer = gguf.GGUFWriter(tmp_path / "packed/m.gguf", "llama")
+    writer.add_block_count(4)
+    writer.add_embedding_length(64)
+    writer.add_feed_forward_length(160)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_key_length(16)
+    for name, values in state.items():
+        writer.add_tensor(gguf_name(name), values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    lh.ingest([tmp_path / "plain", tmp_path / "packed"], warehouse=tmp_path / "w", base=tmp_path / "plain")
+    with lh.open(tmp_path / "w") as wh:
+        of_layer = "layer_index, params, attention_params, mlp_params, norm_params, zeros, num_heads, num_kv_heads, head_dim, "
+        of_layer += "intermediate_size, hidden_size, macs_per_token, is_zero_layer"
+        of_tensor = "canonical_name, module, role, dtype, shape, params, zeros, l2_norm, content_hash, signature"
+        of_model = (
+            "params, embedding_params, lm_head_params, layer_params, num_layers, macs_per_token, removed_layers, sparsity"
+        )
+
+        def rows(model_id):
+            which = f"SELECT checkpoint_id FROM current_checkpoints WHERE model_id = '{model_id}'"
+            return (
+                wh.sql(f"SELECT {of_layer} FROM layers WHERE checkpoint_id = ({which}) ORDER BY layer_index").rows(),
+                wh.sql(f"SELECT {of_tensor} FROM tensors WHERE checkpoint_id = ({which}) ORDER BY canonical_name").rows(),
+                wh.sql(f"SELECT {of_model} FROM models WHERE model_id = '{model_id}'").rows(),
+            )
+
+        assert rows(f"{tmp_path.name}/packed") == rows(f"{tmp_path.name}/plain")
+        matches = wh.sql("SELECT DISTINCT match, layer_index = base_layer_index FROM layer_matches").rows()
+        assert matches == [("exact", True)]
