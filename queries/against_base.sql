@@ -1,6 +1,7 @@
 -- One row a model that has a base: what it reaches beside its base. The base is the one model that shows the checkpoint which
 -- the model was made from; where none does, the one model of results alone with that checkpoint's name and parameters.
--- A speed is compared where both were run on the same named hardware at the same batch size; factors under 1 are slower.
+-- A speed is compared where both were run on the same named hardware (speedup_hardware: where there are several, that of the
+-- performance table, else the first by name) at the same batch size; factors under 1 are slower.
 WITH shown_bases AS (
     SELECT
         checkpoint_id,
@@ -32,25 +33,41 @@ pairs AS (
         ON described_bases.checkpoint_id = models.base_checkpoint_id
         AND models.base_checkpoint_id NOT IN (SELECT checkpoint_id FROM models WHERE checkpoint_id IS NOT NULL)
 ),
-hardware AS (
+speeds AS (
     SELECT
         model_id,
-        batch_size,
-        CASE WHEN count(hardware) = count(*) AND count(DISTINCT hardware) = 1 THEN min(hardware) END AS hardware
-    FROM model_results
-    WHERE suite = 'speed' AND metric IN ('throughput_tokens_per_sec', 'latency_ms_per_token')
-    GROUP BY model_id, batch_size
+        hardware,
+        max(value) FILTER (WHERE measure = speed_key('throughput_tokens_per_sec', NULL, 1, hardware)) AS throughput_bs1,
+        max(value) FILTER (WHERE measure = speed_key('throughput_tokens_per_sec', NULL, 4, hardware)) AS throughput_bs4
+    FROM measures
+    WHERE kind = 'speed'
+    GROUP BY model_id, hardware
 ),
-same_hardware AS (
+measured AS (
+    SELECT
+        model_id,
+        count(throughput_bs1) + count(throughput_bs4) > 0 AS is_measured
+    FROM speeds
+    GROUP BY model_id
+),
+speedups AS (
     SELECT
         pairs.model_id,
-        own.batch_size
+        own.hardware,
+        own.throughput_bs1 / nullif(base.throughput_bs1, 0) AS speedup_bs1,
+        own.throughput_bs4 / nullif(base.throughput_bs4, 0) AS speedup_bs4
     FROM pairs
-    JOIN hardware AS own ON own.model_id = pairs.model_id
-    JOIN hardware AS base
+    JOIN speeds AS own ON own.model_id = pairs.model_id
+    JOIN speeds AS base
         ON base.model_id = pairs.base_model_id
-        AND base.batch_size = own.batch_size
         AND base.hardware = own.hardware
+    JOIN performance ON performance.model_id = pairs.model_id
+    WHERE coalesce(own.throughput_bs1 / base.throughput_bs1, own.throughput_bs4 / base.throughput_bs4) IS NOT NULL
+    QUALIFY
+        row_number() OVER (
+            PARTITION BY pairs.model_id
+            ORDER BY own.hardware IS NOT DISTINCT FROM performance.speed_hardware DESC, own.hardware
+        ) = 1
 )
 SELECT
     own.model_id,
@@ -61,21 +78,18 @@ SELECT
     own.ppl_ptb / nullif(base.ppl_ptb, 0) AS ppl_ptb_factor,
     own.mean_accuracy - base.mean_accuracy AS mean_accuracy_change,
     own.mean_accuracy / nullif(base.mean_accuracy, 0) AS kept_accuracy_share,
+    speedups.speedup_bs1,
+    speedups.speedup_bs4,
+    speedups.hardware AS speedup_hardware,
     CASE
-        WHEN (own.model_id, 1) IN (SELECT (model_id, batch_size) FROM same_hardware)
-            THEN own.throughput_bs1 / nullif(base.throughput_bs1, 0)
-    END AS speedup_bs1,
-    CASE
-        WHEN (own.model_id, 4) IN (SELECT (model_id, batch_size) FROM same_hardware)
-            THEN own.throughput_bs4 / nullif(base.throughput_bs4, 0)
-    END AS speedup_bs4,
-    CASE
-        WHEN coalesce(own.throughput_bs1, own.throughput_bs4) IS NULL THEN 'speed not measured'
-        WHEN coalesce(base.throughput_bs1, base.throughput_bs4) IS NULL THEN 'speed of the base not measured'
-        WHEN own.model_id NOT IN (SELECT model_id FROM same_hardware)
-            THEN 'no batch size at which both name the same hardware'
+        WHEN own_speed.is_measured IS NOT TRUE THEN 'speed not measured'
+        WHEN base_speed.is_measured IS NOT TRUE THEN 'speed of the base not measured'
+        WHEN speedups.model_id IS NULL THEN 'no batch size at which both name the same hardware'
     END AS speed_note
 FROM pairs
 JOIN performance AS own ON own.model_id = pairs.model_id
 JOIN performance AS base ON base.model_id = pairs.base_model_id
+LEFT JOIN measured AS own_speed ON own_speed.model_id = pairs.model_id
+LEFT JOIN measured AS base_speed ON base_speed.model_id = pairs.base_model_id
+LEFT JOIN speedups ON speedups.model_id = pairs.model_id
 ORDER BY own.model_id;

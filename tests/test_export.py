@@ -381,7 +381,7 @@ def test_no_number_looks_like_zero_or_one_that_is_not(value, kind):
         ("memory_mb", pa.float64(), "memory MiB"),
         ("throughput_bs1", pa.float64(), "tok/s bs1"),
         ("latency_ms_bs1", pa.float64(), "ms/tok bs1"),
-        ("other_scores", pa.map_(pa.string(), pa.float64()), "other scores %"),
+        ("other_scores", pa.map_(pa.string(), pa.float64()), "other scores"),
         ("mlp_sparsity_mean", pa.float64(), "mlp sparsity mean %"),
         ("mean_accuracy_best", pa.float64(), "mean accuracy best %"),
         ("kept_share", pa.float64(), "kept share %"),
@@ -433,7 +433,7 @@ def test_one_rule_for_values_in_text_markdown_and_csv():
             "exact": [Decimal("0.10")],
         }
     )
-    shown = ["a=- b=2", "q_proj=16,777,216", "mmlu=25.43", "4096 11008", "x=1 y=0.5000", "2025-01-02"]
+    shown = ["a=- b=2", "q_proj=16,777,216", "mmlu=0.2543", "4096 11008", "x=1 y=0.5000", "2025-01-02"]
     shown += ["1970-01-01T00:00:00.000000001Z", f"{2**62} us since 1970", "00ff", "head", "0.1000"]
     assert read_text_table(text_of(table))[1] == read_markdown(text_of(table, "markdown"))[1] == shown
     raw = ["a=null b=2", "q_proj=16777216", "mmlu=0.254321", "4096 11008", "x=1 y=0.5", *shown[5:10], "0.10"]

@@ -10,6 +10,7 @@ import pytest
 import layerhouse as lh
 from layerhouse.ingest.results import recognise
 from layerhouse.ingest.results.documents import may_be_result, read_document
+from layerhouse.warehouse.errors import InputError
 
 HARNESS = Path(__file__).parents[2] / "shared/data/harness"
 needs_data = pytest.mark.skipif(not HARNESS.is_dir(), reason="the published result files are not here")
@@ -115,6 +116,15 @@ def test_a_group_without_a_score_is_computed_by_documents_and_says_so(tmp_path):
     assert round(rows["mmlu", True]["value"], 4) == 0.2292
     assert rows["mmlu", True]["n_samples"] == total
     assert rows["mmlu", True]["notes"][0]["code"] == "computed"
+
+
+def test_a_group_has_the_shots_that_all_its_members_have(tmp_path):
+    row = {"mmlu": {"acc,none": 0.2292}, "part": {"acc,none": 0.23}}
+    rows = groups(tmp_path, row, **{"n-shot": dict.fromkeys(MEMBERS, 5)})
+    assert {rows[name, True]["n_shot"] for name in ("mmlu", "part")} == {5}
+    assert rows["mmlu", True]["suite"] == rows["a", False]["suite"] == "fewshot"
+    rows = groups(tmp_path, row, **{"n-shot": dict.fromkeys(MEMBERS, 5) | {"d": 0}})
+    assert (rows["mmlu", True]["n_shot"], rows["part", True]["n_shot"]) == (None, 5)
 
 
 def test_limits_adapters_and_renames(tmp_path):
@@ -297,6 +307,55 @@ def test_rates_are_named_by_what_they_count(tmp_path):
     assert (row["status"], row["value"], row["notes"][0]["code"]) == ("missing", None, "zero_time")
 
 
+def test_runs_that_were_appended_to_one_file_are_all_taken(tmp_path):
+    serve = {"model_id": "m", "duration": 10.0, "request_throughput": 0.5}
+    lines = "\n".join(json.dumps(serve | {"output_throughput": 100.0 * n, "max_concurrency": n}) for n in (1, 8))
+    rows = [row for row in parse(tmp_path, "serve.json", lines).rows if row["metric"] == "output_tokens_per_sec"]
+    assert [(row["subset"], row["value"]) for row in rows] == [("concurrency=1", 100.0), ("concurrency=8", 800.0)]
+    with pytest.raises(InputError, match="line 2 is no JSON"):
+        parse(tmp_path, "cut.json", '{"a": 1}\n{"a": }\n')
+    with pytest.raises(InputError, match="cut off"):
+        parse(tmp_path, "cut.json", '{\n"a": {"b": 1}\n')
+
+
+def test_genai_perf_reports(tmp_path):
+    report = {
+        "request_throughput": {"unit": "requests/sec", "avg": 0.8},
+        "output_token_throughput": {"unit": "tokens/sec", "avg": 52.5},
+        "time_to_first_token": {"unit": "ms", "avg": 195.0, "p50": 175.0, "p99": 253.0, "std": 46.0},
+        "request_latency": {"unit": "s", "avg": 2.5},
+        "inter_token_latency": {"unit": "ticks", "avg": 9.0},
+        "output_sequence_length": {"unit": "tokens", "avg": 64.0},
+        "start_time": "2026-06-13T05:11:41",
+        "input_config": {
+            "model_names": ["org/m"],
+            "endpoint": {"api_key": "secret", "urls": ["http://host"]},
+            "perf_analyzer": {"stimulus": {"concurrency": 4}},
+        },
+    }
+    found = parse(tmp_path, "profile_export_genai_perf.json", report)
+    assert {row["metric"]: (row["value"], row["unit"]) for row in found.rows} == {
+        "requests_per_sec": (0.8, "req/s"),
+        "output_tokens_per_sec": (52.5, "tok/s"),
+        "mean_ttft_ms": (195.0, "ms"),
+        "median_ttft_ms": (175.0, "ms"),
+        "p99_ttft_ms": (253.0, "ms"),
+        "mean_e2el_ms": (2500.0, "ms"),
+    }
+    assert {(row["declared_model"], row["subset"], row["harness"], str(row["run_at"])) for row in found.rows} == {
+        ("org/m", "concurrency=4", "genai_perf", "2026-06-13 05:11:41+00:00")
+    }
+    assert found.left_out == (
+        "inter_token_latency.avg: no number with a unit of time",
+        "output_sequence_length: lengths, counts and other measures are passed over",
+    )
+    assert "secret" not in repr(found)
+    del report["input_config"]
+    folder = tmp_path / "m-concurrency16"
+    folder.mkdir()
+    assert parse(folder, "profile_export_aiperf.json", report).rows[0]["subset"] == "concurrency=16"
+
+
 def test_llama_bench_and_optimum_benchmark(tmp_path):
     runs = [
         {
@@ -382,3 +441,80 @@ def test_what_is_no_result_is_none(tmp_path, content):
     path = tmp_path / ("a.csv" if isinstance(content, str) else "a.json")
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     assert recognise(read_document(path, "a")[1], path) is None
+
+
+# Nothing is dropped
+
+
+def counted(found, entries):
+    assert len(found.rows) + len(found.left_out) == entries
+
+
+def entries_of_lm_eval(document):
+    keys = [key for result in document["results"].values() for key in result]
+    errors = [key for result in document["results"].values() for key in result if "_stderr" in key]
+    return len(keys) - len(errors) - sum(key in ("alias", "name", "sample_len", "sample_count", " ") for key in keys)
+
+
+@needs_data
+@pytest.mark.parametrize("folder", ["lm-eval-0.3", "lm-eval-0.4", "lighteval"])
+def test_of_the_published_files_every_number_is_a_row_or_named(folder):
+    files = [path for path in sorted((HARNESS / folder).rglob("*.json")) if may_be_result(path)]
+    assert files
+    for path in files:
+        document = json.loads(path.read_text())
+        counted(parsed(path), entries_of_lm_eval(document))
+
+
+@needs_data
+def test_of_the_published_statistics_every_one_is_a_row_or_counted():
+    path = HARNESS / "helm/mmlu-philosophy-gpt2/stats.json"
+    found = parsed(path)
+    passed = [int(line.split(": ")[1].split()[0]) for line in found.left_out if "passed over" in line]
+    others = [line for line in found.left_out if "passed over" not in line]
+    assert len(found.rows) + sum(passed) + len(others) == len(json.loads(path.read_text()))
+
+
+AWKWARD = [
+    0.5,
+    0,
+    1,
+    "0.5",
+    "nan",
+    "N/A",
+    "",
+    None,
+    True,
+    [],
+    [1],
+    {},
+    {"mean": 1},
+    float("nan"),
+    float("inf"),
+    10**400,
+    -1e308,
+]
+
+
+def test_of_awkward_values_every_one_is_a_row_or_named(tmp_path):
+    results = {f"task{place}": {"acc,none": value, "f1,strict": value} for place, value in enumerate(AWKWARD)}
+    counted(parse(tmp_path, "results.json", lm_eval(results)), 2 * len(AWKWARD))
+    light = {f"suite|task{place}|0": {"acc": value} for place, value in enumerate(AWKWARD)} | {"no form": {"acc": 1.0}}
+    counted(parse(tmp_path, "light.json", {"config_general": {"model_name": "m"}, "results": light}), len(AWKWARD) + 1)
+    zeroshot = {f"task{place}": {"accuracy": value} for place, value in enumerate(AWKWARD)}
+    counted(parse(tmp_path, "native.json", {"metrics": {"zeroshot": zeroshot}}), len(AWKWARD))
+    lines = [{"model": "m", "task": f"t{place}", "metric": "acc", "value": value} for place, value in enumerate(AWKWARD)]
+    counted(parse(tmp_path, "table.json", lines), len(AWKWARD))
+    serve = {"duration": 1.0, "request_throughput": 1.0} | {f"p{place}_ttft_ms": v for place, v in enumerate(AWKWARD)}
+    counted(parse(tmp_path, "serve.json", serve), len(AWKWARD) + 1)
+
+
+def test_what_a_table_or_a_log_has_too_much_of_is_named(tmp_path):
+    found = parse(tmp_path, "a.csv", "model,task,metric,value\nm,t,acc,0.5,0.25\n")
+    assert [row["value"] for row in found.rows] == [0.5]
+    assert found.left_out == ("line 2: more cells than the header names",)
+    found = parse(tmp_path, "wanda.log", "wikitext perplexity 9.5\nwikitext perplexity 7.5\n")
+    assert [row["value"] for row in found.rows] == [7.5]
+    assert found.left_out == ("wikitext2 perplexity: stated 2 times, the last counts",)
+    serve = {"duration": 1.0, "request_throughput": 1.0, "max_output_tokens_per_s": 9.0, "note": "text"}
+    assert parse(tmp_path, "serve.json", serve).left_out == ("max_output_tokens_per_s: not known",)

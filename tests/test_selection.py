@@ -109,13 +109,46 @@ def test_tasks_without_a_fair_mean_have_none(tmp_path):
     with opened(tmp_path) as wh:
         table = select_table(wh.connection, "performance", Selection(tasks=("mmlu",)))
         assert {"mmlu/acc", "mmlu/acc_norm"} <= set(table.column_names)
-        assert not {"mean_score", "n_tasks", "mean_accuracy", "boolq", "other_scores"} & set(table.column_names)
+        assert not {"mean_score", "n_tasks", "mean_accuracy", "boolq", "other_scores", "group_scores"} & set(table.column_names)
         with pytest.raises(NotFoundError, match="no task 'x'; there is boolq, piqa"):
             select_table(wh.connection, "performance", Selection(tasks=("x",)))
         with pytest.raises(UsageError, match="are for tables with tasks"):
             select_table(wh.connection, "summary", Selection(tasks=("mmlu",)))
         with pytest.raises(UsageError, match="--stderr is for tables with tasks"):
             select_table(wh.connection, "summary", Selection(shows_errors=True))
+
+
+def test_groups_are_columns_and_never_in_a_mean_with_other_tasks(tmp_path):
+    """A group beside what may be its members would count those twice; alone, or members alone, they have a mean."""
+    members = {"mmlu_law": {"acc,none": 0.25, "acc_stderr,none": 0.02}, "mmlu_art": {"acc,none": 0.75}}
+    document = {
+        "results": members | {"mmlu": {"acc,none": 0.4, "acc_stderr,none": 0.01}},
+        "group_subtasks": {"mmlu": [*members]},
+        "n-shot": dict.fromkeys(members, 5),
+        "model_name": "results/m",
+    }
+    write_results(tmp_path, "results/m", {"boolq": {"acc,none": 0.5}})
+    (tmp_path / "results/m/evaluation/mmlu.json").write_text(json.dumps(document))
+    with opened(tmp_path) as wh:
+        table = select_table(wh.connection, "performance", Selection(tasks=("mmlu*",), shows_errors=True))
+        assert table.select([name for name in table.column_names if "mmlu" in name]).to_pylist() == [
+            {
+                "mmlu_art/acc@5shot": 0.75,
+                "mmlu_art/acc@5shot_stderr": None,
+                "mmlu_law/acc@5shot": 0.25,
+                "mmlu_law/acc@5shot_stderr": 0.02,
+                "mmlu/acc@5shot": 0.4,
+                "mmlu/acc@5shot_stderr": 0.01,
+            }
+        ]
+        assert "mean_score" not in table.column_names
+        alone = select_table(wh.connection, "performance", Selection(tasks=("mmlu",))).to_pylist()[0]
+        assert (alone["mean_score"], alone["n_tasks"]) == (0.4, 1)
+        below = select_table(wh.connection, "performance", Selection(tasks=("mmlu_*",))).to_pylist()[0]
+        assert (below["mean_score"], below["n_tasks"]) == (0.5, 2)
+        by_metric = select_table(wh.connection, "performance", Selection(tasks=("*",), metrics=("acc",)))
+        assert {"boolq/acc", "mmlu/acc", "mmlu_art/acc"} <= set(by_metric.column_names)
+        assert text_of(table).splitlines()[0].count("%") >= 3
 
 
 TABLE = pa.table({"model_id": ["b", "a", "c", "d"], "x": [1.0, float("nan"), None, 3.0], "g": ["q", None, "p", "q"]})

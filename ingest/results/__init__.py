@@ -195,6 +195,7 @@ FORMATS: tuple[ResultFormat, ...] = register(
     lighteval.FORMAT,
     helm.FORMAT,
     speed.VLLM,
+    speed.GENAI_PERF,
     speed.LLAMA_BENCH,
     speed.OPTIMUM,
     logs.FORMAT,

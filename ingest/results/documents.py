@@ -15,6 +15,7 @@ from layerhouse.warehouse.errors import InputError
 JSON, JSON_LINES = ".json", ".jsonl"
 TEXT_SUFFIXES = (".csv", ".tsv", ".log", ".txt")
 MAX_TEXT_BYTES = 64 << 20
+MAX_LINE = 8 << 20
 # What stands beside weights as text and is no result.
 NO_RESULTS = re.compile(
     r"(merges|vocab|requirements.*|readme.*|license.*|notice.*|description|.*tokens|special_.*)\.txt", re.IGNORECASE
@@ -39,10 +40,26 @@ def read_document(path: Path, shown: str) -> tuple[bytes, Any]:
     """The file's bytes, for hashing, and what they hold: a JSON value, a list of them, or text. Raises InputError."""
     suffix = path.suffix.lower()
     if suffix == JSON:
-        return read_json(path, shown)
+        try:
+            return read_json(path, shown)
+        except InputError:
+            if not _is_lines_of_objects(path):
+                raise
+        raw = _read_bytes(path, shown)
+        return raw, _json_lines(raw.decode("utf-8", "replace"), shown)
     raw = _read_bytes(path, shown)
     text = raw.decode("utf-8", "replace")
     return raw, _json_lines(text, shown) if suffix == JSON_LINES else text
+
+
+def _is_lines_of_objects(path: Path) -> bool:
+    """Whether a file holds whole objects, a line each: tools that append a run to a file write it so."""
+    try:
+        with path.open("rb") as file:
+            first, second = file.readline(MAX_LINE).strip(), file.readline(MAX_LINE).strip()
+    except OSError:
+        return False
+    return all(line.startswith(b"{") and line.endswith(b"}") for line in (first, second))
 
 
 def _json_lines(text: str, shown: str) -> list[Any]:

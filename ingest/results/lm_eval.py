@@ -167,7 +167,10 @@ def _columns(task: str, run: Run, *, is_group: bool) -> Row:
     shots = _count(run.shots.get(task), INT32_MAX)
     if shots is None:
         shots = _count(config.get("num_fewshot"), INT32_MAX)
-    if shots is None and not is_group:
+    if shots is None and is_group:
+        of_leaves = {_count(run.shots.get(leaf), INT32_MAX) for leaf in _leaves(task, run.members)}
+        shots = of_leaves.pop() if len(of_leaves) == 1 else None
+    elif shots is None:
         shots = run.default_shots
     samples = _object(run.samples, task)
     dataset, subset = config.get("dataset_path"), config.get("dataset_name")

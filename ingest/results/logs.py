@@ -63,13 +63,22 @@ def parse(document: str, path: Path) -> ParsedResults:
     run_at, notes = read_run_at(None, path)
     common = {**EMPTY_ROW, "harness": tool, "run_at": run_at, "is_group": False}
     found: dict[tuple[Any, ...], Row] = {}
+    repeats: dict[tuple[Any, ...], int] = {}
     left_out = []
     for item in _items(tool, document):
         if isinstance(item, str):
             left_out.append(item)
             continue
         row = {**common, **item, "notes": [*item.get("notes", ()), *notes]}
-        found[row["suite"], row["dataset"], row["subset"], row["metric"]] = row
+        measured = row["suite"], row["dataset"], row["subset"], row["metric"]
+        repeats[measured] = repeats.get(measured, -1) + 1
+        found[measured] = row
+    for measured, count in repeats.items():
+        if count:
+            named = " ".join(str(part) for part in measured[1:] if part is not None)
+            left_out.append(left_out_line(named, f"stated {count + 1} times, the last counts"))
+    if document.count("\n") > MAX_LINES:
+        left_out.append(left_out_line("lines", f"those after the first {MAX_LINES:,} are not read"))
     return ParsedResults(tuple(found.values()), tuple(left_out))
 
 

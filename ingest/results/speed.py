@@ -1,8 +1,9 @@
-"""Speed and memory files: vLLM's benchmarks, llama.cpp's llama-bench, and optimum-benchmark's reports (llm-perf).
+"""Speed and memory files: vLLM's benchmarks, llama.cpp's llama-bench, optimum-benchmark's reports (llm-perf), GenAI-Perf's.
 
 A rate is named by what it counts, since "tokens a second" is any of them: output tokens over the whole time, input and output
 tokens over the whole time, tokens while decoding, tokens of the prompt. Forms: vllm benchmarks/{serve,latency,throughput}.py;
-llama.cpp tools/llama-bench; optimum_benchmark benchmark/report.py.
+llama.cpp tools/llama-bench; optimum_benchmark benchmark/report.py; genai_perf export_data/json_exporter.py and aiperf, its
+successor.
 """
 
 from __future__ import annotations
@@ -43,7 +44,19 @@ SERVE_RATES = {
     "request_goodput": ("good_requests_per_sec", "req/s"),
 }
 SERVE_TIME = re.compile(r"(?:mean|median|std|p\d{1,2}(?:\.\d+)?)_(?:ttft|tpot|itl|e2el)_ms")
+SERVE_SETTINGS = ("request_rate", "max_concurrency", "burstiness", "num_prompts")
 SERVE_COUNTS = ("duration", "completed", "failed", "total_input_tokens", "total_output_tokens")
+GENAI_RATES = {
+    "output_token_throughput": (OUTPUT, "tok/s"),
+    "total_token_throughput": (TOTAL, "tok/s"),
+    "request_throughput": ("requests_per_sec", "req/s"),
+    "output_token_throughput_per_request": ("output_tokens_per_sec_per_request", "tok/s"),
+    "output_token_throughput_per_user": ("output_tokens_per_sec_per_user", "tok/s"),
+}
+GENAI_TIMES = {"time_to_first_token": "ttft", "inter_token_latency": "itl", "request_latency": "e2el"}
+GENAI_STATISTICS = {"avg": "mean", "p50": "median", "p90": "p90", "p95": "p95", "p99": "p99"}
+MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3, "sec": 1e3}
+CONCURRENCY_IN_NAME = re.compile(r"concurrency_?(\d{1,9})(?!\d)")
 TARGETS = ("load_model", "load", "first_generate", "generate", "prefill", "decode", "per_token", "forward")
 MEMORY_KEYS = ("max_ram", "max_global_vram", "max_process_vram", "max_reserved", "max_allocated")
 LATENCY_KEYS = ("mean", "p50", "p90", "p95", "p99")
@@ -81,6 +94,9 @@ def _rate(where: str, metric: str, value: Any, *, is_timeless: bool, unit: str =
 
 
 def _recognises_vllm(document: Any, path: Path) -> bool:
+    """One run, or a list of them: `--append-result` writes a line a run."""
+    if isinstance(document, list):
+        return bool(document) and all(isinstance(run, dict) and _recognises_vllm(run, path) for run in document)
     if not isinstance(document, dict):
         return False
     is_serve = "request_throughput" in document and "duration" in document
@@ -88,7 +104,13 @@ def _recognises_vllm(document: Any, path: Path) -> bool:
     return is_serve or is_latency or ("elapsed_time" in document and "tokens_per_second" in document)
 
 
-def _parse_vllm(document: Row, path: Path) -> ParsedResults:
+def _parse_vllm(document: Row | list[Row], path: Path) -> ParsedResults:
+    if isinstance(document, list):
+        runs = [_parse_vllm(run, path) for run in document]
+        return ParsedResults(
+            tuple(row for run in runs for row in run.rows),
+            tuple(f"[{place}].{line}" for place, run in enumerate(runs) for line in run.left_out),
+        )
     moment = None
     if isinstance(document.get("date"), str) and re.fullmatch(r"\d{8}-\d{6}", document["date"]):
         moment = datetime.strptime(document["date"], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
@@ -117,6 +139,8 @@ def _vllm_serve(document: Row) -> Iterator[Item]:
                 yield _rate(key, metric, value, is_timeless=is_timeless, unit=unit, **columns)
         elif SERVE_TIME.fullmatch(key):
             yield measure(key, key, value, unit="ms", higher_is_better=False, **columns)
+        elif _is_number(value) and key not in (*SERVE_SETTINGS, *SERVE_COUNTS):
+            yield left_out_line(key, "not known")
 
 
 def _vllm_throughput(document: Row) -> Iterator[Item]:
@@ -147,6 +171,66 @@ def _vllm_latency(document: Row) -> Iterator[Item]:
     for percentile, value in percentiles.items() if isinstance(percentiles, dict) else ():
         metric = f"p{percentile}_latency_s_per_batch"
         yield measure(f"percentiles.{percentile}", metric, value, unit="s/batch", higher_is_better=False)
+
+
+# GenAI-Perf
+
+
+def _recognises_genai(document: Any, path: Path) -> bool:
+    return isinstance(document, dict) and any(
+        isinstance(found := document.get(key), dict) and "avg" in found
+        for key in ("request_throughput", "output_token_throughput")
+    )
+
+
+def _parse_genai(document: Row, path: Path) -> ParsedResults:
+    config = _object(document, "input_config")
+    loads = [config, _object(config, "loadgen"), _object(_object(config, "perf_analyzer"), "stimulus")]
+    setting: Row = {}
+    for key, name in (("request_rate", "rate"), ("concurrency", "concurrency")):
+        stated = next((load[key] for load in loads if isinstance(load.get(key), int | float)), None)
+        if stated is not None:
+            setting[name] = f"{stated:g}"
+    if not setting and (named := CONCURRENCY_IN_NAME.search(f"{path.parent.name}/{path.name}")):
+        setting["concurrency"] = named[1]
+    run_at, notes = read_run_at(document.get("start_time"), path)
+    common = _common("genai_perf", path) | {
+        "declared_model": _genai_model(config),
+        "subset": ",".join(f"{name}={value}" for name, value in setting.items()) or None,
+        "run_at": run_at,
+        "notes": notes,
+    }
+    return _parsed(common, _genai_measures(document))
+
+
+def _genai_model(config: Row) -> str | None:
+    items = _object(config, "models").get("items")
+    first = items[0] if isinstance(items, list) and items and isinstance(items[0], dict) else {}
+    lists = [config.get("model_names"), _object(config, "endpoint").get("model_names"), [first.get("name")]]
+    names = [names[0] for names in lists if isinstance(names, list) and names]
+    return next((name for name in names if is_text(name)), None)
+
+
+def _genai_measures(document: Row) -> Iterator[Item]:
+    """Means of rates; mean and percentiles of times, in milliseconds."""
+    for key, (metric, unit) in GENAI_RATES.items():
+        if isinstance(found := document.get(key), dict) and found.get("avg") is not None:
+            yield _rate(f"{key}.avg", metric, found["avg"], is_timeless=False, unit=unit)
+    for key, name in GENAI_TIMES.items():
+        found = _object(document, key)
+        factor = MILLISECONDS.get(str(found.get("unit")))
+        for statistic, prefix in GENAI_STATISTICS.items():
+            value = found.get(statistic)
+            if value is None:
+                continue
+            if factor is None or not _is_number(value):
+                yield left_out_line(f"{key}.{statistic}", "no number with a unit of time")
+                continue
+            yield measure(f"{key}.{statistic}", f"{prefix}_{name}_ms", value * factor, unit="ms", higher_is_better=False)
+    known = (*GENAI_RATES, *GENAI_TIMES)
+    others = [key for key, found in document.items() if key not in known and isinstance(found, dict) and "avg" in found]
+    if others:
+        yield left_out_line(", ".join(others), "lengths, counts and other measures are passed over")
 
 
 # llama.cpp
@@ -221,6 +305,9 @@ def _target(target: str, found: Any) -> Iterator[Item]:
         if parts.get("memory", {}).get(key) is not None:
             columns: Row = {"suite": "memory", "task": "memory", "unit": parts["memory"].get("unit"), "higher_is_better": False}
             yield measure(f"{target}.memory.{key}", f"{target}_{key}", parts["memory"][key], **columns)
+    others = [key for key, part in found.items() if key not in parts and isinstance(part, dict)]
+    if others:
+        yield left_out_line(", ".join(f"{target}.{key}" for key in others), "passed over")
 
 
 def _beside(path: Path) -> Row:
@@ -230,6 +317,10 @@ def _beside(path: Path) -> Row:
     except InputError:
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _object(holder: Row, key: str) -> Row:
@@ -242,5 +333,6 @@ def _count(value: Any) -> int | None:
 
 
 VLLM: ResultFormat = ResultFormat("vllm", _recognises_vllm, _parse_vllm)
+GENAI_PERF: ResultFormat = ResultFormat("genai_perf", _recognises_genai, _parse_genai)
 LLAMA_BENCH: ResultFormat = ResultFormat("llama_bench", _recognises_llama_bench, _parse_llama_bench)
 OPTIMUM: ResultFormat = ResultFormat("optimum_benchmark", _recognises_optimum, _parse_optimum)

@@ -66,6 +66,10 @@ def parse(document: Any, path: Path) -> ParsedResults:
             items += _compass(where, line, header[4:])
         else:
             items += [_long(where, line)] if _is_long(header) else _wide(where, line)
+        if None in line:
+            items.append(left_out_line(where, "more cells than the header names"))
+    if (len(document) if isinstance(document, list) else document.count("\n")) > MAX_ROWS + 1:
+        items.append(left_out_line("lines", f"those after the first {MAX_ROWS:,} are not read"))
     rows = [{**common, **item, "notes": [*item.get("notes", ()), *notes]} for item in items if isinstance(item, dict)]
     return ParsedResults(tuple(rows), tuple(item for item in items if isinstance(item, str)))
 
@@ -97,7 +101,7 @@ def _lines(document: Any, header: list[str]) -> Iterator[Row]:
     for number, line in enumerate(reader):
         if number == MAX_ROWS:
             return
-        yield {key: value for key, value in line.items() if key is not None}
+        yield line
 
 
 def _is_long(header: list[str]) -> bool:
@@ -141,7 +145,7 @@ def _wide(where: str, line: Row) -> Iterator[Item]:
         yield left_out_line(where, "model must be text")
         return
     for name, value in line.items():
-        number = _number(value)
+        number = _number(value) if isinstance(name, str) else None
         if name == "model" or number is None:
             continue
         if perplexity := PERPLEXITY_COLUMN.fullmatch(name):

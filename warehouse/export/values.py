@@ -63,12 +63,12 @@ def json_text(value: Any) -> str:
 
 
 def _exact(value: Any) -> str:
+    if isinstance(value, float):
+        return repr(value)
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float):
-        return repr(value)
     return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 
@@ -81,7 +81,10 @@ def _text(value: Any, scalar: Any) -> str:
             return "; ".join(": ".join(part for part in note.values() if part is not None) for note in value)
         return " ".join(_text(item, scalar) for item in value)
     if isinstance(value, dict):
-        return " ".join(f"{key}={_text(item, scalar)}" for key, item in value.items()) if value else "{}"
+        if not value:
+            return "{}"
+        texts = (_text(item, scalar) if isinstance(item, list | dict) else scalar(item) for item in value.values())
+        return " ".join(f"{key}={text}" for key, text in zip(value, texts, strict=True))
     return str(scalar(value))
 
 
@@ -97,9 +100,22 @@ def _plain_column(column: pa.Array) -> list[Any]:
     kind = column.type
     if pa.types.is_timestamp(kind):  # as integers: Python has neither nanoseconds nor the year 10000
         return [None if ticks is None else _timestamp(ticks, kind.unit) for ticks in column.cast(pa.int64()).to_pylist()]
+    if pa.types.is_map(kind):
+        return _plain_maps(column)
     values: list[Any] = column.to_pylist()
     is_plain = pa.types.is_primitive(kind) and not pa.types.is_temporal(kind) and not pa.types.is_decimal(kind)
     return values if is_plain or pa.types.is_string(kind) else [_plain(value, kind) for value in values]
+
+
+def _plain_maps(column: pa.MapArray) -> list[dict[str, Any] | None]:
+    """Maps by their keys in order. Keys and items of the whole column are taken at once: a warehouse has millions."""
+    offsets = column.offsets.to_pylist()
+    keys = [key if isinstance(key, str) else _exact(key) for key in _plain_column(column.keys)]
+    items = _plain_column(column.items)
+    return [
+        None if is_null else dict(sorted(zip(keys[start:end], items[start:end], strict=True)))
+        for is_null, start, end in zip(column.is_null().to_pylist(), offsets, offsets[1:], strict=False)
+    ]
 
 
 def _timestamp(ticks: int, unit: str) -> str:
@@ -116,7 +132,7 @@ def _timestamp(ticks: int, unit: str) -> str:
 def _plain(value: Any, kind: pa.DataType) -> Any:
     import pyarrow as pa
 
-    if pa.types.is_map(kind) and value is not None:
+    if pa.types.is_map(kind) and value is not None:  # a map within another value
         items = {_exact(_plain(key, kind.key_type)): _plain(item, kind.item_type) for key, item in value}
         return dict(sorted(items.items()))
     if isinstance(value, dict):

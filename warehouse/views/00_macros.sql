@@ -61,13 +61,33 @@ CREATE OR REPLACE MACRO pruning_strategy(
         WHEN retention_deviation >= 0.05 THEN 'non_uniform'
     END;
 
--- Identity of a perplexity as text: dataset, subset where it is not the usual one, context length, stride; ? is not stated.
-CREATE OR REPLACE MACRO perplexity_key(dataset, subset, seq_len, stride) AS
+-- Identity of a perplexity as text: dataset, subset where it is not the usual one, split where it is not the test one, context
+-- length, stride; ? is not stated.
+CREATE OR REPLACE MACRO perplexity_key(dataset, subset, split, seq_len, stride) AS
     concat(
         coalesce(dataset, '?'),
         CASE WHEN subset <> 'wikitext-2-raw-v1' THEN concat(' (', subset, ')') END,
+        CASE WHEN split <> 'test' THEN concat(' ', split) END,
         '@', coalesce(CAST(seq_len AS VARCHAR), '?'),
         CASE WHEN stride IS NOT NULL THEN concat('/', stride) END
+    );
+
+-- Identity of a score as text: task, metric, filter, examples in the prompt and cap on the documents where there are any.
+CREATE OR REPLACE MACRO score_key(task, metric, answer_filter, n_shot, sample_limit) AS
+    concat(
+        task, '/', metric,
+        CASE WHEN coalesce(answer_filter, 'none') <> 'none' THEN concat(',', answer_filter) END,
+        CASE WHEN n_shot > 0 THEN concat('@', n_shot, 'shot') END,
+        CASE WHEN sample_limit IS NOT NULL THEN concat('@limit', sample_limit) END
+    );
+
+-- Identity of a speed or of memory as text: kind of rate, batch size, setting (request rate, lengths), hardware.
+CREATE OR REPLACE MACRO speed_key(metric, setting, batch_size, hardware) AS
+    concat(
+        metric,
+        CASE WHEN batch_size IS NOT NULL THEN concat('@bs', batch_size) END,
+        CASE WHEN setting IS NOT NULL THEN concat(' (', setting, ')') END,
+        CASE WHEN hardware IS NOT NULL THEN concat(' on ', hardware) END
     );
 
 -- The metric by which a zero-shot task is reported: acc_norm where answers are ranked by length, acc elsewhere.
