@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -26,8 +27,16 @@ LIMIT = 3.5
 """Hashing and counting dense weights should take at most so many times the plain read."""
 
 
-def write_file(path: Path, tensors: int, kind: str) -> None:
-    """A safetensors file of `tensors` bf16 matrices (4096, 8192), 64 MiB each.
+BYTES = {"bf16": 2, "f32": 4}
+
+
+def num_tensors(gigabytes: float, dtype: str) -> int:
+    """Matrices of a file of so many GB, at least one."""
+    return max(1, round(gigabytes * 1e9 / (ROWS * COLUMNS * BYTES[dtype])))
+
+
+def write_file(path: Path, tensors: int, kind: str, dtype: str = "bf16") -> None:
+    """A safetensors file of `tensors` matrices (4096, 8192) of bf16 or f32, 64 or 128 MiB each.
 
     `kind`: dense (normal, std 0.02); half (half of the values zero at random, every eighth row zero); nm (2:4 along a row).
     """
@@ -37,18 +46,47 @@ def write_file(path: Path, tensors: int, kind: str) -> None:
         weights[::8] = 0
     if kind == "nm":
         weights.reshape(-1, 4)[:, ::2] = 0
-    raw = (weights.view(np.uint32) >> 16).astype(np.uint16).tobytes()
-    header = json.dumps(
-        {
-            f"w{i}": {"dtype": "BF16", "shape": [ROWS, COLUMNS], "data_offsets": [i * len(raw), (i + 1) * len(raw)]}
-            for i in range(tensors)
-        }
-    ).encode()
-    header += b" " * (-len(header) % 8)
+    raw = (weights.view(np.uint32) >> 16).astype(np.uint16).tobytes() if dtype == "bf16" else weights.tobytes()
     with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(safetensors_header({f"w{i}": (ROWS, COLUMNS) for i in range(tensors)}, dtype)[0])
         for _ in range(tensors):
             file.write(raw)
+
+
+def write_hole(path: Path, tensors: int) -> None:
+    """The same without values: a header, and a hole that reads as zeros."""
+    header, size = safetensors_header({f"w{i}": (ROWS, COLUMNS) for i in range(tensors)}, "bf16")
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + size)
+
+
+def write_llama_header(folder: Path) -> None:
+    """A folder of a Llama of 33 layers, 300 tensors: a config, and a file of a header over a hole."""
+    folder.mkdir(parents=True)
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 33, "vocab_size": 96}
+    config |= {"hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    (folder / "config.json").write_text(json.dumps(config))
+    shapes = {"self_attn.q_proj": (64, 64), "self_attn.k_proj": (32, 64), "self_attn.v_proj": (32, 64)}
+    shapes |= {"self_attn.o_proj": (64, 64), "mlp.gate_proj": (160, 64), "mlp.up_proj": (160, 64), "mlp.down_proj": (64, 160)}
+    shapes |= {"input_layernorm": (64,), "post_attention_layernorm": (64,)}
+    named = {"model.embed_tokens.weight": (96, 64), "model.norm.weight": (64,), "lm_head.weight": (96, 64)}
+    named |= {f"model.layers.{i}.{name}.weight": shape for i in range(33) for name, shape in shapes.items()}
+    header, size = safetensors_header(named, "bf16")
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + size)
+
+
+def safetensors_header(shapes: dict[str, tuple[int, ...]], dtype: str) -> tuple[bytes, int]:
+    """The header of tensors that follow each other, and the bytes of their values."""
+    entries, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + math.prod(shape) * BYTES[dtype]
+        entries[name] = {"dtype": dtype.upper(), "shape": list(shape), "data_offsets": [start, end]}
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header, end
 
 
 def read_plainly(path: Path, threads: int) -> None:
@@ -79,12 +117,9 @@ def read_plainly(path: Path, threads: int) -> None:
 def measure_file(path: Path, threads: int, *, signed: bool) -> None:
     """Ours, as `ingest` calls it."""
     from layerhouse.ingest.measure import Job, measure
-    from layerhouse.ingest.tensors import TensorRef
+    from layerhouse.ingest.readers.safetensors import read_safetensors
 
-    size = ROWS * COLUMNS * 2
-    start = path.stat().st_size % size
-    count = path.stat().st_size // size
-    refs = [TensorRef(f"w{i}", "BF16", (ROWS, COLUMNS), path, start + i * size, size) for i in range(count)]
+    refs = read_safetensors(path, path.name).tensors
     for _, found in measure([Job(ref, 1, 1 if signed else None) for ref in refs], threads=threads, chunk_bytes=CHUNK):
         if isinstance(found, Exception):
             raise found
@@ -92,22 +127,38 @@ def measure_file(path: Path, threads: int, *, signed: bool) -> None:
 
 def count_zeros_in_torch(path: Path) -> None:
     """The usual way: load the model, count its zeros."""
-    import torch
     from safetensors.torch import load_file
 
-    sum(int((weight == 0).sum()) for weight in load_file(path).values() if weight.dtype == torch.bfloat16)
+    sum(int((weight == 0).sum()) for weight in load_file(path).values())
 
 
-def run_once(way: str, path: Path, threads: int) -> None:
+def count_zeros_mapped(path: Path) -> None:
+    """A pickled state dict, mapped into memory."""
+    import torch
+
+    sum(int((weight == 0).sum()) for weight in torch.load(path, mmap=True, weights_only=True).values())
+
+
+def drop_from_cache(path: Path) -> None:
+    """Have the system forget the file's bytes (posix_fadvise); it keeps those that are not written to disk yet."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def run_once(way: str, path: Path, threads: int, *, is_cold: bool) -> None:
     """Child process: warm up, time one run, print wall and processor seconds and peak MiB as JSON."""
     ways = {
         "read": lambda: read_plainly(path, threads),
         "ours": lambda: measure_file(path, threads, signed=False),
         "signed": lambda: measure_file(path, threads, signed=True),
         "torch": lambda: count_zeros_in_torch(path),
+        "mmap": lambda: count_zeros_mapped(path),
     }
-    if way != "torch":
+    if way not in ("torch", "mmap"):
         ways[way]()
+    if is_cold:
+        drop_from_cache(path)
     start, used = time.perf_counter(), time.process_time()
     ways[way]()
     print(json.dumps([time.perf_counter() - start, time.process_time() - used, peak_mib()]))
@@ -128,14 +179,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--once", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--cold", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.once:
-        run_once(options.once[0], Path(options.once[1]), options.threads)
+        run_once(options.once[0], Path(options.once[1]), options.threads, is_cold=options.cold)
         return
     with tempfile.TemporaryDirectory() as folder:
         files = {kind: Path(folder) / f"{kind}.safetensors" for kind in ("dense", "half", "nm")}
         for kind, path in files.items():
-            write_file(path, max(1, round(options.gb * 1e9 / (ROWS * COLUMNS * 2))), kind)
+            write_file(path, num_tensors(options.gb, "bf16"), kind)
         rows = [
             ("plain preadv", "read", "dense"),
             ("measure, dense", "ours", "dense"),

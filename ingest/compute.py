@@ -14,7 +14,7 @@ from typing import Any
 from layerhouse.ingest.declared import Config, declared_text, declares_head
 from layerhouse.ingest.dtypes import DTYPES
 from layerhouse.ingest.layer_sizes import Sizes, has_unnamed_weights
-from layerhouse.ingest.names import TEXT, Placed, Placement, unique_tensors
+from layerhouse.ingest.names import TEXT, Placed, Placement
 from layerhouse.ingest.parameters import Totals
 
 Row = Mapping[str, Any]
@@ -62,7 +62,7 @@ def model_macs(placement: Placement, config: Config | None, totals: Totals, laye
     """Multiply-accumulates of one token in the main stack and the output head; None where a part of it is not known."""
     main = placement.main_stack
     by_layer: list[int | None] = [row["macs_per_token"] for row in layers if row["stack"] == main]
-    outside = [t for t in unique_tensors(placement.placed) if t.layer_index is None and t.stack == main and _is_linear(t)]
+    outside = [t for t in placement.unique if t.layer_index is None and t.stack == main and _is_linear(t)]
     outside = [tensor for tensor in outside if tensor.module in TOKEN_MODULES]
     has_head = any(tensor.role == "lm_head" for tensor in outside)
     known = [count for count in by_layer if count is not None]

@@ -62,32 +62,44 @@ def _stack_rows(
     rows: list[Row] = []
     sizes: dict[int, Sizes] = {}
     found: list[tuple[int, Note]] = []
+    is_known = family is not None and not is_hollow
+    alike: dict[tuple[Any, ...], tuple[Sizes, tuple[Note, ...], Row]] = {}
     for index in sorted(layers):
-        measured = Sizes() if family is None or is_hollow else measure_layer(layers[index], head_dim)
-        sizes[index] = measured
-        found += ((index, remark) for remark in measured.notes)
-        found += ((index, remark) for remark in _additions(layers[index], config))
         unique = unique_tensors(layers[index])
-        row = _row(stack, index, unique, measured, family, is_hollow, zeros)
-        active = [tensor for tensor in unique if tensor.ref.name not in inactive]
-        is_known = family is not None and not is_hollow
-        row["macs_per_token"] = layer_macs(active, measured, experts_per_token) if is_known else None
-        row["kv_values_per_token"] = layer_kv_values(active, measured, stack) if is_known else None
-        rows.append(row)
+        is_plain = len(unique) == len(layers[index])
+        looks = tuple([_looks(tensor, inactive) for tensor in layers[index]]) if is_plain else (index,)
+        if looks not in alike:
+            active = [tensor for tensor in unique if tensor.ref.name not in inactive]
+            measured = measure_layer(layers[index], head_dim) if is_known else Sizes()
+            row = _row(stack, unique, measured, family)
+            row["macs_per_token"] = layer_macs(active, measured, experts_per_token) if is_known else None
+            row["kv_values_per_token"] = layer_kv_values(active, measured, stack) if is_known else None
+            alike[looks] = (measured, (*measured.notes, *_additions(layers[index], config)), row)
+        sizes[index], remarks, row = alike[looks]
+        found += ((index, remark) for remark in remarks)
+        rows.append(row | {"layer_index": index, **_zero_columns(unique, row, zeros, is_hollow)})
     notes = [] if stack == MTP else _number_notes(stack, sorted(layers), config, family)
     notes += _group(found)
     return rows, [*notes, *_declared_notes(stack, sizes, head_dim, config, family)]
 
 
-def _row(
-    stack: str,
-    index: int,
-    tensors: Sequence[Placed],
-    sizes: Sizes,
-    family: Family | None,
-    is_hollow: bool,
-    zeros: Zeros | None,
-) -> Row:
+def _looks(tensor: Placed, inactive: frozenset[str]) -> tuple[Any, ...]:
+    """All that a layer's row depends on, but the values: layers of tensors that look alike have one row but for its number."""
+    return (
+        tensor.module,
+        tensor.role,
+        tensor.part,
+        tensor.expert_index,
+        tensor.is_parameter,
+        tensor.ref.shape,
+        tensor.input_axis,
+        tensor.residual_axis,
+        id(tensor.template),
+        tensor.ref.name in inactive,
+    )
+
+
+def _row(stack: str, tensors: Sequence[Placed], sizes: Sizes, family: Family | None) -> Row:
     params: Counter[str] = Counter()
     roles: Counter[str] = Counter()
     for tensor in tensors:
@@ -101,20 +113,22 @@ def _row(
     )
     norm = None if family is None else params["norm"]
     is_split = attention is not None and mlp is not None and norm is not None
-    work = sum(params[module] for module in BLOCK_MODULES)
     return {
         "stack": stack,
-        "layer_index": index,
         "params": params.total(),
         "attention_params": attention,
         "mlp_params": mlp,
         "norm_params": norm,
         "other_params": params.total() - (attention or 0) - (mlp or 0) - (norm or 0) if is_split else None,
         "role_params": dict(roles) if family is not None else None,
-        "zeros": _zeros(tensors, zeros),
         **{word: size if (size := getattr(sizes, word)) is None or size <= INT32_MAX else None for word in SIZE_WORDS},
-        "is_zero_layer": None if is_hollow or attention is None or mlp is None else _is_zero(tensors, work, zeros),
     }
+
+
+def _zero_columns(tensors: Sequence[Placed], row: Row, zeros: Zeros | None, is_hollow: bool) -> Row:
+    is_known = not is_hollow and row["attention_params"] is not None and row["mlp_params"] is not None
+    work = sum(tensor.params for tensor in tensors if tensor.module in BLOCK_MODULES) if is_known else 0
+    return {"zeros": _zeros(tensors, zeros), "is_zero_layer": _is_zero(tensors, work, zeros) if is_known else None}
 
 
 def _is_zero(tensors: Sequence[Placed], params: int, zeros: Zeros | None) -> bool:
@@ -124,9 +138,11 @@ def _is_zero(tensors: Sequence[Placed], params: int, zeros: Zeros | None) -> boo
 
 def _zeros(tensors: Iterable[Placed], zeros: Zeros | None) -> int | None:
     """Zero parameters of the tensors; None unless all were counted."""
-    counts = [None if zeros is None else zeros.get(tensor.ref.name) for tensor in tensors if tensor.params]
+    if zeros is None:
+        return None
+    counts = [zeros.get(tensor.ref.name) for tensor in tensors if tensor.params]
     known = [count for count in counts if count is not None]
-    return sum(known) if zeros is not None and len(known) == len(counts) else None
+    return sum(known) if len(known) == len(counts) else None
 
 
 def has_placeholders(placed: Sequence[Placed]) -> bool:

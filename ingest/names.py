@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,14 +42,14 @@ def note(code: str, text: str) -> Note:
     return {"code": code, "text": text}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Placed:
-    """One tensor and what it is.
+    """One tensor and what it is. Nothing changes one; it is not frozen, since that takes five times as long to make.
 
     `stack` is None for a tensor of which nothing says where it belongs. `part` is weight, bias or buffer; for a tensor of
     module other, the last piece of its name. `input_axis` is the axis that inputs index, for weights of two or three dimensions
     of linear modules; `residual_axis` the one that the hidden size indexes. `is_virtual`: the output head of a tied model whose
-    file has none; it shares the embedding's bytes and has none of its own.
+    file has none; it shares the embedding's bytes and has none of its own. `params` are its elements, of a parameter.
     """
 
     ref: TensorRef
@@ -65,10 +65,10 @@ class Placed:
     residual_axis: int | None = None
     template: Template | None = None
     is_virtual: bool = False
+    params: int = field(init=False)
 
-    @property
-    def params(self) -> int:
-        return self.ref.elements if self.is_parameter else 0
+    def __post_init__(self) -> None:
+        self.params = self.ref.elements if self.is_parameter else 0
 
     @property
     def is_prunable(self) -> bool:
@@ -94,6 +94,11 @@ class Placement:
     placed: tuple[Placed, ...]
     template_family: Family | None
     notes: tuple[Note, ...]
+
+    @cached_property
+    def unique(self) -> tuple[Placed, ...]:
+        """The tensors, those that share their bytes once."""
+        return tuple(unique_tensors(self.placed))
 
     @cached_property
     def unplaced(self) -> tuple[Placed, ...]:
@@ -125,12 +130,38 @@ class Slot:
 
 
 def place_tensors(refs: Sequence[TensorRef], config: Config | None, families: Iterable[Family] | None = None) -> Placement:
-    """Place every tensor; what no template of the family names is kept as module other."""
+    """Place every tensor; what no template of the family names is kept as module other.
+
+    Of checkpoints with the same names, shapes and config, such as one model pruned at several shares, the first alone is looked
+    at: the others' tensors have its places.
+    """
+    known = load_families() if families is None else tuple(families)
+    if len(refs) > MAX_REMEMBERED_TENSORS or any(ref.layout is not None for ref in refs):
+        return _placed_anew(refs, config, known)
+    looks = (id(known), repr(config), tuple([(ref.name, ref.shape, ref.dtype, ref.is_buffer) for ref in refs]))
+    earlier = _PLACEMENTS.get(looks)
+    if earlier is None or earlier[0] is not known:
+        placement = _placed_anew(refs, config, known)
+        while len(_PLACEMENTS) >= MAX_REMEMBERED:
+            _PLACEMENTS.pop(next(iter(_PLACEMENTS), looks), None)
+        _PLACEMENTS[looks] = (known, placement.family, placement.template_family, tuple(map(_as_said, placement.placed)))
+        return placement
+    _, name, family, said = earlier
+    placed = [Placed(ref, *what) for ref, what in zip(refs, said, strict=True)]
+    return Placement(name, tuple(placed), family, _notes(family, placed))
+
+
+def _as_said(placed: Placed) -> tuple[Any, ...]:
+    """Everything of a placed tensor but the tensor, in the order of its fields."""
+    return tuple(getattr(placed, name) for name in _SAID)
+
+
+def _placed_anew(refs: Sequence[TensorRef], config: Config | None, families: tuple[Family, ...]) -> Placement:
     names = [strip_wrappers(ref.name if ref.layout is None else ref.layout.weight_name) for ref in refs]
     pieces = [NUMBER.split(name) for name in names]
     keys = ["{}".join(split[::2]) for split in pieces]
     counts = Counter(keys)
-    family = choose_family(keys, [ref.shape for ref in refs], config, load_families() if families is None else families)
+    family = choose_family(keys, [ref.shape for ref in refs], config, families)
     prefixes = _stack_prefixes(counts, family)
     slots: dict[tuple[str, str, int], Slot] = {}
     placed = []
@@ -147,6 +178,12 @@ def place_tensors(refs: Sequence[TensorRef], config: Config | None, families: It
         placed.append(_laid_out(_place(ref, slot, split[1::2])))
     placed = _set_apart(placed)
     return Placement(family.name if family else None, tuple(placed), family, _notes(family, placed))
+
+
+_SAID = tuple(item.name for item in fields(Placed) if item.init and item.name != "ref")
+_PLACEMENTS: dict[tuple[Any, ...], tuple[tuple[Family, ...], str | None, Family | None, tuple[tuple[Any, ...], ...]]] = {}
+"""What place_tensors remembers, the oldest first."""
+MAX_REMEMBERED, MAX_REMEMBERED_TENSORS = 8, 5_000
 
 
 def strip_wrappers(name: str) -> str:
@@ -166,9 +203,10 @@ def unique_tensors(placed: Iterable[Placed]) -> list[Placed]:
     """The tensors, those that share their bytes once: as a parameter where one of them is one."""
     unique: dict[tuple[Any, ...], Placed] = {}
     for tensor in placed:
-        known = unique.get(tensor.ref.place)
+        place = tensor.ref.place
+        known = unique.get(place)
         if known is None or tensor.params > known.params:
-            unique[tensor.ref.place] = tensor
+            unique[place] = tensor
     return list(unique.values())
 
 
@@ -306,7 +344,7 @@ def _notes(family: Family | None, placed: Sequence[Placed]) -> tuple[Note, ...]:
         notes.append(note("unplaced", f"no template of {family.name} names {shown}"))
     first: dict[str, TensorRef] = {}
     doubles = []
-    for tensor in placed:
+    for tensor in placed if len({tensor.canonical_name for tensor in placed}) < len(placed) else ():
         earlier = first.setdefault(tensor.canonical_name, tensor.ref)
         if earlier is not tensor.ref and earlier.place != tensor.ref.place:
             doubles.append(f"{earlier.name} and {tensor.ref.name}")

@@ -53,7 +53,7 @@ class Totals:
 def count_parameters(placement: Placement, config: Config | None, hashes: Hashes | None = None) -> Totals:
     """Totals of a checkpoint. `hashes` are content hashes by tensor name, where the bytes were read."""
     tie = find_tie(placement, config, hashes)
-    stored = unique_tensors(placement.placed)
+    stored = placement.unique
     copies = 0 if tie.copy is None else tie.copy.params
     head = placement.placed if tie.virtual is None else (*placement.placed, tie.virtual)
     is_known = placement.family is not None

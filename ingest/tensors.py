@@ -53,16 +53,17 @@ MAX_ENTRY_ELEMENTS = 1 << 20
 """Elements that one entry of a sparse tensor (a block, or the dense dimensions behind the sparse ones) may have."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class TensorRef:
-    """One tensor of a checkpoint.
+    """One tensor of a checkpoint. Nothing changes one; it is not frozen, since that takes five times as long to make.
 
     `dtype` is safetensors' spelling. `offset` is the byte in `path` where the storage starts that holds it, `storage_bytes` its
     size; the tensor starts `storage_offset` elements into it and has these `strides` (elements; None: C order).
     Two tensors with the same path, offset, storage_offset, shape and strides are one (tied). With a `layout` the shape is that
     of the weight, and the file's own is in the layout. With an `assembly` the bytes are those that its parts stand for, and
     strides and storage_offset are of these. A `sparse` one stands for the dense tensor of this shape: `storage_bytes` are those
-    of its indices and values, `offset` is where the values' storage starts.
+    of its indices and values, `offset` is where the values' storage starts. `place` is the identity of the bytes: equal places are
+    one tensor under two names.
     """
 
     name: str
@@ -77,10 +78,13 @@ class TensorRef:
     layout: Layout | None = None
     assembly: Assembly | None = None
     sparse: SparseParts | None = None
+    elements: int = field(init=False, repr=False, compare=False)
+    place: tuple[Any, ...] = field(init=False, repr=False, compare=False)
 
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
+    def __post_init__(self) -> None:
+        place = (str(self.path), self.offset, self.storage_offset, self.shape, self.strides)
+        self.elements = math.prod(self.shape)
+        self.place = place if self.sparse is None else (*place, *self.sparse.place)
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
@@ -97,13 +101,8 @@ class TensorRef:
     @property
     def logical_bytes(self) -> int:
         """Bytes of its elements in C order: as they are stored, or as assembled."""
-        return byte_count(self.dtype, math.prod(self.shape if self.assembly else self.stored_shape))
-
-    @property
-    def place(self) -> tuple[Any, ...]:
-        """Identity of the bytes: equal places are one tensor under two names."""
-        strided = (self.path, self.offset, self.storage_offset, self.shape, self.strides)
-        return strided if self.sparse is None else (*strided, *self.sparse.place)
+        is_as_shaped = self.layout is None or self.assembly is not None
+        return byte_count(self.dtype, self.elements if is_as_shaped else math.prod(self.stored_shape))
 
 
 @dataclass(frozen=True)

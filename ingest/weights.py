@@ -166,10 +166,7 @@ def weight_rows(
     counted = _counted_names(placed, totals, hashes)
     tensors = [*placed, *([totals.virtual] if totals.virtual else [])]
     tensor_rows = [
-        {
-            **_tensor_row(one, checkpoint_id, one.ref.name in counted, measurements, near_zero),
-            "is_active": one.ref.name not in inactive,
-        }
+        _tensor_row(one, checkpoint_id, one.ref.name in counted, one.ref.name not in inactive, measurements, near_zero)
         for one in tensors
     ]
     num_layers = sum(row["stack"] == opened.placement.main_stack for row in layers)
@@ -229,6 +226,7 @@ def _tensor_row(
     placed: Placed,
     checkpoint_id: str,
     is_counted: bool,
+    is_active: bool,
     measurements: Mapping[str, Measurement] | None,
     near_zero: float | None,
 ) -> Row:
@@ -249,6 +247,7 @@ def _tensor_row(
         "weight_shape": list(ref.shape) if ref.shape != shape else None,
         "params": placed.params if is_counted else 0,
         "is_parameter": placed.is_parameter,
+        "is_active": is_active,
         "logical_bytes": 0 if placed.is_virtual else ref.logical_bytes,
         "stored_bytes": 0 if placed.is_virtual else ref.storage_bytes,
     }

@@ -22,18 +22,19 @@ def arrow_table(table: str, rows: Sequence[Mapping[str, Any]] | pa.Table, commit
     import pyarrow as pa
 
     schema = arrow_schema(table)
-    known = set(schema.names)
-    for row in [dict.fromkeys(rows.column_names)] if isinstance(rows, pa.Table) else rows:
-        if not known.issuperset(row):
-            raise ValueError(f"table {table} has no column {sorted(set(row) - known)[0]!r}")
+    named = set(rows.column_names) if isinstance(rows, pa.Table) else set().union(*rows)
+    unknown = named - set(schema.names)
+    if unknown:
+        raise ValueError(f"table {table} has no column {min(unknown)!r}")
     columns = []
     for column in TABLES[table].columns:
         field = schema.field(column.name)
         if column in COMMIT_COLUMNS:
             array = pa.repeat(pa.scalar(commit_id if column.name == "commit_id" else made_at, field.type), len(rows))
+        elif column.name not in named:
+            array = pa.nulls(len(rows), field.type)
         elif isinstance(rows, pa.Table):
-            is_there = column.name in rows.column_names
-            array = rows.column(column.name).cast(field.type) if is_there else pa.nulls(len(rows), field.type)
+            array = rows.column(column.name).cast(field.type)
         else:
             array = _array(_values(rows, column.name), field.type)
         if column.required and array.null_count:

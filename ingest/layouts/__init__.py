@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from layerhouse.ingest.declared import Config
 from layerhouse.ingest.layouts.adapters import SCHEME as ADAPTER_SCHEME
+from layerhouse.ingest.layouts.adapters import WORDS as ADAPTER_WORDS
 from layerhouse.ingest.layouts.adapters import adapter_part
 from layerhouse.ingest.layouts.bitmasks import bitmask
 from layerhouse.ingest.layouts.bitsandbytes import eight_bit, four_bit
@@ -44,7 +45,13 @@ LAYOUTS: tuple[tuple[str, Claim], ...] = (
 """The suffix that shows a layout, and its function: the module's tensors -> those that it claims, with their layout. The first
 whose suffix is there and that claims anything is taken."""
 
-KV_SCALES = ("k_scale", "v_scale", "q_scale", "kv_scale", "input_scale", "output_scale", "k_zero_point", "v_zero_point")
+KV_SCALES = frozenset(
+    ("k_scale", "v_scale", "q_scale", "kv_scale", "input_scale", "output_scale", "k_zero_point", "v_zero_point")
+)
+MARKS = KV_SCALES | {suffix for suffix, _ in LAYOUTS}
+"""Suffixes of which a module has one if it is not stored plainly."""
+WORDS = (*ADAPTER_WORDS, *(mark.rpartition(".")[2] for mark in sorted(MARKS)))
+"""Parts of names of which one is there where any weight is not stored plainly."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,9 @@ class Laid:
 
 def lay_out(tensors: Sequence[TensorRef], config: Config | None, shown: str) -> Laid:
     """Find the weights that are not stored plainly. Raises InputError where what a module stores contradicts itself."""
+    names = "\n".join([tensor.name for tensor in tensors])
+    if not any(word in names for word in WORDS) and all(tensor.layout is None for tensor in tensors):
+        return Laid(tuple(tensors), ())
     quantization = quantization_of(config)
     modules: dict[str, dict[str, TensorRef]] = {}
     claimed: dict[str, TensorRef] = {}
@@ -70,6 +80,8 @@ def lay_out(tensors: Sequence[TensorRef], config: Config | None, shown: str) -> 
         prefix, suffix = split_name(tensor.name)
         modules.setdefault(prefix, {})[suffix] = tensor
     for name, parts in modules.items():
+        if MARKS.isdisjoint(parts):
+            continue
         module = Module(name, parts, shown)
         for ref in _claim(module, quantization):
             claimed[ref.name] = ref

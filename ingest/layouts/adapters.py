@@ -14,6 +14,8 @@ PART = re.compile(
     r"(?:^|\.)(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|ia3_l|prompt_embeddings|hada_[wt][12](?:_[ab])?"
     r"|lokr_[wt][12](?:_[ab])?|oft_r|boft_[RSs]|vera_lambda_[bd]|randlora_\w+)(?=$|\.)"
 )
+WORDS = ("lora_", "ia3_l", "prompt_embeddings", "hada_w", "lokr_w", "oft_", "vera_lambda_")
+"""One of these is in the name of everything that PART finds."""
 SCHEME = "adapter"
 
 

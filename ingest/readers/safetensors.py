@@ -86,7 +86,10 @@ def _parse(raw: bytes, shown: str) -> dict[str, Any]:
         raise InputError(shown, f"damaged header: {word} is not JSON")
 
     try:
-        header = json.loads(raw.decode(), object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
+        text = raw.decode()
+        header = json.loads(text, parse_constant=refuse_constant)
+        if _count_keys(header) != raw.count(b":"):  # a key twice, or a colon in a text: look closely
+            header = json.loads(text, object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
         if SURROGATE_ESCAPE.search(raw):
             json.dumps(header, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
@@ -103,6 +106,13 @@ def _parse(raw: bytes, shown: str) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise InputError(shown, "damaged header: not a JSON object")
     return header
+
+
+def _count_keys(header: Any) -> int:
+    """Keys of an object and of the objects in it. Each has a colon of its own in the JSON, and so has a key that stands twice."""
+    if not isinstance(header, dict):
+        return -1
+    return len(header) + sum([len(value) for value in header.values() if isinstance(value, dict)])
 
 
 def _metadata(value: Any, shown: str) -> dict[str, Any]:
@@ -140,7 +150,12 @@ def _entry(name: str, value: Any, shown: str) -> _Entry:
 
 
 def _is_whole_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item <= MAX_ELEMENTS for item in value)
+    if not isinstance(value, list):
+        return False
+    for item in value:  # noqa: SIM110 - a generator takes twice the time, and there are two lists a tensor
+        if type(item) is not int or not 0 <= item <= MAX_ELEMENTS:
+            return False
+    return True
 
 
 def _check_layout(entries: list[_Entry], data_offset: int, size: int, shown: str) -> None:

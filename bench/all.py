@@ -1,0 +1,266 @@
+"""Every figure of speed and memory in one run: `python bench/all.py`, about a quarter of an hour; `--sizes 0.25` is a short one.
+
+Generated checkpoints of bf16 and f32 are read in processes of their own, in turns, and the least of `--repeat` turns counts:
+plainly; as `ingest` measures them; with safetensors into torch, zeros counted; with `torch.load(mmap=True)`, zeros counted. Warm
+runs have the file in the system's cache. For cold ones it is dropped from there before each turn (POSIX_FADV_DONTNEED; a disk that
+keeps a cache of its own still answers from that). Then whole processes, threads, sizes, memory, many small models and start-up.
+
+Prints tables of ratios, each with the limit that it is held to where there is one. Only ratios of one run mean anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import measure
+from ingest import run
+
+PYTHON = sys.executable
+MIB_LIMIT = 400
+
+STATE_DICT = """
+import sys, torch
+from safetensors.torch import load_file
+torch.save(load_file(sys.argv[1]), sys.argv[2])
+"""
+
+TRANSFORMERS = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16)
+print(sum(p.numel() for p in model.parameters()), sum(int((p == 0).sum()) for p in model.parameters()))
+"""
+
+WEIGHTWATCHER = """
+import sys, weightwatcher
+from transformers import AutoModelForCausalLM
+print(weightwatcher.WeightWatcher(model=AutoModelForCausalLM.from_pretrained(sys.argv[1])).analyze())
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds, processor seconds and peak MiB of one way: the least of some turns."""
+
+    seconds: float = float("inf")
+    processor: float = float("inf")
+    mib: float = float("inf")
+
+    def least(self, other: Cost) -> Cost:
+        """The lesser of each."""
+        return Cost(min(self.seconds, other.seconds), min(self.processor, other.processor), min(self.mib, other.mib))
+
+
+def once(way: str, path: Path, threads: int, *, is_cold: bool = False) -> Cost:
+    """One turn of a way of measure.py in a process of its own."""
+    command = [PYTHON, measure.__file__, "--threads", str(threads), "--once", way, str(path)]
+    if is_cold:
+        command.append("--cold")
+    return Cost(*json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def process(command: Sequence[str], scratch: Path) -> Cost:
+    """One turn of a whole process."""
+    seconds, mib = run([*command], scratch)
+    return Cost(seconds, seconds, mib)
+
+
+def in_turns(ways: Mapping[str, Callable[[], Cost]], repeat: int) -> dict[str, Cost]:
+    """Every way `repeat` times, one after the other, the least of each."""
+    best = dict.fromkeys(ways, Cost())
+    for _ in range(repeat):
+        for name, turn in ways.items():
+            best[name] = best[name].least(turn())
+    return best
+
+
+def table(title: str, costs: Mapping[str, Cost], reference: str, limits: Mapping[str, tuple[str, float]] | None = None) -> None:
+    """Print ways with their ratio to the reference; `limits` gives `at most` or `at least` and a ratio."""
+    print(f"\n{title}\n{'':44}{'seconds':>9}{'ratio':>8}{'CPU ratio':>11}{'peak MiB':>10}")
+    base = costs[reference]
+    for name, cost in costs.items():
+        ratio, processor = cost.seconds / base.seconds, cost.processor / base.processor
+        print(f"{name:44}{cost.seconds:9.3f}{ratio:8.2f}{processor:11.2f}{cost.mib:10.0f}{_verdict(name, ratio, limits)}")
+
+
+def _verdict(name: str, ratio: float, limits: Mapping[str, tuple[str, float]] | None) -> str:
+    if not limits or name not in limits:
+        return ""
+    word, limit = limits[name]
+    holds = ratio <= limit if word == "at most" else ratio >= limit
+    return f"   {word} {limit:g}: {'holds' if holds else 'does not hold'}"
+
+
+def inside(folder: Path, gigabytes: float, dtype: str, repeat: int, threads: int) -> None:
+    """Warm and cold, inside the process, against a plain read of the same bytes with the same threads and chunk."""
+    files = {}
+    for kind in ("dense", "half", "nm") if gigabytes <= 1 else ("dense",):
+        files[kind] = folder / f"{kind}.safetensors"
+        measure.write_file(files[kind], measure.num_tensors(gigabytes, dtype), kind, dtype)
+    pickled = folder / "dense.bin"
+    subprocess.run([PYTHON, "-c", STATE_DICT, str(files["dense"]), str(pickled)], check=True)
+    names = {"dense": "ours, dense", "half": "ours, half zero, an eighth of the rows", "nm": "ours, 2:4"}
+    ways = {"plain read": lambda: once("read", files["dense"], threads)}
+    ways |= {names[kind]: lambda path=path: once("ours", path, threads) for kind, path in files.items()}
+    ways["safetensors into torch, count zeros"] = lambda: once("torch", files["dense"], threads)
+    ways["torch.load(mmap=True), count zeros"] = lambda: once("mmap", pickled, threads)
+    costs = in_turns(ways, repeat)
+    shown = f"{files['dense'].stat().st_size / 1e9:.2f} GB of {dtype}, {threads} threads"
+    limits = {names["dense"]: ("at most", 3.5), names["half"]: ("at most", 7.0), names["nm"]: ("at most", 7.0)}
+    table(f"Inside the process, warm: {shown}", costs, "plain read", limits)
+    loads = {name: cost for name, cost in costs.items() if "count zeros" in name}
+    least = min(loads.values(), key=lambda cost: cost.seconds)
+    for kind, limit in (("dense", 15), ("half", 8)):
+        if kind in files:
+            times = least.seconds / costs[names[kind]].seconds
+            holds = "holds" if times >= limit else "does not hold"
+            print(f"load and count zeros takes {times:.1f} times ours, {kind}   at least {limit}: {holds}")
+    cold = {
+        "plain read": lambda: once("read", files["dense"], threads, is_cold=True),
+        "ours, dense": lambda: once("ours", files["dense"], threads, is_cold=True),
+    }
+    table(f"Inside the process, cold: {shown}", in_turns(cold, repeat), "plain read", {"ours, dense": ("at most", 1.15)})
+    for path in (*files.values(), pickled):
+        path.unlink()
+
+
+def scaling(folder: Path, sizes: Sequence[float], repeat: int, threads: int) -> None:
+    """One thread against all, and seconds a GB over the sizes."""
+    path = folder / "dense.safetensors"
+    measure.write_file(path, measure.num_tensors(min(1.0, max(sizes)), "bf16"), "dense", "bf16")
+    ways = {f"{threads} threads": lambda: once("ours", path, threads), "1 thread": lambda: once("ours", path, 1)}
+    table("Threads", in_turns(ways, repeat), f"{threads} threads", {"1 thread": ("at least", 1.8)})
+    print("\nSizes: seconds for each GB, over those of the smallest")
+    first = None
+    for gigabytes in sizes:
+        measure.write_file(path, measure.num_tensors(gigabytes, "bf16"), "dense", "bf16")
+        ways = {"ours": lambda: once("ours", path, threads)}
+        seconds = in_turns(ways, repeat)["ours"].seconds / (path.stat().st_size / 1e9)
+        first = first or seconds
+        print(
+            f"{gigabytes:g} GB: {seconds / first:.2f}   at most 1.1: {'holds' if seconds <= 1.1 * first else 'does not hold'}"
+        )
+    path.unlink()
+
+
+@contextmanager
+def checkpoint(folder: Path, gigabytes: float) -> Iterator[Path]:
+    """A Llama-shaped checkpoint, made in a process of its own: a child's peak starts with what its parent holds."""
+    model = folder / "models/model"
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; import ingest; "
+    code += f"ingest.make_checkpoint(Path({str(model)!r}), {gigabytes}, False)"
+    subprocess.run([PYTHON, "-c", code], check=True)
+    yield model
+    shutil.rmtree(model.parent)
+
+
+def whole(folder: Path, gigabytes: float, repeat: int) -> None:
+    """Whole processes on one checkpoint."""
+    scratch = folder / "warehouse"
+    with checkpoint(folder, gigabytes) as model:
+        ours = [PYTHON, "-m", "layerhouse", "ingest", str(model), "-w", str(scratch), "-q"]
+        ways = {
+            "layerhouse ingest": lambda: process(ours, scratch),
+            "layerhouse ingest --stats none": lambda: process([*ours, "--stats", "none"], scratch),
+            "transformers, count zeros": lambda: process([PYTHON, "-c", TRANSFORMERS, str(model)], scratch),
+        }
+        for turn in ways.values():
+            turn()
+        title = f"Whole processes, warm: {gigabytes:g} GB of bf16"
+        table(title, in_turns(ways, repeat), "layerhouse ingest", {"transformers, count zeros": ("at least", 5)})
+    with checkpoint(folder, 0.05) as model:
+        ours = [PYTHON, "-m", "layerhouse", "ingest", str(model), "-w", str(scratch), "-q", "--spectral"]
+        ways = {"layerhouse ingest --spectral": lambda: process(ours, scratch)}
+        if importlib.util.find_spec("weightwatcher"):
+            ways["WeightWatcher, details"] = lambda: process([PYTHON, "-c", WEIGHTWATCHER, str(model)], scratch)
+        table("Spectra, 0.05 GB", in_turns(ways, 1), "layerhouse ingest --spectral")
+        if "WeightWatcher, details" not in ways:
+            print("WeightWatcher is not installed: pip install weightwatcher to have it beside")
+
+
+def memory(folder: Path) -> None:
+    """Peak memory of an ingest at 1 and at 8 GB; the files are holes behind a real header."""
+    print(f"\nPeak memory of a whole ingest   at most {MIB_LIMIT} MiB")
+    for gigabytes in (1, 8):
+        path = folder / f"models/m{gigabytes}/model.safetensors"
+        path.parent.mkdir(parents=True)
+        measure.write_hole(path, measure.num_tensors(gigabytes, "bf16"))
+        command = [PYTHON, "-m", "layerhouse", "ingest", str(path.parent), "-w", str(folder / "warehouse"), "-q"]
+        cost = process(command, folder / "warehouse")
+        print(f"{gigabytes} GB: {cost.mib:.0f} MiB   {'holds' if cost.mib <= MIB_LIMIT else 'does not hold'}")
+    shutil.rmtree(folder / "models")
+
+
+def many(folder: Path, models: int) -> None:
+    """Headers alone of many small models, against reading those headers with safetensors; and start-up."""
+    root = folder / "many"
+    for number in range(models):
+        measure.write_llama_header(root / f"m{number:04d}")
+    scratch = folder / "warehouse"
+    headers = (
+        "import sys; from pathlib import Path; from safetensors import safe_open\n"
+        "for path in Path(sys.argv[1]).rglob('*.safetensors'):\n"
+        "    with safe_open(path, 'np') as file:\n"
+        "        [file.get_slice(name).get_shape() for name in file.keys()]\n"
+    )
+    ours = [PYTHON, "-m", "layerhouse", "ingest", str(root), "-w", str(scratch), "-q", "--stats", "none"]
+    ways = {
+        "layerhouse ingest --stats none": lambda: process(ours, scratch),
+        "safetensors, shapes alone": lambda: process([PYTHON, "-c", headers, str(root)], scratch),
+    }
+    costs = in_turns(ways, 2)
+    table(f"{models} folders of 300 tensors", costs, "safetensors, shapes alone")
+    if models == 1000:
+        seconds = costs["layerhouse ingest --stats none"].seconds
+        print(f"under 10 s in all: {'holds' if seconds < 10 else 'does not hold'}")
+    few = folder / "few"
+    for number in range(100):
+        measure.write_llama_header(few / f"m{number:03d}")
+    kept = folder / "kept"
+    subprocess.run([PYTHON, "-m", "layerhouse", "ingest", str(few), "-w", str(kept), "-q", "--stats", "none"], check=True)
+    ways = {
+        "python -c pass": lambda: process([PYTHON, "-c", "pass"], scratch),
+        "layerhouse --help": lambda: process([PYTHON, "-m", "layerhouse", "--help"], scratch),
+        "layerhouse summarize, 100 models": lambda: process(
+            [PYTHON, "-m", "layerhouse", "summarize", "-w", str(kept)], scratch
+        ),
+    }
+    table("Start-up, whole processes; limits of 0.25 and 1 s", in_turns(ways, 5), "python -c pass")
+
+
+def main() -> None:
+    """Parse and run the sections."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default="0.25,1,4", help="GB of the generated files")
+    parser.add_argument("--dtypes", default="bf16,f32")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--models", type=int, default=1000, help="small models whose headers are read")
+    parser.add_argument("--folder", type=Path, help="where to write; default: the system's temporary folder")
+    options = parser.parse_args()
+    sizes = sorted(float(size) for size in options.sizes.split(","))
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    print(f"{threads} cores, python {sys.version.split()[0]}, least of {options.repeat} turns")
+    with tempfile.TemporaryDirectory(prefix="layerhouse-bench-", dir=options.folder) as name:
+        folder = Path(name)
+        for dtype in options.dtypes.split(","):
+            for gigabytes in sizes:
+                inside(folder, gigabytes, dtype, options.repeat, threads)
+        scaling(folder, sizes, options.repeat, threads)
+        whole(folder, min(1.0, max(sizes)), options.repeat)
+        memory(folder)
+        many(folder, options.models)
+
+
+if __name__ == "__main__":
+    main()
