@@ -1,9 +1,10 @@
-"""Every figure of speed and memory in one run: `python bench/all.py`, about a quarter of an hour; `--sizes 0.25` is a short one.
+"""Every figure of speed and memory in one run: `python bench/all.py`, a quarter of an hour; `--sizes 0.25` is a short one.
 
 Generated checkpoints of bf16 and f32 are read in processes of their own, in turns, and the least of `--repeat` turns counts:
-plainly; as `ingest` measures them; with safetensors into torch, zeros counted; with `torch.load(mmap=True)`, zeros counted. Warm
-runs have the file in the system's cache. For cold ones it is dropped from there before each turn (POSIX_FADV_DONTNEED; a disk that
-keeps a cache of its own still answers from that). Then whole processes, threads, sizes, memory, many small models and start-up.
+plainly; as `ingest` measures them; with safetensors into torch, zeros counted; with `torch.load(mmap=True)`, zeros counted.
+Warm runs have the file in the system's cache. For cold ones it is dropped from there before each turn (POSIX_FADV_DONTNEED; a
+disk that keeps a cache of its own still answers from that). Then whole processes, threads, sizes, memory, many small models
+and start-up.
 
 Prints tables of ratios, each with the limit that it is held to where there is one. Only ratios of one run mean anything.
 """

@@ -62,8 +62,8 @@ class TensorRef:
     Two tensors with the same path, offset, storage_offset, shape and strides are one (tied). With a `layout` the shape is that
     of the weight, and the file's own is in the layout. With an `assembly` the bytes are those that its parts stand for, and
     strides and storage_offset are of these. A `sparse` one stands for the dense tensor of this shape: `storage_bytes` are those
-    of its indices and values, `offset` is where the values' storage starts. `place` is the identity of the bytes: equal places are
-    one tensor under two names.
+    of its indices and values, `offset` is where the values' storage starts. `place` is the identity of the bytes: equal places
+    are one tensor under two names.
     """
 
     name: str

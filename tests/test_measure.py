@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from layerhouse.ingest import measure as module
 from layerhouse.ingest.dtypes import DTYPES
-from layerhouse.ingest.histogram import cpu
+from layerhouse.ingest.histogram import cpu, mark_on_cpu
 from layerhouse.ingest.measure import Job, Measurement, measure
 from layerhouse.ingest.tensors import TensorRef
 from layerhouse.warehouse.errors import InputError
@@ -229,6 +230,29 @@ def test_patterns_run_along_the_inputs(tmp_path, weight, pattern, dtype):
 def test_a_pattern_across_the_inputs_is_none(tmp_path):
     assert matrix(tmp_path / "w", TWO_OF_FOUR, input_axis=0).nm_pattern is None
     assert matrix(tmp_path / "w", NORMAL).nm_pattern is None
+
+
+@pytest.mark.parametrize("most", range(1, 9))
+def test_marks_by_words_are_those_by_values(most):
+    """Rows of groups of eight with up to `most` values in each, zero rows and columns among them, in chunks of any length."""
+    chance = np.random.default_rng(most)
+    patterns = np.zeros((40, 56), np.uint16)
+    for group in patterns.reshape(-1, 8):
+        group[chance.permutation(8)[: chance.integers(0, most + 1)]] = chance.integers(1, 0x8000, dtype=np.uint16)
+    patterns[::3], patterns[:, 5:9] = 0, 0x8000  # -0 is zero
+    found = []
+    for width in (56, 52):  # 52 is no multiple of eight: value by value
+        matrix = np.ascontiguousarray(patterns[:, :width])
+        raw = matrix.reshape(-1).view(np.uint8)
+        cuts = [0, 16, 16 * 11, 16 * 12, raw.size]
+        rows, columns, fullest = np.zeros(40, np.uint8), np.zeros(width, np.uint8), np.zeros(2, np.int64)
+        mark_on_cpu((raw[a:b] for a, b in pairwise(cuts)), "F16", 0x7FFF, 0, rows, columns, fullest)
+        values = matrix & 0x7FFF
+        assert np.array_equal(rows, values.any(1))
+        assert np.array_equal(columns, values.any(0))
+        found.append(fullest.tolist())
+    fours, eights = ((patterns & 0x7FFF).reshape(-1, size).astype(bool).sum(1).max() for size in (4, 8))
+    assert found[0] == [min(max(fours, 1), 3), 4 if eights <= 4 else 5]
 
 
 @settings(max_examples=60, deadline=None)

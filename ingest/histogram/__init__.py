@@ -245,10 +245,18 @@ def mark_on_cpu(chunks: Iterable[Array], code: str, mask: int, start: int, rows:
     """Mark rows and columns of a matrix that hold a value, in chunks of bytes from element `start` on; cpu.mark_nonzeros."""
     from layerhouse.ingest.histogram import cpu
 
+    size = DTYPES[code].bits // 8
+    is_by_words = size == 2 and columns.size % 8 == 0 and start % 8 == 0
+    flags = np.zeros(columns.size // 4 if is_by_words else 0, np.uint64)
     for chunk in chunks:
-        patterns = chunk.view(f"u{DTYPES[code].bits // 8}")
-        cpu.mark_nonzeros(patterns, np.uint64(mask), start, rows, columns, fullest)
-        start += patterns.size
+        words = chunk.view(np.uint64) if is_by_words and chunk.size % 16 == 0 else None
+        if words is not None and words.flags.aligned:
+            cpu.mark_nonzero_words(words, np.uint64(mask * 0x0001000100010001), start, rows, flags, fullest)
+        else:
+            cpu.mark_nonzeros(chunk.view(f"u{size}"), np.uint64(mask), start, rows, columns, fullest)
+        start += chunk.size // size
+    if is_by_words:
+        columns |= flags.view(np.uint16) != 0
 
 
 class ZeroStructure:

@@ -283,6 +283,51 @@ def mark_nonzeros(patterns: Array, mask: np.uint64, start: int, row_used: Array,
 
 
 @compiled
+def mark_nonzero_words(words: Array, mask: np.uint64, start: int, row_used: Array, column_flags: Array, fullest: Array) -> None:
+    """mark_nonzeros for 16-bit patterns, four to a uint64 word, of a matrix whose rows are whole groups of eight.
+
+    `mask` is that of all four patterns, `start` a multiple of eight. `column_flags` has a word for every four columns; the top bit
+    of each pattern in it is set where its column holds a value. `fullest` rises to the least number of 0, 1, 2, 3 of 4 and of 4, 5
+    of 8 that decides which N:M patterns are left.
+    """
+    per_row = column_flags.size
+    top, rest = np.uint64(0x8000800080008000), np.uint64(0x7FFF7FFF7FFF7FFF)
+    position = 0
+    while position < words.size:
+        row = (start // 4 + position) // per_row
+        first = start // 4 + position - row * per_row
+        length = min(per_row - first, words.size - position)
+        part = words[position : position + length]
+        flags = column_flags[first : first + length]
+        used = np.uint64(0)
+        for i in range(length):
+            word = part[i] & mask
+            held = (((word & rest) + rest) | word) & top
+            flags[i] |= held
+            used |= held
+        if used:
+            row_used[row] = 1
+            if fullest[0] <= 2 or fullest[1] <= 4:
+                over_1 = over_2 = over_4 = np.uint64(0)
+                for i in range(0, length, 2):
+                    left, right = part[i] & mask, part[i + 1] & mask
+                    left = (((left & rest) + rest) | left) & top
+                    right = (((right & rest) + rest) | right) & top
+                    # A byte for each of the two groups in every 16 bits, added up to two counts in the lowest 16.
+                    both = (left >> np.uint64(15)) | (right >> np.uint64(7))
+                    both += both >> np.uint64(32)
+                    both += both >> np.uint64(16)
+                    in_left, in_right = both & np.uint64(7), (both >> np.uint64(8)) & np.uint64(7)
+                    over_1 |= (in_left + np.uint64(6)) | (in_right + np.uint64(6))
+                    over_2 |= (in_left + np.uint64(5)) | (in_right + np.uint64(5))
+                    over_4 |= in_left + in_right + np.uint64(11)
+                four = 3 if over_2 & np.uint64(8) else 2 if over_1 & np.uint64(8) else 1
+                fullest[0] = max(fullest[0], four)
+                fullest[1] = max(fullest[1], 5 if over_4 & np.uint64(16) else 4)
+        position += length
+
+
+@compiled
 def count_differences(values: Array, base: Array, rounded: Array, counts: Array, sums: Array) -> None:
     """Compare floats with those of the base and with the same rounded to the type that the values were stored in.
 

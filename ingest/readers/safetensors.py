@@ -109,7 +109,7 @@ def _parse(raw: bytes, shown: str) -> dict[str, Any]:
 
 
 def _count_keys(header: Any) -> int:
-    """Keys of an object and of the objects in it. Each has a colon of its own in the JSON, and so has a key that stands twice."""
+    """Keys of an object and of the objects in it. Each has a colon of its own in the JSON, one that stands twice has two."""
     if not isinstance(header, dict):
         return -1
     return len(header) + sum([len(value) for value in header.values() if isinstance(value, dict)])
