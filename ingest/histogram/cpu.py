@@ -286,9 +286,9 @@ def mark_nonzeros(patterns: Array, mask: np.uint64, start: int, row_used: Array,
 def mark_nonzero_words(words: Array, mask: np.uint64, start: int, row_used: Array, column_flags: Array, fullest: Array) -> None:
     """mark_nonzeros for 16-bit patterns, four to a uint64 word, of a matrix whose rows are whole groups of eight.
 
-    `mask` is that of all four patterns, `start` a multiple of eight. `column_flags` has a word for every four columns; the top bit
-    of each pattern in it is set where its column holds a value. `fullest` rises to the least number of 0, 1, 2, 3 of 4 and of 4, 5
-    of 8 that decides which N:M patterns are left.
+    `mask` is that of all four patterns, `start` a multiple of eight. `column_flags` has a word for every four columns; the top
+    bit of each pattern in it is set where its column holds a value. `fullest` rises to what decides which N:M patterns are
+    left: 1, 2, or 3 for any more of four; 4, or 5 for any more of eight.
     """
     per_row = column_flags.size
     top, rest = np.uint64(0x8000800080008000), np.uint64(0x7FFF7FFF7FFF7FFF)
