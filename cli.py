@@ -742,7 +742,8 @@ def _ingest_display(*, quiet: bool) -> Iterator[tuple[Callable[[Event], None], C
         return event.kind == "failed" or not quiet
 
     if not sys.stderr.isatty():
-        yield lambda event: _talk(line(event)) if is_shown(event) else None, lambda progress: None
+        with _remarks_shown(_talk, quiet=quiet):
+            yield lambda event: _talk(line(event)) if is_shown(event) else None, lambda progress: None
         return
     from rich import progress as bars
     from rich.console import Console
@@ -774,7 +775,26 @@ def _ingest_display(*, quiet: bool) -> Iterator[tuple[Callable[[Event], None], C
             detail += f", {size_text(progress.bytes)} of {size_text(progress.total_bytes)} at {size_text(int(rate))}/s"
             display.update(task, completed=min(progress.bytes, progress.total_bytes), total=progress.total_bytes, detail=detail)
 
-        yield on_event, on_progress
+        with _remarks_shown(lambda text: display.console.print(Text(_on_one_line(text)), soft_wrap=True), quiet=quiet):
+            yield on_event, on_progress
+
+
+@contextmanager
+def _remarks_shown(show: Callable[[str], None], *, quiet: bool) -> Iterator[None]:
+    """Show what the ingest logs, such as that the first run on a machine compiles."""
+    import logging
+
+    handler = logging.Handler()
+    handler.emit = lambda record: show(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("layerhouse")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def _report_line(report: Report, warehouse: Path, *, dry_run: bool) -> str:

@@ -410,6 +410,26 @@ def test_kernels_work_where_nothing_can_be_cached():
         assert cpu.compiled(len)([1]) == 1
 
 
+def test_the_command_says_that_the_first_run_on_a_machine_compiles(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"model.embed_tokens.weight": torch.ones(4, 4)}, tmp_path / "model.safetensors")
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    said = []
+    for warehouse in ("first", "second"):
+        command = [
+            sys.executable,
+            "-m",
+            "layerhouse",
+            "ingest",
+            str(tmp_path / "model.safetensors"),
+            "-w",
+            str(tmp_path / warehouse),
+        ]
+        said.append(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stderr)
+    assert [text.splitlines().count("compiling the counting kernels, once per machine") for text in said] == [1, 0]
+
+
 def test_compiling_is_announced_once_there_is_no_compiled_code(tmp_path, caplog):
     script = "import logging; logging.basicConfig(level='INFO'); from layerhouse.ingest.histogram import cpu; cpu.announce()"
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}

@@ -61,8 +61,10 @@ def select_rows(connection: duckdb.DuckDBPyConnection, table: pa.Table, selectio
     if selection.shows_errors:
         table = add_errors(connection, table)
     shown = [*table.column_names]
-    table = _with_model_columns(connection, table)
     groups = selection.group_columns
+    if selection.where is None and not (selection.sort or groups or selection.columns):
+        return table
+    table = _with_model_columns(connection, table)
     _require(table, "--group", groups)
     if selection.where is not None:
         table = filter_rows(table, selection.where)

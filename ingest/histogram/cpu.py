@@ -400,5 +400,5 @@ def project(profile: Array, signs: Array, out: Array) -> None:
 def announce() -> None:
     """Log, at level INFO, that the first call will compile, if no compiled code is kept for these loops."""
     kept = Path(cast(Any, count_words).stats.cache_path or os.devnull)
-    if not any(kept.glob("cpu.count_words-*.nbi")):
+    if not any(kept.glob("cpu.*.nbi")):
         logging.getLogger(__name__).info("compiling the counting kernels, once per machine")
