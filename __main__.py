@@ -1,5 +1,5 @@
 """`python -m layerhouse` is the `layerhouse` command."""
 
-from layerhouse.cli import main
+from layerhouse.cli import program
 
-main()
+program()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import gc
 import io
 import os
 import shutil
@@ -238,6 +239,9 @@ def ingest(
     if spectral and stats == "none":
         raise UsageError("--spectral reads weights, and --stats none does not: give one of them")
     signal.signal(signal.SIGTERM, _interrupt)
+    gc.set_threshold(
+        50_000, 20, 20
+    )  # rows live until their commit and hold no cycles: looking for some is an eighth of the time
     with _ingest_display(quiet=quiet) as (on_event, on_progress):
         report = layerhouse.ingest(
             roots,
@@ -645,6 +649,22 @@ def main() -> NoReturn:
         sys.exit(Exit.SOME_FAILED)
 
 
+def program() -> NoReturn:
+    """The installed command: `main`, and out at once. Taking down what numba and DuckDB hold, in order, would take up to half a
+    second and gives nothing back: all files are closed and all commits made by then."""
+    code: object = Exit.DONE
+    try:
+        main()
+    except SystemExit as leaving:
+        code = leaving.code
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (BrokenPipeError, ValueError):
+        code = code or Exit.SOME_FAILED
+    os._exit(Exit.DONE if code is None else code if isinstance(code, int) else Exit.SOME_FAILED)
+
+
 @contextmanager
 def _opened(warehouse: Path, as_of: str | None) -> Iterator[Warehouse]:
     """A warehouse for reading. Damage is named after the answer, which is without the damaged commits, and the exit says so."""
@@ -830,4 +850,4 @@ def _fail(text: str, code: Exit) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    program()

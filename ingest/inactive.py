@@ -18,6 +18,8 @@ def inactive_tensors(placement: Placement, config: Config | None) -> tuple[froze
     notes = []
     for key, modules, norm in DROPPED:
         layers = dropped_layers(config, key)
+        if not layers:
+            continue
         found = [
             tensor
             for tensor in placement.placed

@@ -63,7 +63,7 @@ def _stack_rows(
     sizes: dict[int, Sizes] = {}
     found: list[tuple[int, Note]] = []
     is_known = family is not None and not is_hollow
-    alike: dict[tuple[Any, ...], tuple[Sizes, tuple[Note, ...], Row]] = {}
+    alike: dict[tuple[Any, ...], tuple[Sizes, tuple[Note, ...], Row, int]] = {}
     for index in sorted(layers):
         unique = unique_tensors(layers[index])
         is_plain = len(unique) == len(layers[index])
@@ -74,10 +74,13 @@ def _stack_rows(
             row = _row(stack, unique, measured, family)
             row["macs_per_token"] = layer_macs(active, measured, experts_per_token) if is_known else None
             row["kv_values_per_token"] = layer_kv_values(active, measured, stack) if is_known else None
-            alike[looks] = (measured, (*measured.notes, *_additions(layers[index], config)), row)
-        sizes[index], remarks, row = alike[looks]
-        found += ((index, remark) for remark in remarks)
-        rows.append(row | {"layer_index": index, **_zero_columns(unique, row, zeros, is_hollow)})
+            work = sum(tensor.params for tensor in unique if tensor.module in BLOCK_MODULES)
+            alike[looks] = (measured, (*measured.notes, *_additions(layers[index], config)), row, work)
+        sizes[index], remarks, row, work = alike[looks]
+        found += [(index, remark) for remark in remarks]
+        is_split = not is_hollow and row["attention_params"] is not None and row["mlp_params"] is not None
+        is_zero = _is_zero(unique, work, zeros) if is_split else None
+        rows.append({**row, "layer_index": index, "zeros": _zeros(unique, zeros), "is_zero_layer": is_zero})
     notes = [] if stack == MTP else _number_notes(stack, sorted(layers), config, family)
     notes += _group(found)
     return rows, [*notes, *_declared_notes(stack, sizes, head_dim, config, family)]
@@ -123,12 +126,6 @@ def _row(stack: str, tensors: Sequence[Placed], sizes: Sizes, family: Family | N
         "role_params": dict(roles) if family is not None else None,
         **{word: size if (size := getattr(sizes, word)) is None or size <= INT32_MAX else None for word in SIZE_WORDS},
     }
-
-
-def _zero_columns(tensors: Sequence[Placed], row: Row, zeros: Zeros | None, is_hollow: bool) -> Row:
-    is_known = not is_hollow and row["attention_params"] is not None and row["mlp_params"] is not None
-    work = sum(tensor.params for tensor in tensors if tensor.module in BLOCK_MODULES) if is_known else 0
-    return {"zeros": _zeros(tensors, zeros), "is_zero_layer": _is_zero(tensors, work, zeros) if is_known else None}
 
 
 def _is_zero(tensors: Sequence[Placed], params: int, zeros: Zeros | None) -> bool:

@@ -207,8 +207,8 @@ def _content_id(placed: Sequence[Placed], hashes: Mapping[str, str], read_as: Se
 
 
 def _header_id(placed: Sequence[Placed], fingerprint: str) -> str:
-    lines = sorted((one.ref.name, one.ref.dtype, list(one.ref.shape), one.ref.offset) for one in placed)
-    return hashlib.sha256(json.dumps([fingerprint, lines]).encode()).hexdigest()[:32]
+    lines = sorted([(one.ref.name, one.ref.dtype, one.ref.shape, one.ref.offset) for one in placed])
+    return hashlib.sha256(repr([fingerprint, lines]).encode()).hexdigest()[:32]
 
 
 def _counted_names(placed: Sequence[Placed], totals: Totals, hashes: Mapping[str, str]) -> set[str]:
