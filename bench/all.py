@@ -63,6 +63,19 @@ class Cost:
         return Cost(min(self.seconds, other.seconds), min(self.processor, other.processor), min(self.mib, other.mib))
 
 
+def elsewhere(call: str) -> None:
+    """A call of measure or ingest in a process of its own: what a child is said to have held at its peak starts with what its
+    parent holds."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import ingest, measure; from pathlib import Path\n"
+    subprocess.run([PYTHON, "-c", code + call], check=True, stderr=subprocess.DEVNULL)
+
+
+def write(path: Path, gigabytes: float, dtype: str, kind: str = "dense") -> None:
+    """A generated file of about so many GB."""
+    tensors = measure.num_tensors(gigabytes, dtype)
+    elsewhere(f"measure.write_file(Path({str(path)!r}), {tensors}, {kind!r}, {dtype!r})")
+
+
 def once(way: str, path: Path, threads: int, *, is_cold: bool = False) -> Cost:
     """One turn of a way of measure.py in a process of its own."""
     command = [PYTHON, measure.__file__, "--threads", str(threads), "--once", way, str(path)]
@@ -108,7 +121,7 @@ def inside(folder: Path, gigabytes: float, dtype: str, repeat: int, threads: int
     files = {}
     for kind in ("dense", "half", "nm") if gigabytes <= 1 else ("dense",):
         files[kind] = folder / f"{kind}.safetensors"
-        measure.write_file(files[kind], measure.num_tensors(gigabytes, dtype), kind, dtype)
+        write(files[kind], gigabytes, dtype, kind)
     pickled = folder / "dense.bin"
     subprocess.run([PYTHON, "-c", STATE_DICT, str(files["dense"]), str(pickled)], check=True)
     names = {"dense": "ours, dense", "half": "ours, half zero, an eighth of the rows", "nm": "ours, 2:4"}
@@ -139,13 +152,13 @@ def inside(folder: Path, gigabytes: float, dtype: str, repeat: int, threads: int
 def scaling(folder: Path, sizes: Sequence[float], repeat: int, threads: int) -> None:
     """One thread against all, and seconds a GB over the sizes."""
     path = folder / "dense.safetensors"
-    measure.write_file(path, measure.num_tensors(min(1.0, max(sizes)), "bf16"), "dense", "bf16")
+    write(path, min(1.0, max(sizes)), "bf16")
     ways = {f"{threads} threads": lambda: once("ours", path, threads), "1 thread": lambda: once("ours", path, 1)}
     table("Threads", in_turns(ways, repeat), f"{threads} threads", {"1 thread": ("at least", 1.8)})
     print("\nSizes: seconds for each GB, over those of the smallest")
     first = None
     for gigabytes in sizes:
-        measure.write_file(path, measure.num_tensors(gigabytes, "bf16"), "dense", "bf16")
+        write(path, gigabytes, "bf16")
         ways = {"ours": lambda: once("ours", path, threads)}
         seconds = in_turns(ways, repeat)["ours"].seconds / (path.stat().st_size / 1e9)
         first = first or seconds
@@ -157,11 +170,9 @@ def scaling(folder: Path, sizes: Sequence[float], repeat: int, threads: int) -> 
 
 @contextmanager
 def checkpoint(folder: Path, gigabytes: float) -> Iterator[Path]:
-    """A Llama-shaped checkpoint, made in a process of its own: a child's peak starts with what its parent holds."""
+    """A Llama-shaped checkpoint."""
     model = folder / "models/model"
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; import ingest; "
-    code += f"ingest.make_checkpoint(Path({str(model)!r}), {gigabytes}, False)"
-    subprocess.run([PYTHON, "-c", code], check=True)
+    elsewhere(f"ingest.make_checkpoint(Path({str(model)!r}), {gigabytes}, False)")
     yield model
     shutil.rmtree(model.parent)
 
@@ -229,7 +240,8 @@ def many(folder: Path, models: int) -> None:
     for number in range(100):
         measure.write_llama_header(few / f"m{number:03d}")
     kept = folder / "kept"
-    subprocess.run([PYTHON, "-m", "layerhouse", "ingest", str(few), "-w", str(kept), "-q", "--stats", "none"], check=True)
+    command = [PYTHON, "-m", "layerhouse", "ingest", str(few), "-w", str(kept), "-q", "--stats", "none"]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     ways = {
         "python -c pass": lambda: process([PYTHON, "-c", "pass"], scratch),
         "layerhouse --help": lambda: process([PYTHON, "-m", "layerhouse", "--help"], scratch),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -21,8 +22,9 @@ from hypothesis import strategies as st
 
 from layerhouse.ingest import measure as module
 from layerhouse.ingest.dtypes import DTYPES
-from layerhouse.ingest.histogram import cpu, mark_on_cpu
+from layerhouse.ingest.histogram import Counter, cpu, mark_on_cpu
 from layerhouse.ingest.measure import Job, Measurement, measure
+from layerhouse.ingest.statistics import statistics_from_tally
 from layerhouse.ingest.tensors import TensorRef
 from layerhouse.warehouse.errors import InputError
 
@@ -225,6 +227,41 @@ def test_patterns_run_along_the_inputs(tmp_path, weight, pattern, dtype):
     assert matrix(tmp_path / "w", weight, input_axis=None).nm_pattern is None
     with mock.patch.multiple(module, BLOCK_BYTES=1 << 15, BATCH_BYTES=0):
         assert matrix(tmp_path / "w", weight.repeat(40, 1), threads=3).nm_pattern == pattern
+
+
+@pytest.mark.parametrize("near_zero", [None, 0.01])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5), (3, 2, 1, 5, 4, 0), (4,), (2, 3), (5, 5)])
+def test_blocks_of_floats_of_every_kind(order, near_zero):
+    """Blocks of values, of many zeros, of zeros of both signs, with what is not finite, all under zero, all near one."""
+    chance = np.random.default_rng(7)
+    blocks = chance.standard_normal((6, cpu.SUB_BLOCK)).astype(np.float32)
+    blocks[1, chance.random(cpu.SUB_BLOCK) < 0.5] = 0
+    blocks[2], blocks[2, ::2] = 0, -0.0
+    blocks[3, :4], blocks[3, 9] = (np.nan, np.inf, -np.inf, -np.nan), 0
+    blocks[4] = -np.abs(blocks[4]) - 1e-30
+    blocks[5] = 1 + blocks[5] * np.float32(1e-5)
+    values = np.concatenate([blocks[place] for place in order] + [blocks[order[-1], :1001]])
+    tallies = []
+    for blocks_a_chunk in (2, 4, 100):
+        counter = Counter()
+        counter.begin("F32", values.size, near_zero)
+        for start in range(0, values.size, blocks_a_chunk * cpu.SUB_BLOCK):
+            counter.add(values[start : start + blocks_a_chunk * cpu.SUB_BLOCK].view(np.uint8))
+        tallies.append(counter.finish())
+    tally = tallies[0]
+    for other in tallies[1:]:
+        assert np.array_equal(other.rows, tally.rows)
+    codes, counts = np.unique(values.view(np.uint32) >> 16, return_counts=True)
+    assert np.array_equal(tally.codes, codes)
+    assert np.array_equal(tally.counts, counts)
+    finite = values[np.isfinite(values)].astype(np.float64)
+    assert (tally.zeros, tally.nans, tally.infs) == ((values == 0).sum(), np.isnan(values).sum(), np.isinf(values).sum())
+    assert tally.near_zeros == (0 if near_zero is None else (np.abs(finite) <= near_zero).sum())
+    assert (tally.least, tally.greatest) == (finite.min(), finite.max())
+    found = statistics_from_tally("F32", tally)
+    assert found.mean == pytest.approx(math.fsum(finite) / finite.size, abs=1e-12 * np.abs(finite).mean())
+    assert found.l2_norm == pytest.approx(math.sqrt(math.fsum(finite * finite)), rel=1e-12)
+    assert found.std == pytest.approx(np.std(finite), rel=1e-9)
 
 
 def test_a_pattern_across_the_inputs_is_none(tmp_path):

@@ -99,6 +99,7 @@ class Counter:
         self._codes = np.empty(1 << 16, np.uint16)
         self._counts = np.empty(1 << 16, np.int64)
         self._scratch = np.empty(cpu.SUB_BLOCK, np.float64)
+        self._lanes = np.empty((3, cpu.LANES), np.float64)
         self._dirty = False
         self.begin("U8", 0, None)
 
@@ -127,6 +128,8 @@ class Counter:
             self._add_complex(chunk.view(f"c{self._dtype.bits // 8}"))
         elif self._dtype.bits <= 16:
             self._add_codes(chunk.view(f"u{self._dtype.bits // 8}"))
+        elif self._dtype.code == "F32":
+            self._add_floats(chunk)
         else:
             values, keys = key_of(self._dtype.code, chunk)
             rows = np.empty((-(-values.size // self._cpu.SUB_BLOCK), self._cpu.ROW))
@@ -170,6 +173,33 @@ class Counter:
             else:
                 whole = codes.size // 4 * 4
                 self._cpu.count_words(codes[:whole].view(np.uint64), codes[whole:], self._tables[16])
+
+    def _add_floats(self, chunk: Array) -> None:
+        values, patterns, signed = (chunk.view(kind) for kind in (np.float32, np.uint32, np.int32))
+        extremes = np.array([-1, np.iinfo(np.int32).min, np.iinfo(np.int32).max])
+        rows = np.empty((-(-values.size // self._cpu.SUB_BLOCK), self._cpu.ROW))
+        self._dirty = True
+        self._cpu.moments_of_floats(
+            values,
+            patterns,
+            signed,
+            self._near_zero,
+            self._scratch,
+            self._lanes,
+            self._tallied,
+            self._ends,
+            extremes,
+            rows,
+            self._tables[16],
+        )
+        self._rows.append(rows)
+        most, greatest, least = extremes.tolist()
+        if most < 0:
+            return
+        # As integers, patterns of values under zero have a sign and grow with the magnitude.
+        ends = most if least < 0 else least, greatest if greatest >= 0 else least
+        low, high = np.array([end & 0xFFFFFFFF for end in ends], np.uint32).view(np.float32).tolist()
+        self._ends[0], self._ends[1] = min(self._ends[0], low), max(self._ends[1], high)
 
     def _add_complex(self, values: Array) -> None:
         with np.errstate(invalid="ignore"):  # a signalling NaN

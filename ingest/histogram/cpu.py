@@ -32,6 +32,15 @@ SUB_BLOCK = 4096
 ROW = 6
 """Numbers in a row of moments: count, exponent, sum, sum of magnitudes, sum of squares, squared deviations from the mean."""
 
+NOT_FINITE = 0x7F80
+"""The first of the top halves of float32 patterns that are infinite or NaN; the last is 0x7FFF."""
+
+LANES = 256
+"""Sums that a row of float32 values is added up in, side by side, for a loop that takes several values at once."""
+
+FLAT = 0.01
+"""Share of the sum of squares under which squared deviations are added up around the mean: to subtract would cost digits."""
+
 LEAST_EXPONENT = -1000
 """Lower bound of a row's exponent, so that 2**-exponent is a finite double."""
 
@@ -81,6 +90,38 @@ def count_words(words: Array, rest: Array, tables: Array) -> None:
     for code in rest:
         tables[0, code] += one
     tables[0, 0] += zeros
+
+
+@compiled
+def count_tops(words: Array, rest: Array, tables: Array, has_many_zeros: bool) -> int:
+    """Add the top 16 bits of 32-bit patterns, two to a uint64 word and then the rest, to two uint32 tables in turn.
+
+    Where there are many zeros, and all is finite, they are counted at the places of patterns that are not, as each would wait
+    for the one before it at one place. Returns how many were 0 or 0x8000: zeros, and what is hardly more than zero.
+    """
+    one = np.uint32(1)
+    before = tables[0, 0] + tables[1, 0] + tables[0, 0x8000] + tables[1, 0x8000]
+    if has_many_zeros:
+        held = np.empty((2, 0x80), np.uint32)  # of what was not finite before
+        held[:] = tables[:, NOT_FINITE:0x8000]
+        tables[:, NOT_FINITE:0x8000] = 0
+        spare = np.uint64(NOT_FINITE)
+        for word in words:
+            first, second = (word >> np.uint64(16)) & np.uint64(0xFFFF), word >> np.uint64(48)
+            spare = np.uint64(NOT_FINITE) | ((spare + np.uint64(1)) & np.uint64(0x7F))
+            tables[0, spare if first == np.uint64(0) else first] += one
+            tables[1, spare if second == np.uint64(0) else second] += one
+        for lane in range(2):
+            for place in range(0x80):
+                tables[lane, 0] += tables[lane, NOT_FINITE + place]
+                tables[lane, NOT_FINITE + place] = held[lane, place]
+    else:
+        for word in words:
+            tables[0, (word >> np.uint64(16)) & np.uint64(0xFFFF)] += one
+            tables[1, word >> np.uint64(48)] += one
+    for pattern in rest:
+        tables[0, pattern >> np.uint32(16)] += one
+    return tables[0, 0] + tables[1, 0] + tables[0, 0x8000] + tables[1, 0x8000] - before
 
 
 @compiled
@@ -210,32 +251,136 @@ def sum_row(values: Array, top: float, row: Array) -> None:
 
 
 @compiled
+def add_pairwise(lanes: Array) -> float:
+    """The sum of LANES numbers, halves added to each other; overwrites them."""
+    width = LANES // 2
+    while width:
+        for k in range(width):
+            lanes[k] += lanes[k + width]
+        width //= 2
+    return lanes[0]
+
+
+@compiled
+def sum_lanes(values: Array, sums: Array, sizes: Array, squares: Array, row: Array) -> None:
+    """Fill a row of moments, of exponent 0, from finite float32 values, whose squares neither over- nor underflow as doubles.
+
+    The scratch is LANES long each. Of every four times LANES values in turn the four that are LANES apart are added up and then
+    to their lane, and the lanes pairwise at the end: one order on every machine.
+    """
+    sums[:] = 0.0
+    sizes[:] = 0.0
+    squares[:] = 0.0
+    whole = values.size // (4 * LANES) * (4 * LANES)
+    for start in range(0, whole, 4 * LANES):
+        part = values[start : start + 4 * LANES]
+        for k in range(LANES):
+            a, b = np.float64(part[k]), np.float64(part[k + LANES])
+            c, d = np.float64(part[k + 2 * LANES]), np.float64(part[k + 3 * LANES])
+            sums[k] += (a + b) + (c + d)
+            sizes[k] += (abs(a) + abs(b)) + (abs(c) + abs(d))
+            squares[k] += (a * a + b * b) + (c * c + d * d)
+    for i in range(whole, values.size):
+        value = np.float64(values[i])
+        sums[i % LANES] += value
+        sizes[i % LANES] += abs(value)
+        squares[i % LANES] += value * value
+    row[0] = values.size
+    row[1] = 0.0
+    row[2] = add_pairwise(sums)
+    row[3] = add_pairwise(sizes)
+    row[4] = add_pairwise(squares)
+    mean = row[2] / values.size if values.size else 0.0
+    row[5] = row[4] - row[2] * mean
+    if row[5] < FLAT * row[4]:
+        squares[:] = 0.0
+        for i in range(values.size):
+            apart = np.float64(values[i]) - mean
+            squares[i % LANES] += apart * apart
+        row[5] = add_pairwise(squares)
+
+
+@compiled
+def scan_block(values: Array, near_zero: float, scratch: Array, counts: Array, ends: Array, row: Array) -> None:
+    """Count values of a sub-block one by one and fill its row of moments with the finite ones; see moments."""
+    finite = 0
+    top = 0.0
+    for i in range(values.size):
+        value = np.float64(values[i])
+        size = abs(value)
+        if size <= _LARGEST:
+            scratch[finite] = value
+            finite += 1
+            top = max(top, size)
+            counts[0] += size == 0.0
+            counts[3] += size <= near_zero
+            ends[0] = min(ends[0], value)
+            ends[1] = max(ends[1], value)
+        elif math.isnan(value):
+            counts[1] += 1
+        else:
+            counts[2] += 1
+    sum_row(scratch[:finite], top, row)
+
+
+@compiled
 def moments(values: Array, near_zero: float, scratch: Array, counts: Array, ends: Array, rows: Array) -> None:
-    """Count float32 or float64 values and sum the finite ones, a row of `rows` for each SUB_BLOCK of them.
+    """Count float64 values and sum the finite ones, a row of `rows` for each SUB_BLOCK of them.
 
     Adds to `counts` (zeros, NaNs, infinities, magnitudes up to near_zero) and widens `ends` (min, max). A row's sums are of
     x * 2**-exponent, whose magnitudes are at most 1: no square over- or underflows to the harm of a sum, whatever the values.
     Squared deviations are summed in a second loop, around the sub-block's own mean.
     """
     for row in range(rows.shape[0]):
-        finite = 0
-        top = 0.0
-        for i in range(row * SUB_BLOCK, min((row + 1) * SUB_BLOCK, values.size)):
-            value = np.float64(values[i])
-            size = abs(value)
-            if size <= _LARGEST:
-                scratch[finite] = value
-                finite += 1
-                top = max(top, size)
-                counts[0] += size == 0.0
-                counts[3] += size <= near_zero
-                ends[0] = min(ends[0], value)
-                ends[1] = max(ends[1], value)
-            elif math.isnan(value):
-                counts[1] += 1
-            else:
-                counts[2] += 1
-        sum_row(scratch[:finite], top, rows[row])
+        scan_block(values[row * SUB_BLOCK : (row + 1) * SUB_BLOCK], near_zero, scratch, counts, ends, rows[row])
+
+
+@compiled
+def moments_of_floats(
+    values: Array,
+    patterns: Array,
+    signed: Array,
+    near_zero: float,
+    scratch: Array,
+    lanes: Array,
+    counts: Array,
+    ends: Array,
+    extremes: Array,
+    rows: Array,
+    tables: Array,
+) -> None:
+    """`moments` of float32 values, whose patterns come as uint32 and as int32, and count_tops of them, block by block.
+
+    Blocks of finite values take loops over several values at once and widen `extremes` (int64): the greatest pattern, the
+    greatest and the least signed one. `lanes` is scratch, shape (3, LANES).
+    """
+    near = 0
+    for row in range(rows.shape[0]):
+        start, stop = row * SUB_BLOCK, min((row + 1) * SUB_BLOCK, values.size)
+        part, plain, sign = values[start:stop], patterns[start:stop], signed[start:stop]
+        most, greatest, least = plain[0], sign[0], sign[0]
+        for i in range(plain.size):
+            most = max(most, plain[i])
+            greatest = max(greatest, sign[i])
+            least = min(least, sign[i])
+        is_finite = most < np.uint32(0xFF800000) and greatest < np.int32(0x7F800000)
+        even = (stop - start) // 2 * 2
+        near = count_tops(plain[:even].view(np.uint64), plain[even:], tables, is_finite and near * 16 > part.size)
+        if not is_finite:
+            scan_block(part, near_zero, scratch, counts, ends, rows[row])
+            continue
+        extremes[0] = max(extremes[0], np.int64(most))
+        extremes[1] = max(extremes[1], np.int64(greatest))
+        extremes[2] = min(extremes[2], np.int64(least))
+        if near:
+            zeros = 0
+            for i in range(part.size):
+                zeros += part[i] == np.float32(0)
+            counts[0] += zeros
+        if near_zero >= 0:
+            for i in range(part.size):
+                counts[3] += abs(np.float64(part[i])) <= near_zero
+        sum_lanes(part, lanes[0], lanes[1], lanes[2], rows[row])
 
 
 @compiled
