@@ -835,6 +835,8 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _on_one_line(text: str) -> str:
+    if text.isprintable():
+        return text
     from layerhouse.warehouse.export.terminal import visible
 
     return visible(text)

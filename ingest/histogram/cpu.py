@@ -121,7 +121,7 @@ def count_tops(words: Array, rest: Array, tables: Array, has_many_zeros: bool) -
             tables[1, word >> np.uint64(48)] += one
     for pattern in rest:
         tables[0, pattern >> np.uint32(16)] += one
-    return tables[0, 0] + tables[1, 0] + tables[0, 0x8000] + tables[1, 0x8000] - before
+    return int(tables[0, 0] + tables[1, 0] + tables[0, 0x8000] + tables[1, 0x8000] - before)
 
 
 @compiled
@@ -258,7 +258,7 @@ def add_pairwise(lanes: Array) -> float:
         for k in range(width):
             lanes[k] += lanes[k + width]
         width //= 2
-    return lanes[0]
+    return float(lanes[0])
 
 
 @compiled
