@@ -269,26 +269,27 @@ def test_a_pattern_across_the_inputs_is_none(tmp_path):
     assert matrix(tmp_path / "w", NORMAL).nm_pattern is None
 
 
+@pytest.mark.parametrize(("code", "kind", "sign"), [("F16", np.uint16, 0x8000), ("F32", np.uint32, 0x8000_0000)])
 @pytest.mark.parametrize("most", range(1, 9))
-def test_marks_by_words_are_those_by_values(most):
+def test_marks_by_words_are_those_by_values(most, code, kind, sign):
     """Rows of groups of eight with up to `most` values in each, zero rows and columns among them, in chunks of any length."""
     chance = np.random.default_rng(most)
-    patterns = np.zeros((40, 56), np.uint16)
+    patterns = np.zeros((40, 56), kind)
     for group in patterns.reshape(-1, 8):
-        group[chance.permutation(8)[: chance.integers(0, most + 1)]] = chance.integers(1, 0x8000, dtype=np.uint16)
-    patterns[::3], patterns[:, 5:9] = 0, 0x8000  # -0 is zero
+        group[chance.permutation(8)[: chance.integers(0, most + 1)]] = chance.integers(1, sign, dtype=kind)
+    patterns[::3], patterns[:, 5:9] = 0, sign  # -0 is zero
     found = []
     for width in (56, 52):  # 52 is no multiple of eight: value by value
         matrix = np.ascontiguousarray(patterns[:, :width])
         raw = matrix.reshape(-1).view(np.uint8)
-        cuts = [0, 16, 16 * 11, 16 * 12, raw.size]
+        cuts = [0, 32, 32 * 11, 32 * 12, raw.size]
         rows, columns, fullest = np.zeros(40, np.uint8), np.zeros(width, np.uint8), np.zeros(2, np.int64)
-        mark_on_cpu((raw[a:b] for a, b in pairwise(cuts)), "F16", 0x7FFF, 0, rows, columns, fullest)
-        values = matrix & 0x7FFF
+        mark_on_cpu((raw[a:b] for a, b in pairwise(cuts)), code, sign - 1, 0, rows, columns, fullest)
+        values = matrix & kind(sign - 1)
         assert np.array_equal(rows, values.any(1))
         assert np.array_equal(columns, values.any(0))
         found.append(fullest.tolist())
-    fours, eights = ((patterns & 0x7FFF).reshape(-1, size).astype(bool).sum(1).max() for size in (4, 8))
+    fours, eights = ((patterns & kind(sign - 1)).reshape(-1, size).astype(bool).sum(1).max() for size in (4, 8))
     assert found[0] == [min(max(fours, 1), 3), 4 if eights <= 4 else 5]
 
 

@@ -473,6 +473,48 @@ def mark_nonzero_words(words: Array, mask: np.uint64, start: int, row_used: Arra
 
 
 @compiled
+def mark_nonzero_pairs(words: Array, mask: np.uint64, start: int, row_used: Array, column_flags: Array, fullest: Array) -> None:
+    """mark_nonzero_words for 32-bit patterns, two to a word; `column_flags` has a word for every two columns."""
+    per_row = column_flags.size
+    top, rest = np.uint64(0x8000000080000000), np.uint64(0x7FFFFFFF7FFFFFFF)
+    low = np.uint64(0x100000001)
+    position = 0
+    while position < words.size:
+        row = (start // 2 + position) // per_row
+        first = start // 2 + position - row * per_row
+        length = min(per_row - first, words.size - position)
+        part = words[position : position + length]
+        flags = column_flags[first : first + length]
+        used = np.uint64(0)
+        for i in range(length):
+            word = part[i] & mask
+            held = (((word & rest) + rest) | word) & top
+            flags[i] |= held
+            used |= held
+        if used:
+            row_used[row] = 1
+            if fullest[0] <= 2 or fullest[1] <= 4:
+                over_1 = over_2 = over_4 = np.uint64(0)
+                for i in range(0, length, 4):
+                    a, b, c, d = part[i] & mask, part[i + 1] & mask, part[i + 2] & mask, part[i + 3] & mask
+                    in_left = (((((a & rest) + rest) | a) >> np.uint64(31)) & low) + (
+                        ((((b & rest) + rest) | b) >> np.uint64(31)) & low
+                    )
+                    in_right = (((((c & rest) + rest) | c) >> np.uint64(31)) & low) + (
+                        ((((d & rest) + rest) | d) >> np.uint64(31)) & low
+                    )
+                    in_left = (in_left + (in_left >> np.uint64(32))) & np.uint64(7)
+                    in_right = (in_right + (in_right >> np.uint64(32))) & np.uint64(7)
+                    over_1 |= (in_left + np.uint64(6)) | (in_right + np.uint64(6))
+                    over_2 |= (in_left + np.uint64(5)) | (in_right + np.uint64(5))
+                    over_4 |= in_left + in_right + np.uint64(11)
+                four = 3 if over_2 & np.uint64(8) else 2 if over_1 & np.uint64(8) else 1
+                fullest[0] = max(fullest[0], four)
+                fullest[1] = max(fullest[1], 5 if over_4 & np.uint64(16) else 4)
+        position += length
+
+
+@compiled
 def count_differences(values: Array, base: Array, rounded: Array, counts: Array, sums: Array) -> None:
     """Compare floats with those of the base and with the same rounded to the type that the values were stored in.
 
