@@ -166,4 +166,4 @@ def test_shots_and_caps_never_share_a_column(tmp_path):
     with lh.open(tmp_path / "w") as wh:
         assert shown(wh) == {"zoo/a": 0.5}
         others = dict(wh.sql("SELECT measure, value FROM measures WHERE kind = 'score'").rows())
-        assert others == {"piqa/acc_norm@5shot": 0.75, "piqa/acc_norm@limit10.0": 0.9}
+        assert others == {"piqa/acc_norm@5shot": 0.75, "piqa/acc_norm@limit10": 0.9}

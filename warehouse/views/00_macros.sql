@@ -78,7 +78,10 @@ CREATE OR REPLACE MACRO score_key(task, metric, answer_filter, n_shot, sample_li
         task, '/', metric,
         CASE WHEN coalesce(answer_filter, 'none') <> 'none' THEN concat(',', answer_filter) END,
         CASE WHEN n_shot > 0 THEN concat('@', n_shot, 'shot') END,
-        CASE WHEN sample_limit IS NOT NULL THEN concat('@limit', sample_limit) END
+        CASE
+            WHEN sample_limit >= 1 THEN concat('@limit', CAST(sample_limit AS BIGINT))
+            WHEN sample_limit IS NOT NULL THEN concat('@limit', sample_limit)
+        END
     );
 
 -- Identity of a speed or of memory as text: kind of rate, batch size, setting (request rate, lengths), hardware.
