@@ -6,6 +6,7 @@ stdout is data; stderr is talk and progress. Nothing heavy is imported before a 
 from __future__ import annotations
 
 import enum
+import errno
 import functools
 import gc
 import io
@@ -239,9 +240,8 @@ def ingest(
     if spectral and stats == "none":
         raise UsageError("--spectral reads weights, and --stats none does not: give one of them")
     signal.signal(signal.SIGTERM, _interrupt)
-    gc.set_threshold(
-        50_000, 20, 20
-    )  # rows live until their commit and hold no cycles: looking for some is an eighth of the time
+    # Rows live until their commit and hold no cycles: looking for some was an eighth of the time.
+    gc.set_threshold(50_000, 20, 20)
     with _ingest_display(quiet=quiet) as (on_event, on_progress):
         report = layerhouse.ingest(
             roots,
@@ -647,6 +647,13 @@ def main() -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(Exit.SOME_FAILED)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail(
+            f"{error.filename or 'stdout'}: cannot be written: {error.strerror}; make room and run it again", Exit.SOME_FAILED
+        )
 
 
 def program() -> NoReturn:
@@ -804,8 +811,11 @@ def _remarks_shown(show: Callable[[str], None], *, quiet: bool) -> Iterator[None
     """Show what the ingest logs, such as that the first run on a machine compiles."""
     import logging
 
-    handler = logging.Handler()
-    handler.emit = lambda record: show(record.getMessage())  # type: ignore[method-assign]
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            show(record.getMessage())
+
+    handler = Shown()
     logger = logging.getLogger("layerhouse")
     level = logger.level
     logger.addHandler(handler)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import measure
-from ingest import run
+from ingest import COUNT_WITH_TRANSFORMERS, run
 
 PYTHON = sys.executable
 MIB_LIMIT = 400
@@ -34,13 +34,6 @@ STATE_DICT = """
 import sys, torch
 from safetensors.torch import load_file
 torch.save(load_file(sys.argv[1]), sys.argv[2])
-"""
-
-TRANSFORMERS = """
-import sys, torch
-from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16)
-print(sum(p.numel() for p in model.parameters()), sum(int((p == 0).sum()) for p in model.parameters()))
 """
 
 WEIGHTWATCHER = """
@@ -185,7 +178,7 @@ def whole(folder: Path, gigabytes: float, repeat: int) -> None:
         ways = {
             "layerhouse ingest": lambda: process(ours, scratch),
             "layerhouse ingest --stats none": lambda: process([*ours, "--stats", "none"], scratch),
-            "transformers, count zeros": lambda: process([PYTHON, "-c", TRANSFORMERS, str(model)], scratch),
+            "transformers, count zeros": lambda: process([PYTHON, "-c", COUNT_WITH_TRANSFORMERS, str(model)], scratch),
         }
         for turn in ways.values():
             turn()

@@ -27,6 +27,7 @@ class Batch:
         self.tables: dict[str, list[pa.Table]] = {}
         self.items = 0
         self.started = 0.0
+        self._sealed: dict[str, int] = {}
 
     def add(self, rows: Mapping[str, Iterable[Row]], tables: Mapping[str, pa.Table] | None = None) -> None:
         """One item: all its rows by table; of tables with very many rows as Arrow tables."""
@@ -38,6 +39,15 @@ class Batch:
             self.tables.setdefault(name, []).append(table)
         self.items += 1
 
+    def seal(self) -> None:
+        """Say that what was added so far is whole: a model with its results."""
+        self._sealed = {name: len(found) for name, found in (*self.rows.items(), *self._named_tables())}
+
+    def drop_unfinished(self) -> None:
+        """Forget what was added since `seal` and is not committed: of what broke off, nothing is to be committed."""
+        for name, found in (*self.rows.items(), *self._named_tables()):
+            del found[self._sealed.get(name, 0) :]
+
     def flush_if_due(self) -> None:
         if self.items >= FLUSH_ITEMS or (self.items and time.monotonic() - self.started >= FLUSH_SECONDS):
             self.flush()
@@ -47,7 +57,11 @@ class Batch:
         if self.tables:
             import pyarrow as pa
 
-            rows |= {name: pa.concat_tables(parts) for name, parts in self.tables.items()}
+            rows |= {name: pa.concat_tables(parts) for name, parts in self.tables.items() if parts}
         if rows:
             write_commit(self.store_root, rows, "ingest")
-        self.rows, self.tables, self.items = {}, {}, 0
+        self.rows, self.tables, self.items, self._sealed = {}, {}, 0, {}
+
+    def _named_tables(self) -> list[tuple[str, list[pa.Table]]]:
+        """The Arrow tables under names that no list of rows has."""
+        return [(f"{name} as tables", parts) for name, parts in self.tables.items()]

@@ -6,6 +6,7 @@ The family whose templates place most tensors is taken; the numbers are taken ou
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -138,13 +139,15 @@ def place_tensors(refs: Sequence[TensorRef], config: Config | None, families: It
     known = load_families() if families is None else tuple(families)
     if len(refs) > MAX_REMEMBERED_TENSORS or any(ref.layout is not None for ref in refs):
         return _placed_anew(refs, config, known)
-    looks = (id(known), repr(config), tuple([(ref.name, ref.shape, ref.dtype, ref.is_buffer) for ref in refs]))
+    looks = (repr(config), tuple([(ref.name, ref.shape, ref.dtype, ref.is_buffer) for ref in refs]))
     earlier = _PLACEMENTS.get(looks)
     if earlier is None or earlier[0] is not known:
         placement = _placed_anew(refs, config, known)
-        while len(_PLACEMENTS) >= MAX_REMEMBERED:
-            _PLACEMENTS.pop(next(iter(_PLACEMENTS), looks), None)
-        _PLACEMENTS[looks] = (known, placement.family, placement.template_family, tuple(map(_as_said, placement.placed)))
+        with _PLACEMENTS_LOCK:  # models are read ahead by threads
+            while len(_PLACEMENTS) >= MAX_REMEMBERED:
+                del _PLACEMENTS[next(iter(_PLACEMENTS))]
+            said = tuple(map(_as_said, placement.placed))
+            _PLACEMENTS[looks] = (known, placement.family, placement.template_family, said)
         return placement
     _, name, family, said = earlier
     placed = [Placed(ref, *what) for ref, what in zip(refs, said, strict=True)]
@@ -183,6 +186,7 @@ def _placed_anew(refs: Sequence[TensorRef], config: Config | None, families: tup
 _SAID = tuple(item.name for item in fields(Placed) if item.init and item.name != "ref")
 _PLACEMENTS: dict[tuple[Any, ...], tuple[tuple[Family, ...], str | None, Family | None, tuple[tuple[Any, ...], ...]]] = {}
 """What place_tensors remembers, the oldest first."""
+_PLACEMENTS_LOCK = threading.Lock()
 MAX_REMEMBERED, MAX_REMEMBERED_TENSORS = 8, 5_000
 
 

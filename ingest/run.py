@@ -123,13 +123,18 @@ def ingest_roots(
             run.take_config_base(config_base)
         if base_name is not None and base_name not in {plan.model.model_id for plan in plans}:
             run.comparer.set_base(base_name, is_among_models=False)
-        for plan in run.reading_ahead(plans):
-            side = run.take(plan)
-            if plan.model.model_id == base_name:
-                run.comparer.set_base(base_name, side, is_among_models=is_among_models)
-            elif side is not None:
-                run.comparer.compare(side)
-            batch.flush_if_due()
+        batch.seal()
+        try:
+            for plan in run.reading_ahead(plans):
+                side = run.take(plan)
+                if plan.model.model_id == base_name:
+                    run.comparer.set_base(base_name, side, is_among_models=is_among_models)
+                elif side is not None:
+                    run.comparer.compare(side)
+                batch.flush_if_due()
+        except BaseException:
+            batch.drop_unfinished()
+            raise
         run.comparer.compare_stored([plan.model.model_id for plan in plans])
     finally:
         batch.flush()
@@ -326,6 +331,7 @@ class _Run:
         outcomes = [self._take_result(plan, path) for path in model.result_files]
         if outcomes.count(True):
             taken.append(_count(outcomes.count(True), "result file"))
+        self.batch.seal()
         if taken:
             self.say("planned" if self.dry_run else "taken", model.model_id, ", ".join(taken))
         elif is_unchanged or (None in outcomes and plan.fingerprint is None and plan.weights_fingerprint is None):

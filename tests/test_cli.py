@@ -10,6 +10,7 @@ import pty
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -289,6 +290,17 @@ def test_a_closed_pipe_is_no_traceback(study):
     result = subprocess.run(shell, shell=True, cwd=study, env=CLEAN, capture_output=True, encoding="utf-8", check=False)
     assert result.stdout.startswith("model_id,")
     assert result.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_line(study):
+    command = [sys.executable, "-m", "layerhouse", "layers", "-f", "csv"]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            command, cwd=study, env=CLEAN, stdout=full, stderr=subprocess.PIPE, encoding="utf-8", check=False
+        )
+    assert result.returncode == 1
+    assert result.stderr == "layerhouse: stdout: cannot be written: No space left on device; make room and run it again\n"
 
 
 def test_names_cannot_write_escapes_to_the_terminal(tmp_path):

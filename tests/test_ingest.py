@@ -108,6 +108,24 @@ def test_what_was_finished_before_an_interrupt_stays(tmp_path, warehouse):
     assert [event.kind for event in ingest(tmp_path / "results", into=warehouse).events] == ["unchanged", "unchanged", "taken"]
 
 
+def test_of_a_model_that_an_interrupt_broke_off_nothing_is_committed(tmp_path, warehouse):
+    """Its structure was taken when its results, with a key that is passed over, were not yet."""
+    for name in ("A", "B"):
+        put_all(tmp_path / "results" / name, HALVED)
+        put(tmp_path / "results" / name / RESULT, result() | {"odd": 1})
+    store = create_store(warehouse)
+
+    def interrupt(event):
+        if event.kind == "passed" and "results/B" in event.where:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest_roots([tmp_path / "results"], store, load_known(store), Options(), on_event=interrupt)
+    assert rows(warehouse, "SELECT model_id FROM models") == [("results/A",)]
+    assert rows(warehouse, "SELECT count(DISTINCT model_id) FROM links") == [(1,)]
+    assert ingest(tmp_path / "results", into=warehouse).count("taken") == 1
+
+
 # Changes
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 import layerhouse as lh
-from layerhouse.ingest.results import recognise
+from layerhouse.ingest.results import documents, recognise
 from layerhouse.ingest.results.documents import may_be_result, read_document
 from layerhouse.warehouse.errors import InputError
 
@@ -316,6 +318,19 @@ def test_runs_that_were_appended_to_one_file_are_all_taken(tmp_path):
         parse(tmp_path, "cut.json", '{"a": 1}\n{"a": }\n')
     with pytest.raises(InputError, match="cut off"):
         parse(tmp_path, "cut.json", '{\n"a": {"b": 1}\n')
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "results.json")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_document(tmp_path / "results.json", "results.json")
+
+
+def test_lines_of_objects_have_the_limits_of_a_document(tmp_path):
+    (tmp_path / "results.json").write_text('{"a": 1}\n{"a": [' + "[]," * 100 + "[]]}\n")
+    assert len(read_document(tmp_path / "results.json", "results.json")[1]) == 2
+    with mock.patch.object(documents, "MAX_CONTAINERS", 100), pytest.raises(InputError, match="lists and objects"):
+        read_document(tmp_path / "results.json", "results.json")
 
 
 def test_genai_perf_reports(tmp_path):

@@ -151,6 +151,16 @@ def test_groups_are_columns_and_never_in_a_mean_with_other_tasks(tmp_path):
         assert text_of(table).splitlines()[0].count("%") >= 3
 
 
+def test_a_file_that_was_replaced_decides_nothing_of_a_column(tmp_path):
+    """gsm8k was written as percent first, which is no fraction; the file that stands has fractions."""
+    write_results(tmp_path, "results/m", {"gsm8k": {"acc,none": 25.0}})
+    opened(tmp_path).close()
+    write_results(tmp_path, "results/m", {"gsm8k": {"acc,none": 0.25}})
+    with opened(tmp_path) as wh:
+        table = select_table(wh.connection, "performance", Selection(tasks=("gsm8k",)))
+        assert text_of(table.select(["gsm8k/acc"])).split() == ["gsm8k/acc", "%", "-----------", "25.00"]
+
+
 TABLE = pa.table({"model_id": ["b", "a", "c", "d"], "x": [1.0, float("nan"), None, 3.0], "g": ["q", None, "p", "q"]})
 
 

@@ -178,6 +178,7 @@ def _facts(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, bool], _Fac
                     coalesce(unit = 'fraction', FALSE) AS is_fraction,
                     higher_is_better
                 FROM results
+                SEMI JOIN result_links ON result_links.result_id = results.result_id
                 WHERE suite IN ('zeroshot', 'fewshot') AND value IS NOT NULL
             ),
             named AS (

@@ -276,14 +276,13 @@ def mark_on_cpu(chunks: Iterable[Array], code: str, mask: int, start: int, rows:
     from layerhouse.ingest.histogram import cpu
 
     size = DTYPES[code].bits // 8
-    by_words = {2: cpu.mark_nonzero_words, 4: cpu.mark_nonzero_pairs}.get(size)
-    is_by_words = by_words is not None and columns.size % 8 == 0 and start % 8 == 0
+    is_by_words = size in (2, 4) and columns.size % 8 == 0 and start % 8 == 0
     flags = np.zeros(columns.size * size // 8 if is_by_words else 0, np.uint64)
-    masks = np.uint64(sum(mask << place for place in range(0, 64, 8 * size)))
+    masks, tops = (np.uint64(sum(bits << place for place in range(0, 64, 8 * size))) for bits in (mask, 1 << (8 * size - 1)))
     for chunk in chunks:
         words = chunk.view(np.uint64) if is_by_words and chunk.size % (8 * size) == 0 else None
-        if by_words is not None and words is not None and words.flags.aligned:
-            by_words(words, masks, start, rows, flags, fullest)
+        if words is not None and words.flags.aligned:
+            cpu.mark_nonzero_words(words, masks, tops, start, rows, flags, fullest)
         else:
             cpu.mark_nonzeros(chunk.view(f"u{size}"), np.uint64(mask), start, rows, columns, fullest)
         start += chunk.size // size

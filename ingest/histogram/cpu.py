@@ -428,89 +428,82 @@ def mark_nonzeros(patterns: Array, mask: np.uint64, start: int, row_used: Array,
 
 
 @compiled
-def mark_nonzero_words(words: Array, mask: np.uint64, start: int, row_used: Array, column_flags: Array, fullest: Array) -> None:
-    """mark_nonzeros for 16-bit patterns, four to a uint64 word, of a matrix whose rows are whole groups of eight.
-
-    `mask` is that of all four patterns, `start` a multiple of eight. `column_flags` has a word for every four columns; the top
-    bit of each pattern in it is set where its column holds a value. `fullest` rises to what decides which N:M patterns are
-    left: 1, 2, or 3 for any more of four; 4, or 5 for any more of eight.
-    """
-    per_row = column_flags.size
-    top, rest = np.uint64(0x8000800080008000), np.uint64(0x7FFF7FFF7FFF7FFF)
-    position = 0
-    while position < words.size:
-        row = (start // 4 + position) // per_row
-        first = start // 4 + position - row * per_row
-        length = min(per_row - first, words.size - position)
-        part = words[position : position + length]
-        flags = column_flags[first : first + length]
-        used = np.uint64(0)
-        for i in range(length):
-            word = part[i] & mask
-            held = (((word & rest) + rest) | word) & top
-            flags[i] |= held
-            used |= held
-        if used:
-            row_used[row] = 1
-            if fullest[0] <= 2 or fullest[1] <= 4:
-                over_1 = over_2 = over_4 = np.uint64(0)
-                for i in range(0, length, 2):
-                    left, right = part[i] & mask, part[i + 1] & mask
-                    left = (((left & rest) + rest) | left) & top
-                    right = (((right & rest) + rest) | right) & top
-                    # A byte for each of the two groups in every 16 bits, added up to two counts in the lowest 16.
-                    both = (left >> np.uint64(15)) | (right >> np.uint64(7))
-                    both += both >> np.uint64(32)
-                    both += both >> np.uint64(16)
-                    in_left, in_right = both & np.uint64(7), (both >> np.uint64(8)) & np.uint64(7)
-                    over_1 |= (in_left + np.uint64(6)) | (in_right + np.uint64(6))
-                    over_2 |= (in_left + np.uint64(5)) | (in_right + np.uint64(5))
-                    over_4 |= in_left + in_right + np.uint64(11)
-                four = 3 if over_2 & np.uint64(8) else 2 if over_1 & np.uint64(8) else 1
-                fullest[0] = max(fullest[0], four)
-                fullest[1] = max(fullest[1], 5 if over_4 & np.uint64(16) else 4)
-        position += length
+def held_of(word: np.uint64, top: np.uint64) -> np.uint64:
+    """The top bit of each pattern in a word, set where the pattern is not zero; `top` has those bits alone."""
+    return np.uint64((((word & ~top) + ~top) | word) & top)
 
 
 @compiled
-def mark_nonzero_pairs(words: Array, mask: np.uint64, start: int, row_used: Array, column_flags: Array, fullest: Array) -> None:
-    """mark_nonzero_words for 32-bit patterns, two to a word; `column_flags` has a word for every two columns."""
-    per_row = column_flags.size
-    top, rest = np.uint64(0x8000000080000000), np.uint64(0x7FFFFFFF7FFFFFFF)
-    low = np.uint64(0x100000001)
+def fullest_of_words(words: Array, mask: np.uint64, top: np.uint64, fullest: Array) -> None:
+    """Raise `fullest` by groups of four 16-bit patterns, a word each, and of eight."""
+    over_1 = over_2 = over_4 = np.uint64(0)
+    for i in range(0, words.size, 2):
+        left, right = held_of(words[i] & mask, top), held_of(words[i + 1] & mask, top)
+        # A byte for each of the two groups in every 16 bits, added up to two counts in the lowest 16.
+        both = (left >> np.uint64(15)) | (right >> np.uint64(7))
+        both += both >> np.uint64(32)
+        both += both >> np.uint64(16)
+        in_left, in_right = both & np.uint64(7), (both >> np.uint64(8)) & np.uint64(7)
+        over_1 |= (in_left + np.uint64(6)) | (in_right + np.uint64(6))
+        over_2 |= (in_left + np.uint64(5)) | (in_right + np.uint64(5))
+        over_4 |= in_left + in_right + np.uint64(11)
+    raise_fullest(over_1, over_2, over_4, fullest)
+
+
+@compiled
+def fullest_of_pairs(words: Array, mask: np.uint64, top: np.uint64, fullest: Array) -> None:
+    """Raise `fullest` by groups of four 32-bit patterns, two words each, and of eight."""
+    over_1 = over_2 = over_4 = np.uint64(0)
+    for i in range(0, words.size, 4):
+        left = (held_of(words[i] & mask, top) >> np.uint64(31)) + (held_of(words[i + 1] & mask, top) >> np.uint64(31))
+        right = (held_of(words[i + 2] & mask, top) >> np.uint64(31)) + (held_of(words[i + 3] & mask, top) >> np.uint64(31))
+        in_left = (left + (left >> np.uint64(32))) & np.uint64(7)
+        in_right = (right + (right >> np.uint64(32))) & np.uint64(7)
+        over_1 |= (in_left + np.uint64(6)) | (in_right + np.uint64(6))
+        over_2 |= (in_left + np.uint64(5)) | (in_right + np.uint64(5))
+        over_4 |= in_left + in_right + np.uint64(11)
+    raise_fullest(over_1, over_2, over_4, fullest)
+
+
+@compiled
+def raise_fullest(over_1: np.uint64, over_2: np.uint64, over_4: np.uint64, fullest: Array) -> None:
+    """From sums whose bit 3 (bit 4 of the last) is set where a group holds over one, over two, or over four of eight."""
+    four = 3 if over_2 & np.uint64(8) else 2 if over_1 & np.uint64(8) else 1
+    fullest[0] = max(fullest[0], four)
+    fullest[1] = max(fullest[1], 5 if over_4 & np.uint64(16) else 4)
+
+
+@compiled
+def mark_nonzero_words(
+    words: Array, mask: np.uint64, top: np.uint64, start: int, row_used: Array, column_flags: Array, fullest: Array
+) -> None:
+    """mark_nonzeros for 16- or 32-bit patterns, four or two to a uint64 word, of a matrix whose rows are whole groups of eight.
+
+    `mask` and `top` are the mask and the top bit of every pattern in a word, `start` a multiple of eight. `column_flags` has
+    the columns as a row of words; the top bit of each pattern is set where its column holds a value. `fullest` rises to what
+    decides which N:M patterns are left: 1, 2, or 3 for any more of four; 4, or 5 for any more of eight.
+    """
+    is_by_four = top == np.uint64(0x8000800080008000)
+    per_row, first_word = column_flags.size, start // (4 if is_by_four else 2)
     position = 0
     while position < words.size:
-        row = (start // 2 + position) // per_row
-        first = start // 2 + position - row * per_row
+        row = (first_word + position) // per_row
+        first = first_word + position - row * per_row
         length = min(per_row - first, words.size - position)
         part = words[position : position + length]
         flags = column_flags[first : first + length]
         used = np.uint64(0)
         for i in range(length):
-            word = part[i] & mask
-            held = (((word & rest) + rest) | word) & top
+            held = held_of(part[i] & mask, top)
             flags[i] |= held
             used |= held
         if used:
             row_used[row] = 1
             if fullest[0] <= 2 or fullest[1] <= 4:
-                over_1 = over_2 = over_4 = np.uint64(0)
-                for i in range(0, length, 4):
-                    a, b, c, d = part[i] & mask, part[i + 1] & mask, part[i + 2] & mask, part[i + 3] & mask
-                    in_left = (((((a & rest) + rest) | a) >> np.uint64(31)) & low) + (
-                        ((((b & rest) + rest) | b) >> np.uint64(31)) & low
-                    )
-                    in_right = (((((c & rest) + rest) | c) >> np.uint64(31)) & low) + (
-                        ((((d & rest) + rest) | d) >> np.uint64(31)) & low
-                    )
-                    in_left = (in_left + (in_left >> np.uint64(32))) & np.uint64(7)
-                    in_right = (in_right + (in_right >> np.uint64(32))) & np.uint64(7)
-                    over_1 |= (in_left + np.uint64(6)) | (in_right + np.uint64(6))
-                    over_2 |= (in_left + np.uint64(5)) | (in_right + np.uint64(5))
-                    over_4 |= in_left + in_right + np.uint64(11)
-                four = 3 if over_2 & np.uint64(8) else 2 if over_1 & np.uint64(8) else 1
-                fullest[0] = max(fullest[0], four)
-                fullest[1] = max(fullest[1], 5 if over_4 & np.uint64(16) else 4)
+                if is_by_four:
+                    fullest_of_words(part, mask, top, fullest)
+                else:
+                    fullest_of_pairs(part, mask, top, fullest)
         position += length
 
 

@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.json_files import read_json
-from layerhouse.ingest.limits import allowed, exceeded
+from layerhouse.ingest.json_files import MAX_CONTAINERS, read_json
+from layerhouse.ingest.limits import allowed, check_limit, exceeded
 from layerhouse.warehouse.errors import InputError
 
 JSON, JSON_LINES = ".json", ".jsonl"
@@ -54,6 +54,8 @@ def read_document(path: Path, shown: str) -> tuple[bytes, Any]:
 
 def _is_lines_of_objects(path: Path) -> bool:
     """Whether a file holds whole objects, a line each: tools that append a run to a file write it so."""
+    if not path.is_file():  # such as a pipe, which would be waited for
+        return False
     try:
         with path.open("rb") as file:
             first, second = file.readline(MAX_LINE).strip(), file.readline(MAX_LINE).strip()
@@ -63,6 +65,7 @@ def _is_lines_of_objects(path: Path) -> bool:
 
 
 def _json_lines(text: str, shown: str) -> list[Any]:
+    check_limit(shown, "lists and objects", text.count("[") + text.count("{"), MAX_CONTAINERS)
     values = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():

@@ -57,7 +57,7 @@ WHERE value IS NOT NULL
 UNION ALL
 SELECT
     found.model_id,
-    'score' AS kind,
+    CASE WHEN found.is_group THEN 'group' ELSE 'score' END AS kind,
     score_key(found.task, found.metric, found.filter, found.n_shot, found.sample_limit) AS measure,
     CAST(NULL AS VARCHAR) AS hardware,
     arg_max_null(found.value, found.recency) AS value
@@ -68,21 +68,15 @@ LEFT JOIN tasks
     AND tasks.value IS NOT NULL
 WHERE
     found.suite IN ('zeroshot', 'fewshot')
-    AND NOT found.is_group
-    AND (found.suite = 'fewshot' OR found.n_shot > 0 OR found.sample_limit IS NOT NULL OR tasks.task IS NULL)
+    AND (
+        found.is_group
+        OR found.suite = 'fewshot'
+        OR found.n_shot > 0
+        OR found.sample_limit IS NOT NULL
+        OR tasks.task IS NULL
+    )
 GROUP BY ALL
 HAVING arg_max_null(found.value, found.recency) IS NOT NULL
-UNION ALL
-SELECT
-    model_id,
-    'group' AS kind,
-    score_key(task, metric, filter, n_shot, sample_limit) AS measure,
-    CAST(NULL AS VARCHAR) AS hardware,
-    arg_max_null(value, recency) AS value
-FROM found
-WHERE suite IN ('zeroshot', 'fewshot') AND is_group
-GROUP BY ALL
-HAVING arg_max_null(value, recency) IS NOT NULL
 UNION ALL
 SELECT
     model_id,
