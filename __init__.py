@@ -91,6 +91,7 @@ def ingest(
     from layerhouse.ingest.family_files import check_own_families
     from layerhouse.ingest.limits import scaled_limits
     from layerhouse.ingest.run import Options, ingest_roots
+    from layerhouse.warehouse.kept import is_large
     from layerhouse.warehouse.known import Known
     from layerhouse.warehouse.schema import TABLES
     from layerhouse.warehouse.store import MARKER, create_store, list_commits
@@ -106,7 +107,7 @@ def ingest(
 
         known = load_known(path)
     with scaled_limits(limit_factor):
-        return ingest_roots(
+        report = ingest_roots(
             [Path(root) for root in ([roots] if isinstance(roots, (str, Path)) else roots)],
             path,
             known,
@@ -121,3 +122,8 @@ def ingest(
             on_event=on_event,
             on_progress=on_progress,
         )
+    if not dry_run and is_large(list_commits(path)):
+        from layerhouse.warehouse.database import keep_answers
+
+        keep_answers(path)
+    return report

@@ -10,22 +10,27 @@ from pathlib import Path
 import duckdb
 
 from layerhouse.warehouse.errors import UsageError, WarehouseError
+from layerhouse.warehouse.kept import are_kept, kept_files, read_kept, write_kept
 from layerhouse.warehouse.schema import TABLES, Table
 from layerhouse.warehouse.sql_text import quote_literal, sql_files
 from layerhouse.warehouse.store import Snapshot, list_commits, open_store
 
 
-def connect(root: Path, *, as_of: datetime | None = None) -> tuple[duckdb.DuckDBPyConnection, Snapshot]:
+def connect(
+    root: Path, *, as_of: datetime | None = None, computes_all: bool = False
+) -> tuple[duckdb.DuckDBPyConnection, Snapshot]:
     """Open a warehouse for reading.
 
     The views are made over files without rows and see the committed ones afterwards: file lists are session variables, so
-    making the views reads no data. `as_of` hides every row that was committed later. Raises WarehouseError.
+    making the views reads no data. `as_of` hides every row that was committed later. Answers that were kept (kept.py) are
+    taken from there unless `computes_all`. Raises WarehouseError.
     """
     snapshot = list_commits(open_store(root))
     connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
     empty_files = snapshot.empty_files()
     try:
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")
         for name in TABLES:
             connection.execute(f"SET VARIABLE {name}_files = ?", [[empty_files[name]]])
         for statement in view_statements(snapshot):
@@ -34,9 +39,28 @@ def connect(root: Path, *, as_of: datetime | None = None) -> tuple[duckdb.DuckDB
             connection.execute(f"SET VARIABLE {name}_files = ?", [snapshot.files(name)])
         if as_of is not None:
             connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [as_of.isoformat()])
+        elif not computes_all and are_kept(files := answer_files(snapshot)):
+            read_kept(connection, files)
     except duckdb.Error as error:
         raise WarehouseError(f"{root}: {str(error).splitlines()[0]}") from None
     return connection, snapshot
+
+
+def keep_answers(root: Path) -> None:
+    """Write down the answers that a large warehouse is asked for most (kept.py), where they are not there yet.
+
+    Whoever commits results, links or other names calls it; without it every session computes them. Raises WarehouseError.
+    """
+    if not are_kept(answer_files(list_commits(open_store(root)))):
+        connection, snapshot = connect(root)
+        with connection:
+            connection.execute("SET memory_limit = '512MB'")
+            write_kept(connection, answer_files(snapshot))
+
+
+def answer_files(snapshot: Snapshot) -> dict[str, Path]:
+    """Where each kept answer of this state is, or would be."""
+    return kept_files(snapshot, "\n".join(view_statements(snapshot)))
 
 
 def init_script(root: Path, *, as_of: datetime | None = None) -> str:

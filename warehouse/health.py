@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from layerhouse.warehouse.database import connect
+import duckdb
+
+from layerhouse.warehouse.database import answer_files, connect
+from layerhouse.warehouse.kept import KEPT, own_files
 from layerhouse.warehouse.schema import TABLES, arrow_schema, schema_digest
-from layerhouse.warehouse.sql_text import sql_files
+from layerhouse.warehouse.sql_text import quote_identifier, quote_literal, sql_files
 from layerhouse.warehouse.store import (
     COMMITS,
     OWN_FILE,
@@ -52,7 +55,7 @@ def check_warehouse(root: Path, *, repair: bool = False) -> list[Finding]:
         findings = [*_damaged(root, snapshot, repair=False), *_orphans(root, snapshot, repair=False)]
     findings += _schema_findings(root, repair=repair)
     if not any(finding.kind == "damaged" and not finding.repaired for finding in findings):
-        findings += _broken_promises(root)
+        findings += [*_broken_promises(root), *_wrong_answers(root, repair=repair)]
     return findings
 
 
@@ -139,3 +142,32 @@ def _broken_promises(root: Path) -> Iterator[Finding]:
                     ", ".join(f"{column}={value}" for column, value in zip(relation.columns, row, strict=True)) for row in rows
                 )
                 yield Finding("promise", name, f"does not hold: {promise} ({shown})")
+
+
+def _wrong_answers(root: Path, *, repair: bool) -> Iterator[Finding]:
+    """Kept answers that are not what the rows give, and what a run that was cut off left of one."""
+    connection, snapshot = connect(root, computes_all=True)
+    answers = {path: view for view, path in answer_files(snapshot).items()}
+    with connection:
+        for path, view in own_files(root / KEPT):
+            if path.name.startswith("."):
+                kind, what = "orphan", "left by a run that was cut off; nothing reads it"
+            elif path in answers and not _is_answer(connection, view, path):
+                kind, what = "damaged", "a kept answer that is not what the rows give"
+            else:
+                continue
+            if repair:
+                path.unlink()
+            yield Finding(kind, f"{KEPT}/{path.name}", what, "removed; the rows give it again" if repair else None)
+
+
+def _is_answer(connection: duckdb.DuckDBPyConnection, view: str, path: Path) -> bool:
+    computed = f"SELECT * FROM {quote_identifier(view)}"
+    kept = f"SELECT * FROM read_parquet({quote_literal(str(path))})"
+    try:
+        differing = connection.execute(
+            f"SELECT count(*) FROM (({computed} EXCEPT ALL {kept}) UNION ALL ({kept} EXCEPT ALL {computed}))"
+        ).fetchall()
+    except duckdb.Error:
+        return False
+    return differing == [(0,)]

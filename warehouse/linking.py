@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from layerhouse.warehouse.database import connect
+from layerhouse.warehouse.database import connect, keep_answers
 from layerhouse.warehouse.errors import NotFoundError, UsageError
 from layerhouse.warehouse.query import model_names, own_sql
 from layerhouse.warehouse.store import write_commit
@@ -39,6 +39,7 @@ def link_results(root: Path, pairs: Sequence[tuple[str, str]]) -> int:
             link = {"result_id": result_id, "model_id": model_id, "rule": BY_HAND, "source_uri": address}
             links.append(link | {"linked_at": datetime.now(UTC), "tags": {}})
     write_commit(root, {"links": links}, "link")
+    keep_answers(root)
     return len(links)
 
 

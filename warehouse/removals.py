@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layerhouse.warehouse.database import connect
+from layerhouse.warehouse.database import connect, keep_answers
 from layerhouse.warehouse.errors import NotFoundError, UsageError
 from layerhouse.warehouse.query import model_names
 from layerhouse.warehouse.store import write_commit
@@ -14,6 +14,7 @@ def drop_model(root: Path, model_id: str) -> None:
     """Hide a model and its results. Raises NotFoundError."""
     _present_names(root, model_id)
     write_commit(root, {"removals": [{"action": "drop", "model_id": model_id}]}, "drop")
+    keep_answers(root)
 
 
 def rename_model(root: Path, model_id: str, new_model_id: str) -> None:
@@ -25,6 +26,7 @@ def rename_model(root: Path, model_id: str, new_model_id: str) -> None:
         raise UsageError(f"there is a model {new_model_id!r} already; drop or rename that one first")
     row = {"action": "rename", "model_id": model_id, "new_model_id": new_model_id}
     write_commit(root, {"removals": [row]}, "rename")
+    keep_answers(root)
 
 
 def _present_names(root: Path, model_id: str) -> tuple[str, ...]:

@@ -64,7 +64,9 @@ def select_rows(connection: duckdb.DuckDBPyConnection, table: pa.Table, selectio
     groups = selection.group_columns
     if selection.where is None and not (selection.sort or groups or selection.columns):
         return table
-    table = _with_model_columns(connection, table)
+    named = {_SHORT_NAMES.get(name.removeprefix("-"), name.removeprefix("-")) for name in (*selection.sort, *selection.columns)}
+    if selection.where is not None or not named.union(groups) <= set(shown):
+        table = _with_model_columns(connection, table)
     _require(table, "--group", groups)
     if selection.where is not None:
         table = filter_rows(table, selection.where)
