@@ -98,7 +98,7 @@ def test_an_ingest_keeps_the_answers_of_what_it_made(large, tmp_path):
     assert len(kept(large)) == 4
     assert reads_kept(large)
     with lh.open(large) as wh:
-        [(name, boolq)] = wh.sql("SELECT model_id, boolq FROM performance WHERE boolq = 0.75").rows()
+        [(name, _)] = wh.sql("SELECT model_id, boolq FROM performance WHERE boolq = 0.75").rows()
     assert name.endswith("model_new")
     assert answers(large) == answers(large, computes_all=True)
 

@@ -43,7 +43,7 @@ def kept_files(snapshot: Snapshot, sql: str) -> dict[str, Path]:
         return {}
     # Checkpoints have a say in what a model is called only where some name was changed.
     tables = ("results", "links", "removals", *(("checkpoints",) if snapshot.rows("removals") else ()))
-    origins = [sql, *(os.path.basename(path) for table in tables for path in (table, *snapshot.files(table)))]
+    origins = [sql, *(Path(path).name for table in tables for path in (table, *snapshot.files(table)))]
     digest = hashlib.sha256("\n".join(origins).encode()).hexdigest()[:32]
     return {view: snapshot.root / KEPT / f"{view}-{digest}.parquet" for view in VIEWS}
 

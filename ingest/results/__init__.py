@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,13 @@ def recognise(document: Any, path: Path) -> ResultFormat | None:
 
 def measure_id(row: Row) -> str:
     """Hash of what a row measured, 32 hex digits: over the columns that make a measure and that the row has."""
-    named = [f"{name}={row[name]!r}" for name in MEASURE_COLUMNS if row.get(name) is not None]
+    return _measure_id(*map(row.get, MEASURE_COLUMNS))
+
+
+@lru_cache(maxsize=1 << 14, typed=True)
+def _measure_id(*values: Any) -> str:
+    """Files of one study have the same measures over and over."""
+    named = [f"{name}={value!r}" for name, value in zip(MEASURE_COLUMNS, values, strict=True) if value is not None]
     return hashlib.sha256("\n".join(named).encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
@@ -105,6 +112,7 @@ def stderr_of(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+@lru_cache(maxsize=4096)
 def unit_and_direction(metric: str) -> tuple[str | None, bool | None]:
     """Unit and higher_is_better of a task's measure, by lm-eval's names; None where a name does not tell."""
     if metric.startswith("acc") or metric in SHARES:
@@ -115,8 +123,7 @@ def unit_and_direction(metric: str) -> tuple[str | None, bool | None]:
 
 def measure(where: str, metric: str, value: Any, **columns: Any) -> Item:
     """The row of one number with further columns, or the line that says why `where` is none."""
-    number = score(value)
-    return unusable(where, value, "a number") if number is None else {"metric": metric, **columns, **number}
+    return _measured(where, metric, value, score(value), columns)
 
 
 def measure_task(where: str, metric: str, value: Any, *, notes: Sequence[Row] = (), **columns: Any) -> Item:
@@ -128,7 +135,12 @@ def measure_task(where: str, metric: str, value: Any, *, notes: Sequence[Row] = 
     number = score(value)
     if unit == "fraction" and number and number["value"] is not None and not 0 <= number["value"] <= 1:
         unit, notes = None, [note("scale", "outside of 0 to 1, so not a fraction; it may be percent"), *notes]
-    return measure(where, metric, value, unit=unit, higher_is_better=direction, notes=[*notes], **columns)
+    columns |= {"unit": unit, "higher_is_better": direction, "notes": [*notes]}
+    return _measured(where, metric, value, number, columns)
+
+
+def _measured(where: str, metric: str, value: Any, number: Row | None, columns: Row) -> Item:
+    return unusable(where, value, "a number") if number is None else {"metric": metric, **columns, **number}
 
 
 def read_run_at(timestamp: Any, path: Path) -> tuple[datetime | None, list[Row]]:
