@@ -174,7 +174,7 @@ class DenseWindow:
         kind, bits = self._dtype.kind, self._dtype.bits
         patterns = self._dense.view(values.dtype)
         if self._dtype.code == "BF16":
-            from layerhouse.ingest.bfloat16_sums import add_bfloat16
+            from layerhouse.ingest.histogram.cpu import add_bfloat16
 
             add_bfloat16(patterns, places, values)
         elif kind == "bool":

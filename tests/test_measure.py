@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from layerhouse.ingest import measure as module
 from layerhouse.ingest.dtypes import DTYPES
-from layerhouse.ingest.histogram import Counter, cpu, mark_on_cpu
+from layerhouse.ingest.histogram import Counter, cpu, jit, mark_on_cpu
 from layerhouse.ingest.measure import Job, Measurement, measure
 from layerhouse.ingest.statistics import statistics_from_tally
 from layerhouse.ingest.tensors import TensorRef
@@ -444,8 +444,12 @@ def test_kernels_work_where_nothing_can_be_cached():
             raise RuntimeError("cannot cache function: no locator available")
         return lambda loop: loop
 
-    with mock.patch.object(cpu.numba, "njit", refuse):
-        assert cpu.compiled(len)([1]) == 1
+    with mock.patch.object(jit.numba, "njit", refuse):
+        assert jit.compiled(len)([1]) == 1
+
+
+NOT_BUILT = "import sys; sys.modules['layerhouse.ingest.histogram._loops'] = None"
+ANNOUNCE = "from layerhouse.ingest.histogram import cpu; cpu.announce()"
 
 
 def test_the_command_says_that_the_first_run_on_a_machine_compiles(tmp_path):
@@ -455,25 +459,18 @@ def test_the_command_says_that_the_first_run_on_a_machine_compiles(tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     said = []
     for warehouse in ("first", "second"):
-        command = [
-            sys.executable,
-            "-m",
-            "layerhouse",
-            "ingest",
-            str(tmp_path / "model.safetensors"),
-            "-w",
-            str(tmp_path / warehouse),
-        ]
+        arguments = ["ingest", str(tmp_path / "model.safetensors"), "-w", str(tmp_path / warehouse)]
+        command = [sys.executable, "-c", f"{NOT_BUILT}; from layerhouse.cli import cli; cli({arguments!r})"]
         said.append(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stderr)
     assert [text.splitlines().count("compiling the counting kernels, once per machine") for text in said] == [1, 0]
 
 
 def test_compiling_is_announced_once_there_is_no_compiled_code(tmp_path, caplog):
-    script = "import logging; logging.basicConfig(level='INFO'); from layerhouse.ingest.histogram import cpu; cpu.announce()"
+    script = f"{NOT_BUILT}; import logging; logging.basicConfig(level='INFO'); {ANNOUNCE}"
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
     assert run.stderr.count("compiling the counting kernels, once per machine") == 1
-    cpu.count_words(np.zeros(1, np.uint64), np.zeros(0, np.uint16), np.zeros((2, 1 << 16), np.uint32))
+    jit.count_words(np.zeros(1, np.uint64), np.zeros(0, np.uint16), np.zeros((2, 1 << 16), np.uint32))
     with caplog.at_level(logging.INFO):
-        cpu.announce()
+        jit.announce()
     assert not caplog.records

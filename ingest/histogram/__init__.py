@@ -34,7 +34,7 @@ class Tally:
 
     `codes` are distinct patterns (types of at most 16 bits) or keys of magnitude (the rest, see `key_of`) in any order,
     `counts` how often each occurs, int64. Only 32- and 64-bit types fill the rest: near_zeros is 0 without a threshold; `least`
-    and `greatest` are over finite values (inf, -inf if there are none); `rows` are moments as cpu.moments describes them.
+    and `greatest` are over finite values (inf, -inf if there are none); `rows` are moments as jit.moments describes them.
     """
 
     codes: Array
@@ -98,8 +98,6 @@ class Counter:
         self._tables = {8: np.zeros((4, 1 << 8), np.uint32), 16: np.zeros((2, 1 << 16), np.uint32)}
         self._codes = np.empty(1 << 16, np.uint16)
         self._counts = np.empty(1 << 16, np.int64)
-        self._scratch = np.empty(cpu.SUB_BLOCK, np.float64)
-        self._lanes = np.empty((3, cpu.LANES), np.float64)
         self._dirty = False
         self.begin("U8", 0, None)
 
@@ -133,7 +131,7 @@ class Counter:
         else:
             values, keys = key_of(self._dtype.code, chunk)
             rows = np.empty((-(-values.size // self._cpu.SUB_BLOCK), self._cpu.ROW))
-            self._cpu.moments(values, self._near_zero, self._scratch, self._tallied, self._ends, rows)
+            self._cpu.moments(values, self._near_zero, self._tallied, self._ends, rows)
             self._rows.append(rows)
             self._add_codes(keys)
 
@@ -175,23 +173,11 @@ class Counter:
                 self._cpu.count_words(codes[:whole].view(np.uint64), codes[whole:], self._tables[16])
 
     def _add_floats(self, chunk: Array) -> None:
-        values, patterns, signed = (chunk.view(kind) for kind in (np.float32, np.uint32, np.int32))
+        values = chunk.view(np.float32)
         extremes = np.array([-1, np.iinfo(np.int32).min, np.iinfo(np.int32).max])
         rows = np.empty((-(-values.size // self._cpu.SUB_BLOCK), self._cpu.ROW))
         self._dirty = True
-        self._cpu.moments_of_floats(
-            values,
-            patterns,
-            signed,
-            self._near_zero,
-            self._scratch,
-            self._lanes,
-            self._tallied,
-            self._ends,
-            extremes,
-            rows,
-            self._tables[16],
-        )
+        self._cpu.moments_of_floats(values, self._near_zero, self._tallied, self._ends, extremes, rows, self._tables[16])
         self._rows.append(rows)
         most, greatest, least = extremes.tolist()
         if most < 0:

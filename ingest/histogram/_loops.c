@@ -1,0 +1,887 @@
+/* The loops of jit.py as a C extension: the same names, arguments and results to the bit, without a compiler at run time.
+
+   Every function takes C-contiguous buffers, lets go of Python's lock while it loops, and returns None or an int. What each
+   does, and the shapes and types of its arguments, stands in jit.py; keep the two in step (tests/test_loops.py compares them).
+   Sums are added up in the order that jit.py states, so products and sums must not be contracted: -ffp-contract=off. */
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define VECTORISED __attribute__((target_clones("default", "avx2", "arch=x86-64-v4")))
+#else
+#define VECTORISED
+#endif
+
+#if defined(__GNUC__)
+#define ANYWHERE __attribute__((aligned(1), may_alias))
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define ANYWHERE
+#define INLINE static __forceinline
+#endif
+
+/* Values of a file may lie at any address, and are looked at as floats and as patterns. */
+typedef uint16_t ANYWHERE u16;
+typedef uint32_t ANYWHERE u32;
+typedef uint64_t ANYWHERE u64;
+typedef int32_t ANYWHERE i32;
+typedef int64_t ANYWHERE i64;
+typedef float ANYWHERE f32;
+typedef double ANYWHERE f64;
+
+enum { SUB_BLOCK = 4096, ROW = 6, LANES = 256, NOT_FINITE = 0x7F80, MOST_BUFFERS = 10 };
+static const double FLAT = 0.01;
+static const int LEAST_EXPONENT = -1000;
+
+INLINE Py_ssize_t least_of(Py_ssize_t a, Py_ssize_t b) { return a < b ? a : b; }
+
+/* ---- counts ---- */
+
+static void count_bytes(const uint8_t *codes, Py_ssize_t size, uint32_t *tables)
+{
+    Py_ssize_t i = 0;
+    for (; i + 4 <= size; i += 4) {
+        tables[codes[i]]++;
+        tables[256 + codes[i + 1]]++;
+        tables[512 + codes[i + 2]]++;
+        tables[768 + codes[i + 3]]++;
+    }
+    for (; i < size; i++)
+        tables[codes[i]]++;
+}
+
+static void count_words(const u64 *words, Py_ssize_t size, const u16 *rest, Py_ssize_t left, uint32_t *tables)
+{
+    uint32_t *first = tables, *second = tables + 65536, zeros = 0;
+    for (Py_ssize_t i = 0; i < size; i++) {
+        uint64_t word = words[i];
+        if (word == 0) {
+            zeros += 4;
+        } else {
+            first[word & 0xFFFF]++;
+            second[word >> 16 & 0xFFFF]++;
+            first[word >> 32 & 0xFFFF]++;
+            second[word >> 48]++;
+        }
+    }
+    for (Py_ssize_t i = 0; i < left; i++)
+        first[rest[i]]++;
+    first[0] += zeros;
+}
+
+static int64_t count_tops(const u32 *patterns, Py_ssize_t size, uint32_t *tables, int has_many_zeros)
+{
+    uint32_t *first = tables, *second = tables + 65536;
+    uint32_t before = first[0] + second[0] + first[0x8000] + second[0x8000];
+    Py_ssize_t even = size / 2 * 2, i;
+    if (has_many_zeros) {
+        uint32_t held[2][0x80];
+        for (int lane = 0; lane < 2; lane++) {
+            memcpy(held[lane], tables + lane * 65536 + NOT_FINITE, sizeof held[lane]);
+            memset(tables + lane * 65536 + NOT_FINITE, 0, sizeof held[lane]);
+        }
+        uint32_t spare = NOT_FINITE;
+        for (i = 0; i < even; i += 2) {
+            uint32_t a = patterns[i] >> 16, b = patterns[i + 1] >> 16;
+            spare = NOT_FINITE | ((spare + 1) & 0x7F);
+            /* Not by a branch, which zeros at random places would mislead half of the time. */
+            first[a | (spare & -(uint32_t)(a == 0))]++;
+            second[b | (spare & -(uint32_t)(b == 0))]++;
+        }
+        for (int lane = 0; lane < 2; lane++) {
+            uint32_t *table = tables + lane * 65536;
+            for (int place = 0; place < 0x80; place++)
+                table[0] += table[NOT_FINITE + place];
+            memcpy(table + NOT_FINITE, held[lane], sizeof held[lane]);
+        }
+    } else {
+        for (i = 0; i < even; i += 2) {
+            first[patterns[i] >> 16]++;
+            second[patterns[i + 1] >> 16]++;
+        }
+    }
+    for (i = even; i < size; i++)
+        first[patterns[i] >> 16]++;
+    return (int64_t)(uint32_t)(first[0] + second[0] + first[0x8000] + second[0x8000] - before);
+}
+
+static int64_t drain(uint32_t *tables, Py_ssize_t lanes, Py_ssize_t width, uint16_t *codes, int64_t *counts)
+{
+    int64_t found = 0;
+    for (Py_ssize_t code = 0; code < width; code++) {
+        int64_t total = 0;
+        for (Py_ssize_t lane = 0; lane < lanes; lane++) {
+            total += tables[lane * width + code];
+            tables[lane * width + code] = 0;
+        }
+        if (total) {
+            codes[found] = (uint16_t)code;
+            counts[found++] = total;
+        }
+    }
+    return found;
+}
+
+static int64_t count_few(const u16 *codes, Py_ssize_t size, uint32_t *table, uint16_t *found_codes, int64_t *counts)
+{
+    int64_t found = 0;
+    for (Py_ssize_t i = 0; i < size; i++)
+        if (table[codes[i]]++ == 0)
+            found_codes[found++] = codes[i];
+    for (int64_t i = 0; i < found; i++) {
+        counts[i] = table[found_codes[i]];
+        table[found_codes[i]] = 0;
+    }
+    return found;
+}
+
+/* ---- statistics of counted patterns ---- */
+
+static void describe_codes(const int64_t *codes, Py_ssize_t size, const uint64_t *counts, const double *values, double near_zero,
+                           const uint64_t *percents, Py_ssize_t num_percents, uint64_t *found, double *ends, double *quantiles)
+{
+    for (Py_ssize_t i = 0; i < size; i++) {
+        double value = values[codes[i]], magnitude = fabs(value);
+        if (magnitude <= DBL_MAX) {
+            ends[0] = value < ends[0] ? value : ends[0];
+            ends[1] = value > ends[1] ? value : ends[1];
+            if (magnitude == 0.0)
+                found[0] += counts[i];
+            if (magnitude <= near_zero)
+                found[1] += counts[i];
+            found[4] += counts[i];
+        } else if (value != value) {
+            found[2] += counts[i];
+        } else {
+            found[3] += counts[i];
+        }
+    }
+    uint64_t hundreds = found[4] / 100, rest = found[4] % 100, running = 0;
+    Py_ssize_t i = -1;
+    for (Py_ssize_t k = 0; k < num_percents; k++) {
+        uint64_t rank = percents[k] * hundreds + (percents[k] * rest + 99) / 100;
+        while (running < rank)
+            running += counts[++i];
+        quantiles[k] = fabs(values[codes[i < 0 ? 0 : i]]);
+    }
+}
+
+static void sum_codes(const int64_t *codes, Py_ssize_t size, const uint64_t *counts, const double *values,
+                      const int64_t *significands, const int64_t *groups, int64_t *sums)
+{
+    for (Py_ssize_t i = 0; i < size; i++) {
+        int64_t code = codes[i];
+        if (fabs(values[code]) <= DBL_MAX) {
+            int64_t significand = significands[code], product = significand * (int64_t)counts[i], *row = sums + 3 * groups[code];
+            row[0] += product;
+            row[1] += product < 0 ? -product : product;
+            row[2] += significand * product;
+        }
+    }
+}
+
+/* ---- moments of wide types ---- */
+
+static void sum_row(double *values, Py_ssize_t size, double top, double *row)
+{
+    int exponent = LEAST_EXPONENT;
+    if (top > 0.0) {
+        frexp(top, &exponent);
+        exponent = exponent < LEAST_EXPONENT ? LEAST_EXPONENT : exponent;
+    }
+    double scale = ldexp(1.0, -exponent);
+    double sum_0 = 0, sum_1 = 0, size_0 = 0, size_1 = 0, square_0 = 0, square_1 = 0, deviation_0 = 0, deviation_1 = 0;
+    Py_ssize_t even = size / 2 * 2, i;
+    for (i = 0; i < even; i += 2) {
+        double a = values[i] * scale, b = values[i + 1] * scale;
+        values[i] = a;
+        values[i + 1] = b;
+        sum_0 += a;
+        sum_1 += b;
+        size_0 += fabs(a);
+        size_1 += fabs(b);
+        square_0 += a * a;
+        square_1 += b * b;
+    }
+    for (; i < size; i++) {
+        double a = values[i] * scale;
+        values[i] = a;
+        sum_0 += a;
+        size_0 += fabs(a);
+        square_0 += a * a;
+    }
+    double total = sum_0 + sum_1, mean = size ? total / (double)size : 0.0;
+    for (i = 0; i < even; i += 2) {
+        double a = values[i] - mean, b = values[i + 1] - mean;
+        deviation_0 += a * a;
+        deviation_1 += b * b;
+    }
+    for (; i < size; i++) {
+        double a = values[i] - mean;
+        deviation_0 += a * a;
+    }
+    row[0] = (double)size;
+    row[1] = exponent;
+    row[2] = total;
+    row[3] = size_0 + size_1;
+    row[4] = square_0 + square_1;
+    row[5] = deviation_0 + deviation_1;
+}
+
+INLINE double add_pairwise(double *lanes)
+{
+    for (int width = LANES / 2; width; width /= 2)
+        for (int k = 0; k < width; k++)
+            lanes[k] += lanes[k + width];
+    return lanes[0];
+}
+
+INLINE void sum_lanes(const f32 *values, Py_ssize_t size, double *row)
+{
+    double sums[LANES] = {0}, sizes[LANES] = {0}, squares[LANES] = {0};
+    Py_ssize_t whole = size / (4 * LANES) * (4 * LANES);
+    for (Py_ssize_t start = 0; start < whole; start += 4 * LANES) {
+        const f32 *part = values + start;
+        for (int k = 0; k < LANES; k++) {
+            double a = part[k], b = part[k + LANES], c = part[k + 2 * LANES], d = part[k + 3 * LANES];
+            sums[k] += (a + b) + (c + d);
+            sizes[k] += (fabs(a) + fabs(b)) + (fabs(c) + fabs(d));
+            squares[k] += (a * a + b * b) + (c * c + d * d);
+        }
+    }
+    for (Py_ssize_t i = whole; i < size; i++) {
+        double value = values[i];
+        sums[i % LANES] += value;
+        sizes[i % LANES] += fabs(value);
+        squares[i % LANES] += value * value;
+    }
+    row[0] = (double)size;
+    row[1] = 0.0;
+    row[2] = add_pairwise(sums);
+    row[3] = add_pairwise(sizes);
+    row[4] = add_pairwise(squares);
+    double mean = size ? row[2] / (double)size : 0.0;
+    row[5] = row[4] - row[2] * mean;
+    if (row[5] < FLAT * row[4]) {
+        memset(squares, 0, sizeof squares);
+        for (Py_ssize_t i = 0; i < size; i++) {
+            double apart = (double)values[i] - mean;
+            squares[i % LANES] += apart * apart;
+        }
+        row[5] = add_pairwise(squares);
+    }
+}
+
+/* Type is float or double: the loop is one. */
+#define SCAN_BLOCK(name, Type)                                                                                             \
+    static void name(const Type *values, Py_ssize_t size, double near_zero, int64_t *counts, double *ends, double *row)    \
+    {                                                                                                                      \
+        double scratch[SUB_BLOCK], top = 0.0;                                                                              \
+        Py_ssize_t finite = 0;                                                                                             \
+        for (Py_ssize_t i = 0; i < size; i++) {                                                                            \
+            double value = values[i], magnitude = fabs(value);                                                             \
+            if (magnitude <= DBL_MAX) {                                                                                    \
+                scratch[finite++] = value;                                                                                 \
+                top = magnitude > top ? magnitude : top;                                                                   \
+                counts[0] += magnitude == 0.0;                                                                             \
+                counts[3] += magnitude <= near_zero;                                                                       \
+                ends[0] = value < ends[0] ? value : ends[0];                                                               \
+                ends[1] = value > ends[1] ? value : ends[1];                                                               \
+            } else if (value != value) {                                                                                   \
+                counts[1]++;                                                                                               \
+            } else {                                                                                                       \
+                counts[2]++;                                                                                               \
+            }                                                                                                              \
+        }                                                                                                                  \
+        sum_row(scratch, finite, top, row);                                                                                \
+    }
+SCAN_BLOCK(scan_floats, f32)
+SCAN_BLOCK(scan_doubles, f64)
+
+VECTORISED
+static void moments_of_floats(const f32 *values, Py_ssize_t size, double near_zero, int64_t *counts, double *ends,
+                              int64_t *extremes, double *rows, uint32_t *tables)
+{
+    const u32 *patterns = (const u32 *)values;
+    int64_t near = 0;
+    for (Py_ssize_t start = 0; start < size; start += SUB_BLOCK, rows += ROW) {
+        Py_ssize_t length = least_of(SUB_BLOCK, size - start);
+        const f32 *part = values + start;
+        const u32 *plain = patterns + start;
+        uint32_t most = plain[0];
+        int32_t greatest = (int32_t)plain[0], least = greatest;
+        for (Py_ssize_t i = 0; i < length; i++) {
+            uint32_t pattern = plain[i];
+            int32_t sign = (int32_t)pattern;
+            most = pattern > most ? pattern : most;
+            greatest = sign > greatest ? sign : greatest;
+            least = sign < least ? sign : least;
+        }
+        int is_finite = most < 0xFF800000u && greatest < 0x7F800000;
+        near = count_tops(plain, length, tables, is_finite && near * 16 > length);
+        if (!is_finite) {
+            scan_floats(part, length, near_zero, counts, ends, rows);
+            continue;
+        }
+        extremes[0] = most > extremes[0] ? most : extremes[0];
+        extremes[1] = greatest > extremes[1] ? greatest : extremes[1];
+        extremes[2] = least < extremes[2] ? least : extremes[2];
+        if (near) {
+            int32_t zeros = 0;
+            for (Py_ssize_t i = 0; i < length; i++)
+                zeros += part[i] == 0.0f;
+            counts[0] += zeros;
+        }
+        if (near_zero >= 0)
+            for (Py_ssize_t i = 0; i < length; i++)
+                counts[3] += fabs((double)part[i]) <= near_zero;
+        sum_lanes(part, length, rows);
+    }
+}
+
+/* ---- zero rows, zero columns, N:M ---- */
+
+#define MARK_NONZEROS(name, Type)                                                                                          \
+    static void name(const Type *patterns, Py_ssize_t size, uint64_t mask, int64_t start, uint8_t *row_used,               \
+                     uint8_t *column_used, int64_t width, int64_t *fullest)                                                \
+    {                                                                                                                      \
+        const Type bits = (Type)mask;                                                                                      \
+        for (int64_t position = 0; position < size;) {                                                                     \
+            int64_t row = (start + position) / width, first = start + position - row * width;                              \
+            int64_t length = least_of(width - first, size - position);                                                     \
+            const Type *part = patterns + position;                                                                        \
+            uint8_t used = 0, *columns = column_used + first;                                                              \
+            for (int64_t i = 0; i < length; i++) {                                                                         \
+                uint8_t mark = (part[i] & bits) != 0;                                                                      \
+                columns[i] |= mark;                                                                                        \
+                used |= mark;                                                                                              \
+            }                                                                                                              \
+            if (used) {                                                                                                    \
+                row_used[row] = 1;                                                                                         \
+                int by_eight = width % 8 == 0 && (fullest[0] <= 2 || fullest[1] <= 4);                                     \
+                if (by_eight || (width % 8 && width % 4 == 0 && fullest[0] <= 2)) {                                        \
+                    for (int64_t i = 0; i < length; i += by_eight ? 8 : 4) {                                               \
+                        int64_t left = 0, right = 0;                                                                       \
+                        for (int k = 0; k < 4; k++) {                                                                      \
+                            left += (part[i + k] & bits) != 0;                                                             \
+                            right += by_eight && (part[i + 4 + k] & bits) != 0;                                            \
+                        }                                                                                                  \
+                        int64_t most = left > right ? left : right;                                                        \
+                        fullest[0] = most > fullest[0] ? most : fullest[0];                                                \
+                        if (by_eight)                                                                                      \
+                            fullest[1] = left + right > fullest[1] ? left + right : fullest[1];                            \
+                    }                                                                                                      \
+                }                                                                                                          \
+            }                                                                                                              \
+            position += length;                                                                                            \
+        }                                                                                                                  \
+    }
+MARK_NONZEROS(mark_nonzeros_8, uint8_t)
+MARK_NONZEROS(mark_nonzeros_16, u16)
+MARK_NONZEROS(mark_nonzeros_32, u32)
+MARK_NONZEROS(mark_nonzeros_64, u64)
+
+INLINE uint64_t held_of(uint64_t word, uint64_t top) { return (((word & ~top) + ~top) | word) & top; }
+
+INLINE void raise_fullest(uint64_t over_1, uint64_t over_2, uint64_t over_4, int64_t *fullest)
+{
+    int64_t four = over_2 & 8 ? 3 : over_1 & 8 ? 2 : 1, eight = over_4 & 16 ? 5 : 4;
+    fullest[0] = four > fullest[0] ? four : fullest[0];
+    fullest[1] = eight > fullest[1] ? eight : fullest[1];
+}
+
+INLINE void fullest_of_words(const u64 *words, int64_t size, uint64_t mask, uint64_t top, int64_t *fullest)
+{
+    uint64_t over_1 = 0, over_2 = 0, over_4 = 0;
+    for (int64_t i = 0; i < size; i += 2) {
+        uint64_t left = held_of(words[i] & mask, top), right = held_of(words[i + 1] & mask, top);
+        uint64_t both = (left >> 15) | (right >> 7);
+        both += both >> 32;
+        both += both >> 16;
+        uint64_t in_left = both & 7, in_right = both >> 8 & 7;
+        over_1 |= (in_left + 6) | (in_right + 6);
+        over_2 |= (in_left + 5) | (in_right + 5);
+        over_4 |= in_left + in_right + 11;
+    }
+    raise_fullest(over_1, over_2, over_4, fullest);
+}
+
+INLINE void fullest_of_pairs(const u64 *words, int64_t size, uint64_t mask, uint64_t top, int64_t *fullest)
+{
+    uint64_t over_1 = 0, over_2 = 0, over_4 = 0;
+    for (int64_t i = 0; i < size; i += 4) {
+        uint64_t left = (held_of(words[i] & mask, top) >> 31) + (held_of(words[i + 1] & mask, top) >> 31);
+        uint64_t right = (held_of(words[i + 2] & mask, top) >> 31) + (held_of(words[i + 3] & mask, top) >> 31);
+        uint64_t in_left = (left + (left >> 32)) & 7, in_right = (right + (right >> 32)) & 7;
+        over_1 |= (in_left + 6) | (in_right + 6);
+        over_2 |= (in_left + 5) | (in_right + 5);
+        over_4 |= in_left + in_right + 11;
+    }
+    raise_fullest(over_1, over_2, over_4, fullest);
+}
+
+VECTORISED
+static void mark_nonzero_words(const u64 *words, int64_t size, uint64_t mask, uint64_t top, int64_t start, uint8_t *row_used,
+                               uint64_t *column_flags, int64_t per_row, int64_t *fullest)
+{
+    int is_by_four = top == 0x8000800080008000u;
+    int64_t first_word = start / (is_by_four ? 4 : 2);
+    for (int64_t position = 0; position < size;) {
+        int64_t row = (first_word + position) / per_row, first = first_word + position - row * per_row;
+        int64_t length = least_of(per_row - first, size - position);
+        const u64 *part = words + position;
+        uint64_t used = 0, *flags = column_flags + first;
+        for (int64_t i = 0; i < length; i++) {
+            uint64_t held = held_of(part[i] & mask, top);
+            flags[i] |= held;
+            used |= held;
+        }
+        if (used) {
+            row_used[row] = 1;
+            if (fullest[0] <= 2 || fullest[1] <= 4) {
+                if (is_by_four)
+                    fullest_of_words(part, length, mask, top, fullest);
+                else
+                    fullest_of_pairs(part, length, mask, top, fullest);
+            }
+        }
+        position += length;
+    }
+}
+
+/* ---- comparing, profiles ---- */
+
+INLINE int is_same(double a, double b) { return a == b || (a != a && b != b); }
+
+#define COUNT_DIFFERENCES(name, Type)                                                                                      \
+    static void name(const Type *values, const Type *base, const Type *rounded, Py_ssize_t size, int64_t *counts,          \
+                     double *sums)                                                                                         \
+    {                                                                                                                      \
+        int64_t changed = 0, zeroed = 0, filled = 0, other = 0;                                                            \
+        double apart = 0, own = 0, of_base = 0, product = 0;                                                               \
+        for (Py_ssize_t i = 0; i < size; i++) {                                                                            \
+            double value = values[i], there = base[i], near = rounded[i];                                                  \
+            if (!is_same(value, there)) {                                                                                  \
+                changed++;                                                                                                 \
+                if (!is_same(value, near)) {                                                                               \
+                    if (value == 0)                                                                                        \
+                        zeroed++;                                                                                          \
+                    else if (there == 0)                                                                                   \
+                        filled++;                                                                                          \
+                    else                                                                                                   \
+                        other++;                                                                                           \
+                }                                                                                                          \
+            }                                                                                                              \
+            if (fabs(value) <= DBL_MAX && fabs(there) <= DBL_MAX) {                                                        \
+                apart += (value - there) * (value - there);                                                                \
+                own += value * value;                                                                                      \
+                of_base += there * there;                                                                                  \
+                product += value * there;                                                                                  \
+            }                                                                                                              \
+        }                                                                                                                  \
+        counts[0] += changed;                                                                                              \
+        counts[1] += zeroed;                                                                                               \
+        counts[2] += filled;                                                                                               \
+        counts[3] += other;                                                                                                \
+        sums[0] += apart;                                                                                                  \
+        sums[1] += own;                                                                                                    \
+        sums[2] += of_base;                                                                                                \
+        sums[3] += product;                                                                                                \
+    }
+COUNT_DIFFERENCES(count_differences_32, f32)
+COUNT_DIFFERENCES(count_differences_64, f64)
+
+#define ADD_SQUARES(name, Type)                                                                                            \
+    VECTORISED                                                                                                             \
+    static void name(const Type *values, Py_ssize_t size, int64_t start, int64_t run, double *squares, int64_t entries)    \
+    {                                                                                                                      \
+        int64_t entry = start / run % entries, left = run - start % run;                                                   \
+        for (int64_t done = 0; done < size;) {                                                                             \
+            const Type *part = values + done;                                                                              \
+            int64_t length = least_of(run == 1 ? entries - entry : left, size - done);                                     \
+            if (run == 1) {                                                                                                \
+                for (int64_t i = 0; i < length; i++)                                                                       \
+                    squares[entry + i] += (double)part[i] * (double)part[i];                                               \
+                entry = 0;                                                                                                 \
+            } else {                                                                                                       \
+                double total = squares[entry];                                                                             \
+                for (int64_t i = 0; i < length; i++)                                                                       \
+                    total += (double)part[i] * (double)part[i];                                                            \
+                squares[entry] = total;                                                                                    \
+                entry = (entry + 1) % entries;                                                                             \
+                left = run;                                                                                                \
+            }                                                                                                              \
+            done += length;                                                                                                \
+        }                                                                                                                  \
+    }
+ADD_SQUARES(add_squares_32, f32)
+ADD_SQUARES(add_squares_64, f64)
+
+VECTORISED
+static void project(const double *profile, Py_ssize_t size, const int8_t *signs, double *out, Py_ssize_t dimensions)
+{
+    for (Py_ssize_t i = 0; i < size; i++)
+        for (Py_ssize_t k = 0; k < dimensions; k++)
+            out[k] += profile[i] * (double)signs[i * dimensions + k];
+}
+
+static void add_bfloat16(uint16_t *sums, const i64 *places, Py_ssize_t size, const u16 *values)
+{
+    for (Py_ssize_t i = 0; i < size; i++) {
+        uint32_t bits[2] = {(uint32_t)sums[places[i]] << 16, (uint32_t)values[i] << 16}, pattern;
+        float pair[2];
+        memcpy(pair, bits, sizeof pair);
+        pair[0] += pair[1];
+        memcpy(&pattern, pair, sizeof pattern);
+        if ((pattern & 0x7FFFFFFF) > 0x7F800000)
+            sums[places[i]] = 0x7FC0;
+        else
+            sums[places[i]] = (uint16_t)((pattern + 0x7FFF + (pattern >> 16 & 1)) >> 16);
+    }
+}
+
+/* ---- Python's side ---- */
+
+typedef struct {
+    Py_buffer views[MOST_BUFFERS];
+    int count;
+} Buffers;
+
+static void give_back(Buffers *buffers)
+{
+    while (buffers->count)
+        PyBuffer_Release(&buffers->views[--buffers->count]);
+}
+
+/* Buffers of so many elements at least, by a letter each: b, h, i, q are items of 1, 2, 4, 8 bytes, f of 4 or 8, p of any
+   power of two; upper case is written to. Numbers between them are `-` here and taken by the caller. */
+static int take(PyObject *const *arguments, Py_ssize_t given, const char *wanted, Buffers *buffers)
+{
+    buffers->count = 0;
+    if (given != (Py_ssize_t)strlen(wanted)) {
+        PyErr_Format(PyExc_TypeError, "%zd arguments, not %zd", (Py_ssize_t)strlen(wanted), given);
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < given; i++) {
+        char letter = wanted[i];
+        if (letter == '-')
+            continue;
+        int is_written = letter < 'a';
+        letter = (char)(letter | 32);
+        Py_buffer *view = &buffers->views[buffers->count];
+        if (PyObject_GetBuffer(arguments[i], view, is_written ? PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS : PyBUF_C_CONTIGUOUS) < 0) {
+            give_back(buffers);
+            return 0;
+        }
+        buffers->count++;
+        Py_ssize_t size = view->itemsize;
+        int is_right = letter == 'b'   ? size == 1
+                       : letter == 'h' ? size == 2
+                       : letter == 'i' ? size == 4
+                       : letter == 'q' ? size == 8
+                       : letter == 'f' ? size == 4 || size == 8
+                                       : size == 1 || size == 2 || size == 4 || size == 8;
+        if (!is_right) {
+            PyErr_Format(PyExc_TypeError, "argument %zd has items of %zd bytes", i + 1, size);
+            give_back(buffers);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+INLINE Py_ssize_t items(const Buffers *buffers, int at) { return buffers->views[at].len / buffers->views[at].itemsize; }
+
+/* Whether every condition on sizes holds; else the buffers are given back and an error is set. */
+static int fits(Buffers *buffers, int holds)
+{
+    if (!holds) {
+        give_back(buffers);
+        PyErr_SetString(PyExc_ValueError, "arguments whose sizes do not go together");
+    }
+    return holds;
+}
+
+static int take_double(PyObject *object, double *number)
+{
+    *number = PyFloat_AsDouble(object);
+    return !(*number == -1.0 && PyErr_Occurred());
+}
+
+static int take_int(PyObject *object, int64_t *number)
+{
+    PyObject *whole = PyNumber_Index(object);
+    if (whole == NULL)
+        return 0;
+    *number = PyLong_AsLongLong(whole);
+    Py_DECREF(whole);
+    return !(*number == -1 && PyErr_Occurred());
+}
+
+static int take_bits(PyObject *object, uint64_t *number)
+{
+    PyObject *whole = PyNumber_Index(object);
+    if (whole == NULL)
+        return 0;
+    *number = PyLong_AsUnsignedLongLong(whole);
+    Py_DECREF(whole);
+    return !(*number == (uint64_t)-1 && PyErr_Occurred());
+}
+
+#define AT(type, at) ((type *)buffers.views[at].buf)
+#define SIZE(at) items(&buffers, at)
+#define FUNCTION(name) static PyObject *py_##name(PyObject *Py_UNUSED(self), PyObject *const *arguments, Py_ssize_t given)
+#define LOOP(call)               \
+    do {                         \
+        Py_BEGIN_ALLOW_THREADS   \
+        call;                    \
+        Py_END_ALLOW_THREADS     \
+        give_back(&buffers);     \
+    } while (0)
+
+FUNCTION(count_bytes)
+{
+    Buffers buffers;
+    if (!take(arguments, given, "bI", &buffers) || !fits(&buffers, SIZE(1) == 1024))
+        return NULL;
+    LOOP(count_bytes(AT(uint8_t, 0), SIZE(0), AT(uint32_t, 1)));
+    Py_RETURN_NONE;
+}
+
+FUNCTION(count_words)
+{
+    Buffers buffers;
+    if (!take(arguments, given, "qhI", &buffers) || !fits(&buffers, SIZE(2) == 131072))
+        return NULL;
+    LOOP(count_words(AT(u64, 0), SIZE(0), AT(u16, 1), SIZE(1), AT(uint32_t, 2)));
+    Py_RETURN_NONE;
+}
+
+FUNCTION(drain)
+{
+    Buffers buffers;
+    int64_t found;
+    if (!take(arguments, given, "IHQ", &buffers))
+        return NULL;
+    Py_ssize_t width = SIZE(0) == 1024 ? 256 : 65536;
+    if (!fits(&buffers, SIZE(0) % width == 0 && SIZE(1) >= width && SIZE(2) >= width))
+        return NULL;
+    LOOP(found = drain(AT(uint32_t, 0), SIZE(0) / width, width, AT(uint16_t, 1), AT(int64_t, 2)));
+    return PyLong_FromLongLong(found);
+}
+
+FUNCTION(count_few)
+{
+    Buffers buffers;
+    int64_t found;
+    if (!take(arguments, given, "hIHQ", &buffers) ||
+        !fits(&buffers, SIZE(1) == 65536 && SIZE(2) >= least_of(SIZE(0), 65536) && SIZE(3) >= least_of(SIZE(0), 65536)))
+        return NULL;
+    LOOP(found = count_few(AT(u16, 0), SIZE(0), AT(uint32_t, 1), AT(uint16_t, 2), AT(int64_t, 3)));
+    return PyLong_FromLongLong(found);
+}
+
+static int are_below(const int64_t *codes, Py_ssize_t size, int64_t limit)
+{
+    for (Py_ssize_t i = 0; i < size; i++)
+        if (codes[i] < 0 || codes[i] >= limit)
+            return 0;
+    return 1;
+}
+
+FUNCTION(describe_codes)
+{
+    Buffers buffers;
+    double near_zero;
+    if (!take(arguments, given, "qqq-qQQQ", &buffers))
+        return NULL;
+    if (!fits(&buffers, SIZE(1) == SIZE(0) && SIZE(0) > 0 && SIZE(4) == 5 && SIZE(5) == 2 && SIZE(6) == SIZE(3) &&
+                            are_below(AT(int64_t, 0), SIZE(0), SIZE(2))))
+        return NULL;
+    if (!take_double(arguments[3], &near_zero)) {
+        give_back(&buffers);
+        return NULL;
+    }
+    LOOP(describe_codes(AT(int64_t, 0), SIZE(0), AT(uint64_t, 1), AT(double, 2), near_zero, AT(uint64_t, 3), SIZE(3),
+                        AT(uint64_t, 4), AT(double, 5), AT(double, 6)));
+    Py_RETURN_NONE;
+}
+
+FUNCTION(sum_codes)
+{
+    Buffers buffers;
+    if (!take(arguments, given, "qqqqqQ", &buffers))
+        return NULL;
+    if (!fits(&buffers, SIZE(1) == SIZE(0) && SIZE(3) == SIZE(2) && SIZE(4) == SIZE(2) &&
+                            are_below(AT(int64_t, 0), SIZE(0), SIZE(2)) && are_below(AT(int64_t, 4), SIZE(4), SIZE(5) / 3)))
+        return NULL;
+    LOOP(sum_codes(AT(int64_t, 0), SIZE(0), AT(uint64_t, 1), AT(double, 2), AT(int64_t, 3), AT(int64_t, 4), AT(int64_t, 5)));
+    Py_RETURN_NONE;
+}
+
+static void moments(const f64 *values, Py_ssize_t size, double near_zero, int64_t *counts, double *ends, double *rows)
+{
+    for (Py_ssize_t start = 0; start < size; start += SUB_BLOCK, rows += ROW)
+        scan_doubles(values + start, least_of(SUB_BLOCK, size - start), near_zero, counts, ends, rows);
+}
+
+INLINE int has_rows(Py_ssize_t values, Py_ssize_t rows) { return rows == (values + SUB_BLOCK - 1) / SUB_BLOCK * ROW; }
+
+FUNCTION(moments)
+{
+    Buffers buffers;
+    double near_zero;
+    if (!take(arguments, given, "q-QQQ", &buffers) ||
+        !fits(&buffers, SIZE(1) == 4 && SIZE(2) == 2 && has_rows(SIZE(0), SIZE(3))))
+        return NULL;
+    if (!take_double(arguments[1], &near_zero)) {
+        give_back(&buffers);
+        return NULL;
+    }
+    LOOP(moments(AT(f64, 0), SIZE(0), near_zero, AT(int64_t, 1), AT(double, 2), AT(double, 3)));
+    Py_RETURN_NONE;
+}
+
+FUNCTION(moments_of_floats)
+{
+    Buffers buffers;
+    double near_zero;
+    if (!take(arguments, given, "i-QQQQI", &buffers) ||
+        !fits(&buffers, SIZE(1) == 4 && SIZE(2) == 2 && SIZE(3) == 3 && has_rows(SIZE(0), SIZE(4)) && SIZE(5) == 131072))
+        return NULL;
+    if (!take_double(arguments[1], &near_zero)) {
+        give_back(&buffers);
+        return NULL;
+    }
+    LOOP(moments_of_floats(AT(f32, 0), SIZE(0), near_zero, AT(int64_t, 1), AT(double, 2), AT(int64_t, 3), AT(double, 4),
+                           AT(uint32_t, 5)));
+    Py_RETURN_NONE;
+}
+
+/* Whether elements from start on lie in a matrix of so many rows, and groups within it are whole. */
+INLINE int lies_in(int64_t start, int64_t size, int64_t rows, int64_t width)
+{
+    return start >= 0 && (size == 0 || (width > 0 && (start + size - 1) / width < rows));
+}
+
+FUNCTION(mark_nonzeros)
+{
+    Buffers buffers;
+    uint64_t mask;
+    int64_t start;
+    if (!take(arguments, given, "p--BBQ", &buffers))
+        return NULL;
+    if (!take_bits(arguments[1], &mask) || !take_int(arguments[2], &start)) {
+        give_back(&buffers);
+        return NULL;
+    }
+    int64_t width = SIZE(2), group = width % 8 == 0 ? 8 : width % 4 == 0 ? 4 : 1;
+    if (!fits(&buffers, lies_in(start, SIZE(0), SIZE(1), width) && SIZE(3) == 2 && start % group == 0 && SIZE(0) % group == 0))
+        return NULL;
+    switch (buffers.views[0].itemsize) {
+    case 1:
+        LOOP(mark_nonzeros_8(AT(uint8_t, 0), SIZE(0), mask, start, AT(uint8_t, 1), AT(uint8_t, 2), width, AT(int64_t, 3)));
+        break;
+    case 2:
+        LOOP(mark_nonzeros_16(AT(u16, 0), SIZE(0), mask, start, AT(uint8_t, 1), AT(uint8_t, 2), width, AT(int64_t, 3)));
+        break;
+    case 4:
+        LOOP(mark_nonzeros_32(AT(u32, 0), SIZE(0), mask, start, AT(uint8_t, 1), AT(uint8_t, 2), width, AT(int64_t, 3)));
+        break;
+    default:
+        LOOP(mark_nonzeros_64(AT(u64, 0), SIZE(0), mask, start, AT(uint8_t, 1), AT(uint8_t, 2), width, AT(int64_t, 3)));
+    }
+    Py_RETURN_NONE;
+}
+
+FUNCTION(mark_nonzero_words)
+{
+    Buffers buffers;
+    uint64_t mask, top;
+    int64_t start;
+    if (!take(arguments, given, "q---BQQ", &buffers))
+        return NULL;
+    if (!take_bits(arguments[1], &mask) || !take_bits(arguments[2], &top) || !take_int(arguments[3], &start)) {
+        give_back(&buffers);
+        return NULL;
+    }
+    int64_t in_word = top == 0x8000800080008000u ? 4 : 2, group = 8 / in_word;
+    if (!fits(&buffers, lies_in(start / in_word, SIZE(0), SIZE(1), SIZE(2)) && SIZE(3) == 2 && start % 8 == 0 &&
+                            SIZE(0) % group == 0 && SIZE(2) % group == 0))
+        return NULL;
+    LOOP(mark_nonzero_words(AT(u64, 0), SIZE(0), mask, top, start, AT(uint8_t, 1), AT(uint64_t, 2), SIZE(2), AT(int64_t, 3)));
+    Py_RETURN_NONE;
+}
+
+FUNCTION(count_differences)
+{
+    Buffers buffers;
+    if (!take(arguments, given, "fffQQ", &buffers))
+        return NULL;
+    Py_ssize_t size = buffers.views[0].itemsize;
+    if (!fits(&buffers, SIZE(1) == SIZE(0) && SIZE(2) == SIZE(0) && SIZE(3) == 4 && SIZE(4) == 4 &&
+                            buffers.views[1].itemsize == size && buffers.views[2].itemsize == size))
+        return NULL;
+    if (size == 4)
+        LOOP(count_differences_32(AT(f32, 0), AT(f32, 1), AT(f32, 2), SIZE(0), AT(int64_t, 3), AT(double, 4)));
+    else
+        LOOP(count_differences_64(AT(f64, 0), AT(f64, 1), AT(f64, 2), SIZE(0), AT(int64_t, 3), AT(double, 4)));
+    Py_RETURN_NONE;
+}
+
+FUNCTION(add_squares)
+{
+    Buffers buffers;
+    int64_t start, run;
+    if (!take(arguments, given, "f--Q", &buffers))
+        return NULL;
+    if (!take_int(arguments[1], &start) || !take_int(arguments[2], &run)) {
+        give_back(&buffers);
+        return NULL;
+    }
+    if (!fits(&buffers, start >= 0 && run > 0 && SIZE(1) > 0))
+        return NULL;
+    if (buffers.views[0].itemsize == 4)
+        LOOP(add_squares_32(AT(f32, 0), SIZE(0), start, run, AT(double, 1), SIZE(1)));
+    else
+        LOOP(add_squares_64(AT(f64, 0), SIZE(0), start, run, AT(double, 1), SIZE(1)));
+    Py_RETURN_NONE;
+}
+
+FUNCTION(project)
+{
+    Buffers buffers;
+    if (!take(arguments, given, "qbQ", &buffers) || !fits(&buffers, SIZE(1) >= SIZE(0) * SIZE(2)))
+        return NULL;
+    LOOP(project(AT(double, 0), SIZE(0), AT(int8_t, 1), AT(double, 2), SIZE(2)));
+    Py_RETURN_NONE;
+}
+
+FUNCTION(add_bfloat16)
+{
+    Buffers buffers;
+    if (!take(arguments, given, "Hqh", &buffers) ||
+        !fits(&buffers, SIZE(1) == SIZE(2) && are_below(AT(int64_t, 1), SIZE(1), SIZE(0))))
+        return NULL;
+    LOOP(add_bfloat16(AT(uint16_t, 0), AT(i64, 1), SIZE(1), AT(u16, 2)));
+    Py_RETURN_NONE;
+}
+
+#define METHOD(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, "See jit.py."}
+
+static PyMethodDef methods[] = {
+    METHOD(count_bytes),   METHOD(count_words),        METHOD(drain),             METHOD(count_few),   METHOD(describe_codes),
+    METHOD(sum_codes),     METHOD(moments),            METHOD(moments_of_floats), METHOD(mark_nonzeros), METHOD(mark_nonzero_words),
+    METHOD(count_differences), METHOD(add_squares),    METHOD(project),           METHOD(add_bfloat16), {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_loops", "Loops over the bytes of tensors; see jit.py.", 0, methods,
+                                    NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__loops(void) { return PyModuleDef_Init(&module); }
