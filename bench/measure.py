@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 ROWS, COLUMNS = 4096, 8192
-CHUNK = 1 << 20
+CHUNK = 2 << 20
 LIMIT = 3.5
 """Hashing and counting dense weights should take at most so many times the plain read."""
 

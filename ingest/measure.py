@@ -90,7 +90,7 @@ def measure(
     threads: int,
     near_zero: float | None = None,
     device: str = "cpu",
-    chunk_bytes: int = 1 << 20,
+    chunk_bytes: int = 2 << 20,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Outcome]:
     """Measure tensors; yields (index of the job, measurement or what kept it from being read) as they are finished.

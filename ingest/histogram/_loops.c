@@ -35,7 +35,7 @@ typedef int64_t ANYWHERE i64;
 typedef float ANYWHERE f32;
 typedef double ANYWHERE f64;
 
-enum { SUB_BLOCK = 4096, ROW = 6, LANES = 256, NOT_FINITE = 0x7F80, MOST_BUFFERS = 10 };
+enum { SUB_BLOCK = 4096, ROW = 6, LANES = 32, NOT_FINITE = 0x7F80, MOST_BUFFERS = 10 };
 static const double FLAT = 0.01;
 static const int LEAST_EXPONENT = -1000;
 

@@ -31,7 +31,7 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 NOT_FINITE = 0x7F80
 """The first of the top halves of float32 patterns that are infinite or NaN; the last is 0x7FFF."""
 
-LANES = 256
+LANES = 32
 """Sums that a row of float32 values is added up in, side by side, for a loop that takes several values at once."""
 
 FLAT = 0.01
