@@ -211,7 +211,7 @@ def many(folder: Path, models: int) -> None:
     """Headers alone of many small models, against reading those headers with safetensors; and start-up."""
     root = folder / "many"
     for number in range(models):
-        measure.write_llama_header(root / f"m{number:04d}")
+        measure.write_llama_header(root / f"m{number:04d}", 96 + number)
     scratch = folder / "warehouse"
     headers = (
         "import sys; from pathlib import Path; from safetensors import safe_open\n"
@@ -231,7 +231,7 @@ def many(folder: Path, models: int) -> None:
         print(f"under 10 s in all: {'holds' if seconds < 10 else 'does not hold'}")
     few = folder / "few"
     for number in range(100):
-        measure.write_llama_header(few / f"m{number:03d}")
+        measure.write_llama_header(few / f"m{number:03d}", 96 + number)
     kept = folder / "kept"
     command = [PYTHON, "-m", "layerhouse", "ingest", str(few), "-w", str(kept), "-q", "--stats", "none"]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)

@@ -61,16 +61,17 @@ def write_hole(path: Path, tensors: int) -> None:
         file.truncate(len(header) + size)
 
 
-def write_llama_header(folder: Path) -> None:
+def write_llama_header(folder: Path, vocabulary: int) -> None:
     """A folder of a Llama of 33 layers, 300 tensors: a config, and a file of a header over a hole."""
     folder.mkdir(parents=True)
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 33, "vocab_size": 96}
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 33}
+    config["vocab_size"] = vocabulary
     config |= {"hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
     (folder / "config.json").write_text(json.dumps(config))
     shapes = {"self_attn.q_proj": (64, 64), "self_attn.k_proj": (32, 64), "self_attn.v_proj": (32, 64)}
     shapes |= {"self_attn.o_proj": (64, 64), "mlp.gate_proj": (160, 64), "mlp.up_proj": (160, 64), "mlp.down_proj": (64, 160)}
     shapes |= {"input_layernorm": (64,), "post_attention_layernorm": (64,)}
-    named = {"model.embed_tokens.weight": (96, 64), "model.norm.weight": (64,), "lm_head.weight": (96, 64)}
+    named = {"model.embed_tokens.weight": (vocabulary, 64), "model.norm.weight": (64,), "lm_head.weight": (vocabulary, 64)}
     named |= {f"model.layers.{i}.{name}.weight": shape for i in range(33) for name, shape in shapes.items()}
     header, size = safetensors_header(named, "bf16")
     with (folder / "model.safetensors").open("wb") as file:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from layerhouse.ingest.declared import Config, inner_config, model_types
+from layerhouse.ingest.memory import Memory
 from layerhouse.ingest.templates import Family, Tower, with_towers
 
 Score = tuple[int, bool, int, int, int, int]
@@ -14,7 +16,8 @@ Score = tuple[int, bool, int, int, int, int]
 
 @dataclass(frozen=True)
 class Names:
-    """The names of a checkpoint with `{}` for each number: how many tensors have each, and the shape of one of them."""
+    """The names of a checkpoint with `{}` for each number: how many tensors have each, and the shape of one of them, in which
+    equal lengths have the same number: no more than that is asked of them."""
 
     counts: Mapping[str, int]
     shapes: Mapping[str, tuple[int, ...]]
@@ -29,7 +32,25 @@ def choose_family(
     equals: the declared one, the one whose axes fit the token table best, with fewest required tensors missing, with most
     there, then the one that the others extend (files of one layout that declare nothing).
     """
-    return _choose(Names(Counter(keys), dict(zip(keys, shapes, strict=True))), config, tuple(families))
+    known = tuple(families)
+    numbers: dict[int, int] = {}
+    one_of_each = dict(zip(keys, shapes, strict=True))
+    alike = {key: tuple([numbers.setdefault(length, len(numbers)) for length in shape]) for key, shape in one_of_each.items()}
+    names = Names(Counter(keys), alike)
+    asked = tuple(names.counts.items()), tuple(alike.items()), _declared_types(config, known)
+    chosen = _CHOSEN.get(asked)
+    if chosen is None or chosen[0] is not known:
+        chosen = _CHOSEN.keep(asked, (known, _choose(names, config, known)))
+    return chosen[1]
+
+
+def _declared_types(config: Config | None, families: Sequence[Family]) -> tuple[Sequence[str], ...]:
+    """All that is asked of the config: the types that it declares of the model, and of each tower that one may have."""
+    inside = dict.fromkeys(tower.config for family in families for tower in family.towers)
+    return tuple(model_types(config)), *(tuple(model_types(inner_config(config, key))) for key in inside)
+
+
+_CHOSEN: Memory[tuple[Any, ...], tuple[tuple[Family, ...], Family | None]] = Memory()
 
 
 def _choose(names: Names, config: Config | None, families: Sequence[Family]) -> Family | None:

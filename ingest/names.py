@@ -6,7 +6,6 @@ The family whose templates place most tensors is taken; the numbers are taken ou
 from __future__ import annotations
 
 import re
-import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -17,6 +16,7 @@ from layerhouse.ingest.choosing import choose_family
 from layerhouse.ingest.declared import Config
 from layerhouse.ingest.dtypes import DTYPES
 from layerhouse.ingest.family_files import load_families
+from layerhouse.ingest.memory import Memory
 from layerhouse.ingest.templates import NUMBER_MARK, STACKS, Family, Template
 from layerhouse.ingest.tensors import TensorRef
 
@@ -133,25 +133,24 @@ class Slot:
 def place_tensors(refs: Sequence[TensorRef], config: Config | None, families: Iterable[Family] | None = None) -> Placement:
     """Place every tensor; what no template of the family names is kept as module other.
 
-    Of checkpoints with the same names, shapes and config, such as one model pruned at several shares, the first alone is looked
-    at: the others' tensors have its places.
+    Of checkpoints of one family with the same names, such as one model pruned in many ways, the first alone is looked at: the
+    others' tensors have its places.
     """
     known = load_families() if families is None else tuple(families)
     if len(refs) > MAX_REMEMBERED_TENSORS or any(ref.layout is not None for ref in refs):
-        return _placed_anew(refs, config, known)
-    looks = (repr(config), tuple([(ref.name, ref.shape, ref.dtype, ref.is_buffer) for ref in refs]))
-    earlier = _PLACEMENTS.get(looks)
-    if earlier is None or earlier[0] is not known:
-        placement = _placed_anew(refs, config, known)
-        with _PLACEMENTS_LOCK:  # models are read ahead by threads
-            while len(_PLACEMENTS) >= MAX_REMEMBERED:
-                del _PLACEMENTS[next(iter(_PLACEMENTS))]
-            said = tuple(map(_as_said, placement.placed))
-            _PLACEMENTS[looks] = (known, placement.family, placement.template_family, said)
+        parts = _parts_of([ref.name if ref.layout is None else ref.layout.weight_name for ref in refs])
+        return _placed_anew(refs, parts, choose_family(parts[1], [ref.shape for ref in refs], config, known))
+    names = tuple([ref.name for ref in refs])
+    parts = _PARTS.get(names) or _PARTS.keep(names, _parts_of(names))
+    family = choose_family(parts[1], [ref.shape for ref in refs], config, known)
+    looks = names, tuple([(len(ref.shape), ref.dtype, ref.is_buffer) for ref in refs])
+    earlier = _PLACES.get(looks)
+    if earlier is None or earlier[0] is not family:
+        placement = _placed_anew(refs, parts, family)
+        _PLACES.keep(looks, (family, tuple(map(_as_said, placement.placed))))
         return placement
-    _, name, family, said = earlier
-    placed = [Placed(ref, *what) for ref, what in zip(refs, said, strict=True)]
-    return Placement(name, tuple(placed), family, _notes(family, placed))
+    placed = [Placed(ref, *what) for ref, what in zip(refs, earlier[1], strict=True)]
+    return Placement(family.name if family else None, tuple(placed), family, _notes(family, placed))
 
 
 def _as_said(placed: Placed) -> tuple[Any, ...]:
@@ -159,17 +158,18 @@ def _as_said(placed: Placed) -> tuple[Any, ...]:
     return tuple(getattr(placed, name) for name in _SAID)
 
 
-def _placed_anew(refs: Sequence[TensorRef], config: Config | None, families: tuple[Family, ...]) -> Placement:
-    names = [strip_wrappers(ref.name if ref.layout is None else ref.layout.weight_name) for ref in refs]
-    pieces = [NUMBER.split(name) for name in names]
-    keys = ["{}".join(split[::2]) for split in pieces]
-    counts = Counter(keys)
-    family = choose_family(keys, [ref.shape for ref in refs], config, families)
-    prefixes = _stack_prefixes(counts, family)
+def _parts_of(names: Sequence[str]) -> _Parts:
+    plain = [strip_wrappers(name) for name in names]
+    pieces = [NUMBER.split(name) for name in plain]
+    return plain, ["{}".join(split[::2]) for split in pieces], [split[1::2] for split in pieces]
+
+
+def _placed_anew(refs: Sequence[TensorRef], parts: _Parts, family: Family | None) -> Placement:
+    prefixes = _stack_prefixes(Counter(parts[1]), family)
     slots: dict[tuple[str, str, int], Slot] = {}
     placed = []
-    for ref, name, split, key in zip(refs, names, pieces, keys, strict=True):
-        match = None if family is None else family.find(key, split[1::2])
+    for ref, name, key, numbers in zip(refs, *parts, strict=True):
+        match = None if family is None else family.find(key, numbers)
         if match is None:
             placed.append(_laid_out(_unplaced(ref, name, prefixes.get(_prefix(key)))))
             continue
@@ -178,16 +178,19 @@ def _placed_anew(refs: Sequence[TensorRef], config: Config | None, families: tup
         slot = slots.get(slot_key)
         if slot is None:
             slot = slots[slot_key] = _slot(*match, dims)
-        placed.append(_laid_out(_place(ref, slot, split[1::2])))
+        placed.append(_laid_out(_place(ref, slot, numbers)))
     placed = _set_apart(placed)
     return Placement(family.name if family else None, tuple(placed), family, _notes(family, placed))
 
 
+_Parts = tuple[list[str], list[str], list[list[str]]]
+"""Of each tensor its name without wrappers, that with `{}` for each number, and the numbers."""
+
 _SAID = tuple(item.name for item in fields(Placed) if item.init and item.name != "ref")
-_PLACEMENTS: dict[tuple[Any, ...], tuple[tuple[Family, ...], str | None, Family | None, tuple[tuple[Any, ...], ...]]] = {}
-"""What place_tensors remembers, the oldest first."""
-_PLACEMENTS_LOCK = threading.Lock()
-MAX_REMEMBERED, MAX_REMEMBERED_TENSORS = 8, 5_000
+MAX_REMEMBERED_TENSORS = 5_000
+
+_PARTS: Memory[tuple[str, ...], _Parts] = Memory()
+_PLACES: Memory[tuple[Any, ...], tuple[Family | None, tuple[tuple[Any, ...], ...]]] = Memory()
 
 
 def strip_wrappers(name: str) -> str:

@@ -66,7 +66,7 @@ def count_parameters(placement: Placement, config: Config | None, hashes: Hashes
         prunable_params=_sum(t for t in stored if t.is_prunable) if is_known else None,
         tied_embeddings=tie.tied,
         tie_evidence=tie.evidence,
-        logical_bytes=sum(tensor.ref.logical_bytes for tensor in stored),
+        logical_bytes=sum([tensor.ref.logical_bytes for tensor in stored]),
         stored_bytes=sum({(t.ref.path, t.ref.offset): t.ref.storage_bytes for t in placement.placed}.values()),
         virtual=tie.virtual,
         notes=tie.notes,
@@ -130,4 +130,4 @@ def _virtual_head(placement: Placement, embedding: Placed) -> Placed:
 
 
 def _sum(placed: Iterable[Placed]) -> int:
-    return sum(tensor.params for tensor in placed)
+    return sum([tensor.params for tensor in placed])

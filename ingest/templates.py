@@ -167,7 +167,7 @@ class Family:
         """Paths in the config at which a word may stand for a stack."""
         return self.stack_keys.get(stack, self.config_keys).get(word, ())
 
-    @property
+    @cached_property
     def required(self) -> frozenset[tuple[str, str]]:
         """Names of templates and their parts that some model of the family has."""
         return frozenset((template.name, part) for template in self.templates for part in template.required_parts)

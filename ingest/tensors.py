@@ -101,8 +101,9 @@ class TensorRef:
     @property
     def logical_bytes(self) -> int:
         """Bytes of its elements in C order: as they are stored, or as assembled."""
-        is_as_shaped = self.layout is None or self.assembly is not None
-        return byte_count(self.dtype, self.elements if is_as_shaped else math.prod(self.stored_shape))
+        if self.layout is None or self.assembly is not None:
+            return byte_count(self.dtype, self.elements)
+        return byte_count(self.dtype, math.prod(self.stored_shape))
 
 
 @dataclass(frozen=True)

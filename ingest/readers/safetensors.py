@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from layerhouse.ingest.dtypes import DTYPES
 from layerhouse.ingest.limits import check_limit
+from layerhouse.ingest.memory import Memory
 from layerhouse.ingest.readers.shapes import MAX_DIMENSIONS, MAX_ELEMENTS, count_elements
 from layerhouse.ingest.readers.sniff import opened
 from layerhouse.ingest.tensors import Contents, TensorRef
@@ -30,26 +32,42 @@ METADATA = "__metadata__"
 FIELDS = {"dtype", "shape", "data_offsets"}
 SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
+MAX_KEPT_BYTES = 256 << 10
+"""Of a header that is remembered: masks and fine-tuning leave a model's header as it is."""
+
 _Entry = tuple[int, int, str, str, tuple[int, ...]]
 """Begin and end in the data, name, dtype, shape."""
+_Header = tuple[tuple[_Entry, ...], dict[str, Any], int]
+"""The tensors in the header's order, the metadata, and the bytes of data."""
+
+_HEADERS: Memory[bytes, _Header] = Memory()
 
 
 def read_safetensors(path: Path, shown: str) -> Contents:
     """Every tensor that the header names, in its order. Raises InputError of one line that names the tensor at fault."""
     with opened(path, shown) as (file, size):
-        header, data_offset = _read_header(file, size, shown)
+        raw, data_offset = _read_header(file, size, shown)
+    entries, metadata, data_bytes = _HEADERS.get(raw) or _parsed(raw, shown)
+    check_limit(shown, "tensors", len(entries), MAX_TENSORS)
+    _check_size(data_offset + data_bytes, size, shown)
+    tensors = tuple(
+        [TensorRef(name, dtype, shape, path, data_offset + begin, end - begin) for begin, end, name, dtype, shape in entries]
+    )
+    return Contents("safetensors", tensors, dict(metadata))
+
+
+def _parsed(raw: bytes, shown: str) -> _Header:
+    header = _parse(raw, shown)
     metadata = _metadata(header.pop(METADATA, {}), shown)
     check_limit(shown, "tensors", len(header), MAX_TENSORS)
-    entries = [_entry(name, value, shown) for name, value in header.items()]
-    _check_layout(entries, data_offset, size, shown)
-    tensors = tuple(
-        TensorRef(name, dtype, shape, path, data_offset + begin, end - begin) for begin, end, name, dtype, shape in entries
-    )
-    return Contents("safetensors", tensors, metadata)
+    sizes: dict[str, tuple[tuple[int, ...], int]] = {}
+    entries = tuple([_entry(name, value, sizes, shown) for name, value in header.items()])
+    found = entries, metadata, _check_layout(entries, shown)
+    return _HEADERS.keep(raw, found) if len(raw) <= MAX_KEPT_BYTES else found
 
 
-def _read_header(file: BinaryIO, size: int, shown: str) -> tuple[dict[str, Any], int]:
-    """The header's JSON object, and the byte at which the data begins."""
+def _read_header(file: BinaryIO, size: int, shown: str) -> tuple[bytes, int]:
+    """The header's JSON, and the byte at which the data begins."""
     prefix = file.read(LENGTH_BYTES)
     if len(prefix) < LENGTH_BYTES:
         raise InputError(shown, f"cut off: a safetensors file has at least {LENGTH_BYTES} bytes, found {size}; fetch it again")
@@ -66,7 +84,7 @@ def _read_header(file: BinaryIO, size: int, shown: str) -> tuple[dict[str, Any],
     check_limit(shown, "tensors", raw.count(b'"data_offsets"'), MAX_TENSORS)
     check_limit(shown, "bytes of a header", length, MAX_ASCII_BYTES if raw.isascii() else MAX_OTHER_BYTES)
     check_limit(shown, "values in the header", raw.count(b"[") + raw.count(b"{") + raw.count(b","), MAX_VALUES)
-    return _parse(raw, shown), data_offset
+    return raw, data_offset
 
 
 def _parse(raw: bytes, shown: str) -> dict[str, Any]:
@@ -124,29 +142,39 @@ def _metadata(value: Any, shown: str) -> dict[str, Any]:
     return value
 
 
-def _entry(name: str, value: Any, shown: str) -> _Entry:
+def _entry(name: str, value: Any, sizes: dict[str, tuple[tuple[int, ...], int]], shown: str) -> _Entry:
+    """`sizes` has the shapes and bytes of what was seen in this header: most tensors look like others."""
     if not isinstance(value, dict) or value.keys() != FIELDS:
         found = ", ".join(sorted(value))[:120] if isinstance(value, dict) else type(value).__name__
         _refuse(name, f"expected dtype, shape and data_offsets, found {found or 'nothing'}", shown)
     code, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(code, str) or code not in DTYPES:
-        _refuse(name, f"unknown dtype {str(code)[:40]!r}", shown)
-    if not _is_whole_numbers(shape):
-        _refuse(name, "shape is not a list of whole numbers from 0 to 2^63 - 1", shown)
+    looks = f"{code!r} {shape!r}"
+    known = sizes.get(looks)
+    if known is None:
+        known = sizes[looks] = _size(name, code, shape, shown)
     if not _is_whole_numbers(offsets) or len(offsets) != 2:
         _refuse(name, "data_offsets are not two whole numbers from 0 to 2^63 - 1", shown)
     begin, end = offsets
     if begin > end:
         _refuse(name, f"data_offsets run backwards, from {begin} to {end}", shown)
+    if known[1] != end - begin:
+        _refuse(name, f"{code} of shape {shape} takes {known[1]} bytes, data_offsets give {end - begin}", shown)
+    return begin, end, name, code, known[0]
+
+
+def _size(name: str, code: Any, shape: Any, shown: str) -> tuple[tuple[int, ...], int]:
+    """The shape, and the bytes of so many elements."""
+    if not isinstance(code, str) or code not in DTYPES:
+        _refuse(name, f"unknown dtype {str(code)[:40]!r}", shown)
+    if not _is_whole_numbers(shape):
+        _refuse(name, "shape is not a list of whole numbers from 0 to 2^63 - 1", shown)
     elements = count_elements(tuple(shape))
     if elements is None:
         _refuse(name, f"limit exceeded: more than {MAX_DIMENSIONS} dimensions or {MAX_ELEMENTS} elements", shown)
     bits = elements * DTYPES[code].bits
     if bits % 8:
         _refuse(name, f"{elements} elements of {code} do not fill whole bytes", shown)
-    if bits // 8 != end - begin:
-        _refuse(name, f"{code} of shape {shape} takes {bits // 8} bytes, data_offsets give {end - begin}", shown)
-    return begin, end, name, code, tuple(shape)
+    return tuple(shape), bits // 8
 
 
 def _is_whole_numbers(value: Any) -> bool:
@@ -158,8 +186,8 @@ def _is_whole_numbers(value: Any) -> bool:
     return True
 
 
-def _check_layout(entries: list[_Entry], data_offset: int, size: int, shown: str) -> None:
-    """The tensors fill the data from its first byte to its last, each byte once."""
+def _check_layout(entries: Sequence[_Entry], shown: str) -> int:
+    """The tensors fill the data from its first byte to its last, each byte once; how many bytes they are."""
     position, previous = 0, ""
     for begin, end, name, _, _ in sorted(entries):
         if begin < position:
@@ -167,7 +195,10 @@ def _check_layout(entries: list[_Entry], data_offset: int, size: int, shown: str
         if begin > position:
             _refuse(name, f"begins at {begin}, leaving a gap of {begin - position} bytes before it", shown)
         position, previous = end, name
-    expected = data_offset + position
+    return position
+
+
+def _check_size(expected: int, size: int, shown: str) -> None:
     if expected > size:
         raise InputError(shown, f"cut off: expected {expected} bytes, found {size}; fetch it again")
     if expected < size:

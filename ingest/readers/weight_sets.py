@@ -242,7 +242,7 @@ def read_weight_set(weight_set: WeightSet, shown: str) -> WeightSetContents:
         contents = read_weight_file(path, shown if path == weight_set.folder else f"{shown}/{path.name}")
         for tensor in contents.tensors:
             holder = holders.setdefault(tensor.name, path)
-            if holder != path:
+            if holder is not path and holder != path:
                 what = f"tensor {tensor.name[:80]!r} is in {holder.name} and in {path.name}"
                 raise InputError(shown, what)
         tensors += contents.tensors
