@@ -29,6 +29,7 @@ from ingest import COUNT_WITH_TRANSFORMERS, run
 
 PYTHON = sys.executable
 MIB_LIMIT = 400
+ALPHA_LIMIT = 0.05
 
 STATE_DICT = """
 import sys, torch
@@ -39,7 +40,8 @@ torch.save(load_file(sys.argv[1]), sys.argv[2])
 WEIGHTWATCHER = """
 import sys, weightwatcher
 from transformers import AutoModelForCausalLM
-print(weightwatcher.WeightWatcher(model=AutoModelForCausalLM.from_pretrained(sys.argv[1])).analyze())
+found = weightwatcher.WeightWatcher(model=AutoModelForCausalLM.from_pretrained(sys.argv[1])).analyze()
+found.set_index("longname")["alpha"].to_json(sys.argv[2])
 """
 
 
@@ -184,14 +186,37 @@ def whole(folder: Path, gigabytes: float, repeat: int) -> None:
             turn()
         title = f"Whole processes, warm: {gigabytes:g} GB of bf16"
         table(title, in_turns(ways, repeat), "layerhouse ingest", {"transformers, count zeros": ("at least", 5)})
+
+
+def spectra(folder: Path) -> None:
+    """Spectra of a small model beside WeightWatcher's, where that is installed."""
+    scratch = folder / "warehouse"
     with checkpoint(folder, 0.05) as model:
         ours = [PYTHON, "-m", "layerhouse", "ingest", str(model), "-w", str(scratch), "-q", "--spectral"]
         ways = {"layerhouse ingest --spectral": lambda: process(ours, scratch)}
+        other = folder / "alphas.json"
         if importlib.util.find_spec("weightwatcher"):
-            ways["WeightWatcher, details"] = lambda: process([PYTHON, "-c", WEIGHTWATCHER, str(model)], scratch)
+            command = [PYTHON, "-c", WEIGHTWATCHER, str(model), str(other)]
+            ways = {"WeightWatcher, details": lambda: process(command, scratch), **ways}
         table("Spectra, 0.05 GB", in_turns(ways, 1), "layerhouse ingest --spectral")
-        if "WeightWatcher, details" not in ways:
+        if other.exists():
+            compare_alphas(scratch, json.loads(other.read_text()))
+        else:
             print("WeightWatcher is not installed: pip install weightwatcher to have it beside")
+
+
+def compare_alphas(warehouse: Path, others: Mapping[str, float]) -> None:
+    """How far our power-law exponents are from WeightWatcher's, matrix by matrix."""
+    import layerhouse
+
+    with layerhouse.open(warehouse) as wh:
+        ours = dict(wh.sql("SELECT name, alpha FROM tensors WHERE alpha IS NOT NULL").rows())
+    pairs = [(ours[f"{name}.weight"], alpha) for name, alpha in others.items() if f"{name}.weight" in ours]
+    apart = sorted(abs(own - alpha) / alpha for own, alpha in pairs)
+    middle, most = apart[len(apart) // 2], apart[-1]
+    held = "holds" if most <= ALPHA_LIMIT else "does not hold"
+    print(f"alpha of {len(pairs)} matrices: half within {middle:.2%} of WeightWatcher's, all within {most:.2%}")
+    print(f"all within {ALPHA_LIMIT:.0%}: {held}")
 
 
 def memory(folder: Path) -> None:
@@ -264,6 +289,7 @@ def main() -> None:
                 inside(folder, gigabytes, dtype, options.repeat, threads)
         scaling(folder, sizes, options.repeat, threads)
         whole(folder, min(1.0, max(sizes)), options.repeat)
+        spectra(folder)
         memory(folder)
         many(folder, options.models)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -84,7 +84,7 @@ class ReadWeights:
     checkpoint_id: str
     level: str
     checkpoint: Row | None = None
-    tensors: tuple[Row, ...] = ()
+    tensors: Sequence[Row] = ()
     layers: tuple[Row, ...] = ()
     units: pa.Table | None = None
     remarks: tuple[str, ...] = ()
@@ -136,7 +136,7 @@ class WeightsTaker:
         reading = self.reading
         if reading.stats == HEADERS:
             checkpoint, tensors, layers = weight_rows(opened, None, near_zero=None, fingerprint=fingerprint)
-            return ReadWeights(opened, checkpoint["checkpoint_id"], HEADERS, checkpoint, tuple(tensors), tuple(layers))
+            return ReadWeights(opened, checkpoint["checkpoint_id"], HEADERS, checkpoint, tensors, tuple(layers))
         seen = self._seen(model, fingerprint)
         if seen is not None and self._is_measured(seen):
             units, notes = _read_units(opened, seen.checkpoint_id)
@@ -166,7 +166,7 @@ class WeightsTaker:
             units, unit_notes = _read_units(opened, checkpoint_id)
             notes += unit_notes
         checkpoint["notes"] += notes
-        return ReadWeights(opened, checkpoint_id, level, checkpoint, tuple(tensors), tuple(layers), units)
+        return ReadWeights(opened, checkpoint_id, level, checkpoint, tensors, tuple(layers), units)
 
     def add(
         self, model: FoundModel, found: ReadWeights, declared: Mapping[str, Any], fingerprint: str, analysis_params: int | None
@@ -240,7 +240,7 @@ class WeightsTaker:
         threshold = next((row["near_zero_threshold"] for row in found.values()), None)
         return _Stored({name: Measurement(**{key: row[key] for key in columns}) for name, row in found.items()}, threshold)
 
-    def _measured_again(self, checkpoint_id: str, tensors: tuple[Row, ...]) -> list[Row]:
+    def _measured_again(self, checkpoint_id: str, tensors: Sequence[Row]) -> list[Row]:
         """Rows of a checkpoint that the warehouse has, with what both know; none where that is no more than it has."""
         if self.reading.stats != SPECTRAL and self.reading.near_zero is None:
             return []
@@ -260,7 +260,7 @@ class WeightsTaker:
 
 def stored_rows(batch: Batch, store_root: Path, checkpoint_id: str, columns: tuple[str, ...]) -> list[Row]:
     """The tensors of a checkpoint: as they wait for a commit, or as the warehouse has them."""
-    waiting = [row for row in batch.rows.get("tensors", ()) if row["checkpoint_id"] == checkpoint_id]
+    waiting = [row for row in batch.waiting("tensors") if row["checkpoint_id"] == checkpoint_id]
     return waiting or read_rows(store_root, "tensors", [checkpoint_id], columns).get(checkpoint_id, [])
 
 

@@ -123,7 +123,7 @@ class Comparer:
             seen = self.known.sightings.get((model_id, "weights"))
             if seen is not None and model_id != self.base.model_id and self._is_any_due(seen.checkpoint_id):
                 waiting.setdefault(seen.checkpoint_id, model_id)
-        if waiting and (self.batch.rows.get("tensors") or self.batch.tables):
+        if waiting and self.batch.holds("tensors", "units"):
             self.batch.flush()
         for checkpoint_id, rows in stream_rows(self.store_root, "tensors", waiting, COMPARED_COLUMNS):
             self._compare(Side(waiting[checkpoint_id], checkpoint_id, rows.to_pylist()), self.base)

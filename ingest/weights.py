@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerhouse.ingest.column_rows import ColumnRows
 from layerhouse.ingest.compute import model_kv_bytes, model_macs
 from layerhouse.ingest.inactive import inactive_tensors
 from layerhouse.ingest.json_files import read_json
@@ -145,7 +146,7 @@ def measure_weights(
 
 def weight_rows(
     opened: OpenedWeights, measurements: Mapping[str, Measurement] | None, *, near_zero: float | None, fingerprint: str
-) -> tuple[Row, list[Row], list[Row]]:
+) -> tuple[Row, ColumnRows, list[Row]]:
     """The checkpoint's row (without model_id, source and name declarations), its tensors' and its layers'.
 
     Without measurements the level is `none`: what headers say, and every value statistic null.
@@ -165,15 +166,13 @@ def weight_rows(
     checkpoint_id = _content_id(placed, hashes, read_as) if measurements else _header_id(placed, fingerprint)
     counted = _counted_names(placed, totals, hashes)
     tensors = [*placed, *([totals.virtual] if totals.virtual else [])]
-    tensor_rows = [
-        _tensor_row(one, checkpoint_id, one.ref.name in counted, one.ref.name not in inactive, measurements, near_zero)
-        for one in tensors
-    ]
+    tensor_rows = _tensor_rows(tensors, checkpoint_id, counted, inactive)
     num_layers = sum(row["stack"] == opened.placement.main_stack for row in layers)
     checkpoint = _checkpoint_row(opened, totals, checkpoint_id, num_layers, bool(measurements))
     checkpoint["macs_per_token"], checkpoint["kv_cache_bytes_per_token"] = costs
     checkpoint["notes"] = [*opened.placement.notes, *totals.notes, *layer_notes, *opened.notes]
     if measurements:
+        _add_values(tensors, tensor_rows, measurements, near_zero)
         checkpoint |= _zero_counts(placed, counted, measurements, totals)
         checkpoint["notes"] += _value_notes(placed, measurements)
     return checkpoint, tensor_rows, [{**row, "checkpoint_id": checkpoint_id} for row in layers]
@@ -222,40 +221,45 @@ def _counted_names(placed: Sequence[Placed], totals: Totals, hashes: Mapping[str
     return names
 
 
-def _tensor_row(
-    placed: Placed,
-    checkpoint_id: str,
-    is_counted: bool,
-    is_active: bool,
-    measurements: Mapping[str, Measurement] | None,
-    near_zero: float | None,
-) -> Row:
-    ref, type_name = placed.ref, placed.ref.layout and placed.ref.layout.type_name
-    shape = ref.shape if type_name else ref.stored_shape
-    row: Row = {
-        "checkpoint_id": checkpoint_id,
-        "name": ref.name,
-        "canonical_name": placed.canonical_name,
-        "stack": placed.stack,
-        "module": placed.module,
-        "role": placed.role,
-        "part": placed.part,
-        "layer_index": placed.layer_index,
-        "expert_index": placed.expert_index,
-        "dtype": type_name or ref.dtype,
-        "shape": list(shape),
-        "weight_shape": list(ref.shape) if ref.shape != shape else None,
-        "params": placed.params if is_counted else 0,
-        "is_parameter": placed.is_parameter,
-        "is_active": is_active,
-        "logical_bytes": 0 if placed.is_virtual else ref.logical_bytes,
-        "stored_bytes": 0 if placed.is_virtual else ref.storage_bytes,
-    }
-    measured = None if measurements is None or placed.is_virtual else measurements.get(ref.name)
-    if measured is not None:
-        row |= {field.name: getattr(measured, field.name) for field in fields(measured)}
-        row["near_zero_threshold"] = near_zero
-    return row
+def _tensor_rows(
+    tensors: Sequence[Placed], checkpoint_id: str, counted: Collection[str], inactive: Collection[str]
+) -> ColumnRows:
+    """What headers say of each tensor."""
+    refs = [one.ref for one in tensors]
+    type_names = [ref.layout and ref.layout.type_name for ref in refs]
+    shapes = [ref.shape if named else ref.stored_shape for ref, named in zip(refs, type_names, strict=True)]
+    return ColumnRows(
+        {
+            "checkpoint_id": [checkpoint_id] * len(refs),
+            "name": [ref.name for ref in refs],
+            "canonical_name": [one.canonical_name for one in tensors],
+            "stack": [one.stack for one in tensors],
+            "module": [one.module for one in tensors],
+            "role": [one.role for one in tensors],
+            "part": [one.part for one in tensors],
+            "layer_index": [one.layer_index for one in tensors],
+            "expert_index": [one.expert_index for one in tensors],
+            "dtype": [named or ref.dtype for ref, named in zip(refs, type_names, strict=True)],
+            "shape": [list(shape) for shape in shapes],
+            "weight_shape": [list(ref.shape) if ref.shape != shape else None for ref, shape in zip(refs, shapes, strict=True)],
+            "params": [one.params if one.ref.name in counted else 0 for one in tensors],
+            "is_parameter": [one.is_parameter for one in tensors],
+            "is_active": [ref.name not in inactive for ref in refs],
+            "logical_bytes": [0 if one.is_virtual else one.ref.logical_bytes for one in tensors],
+            "stored_bytes": [0 if one.is_virtual else one.ref.storage_bytes for one in tensors],
+        }
+    )
+
+
+def _add_values(
+    tensors: Sequence[Placed], rows: ColumnRows, measurements: Mapping[str, Measurement], near_zero: float | None
+) -> None:
+    """Add the columns of what was measured; a head that no file has was not."""
+    measured = [None if one.is_virtual else measurements.get(one.ref.name) for one in tensors]
+    known = next((one for one in measured if one is not None), None)
+    for field in () if known is None else fields(known):
+        rows.columns[field.name] = [getattr(one, field.name, None) for one in measured]
+    rows.columns["near_zero_threshold"] = [None if one is None else near_zero for one in measured]
 
 
 def _checkpoint_row(opened: OpenedWeights, totals: Totals, checkpoint_id: str, num_layers: int, is_full: bool) -> Row:

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 from layerhouse.warehouse.errors import UsageError, WarehouseError
-from layerhouse.warehouse.kept import are_kept, kept_files, read_kept, write_kept
+from layerhouse.warehouse.kept import are_kept, is_large, kept_files, read_kept, write_kept
 from layerhouse.warehouse.schema import TABLES, Table
 from layerhouse.warehouse.sql_text import quote_literal, sql_files
 from layerhouse.warehouse.store import Snapshot, list_commits, open_store
@@ -59,8 +59,8 @@ def keep_answers(root: Path) -> None:
 
 
 def answer_files(snapshot: Snapshot) -> dict[str, Path]:
-    """Where each kept answer of this state is, or would be."""
-    return kept_files(snapshot, "\n".join(view_statements(snapshot)))
+    """Where each kept answer of this state is, or would be; none in a warehouse that is not large."""
+    return kept_files(snapshot, "\n".join(view_statements(snapshot))) if is_large(snapshot) else {}
 
 
 def init_script(root: Path, *, as_of: datetime | None = None) -> str:

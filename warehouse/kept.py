@@ -38,9 +38,7 @@ def is_large(snapshot: Snapshot) -> bool:
 
 
 def kept_files(snapshot: Snapshot, sql: str) -> dict[str, Path]:
-    """Where the answer of each kept view is, or would be; none for a warehouse that needs none. `sql` makes the views."""
-    if not is_large(snapshot):
-        return {}
+    """Where the answer of each kept view is, or would be. `sql` makes the views."""
     # Checkpoints have a say in what a model is called only where some name was changed.
     tables = ("results", "links", "removals", *(("checkpoints",) if snapshot.rows("removals") else ()))
     origins = [sql, *(Path(path).name for table in tables for path in (table, *snapshot.files(table)))]

@@ -12,9 +12,11 @@ from layerhouse.warehouse.schema import COMMIT_COLUMNS, TABLES, arrow_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Rows = Sequence[Mapping[str, Any]] | Mapping[str, list[Any]]
 
-def arrow_table(table: str, rows: Sequence[Mapping[str, Any]] | pa.Table, commit_id: str, made_at: datetime) -> pa.Table:
-    """Build a table with its explicit schema, commit columns filled in.
+
+def arrow_table(table: str, rows: Rows | pa.Table, commit_id: str, made_at: datetime) -> pa.Table:
+    """Build a table with its explicit schema, commit columns filled in, from rows, lists by column or an Arrow table.
 
     A missing key or column is null. Raises ValueError for a writer's fault: a key that is no column, a null in a required
     column, a value that the column's type cannot hold exactly.
@@ -22,7 +24,12 @@ def arrow_table(table: str, rows: Sequence[Mapping[str, Any]] | pa.Table, commit
     import pyarrow as pa
 
     schema = arrow_schema(table)
-    named = set(rows.column_names) if isinstance(rows, pa.Table) else set().union(*rows)
+    if isinstance(rows, pa.Table):
+        named, count = set(rows.column_names), rows.num_rows
+    elif isinstance(rows, Mapping):
+        named, count = set(rows), len(next(iter(rows.values()), ()))
+    else:
+        named, count = set().union(*rows), len(rows)
     unknown = named - set(schema.names)
     if unknown:
         raise ValueError(f"table {table} has no column {min(unknown)!r}")
@@ -30,13 +37,14 @@ def arrow_table(table: str, rows: Sequence[Mapping[str, Any]] | pa.Table, commit
     for column in TABLES[table].columns:
         field = schema.field(column.name)
         if column in COMMIT_COLUMNS:
-            array = pa.repeat(pa.scalar(commit_id if column.name == "commit_id" else made_at, field.type), len(rows))
+            array = pa.repeat(pa.scalar(commit_id if column.name == "commit_id" else made_at, field.type), count)
         elif column.name not in named:
-            array = pa.nulls(len(rows), field.type)
+            array = pa.nulls(count, field.type)
         elif isinstance(rows, pa.Table):
             array = rows.column(column.name).cast(field.type)
         else:
-            array = _array(_values(rows, column.name), field.type)
+            values = rows[column.name] if isinstance(rows, Mapping) else _values(rows, column.name)
+            array = _array(values, field.type)
         if column.required and array.null_count:
             raise ValueError(f"table {table}: column {column.name!r} is required, and a row has none")
         columns.append(array)

@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerhouse.version import __version__
 from layerhouse.warehouse.errors import MissingWarehouseError, WarehouseError
-from layerhouse.warehouse.rows import arrow_table
+from layerhouse.warehouse.rows import Rows, arrow_table
 from layerhouse.warehouse.schema import TABLES, schema_digest
 
 if TYPE_CHECKING:
@@ -159,8 +159,8 @@ def add_present_schema(root: Path) -> None:
         write_commit(root, {name: [] for name in TABLES}, "create")
 
 
-def write_commit(root: Path, rows: Mapping[str, Sequence[Row] | pa.Table], operation: str) -> str:
-    """Write rows of several tables, each as dictionaries or an Arrow table, as one commit; return its id.
+def write_commit(root: Path, rows: Mapping[str, Rows | pa.Table], operation: str) -> str:
+    """Write rows of several tables, each as dictionaries, lists by column or an Arrow table, as one commit; return its id.
 
     commit_id and ingested_at are filled in here. Nothing is visible before the last rename; raises WarehouseError where the
     disk refuses (full, read-only), with everything that was committed before still there.
@@ -171,11 +171,12 @@ def write_commit(root: Path, rows: Mapping[str, Sequence[Row] | pa.Table], opera
             files = []
             for table, table_rows in rows.items():
                 buffer = io.BytesIO()
-                _write_parquet(arrow_table(table, table_rows, commit_id, made_at), buffer)
+                written = arrow_table(table, table_rows, commit_id, made_at)
+                _write_parquet(written, buffer)
                 data = buffer.getvalue()
                 path = f"{table}/{commit_id}.parquet"
                 _write_durably(root / path, data)
-                files.append(DataFile(table, path, len(table_rows), len(data), hashlib.sha256(data).hexdigest()))
+                files.append(DataFile(table, path, written.num_rows, len(data), hashlib.sha256(data).hexdigest()))
             commit = Commit(commit_id, made_at, __version__, operation, schema_digest(), (), tuple(files))
             _write_durably(root / COMMITS / f"{commit_id}.json", _commit_json(commit))
         except OSError as error:

@@ -12,8 +12,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define VECTORISED __attribute__((target_clones("default", "avx2", "arch=x86-64-v4")))
+/* Chosen when the module is loaded, which needs glibc. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define VECTORISED __attribute__((target_clones("default", "avx2")))
 #else
 #define VECTORISED
 #endif
