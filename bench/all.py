@@ -289,9 +289,9 @@ def main() -> None:
                 inside(folder, gigabytes, dtype, options.repeat, threads)
         scaling(folder, sizes, options.repeat, threads)
         whole(folder, min(1.0, max(sizes)), options.repeat)
-        spectra(folder)
         memory(folder)
         many(folder, options.models)
+        spectra(folder)
 
 
 if __name__ == "__main__":

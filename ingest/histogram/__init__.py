@@ -174,18 +174,10 @@ class Counter:
 
     def _add_floats(self, chunk: Array) -> None:
         values = chunk.view(np.float32)
-        extremes = np.array([-1, np.iinfo(np.int32).min, np.iinfo(np.int32).max])
         rows = np.empty((-(-values.size // self._cpu.SUB_BLOCK), self._cpu.ROW))
         self._dirty = True
-        self._cpu.moments_of_floats(values, self._near_zero, self._tallied, self._ends, extremes, rows, self._tables[16])
+        self._cpu.moments_of_floats(values, self._near_zero, self._tallied, self._ends, rows, self._tables[16])
         self._rows.append(rows)
-        most, greatest, least = extremes.tolist()
-        if most < 0:
-            return
-        # As integers, patterns of values under zero have a sign and grow with the magnitude.
-        ends = most if least < 0 else least, greatest if greatest >= 0 else least
-        low, high = np.array([end & 0xFFFFFFFF for end in ends], np.uint32).view(np.float32).tolist()
-        self._ends[0], self._ends[1] = min(self._ends[0], low), max(self._ends[1], high)
 
     def _add_complex(self, values: Array) -> None:
         with np.errstate(invalid="ignore"):  # a signalling NaN

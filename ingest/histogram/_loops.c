@@ -243,9 +243,15 @@ INLINE double add_pairwise(double *lanes)
     return lanes[0];
 }
 
-INLINE void sum_lanes(const f32 *values, Py_ssize_t size, double *row)
+/* The least and greatest are right where all values are finite, which the sum of magnitudes shows. */
+INLINE void sum_lanes(const f32 *values, Py_ssize_t size, double *row, double *ends)
 {
     double sums[LANES] = {0}, sizes[LANES] = {0}, squares[LANES] = {0};
+    float lows[LANES], highs[LANES];
+    for (int k = 0; k < LANES; k++) {
+        lows[k] = INFINITY;
+        highs[k] = -INFINITY;
+    }
     Py_ssize_t whole = size / (4 * LANES) * (4 * LANES);
     for (Py_ssize_t start = 0; start < whole; start += 4 * LANES) {
         const f32 *part = values + start;
@@ -255,12 +261,25 @@ INLINE void sum_lanes(const f32 *values, Py_ssize_t size, double *row)
             sizes[k] += (fabs(a) + fabs(b)) + (fabs(c) + fabs(d));
             squares[k] += (a * a + b * b) + (c * c + d * d);
         }
+        for (int k = 0; k < LANES; k++) {
+            float a = part[k], b = part[k + LANES], c = part[k + 2 * LANES], d = part[k + 3 * LANES];
+            float low_0 = a < b ? a : b, low_1 = c < d ? c : d, high_0 = a > b ? a : b, high_1 = c > d ? c : d;
+            float low = low_0 < low_1 ? low_0 : low_1, high = high_0 > high_1 ? high_0 : high_1;
+            lows[k] = low < lows[k] ? low : lows[k];
+            highs[k] = high > highs[k] ? high : highs[k];
+        }
     }
     for (Py_ssize_t i = whole; i < size; i++) {
         double value = values[i];
+        lows[0] = values[i] < lows[0] ? values[i] : lows[0];
+        highs[0] = values[i] > highs[0] ? values[i] : highs[0];
         sums[i % LANES] += value;
         sizes[i % LANES] += fabs(value);
         squares[i % LANES] += value * value;
+    }
+    for (int k = 0; k < LANES; k++) {
+        ends[0] = lows[k] < ends[0] ? lows[k] : ends[0];
+        ends[1] = highs[k] > ends[1] ? highs[k] : ends[1];
     }
     row[0] = (double)size;
     row[1] = 0.0;
@@ -306,33 +325,23 @@ SCAN_BLOCK(scan_floats, f32)
 SCAN_BLOCK(scan_doubles, f64)
 
 VECTORISED
-static void moments_of_floats(const f32 *values, Py_ssize_t size, double near_zero, int64_t *counts, double *ends,
-                              int64_t *extremes, double *rows, uint32_t *tables)
+static void moments_of_floats(const f32 *values, Py_ssize_t size, double near_zero, int64_t *counts, double *ends, double *rows,
+                              uint32_t *tables)
 {
-    const u32 *patterns = (const u32 *)values;
     int64_t near = 0;
     for (Py_ssize_t start = 0; start < size; start += SUB_BLOCK, rows += ROW) {
         Py_ssize_t length = least_of(SUB_BLOCK, size - start);
         const f32 *part = values + start;
-        const u32 *plain = patterns + start;
-        uint32_t most = plain[0];
-        int32_t greatest = (int32_t)plain[0], least = greatest;
-        for (Py_ssize_t i = 0; i < length; i++) {
-            uint32_t pattern = plain[i];
-            int32_t sign = (int32_t)pattern;
-            most = pattern > most ? pattern : most;
-            greatest = sign > greatest ? sign : greatest;
-            least = sign < least ? sign : least;
-        }
-        int is_finite = most < 0xFF800000u && greatest < 0x7F800000;
-        near = count_tops(plain, length, tables, is_finite && near * 16 > length);
+        double own[2] = {INFINITY, -INFINITY};
+        sum_lanes(part, length, rows, own);
+        int is_finite = rows[3] <= DBL_MAX;
+        near = count_tops((const u32 *)part, length, tables, is_finite && near * 16 > length);
         if (!is_finite) {
             scan_floats(part, length, near_zero, counts, ends, rows);
             continue;
         }
-        extremes[0] = most > extremes[0] ? most : extremes[0];
-        extremes[1] = greatest > extremes[1] ? greatest : extremes[1];
-        extremes[2] = least < extremes[2] ? least : extremes[2];
+        ends[0] = own[0] < ends[0] ? own[0] : ends[0];
+        ends[1] = own[1] > ends[1] ? own[1] : ends[1];
         if (near) {
             int32_t zeros = 0;
             for (Py_ssize_t i = 0; i < length; i++)
@@ -342,7 +351,6 @@ static void moments_of_floats(const f32 *values, Py_ssize_t size, double near_ze
         if (near_zero >= 0)
             for (Py_ssize_t i = 0; i < length; i++)
                 counts[3] += fabs((double)part[i]) <= near_zero;
-        sum_lanes(part, length, rows);
     }
 }
 
@@ -753,15 +761,14 @@ FUNCTION(moments_of_floats)
 {
     Buffers buffers;
     double near_zero;
-    if (!take(arguments, given, "i-QQQQI", &buffers) ||
-        !fits(&buffers, SIZE(1) == 4 && SIZE(2) == 2 && SIZE(3) == 3 && has_rows(SIZE(0), SIZE(4)) && SIZE(5) == 131072))
+    if (!take(arguments, given, "i-QQQI", &buffers) ||
+        !fits(&buffers, SIZE(1) == 4 && SIZE(2) == 2 && has_rows(SIZE(0), SIZE(3)) && SIZE(4) == 131072))
         return NULL;
     if (!take_double(arguments[1], &near_zero)) {
         give_back(&buffers);
         return NULL;
     }
-    LOOP(moments_of_floats(AT(f32, 0), SIZE(0), near_zero, AT(int64_t, 1), AT(double, 2), AT(int64_t, 3), AT(double, 4),
-                           AT(uint32_t, 5)));
+    LOOP(moments_of_floats(AT(f32, 0), SIZE(0), near_zero, AT(int64_t, 1), AT(double, 2), AT(double, 3), AT(uint32_t, 4)));
     Py_RETURN_NONE;
 }
 

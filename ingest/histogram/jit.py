@@ -336,16 +336,21 @@ def scan_blocks(values: Array, near_zero: float, scratch: Array, counts: Array, 
         scan_block(values[row * SUB_BLOCK : (row + 1) * SUB_BLOCK], near_zero, scratch, counts, ends, rows[row])
 
 
-def moments_of_floats(
-    values: Array, near_zero: float, counts: Array, ends: Array, extremes: Array, rows: Array, tables: Array
-) -> None:
+def moments_of_floats(values: Array, near_zero: float, counts: Array, ends: Array, rows: Array, tables: Array) -> None:
     """`moments` of float32 values, and count_tops of their patterns, block by block.
 
-    Blocks of finite values take loops over several values at once and widen `extremes` (int64): the greatest pattern as
-    uint32, the greatest and the least as int32.
+    Blocks of finite values take loops over several values at once.
     """
     patterns, signed, scratch, lanes = values.view(np.uint32), values.view(np.int32), np.empty(SUB_BLOCK), np.empty((3, LANES))
+    extremes = np.array([-1, np.iinfo(np.int32).min, np.iinfo(np.int32).max])
     scan_floats(values, patterns, signed, near_zero, scratch, lanes, counts, ends, extremes, rows, tables)
+    most, greatest, least = extremes.tolist()
+    if most < 0:
+        return
+    # As integers, patterns of values under zero have a sign and grow with the magnitude.
+    found = most if least < 0 else least, greatest if greatest >= 0 else least
+    low, high = np.array([end & 0xFFFFFFFF for end in found], np.uint32).view(np.float32).tolist()
+    ends[0], ends[1] = min(ends[0], low), max(ends[1], high)
 
 
 @compiled
@@ -362,7 +367,10 @@ def scan_floats(
     rows: Array,
     tables: Array,
 ) -> None:
-    """`moments_of_floats` with other views of the values and its scratch; `lanes` has the shape (3, LANES)."""
+    """`moments_of_floats` with other views of the values and its scratch; `lanes` has the shape (3, LANES).
+
+    Blocks of finite values widen `extremes` (int64): the greatest pattern as uint32, the greatest and the least as int32.
+    """
     near = 0
     for row in range(rows.shape[0]):
         start, stop = row * SUB_BLOCK, min((row + 1) * SUB_BLOCK, values.size)
