@@ -25,9 +25,9 @@ SEVEN = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge"
 RANKED = ("piqa", "hellaswag", "arc_easy", "arc_challenge", "openbookqa")
 QUESTIONS = {
     "scores of one kind": "SELECT model_id, measure, value FROM measures WHERE kind = 'task'",
-    "one model's measures": "SELECT * FROM measures WHERE model_id = 'models/Model_17'",
+    "one model's measures": "SELECT * FROM measures WHERE model_id = 'Model_17'",
     "models": "SELECT * FROM models",
-    "performance of one model": "SELECT * FROM performance WHERE model_id = 'models/Model_17'",
+    "performance of one model": "SELECT * FROM performance WHERE model_id = 'Model_17'",
     "every measure counted": "SELECT kind, count(*), avg(value) FROM measures GROUP BY kind",
     "performance, perplexity and accuracy": "SELECT model_id, ppl_wikitext2, mean_accuracy, n_tasks FROM performance",
     "performance, every column": "SELECT * FROM performance",
@@ -90,7 +90,8 @@ def main(root: Path, files: int, tasks: int, repeat: int) -> None:
     """Write, take in, ask."""
     warehouse = root / "warehouse"
     if not warehouse.exists():
-        write_files(root, files, tasks)
+        if not (root / "models").exists():
+            write_files(root, files, tasks)
         command = [sys.executable, "-m", "layerhouse", "ingest", str(root / "models"), "-w", str(warehouse), "-q"]
         seconds, mib = run(command, warehouse)
         print(f"ingest: {seconds:.1f} s, {mib:.0f} MiB at its peak")
@@ -99,7 +100,7 @@ def main(root: Path, files: int, tasks: int, repeat: int) -> None:
     connection, _ = connect(warehouse)
     print(f"{'question':40}{'seconds':>9}{'of the script':>15}")
     for name, question in QUESTIONS.items():
-        seconds = least(repeat, lambda question=question: connection.execute(question).to_arrow_table())
+        seconds = least(repeat, lambda question=question: connection.sql(question).to_arrow_table())
         print(f"{name:40}{seconds:>9.2f}{seconds / script:>15.2f}")
 
 

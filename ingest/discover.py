@@ -15,7 +15,7 @@ from layerhouse.ingest.links import leads_out
 from layerhouse.ingest.readers.slicing import SUFFIX as SLICED_SUFFIX
 from layerhouse.ingest.readers.slicing import is_pair
 from layerhouse.ingest.results import recognise
-from layerhouse.ingest.results.documents import is_text_file, may_be_result, read_document
+from layerhouse.ingest.results.documents import HARNESS_NAME, is_text_file, may_be_result, read_document
 from layerhouse.warehouse.errors import InputError, UsageError
 from layerhouse.warehouse.written_files import is_recorded, recorded_files
 
@@ -257,6 +257,8 @@ class _Walk:
         """Whether a file is a result. JSON that claims to be one (it lies in `evaluation/`, or a user named it) and is not, is
         a failure, and so is JSON that cannot be read; else it is passed over. Of other text nothing is said, unless the
         user named it."""
+        if HARNESS_NAME.fullmatch(path.name) and path.is_file():
+            return True  # It claims to be one by its name, and is read when it is taken.
         is_text = is_text_file(path) and not is_named
         try:
             if recognise(read_document(path, path_text(path))[1], path) is not None:

@@ -20,7 +20,7 @@ from layerhouse.ingest.batches import Batch
 from layerhouse.ingest.checkpoints import Reading, ReadWeights, WeightsTaker
 from layerhouse.ingest.comparisons import Comparer, Side
 from layerhouse.ingest.declarations import declare
-from layerhouse.ingest.discover import EVALUATION, Discovery, FoundModel, discover, path_text
+from layerhouse.ingest.discover import EVALUATION, NO_RESULT, Discovery, FoundModel, discover, path_text
 from layerhouse.ingest.fingerprints import fingerprint_of
 from layerhouse.ingest.linking import FOLDER, Match, Models, name_alone
 from layerhouse.ingest.method_patterns import compile_method_pattern, declare_by
@@ -428,7 +428,7 @@ class _Run:
                 return None
             result_format = recognise(document, path)
             if result_format is None:
-                raise InputError(shown, "changed while it was read: no result of a known form any more")
+                raise InputError(shown, NO_RESULT)
             parsed = result_format.parse(document, path)
             if not parsed.rows:
                 raise InputError(shown, f"no result in it: {'; '.join(parsed.left_out) or 'it is empty'}")

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+import layerhouse as lh
 from layerhouse.ingest.run import Options, ingest_roots
 from layerhouse.tests.running import layerhouse
 from layerhouse.tests.study_files import (
@@ -412,3 +413,25 @@ def test_python_and_the_command_give_the_same_rows(tmp_path, warehouse):
     shown = json.loads(layerhouse("query", "performance", "-w", warehouse, "-f", "json").stdout)
     assert frame["model_id"].to_list() == ["results/A", "results/B"]
     assert frame.to_dicts() == shown
+
+
+LM_EVAL = {
+    "results": {"boolq": {"alias": "boolq", "acc,none": 0.75}},
+    "versions": {"boolq": 2.0},
+    "config": {"model": "hf", "model_args": "pretrained=good"},
+}
+
+
+def test_a_file_of_a_harness_name_that_is_no_result_fails_and_the_rest_goes_on(tmp_path):
+    names = {"cut": '{"results": {"boolq": {"acc,none"', "other": '{"x": 1}', "good": json.dumps(LM_EVAL)}
+    for name, text in names.items():
+        path = tmp_path / "models" / name / "results_2026-01-01T00-00-00.000000.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    report = lh.ingest(tmp_path / "models", warehouse=tmp_path / "warehouse")
+    said = {event.where.split("/")[-2]: event.what for event in report.events if event.kind == "failed"}
+    assert said["cut"].startswith("cut off: ")
+    assert said["other"].startswith("not a result of a known form")
+    assert [event.kind for event in report.events].count("taken") == 1
+    with lh.open(tmp_path / "warehouse") as wh:
+        assert wh.sql("SELECT measure, value FROM measures").rows() == [("boolq", 0.75)]

@@ -88,6 +88,8 @@ def score(value: Any) -> Row | None:
     Integers keep their exact value in value_integer if it fits 64 bits. Not-a-number and infinity, as tokens or as text
     in any case, are a status with a null value; so is null: missing. Booleans, other text, lists and objects are none.
     """
+    if type(value) is float and -math.inf < value < math.inf:
+        return _columns(value, None, "ok")
     if value is None:
         return _columns(None, None, "missing")
     if isinstance(value, str):
@@ -96,16 +98,16 @@ def score(value: Any) -> Row | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     number = _float(value)
-    if math.isnan(number):
-        return _columns(None, None, "nan")
-    if math.isinf(number):
-        return _columns(None, None, "inf")
+    if not math.isfinite(number):
+        return _columns(None, None, "nan" if math.isnan(number) else "inf")
     is_exact = isinstance(value, int) and INT64_MIN <= value <= INT64_MAX
     return _columns(number, int(value) if is_exact else None, "ok")
 
 
 def stderr_of(value: Any) -> float | None:
     """A standard error; None where the file has none ("N/A", [], null) or it is not finite. Never 0 for those."""
+    if type(value) is float and -math.inf < value < math.inf:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     number = _float(value)
@@ -123,7 +125,8 @@ def unit_and_direction(metric: str) -> tuple[str | None, bool | None]:
 
 def measure(where: str, metric: str, value: Any, **columns: Any) -> Item:
     """The row of one number with further columns, or the line that says why `where` is none."""
-    return _measured(where, metric, value, score(value), columns)
+    number = score(value)
+    return unusable(where, value, "a number") if number is None else {"metric": metric, **columns, **number}
 
 
 def measure_task(where: str, metric: str, value: Any, *, notes: Sequence[Row] = (), **columns: Any) -> Item:
@@ -131,16 +134,18 @@ def measure_task(where: str, metric: str, value: Any, *, notes: Sequence[Row] = 
 
     A share outside of 0 to 1 keeps its value, without a unit and with a note.
     """
+    return fill_task(columns, where, metric, value, notes)
+
+
+def fill_task(columns: Row, where: str, metric: str, value: Any, notes: Sequence[Row] = ()) -> Item:
+    """`measure_task` with the further columns as they are."""
     unit, direction = unit_and_direction(metric)
     number = score(value)
-    if unit == "fraction" and number and number["value"] is not None and not 0 <= number["value"] <= 1:
+    if number is None:
+        return unusable(where, value, "a number")
+    if unit == "fraction" and number["value"] is not None and not 0 <= number["value"] <= 1:
         unit, notes = None, [note("scale", "outside of 0 to 1, so not a fraction; it may be percent"), *notes]
-    columns |= {"unit": unit, "higher_is_better": direction, "notes": [*notes]}
-    return _measured(where, metric, value, number, columns)
-
-
-def _measured(where: str, metric: str, value: Any, number: Row | None, columns: Row) -> Item:
-    return unusable(where, value, "a number") if number is None else {"metric": metric, **columns, **number}
+    return {**columns, "metric": metric, "unit": unit, "higher_is_better": direction, "notes": [*notes], **number}
 
 
 def read_run_at(timestamp: Any, path: Path) -> tuple[datetime | None, list[Row]]:

@@ -20,6 +20,8 @@ MAX_LINE = 8 << 20
 NO_RESULTS = re.compile(
     r"(merges|vocab|requirements.*|readme.*|license.*|notice.*|description|.*tokens|special_.*)\.txt", re.IGNORECASE
 )
+HARNESS_NAME = re.compile(r"results_\d{4}-\d\d-\d\dT\d\d[-:]\d\d[-:]\d\d(\.\d{1,9})?\.json")
+"""Of files that lm-eval 0.4 and lighteval write: theirs alone."""
 PER_SAMPLE = re.compile(r"samples_.*\.jsonl?|.*\.pytorch\.json|.*predictions?.*\.jsonl", re.IGNORECASE)
 
 

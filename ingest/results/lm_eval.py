@@ -23,9 +23,9 @@ from layerhouse.ingest.results import (
     ParsedResults,
     ResultFormat,
     Row,
+    fill_task,
     is_text,
     left_out_line,
-    measure_task,
     note,
     read_run_at,
     score,
@@ -87,9 +87,7 @@ def parse(document: Any, path: Path) -> ParsedResults:
         items += rows
         if task in groups and not any(isinstance(item, dict) for item in rows):
             items += _computed(task, results, run)
-    taken = [
-        {**run.common, **item, "notes": [*item["notes"], *run.common["notes"]]} for item in items if isinstance(item, dict)
-    ]
+    taken = [item for item in items if isinstance(item, dict)]
     return ParsedResults(tuple(taken), tuple(item for item in items if isinstance(item, str)))
 
 
@@ -133,7 +131,7 @@ def _run(document: Row, path: Path) -> Run:
 
 def _task(task: str, found: Row, run: Run, *, is_group: bool) -> Iterator[Item]:
     where = f"results.{task}"
-    columns = _columns(task, run, is_group=is_group)
+    columns = run.common | _columns(task, run, is_group=is_group)
     directions = _object(run.directions, task)
     for key, value in found.items():
         metric, comma, answer_filter = key.partition(",")
@@ -148,15 +146,9 @@ def _task(task: str, found: Row, run: Run, *, is_group: bool) -> Iterator[Item]:
         name, own_metric = canonical_task(task, metric)
         stderr = found.get(f"{metric}_stderr{comma}{answer_filter}")
         direction = directions.get(metric)
-        row = measure_task(
-            f"{where}.{key}",
-            own_metric,
-            value,
-            task=name,
-            filter=None if answer_filter in ("", "none") else answer_filter,
-            stderr=stderr_of(stderr),
-            **columns,
-        )
+        columns["task"], columns["stderr"] = name, stderr_of(stderr)
+        columns["filter"] = None if answer_filter in ("", "none") else answer_filter
+        row = fill_task(columns, f"{where}.{key}", own_metric, value, run.common["notes"])
         if isinstance(row, dict) and isinstance(direction, bool):
             row["higher_is_better"] = direction
         yield row
@@ -205,9 +197,10 @@ def _computed(group: str, results: Mapping[str, Any], run: Run) -> list[Item]:
         metric, _, answer = key.partition(",")
         name, own_metric = canonical_task(group, metric)
         said = f"computed: the mean of {len(leaves)} members weighted by their documents; the file has no score of the group"
-        columns = _columns(group, run, is_group=True) | {"task": name, "n_samples": sum(known)}
-        columns |= {"filter": None if answer in ("", "none") else answer, "notes": [note("computed", said)]}
-        items.append(measure_task(f"results.{group}.{key}", own_metric, mean, **columns))
+        columns = run.common | _columns(group, run, is_group=True) | {"task": name, "n_samples": sum(known)}
+        columns["filter"] = None if answer in ("", "none") else answer
+        notes = [note("computed", said), *run.common["notes"]]
+        items.append(fill_task(columns, f"results.{group}.{key}", own_metric, mean, notes))
     return items
 
 
