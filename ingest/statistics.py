@@ -98,7 +98,7 @@ def statistics_from_tally(code: str, tally: Tally, near_zero: float | None = Non
 
 
 def join_rows(rows: Array) -> Array:
-    """One row of moments from many (layout: cpu.ROW), the same for the same rows in the same order.
+    """One row of moments from many (layout: moments.ROW), the same for the same rows in the same order.
 
     Squared deviations are those around each row's mean plus count * (mean - joint mean)^2 (Chan, Golub, LeVeque 1979).
     """

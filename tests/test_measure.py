@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from layerhouse.ingest import measure as module
 from layerhouse.ingest.dtypes import DTYPES
-from layerhouse.ingest.histogram import Counter, cpu, jit, mark_on_cpu
+from layerhouse.ingest.histogram import Counter, jit, mark_on_cpu
+from layerhouse.ingest.histogram.moments import SUB_BLOCK
 from layerhouse.ingest.measure import Job, Measurement, measure
 from layerhouse.ingest.statistics import statistics_from_tally
 from layerhouse.ingest.tensors import TensorRef
@@ -234,8 +235,8 @@ def test_patterns_run_along_the_inputs(tmp_path, weight, pattern, dtype):
 def test_blocks_of_floats_of_every_kind(order, near_zero):
     """Blocks of values, of many zeros, of zeros of both signs, with what is not finite, all under zero, all near one."""
     chance = np.random.default_rng(7)
-    blocks = chance.standard_normal((6, cpu.SUB_BLOCK)).astype(np.float32)
-    blocks[1, chance.random(cpu.SUB_BLOCK) < 0.5] = 0
+    blocks = chance.standard_normal((6, SUB_BLOCK)).astype(np.float32)
+    blocks[1, chance.random(SUB_BLOCK) < 0.5] = 0
     blocks[2], blocks[2, ::2] = 0, -0.0
     blocks[3, :4], blocks[3, 9] = (np.nan, np.inf, -np.inf, -np.nan), 0
     blocks[4] = -np.abs(blocks[4]) - 1e-30
@@ -245,8 +246,8 @@ def test_blocks_of_floats_of_every_kind(order, near_zero):
     for blocks_a_chunk in (2, 4, 100):
         counter = Counter()
         counter.begin("F32", values.size, near_zero)
-        for start in range(0, values.size, blocks_a_chunk * cpu.SUB_BLOCK):
-            counter.add(values[start : start + blocks_a_chunk * cpu.SUB_BLOCK].view(np.uint8))
+        for start in range(0, values.size, blocks_a_chunk * SUB_BLOCK):
+            counter.add(values[start : start + blocks_a_chunk * SUB_BLOCK].view(np.uint8))
         tallies.append(counter.finish())
     tally = tallies[0]
     for other in tallies[1:]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -90,7 +91,7 @@ def expected_names():
 def test_the_wheel_holds_every_module_sql_and_toml_and_one_top_level_name(wheel):
     left = names_in(wheel) ^ expected_names()
     assert all(name.startswith("layerhouse/ingest/histogram/_loops.") for name in left)
-    assert len(left) <= 1  # the extension, where there is a compiler
+    assert len(left) == (1 if shutil.which("cc") else 0)  # the extension, where there is a compiler
     if left:
         assert "-cp311-abi3-" in wheel.name
 

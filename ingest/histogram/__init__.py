@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerhouse.ingest.dtypes import DTYPES
+from layerhouse.ingest.histogram.moments import ROW, SUB_BLOCK
 
 Array = npt.NDArray[Any]
 
@@ -130,7 +131,7 @@ class Counter:
             self._add_floats(chunk)
         else:
             values, keys = key_of(self._dtype.code, chunk)
-            rows = np.empty((-(-values.size // self._cpu.SUB_BLOCK), self._cpu.ROW))
+            rows = np.empty((-(-values.size // SUB_BLOCK), ROW))
             self._cpu.moments(values, self._near_zero, self._tallied, self._ends, rows)
             self._rows.append(rows)
             self._add_codes(keys)
@@ -174,7 +175,7 @@ class Counter:
 
     def _add_floats(self, chunk: Array) -> None:
         values = chunk.view(np.float32)
-        rows = np.empty((-(-values.size // self._cpu.SUB_BLOCK), self._cpu.ROW))
+        rows = np.empty((-(-values.size // SUB_BLOCK), ROW))
         self._dirty = True
         self._cpu.moments_of_floats(values, self._near_zero, self._tallied, self._ends, rows, self._tables[16])
         self._rows.append(rows)

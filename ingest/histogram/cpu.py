@@ -6,67 +6,29 @@ the same results to the bit, at a start that takes half a second longer.
 
 from __future__ import annotations
 
-from layerhouse.ingest.histogram.moments import ROW, SUB_BLOCK
-
 try:
-    from layerhouse.ingest.histogram._loops import (
-        add_bfloat16,
-        add_squares,
-        count_bytes,
-        count_differences,
-        count_few,
-        count_words,
-        describe_codes,
-        drain,
-        mark_nonzero_words,
-        mark_nonzeros,
-        moments,
-        moments_of_floats,
-        project,
-        sum_codes,
-    )
+    from layerhouse.ingest.histogram import _loops as loops
 
     IS_BUILT = True
 except ImportError:
-    from layerhouse.ingest.histogram.jit import (
-        add_bfloat16,
-        add_squares,
-        count_bytes,
-        count_differences,
-        count_few,
-        count_words,
-        describe_codes,
-        drain,
-        mark_nonzero_words,
-        mark_nonzeros,
-        moments,
-        moments_of_floats,
-        project,
-        sum_codes,
-    )
+    from layerhouse.ingest.histogram import jit as loops  # type: ignore[no-redef]
 
     IS_BUILT = False
 
-__all__ = [
-    "IS_BUILT",
-    "ROW",
-    "SUB_BLOCK",
-    "add_bfloat16",
-    "add_squares",
-    "announce",
-    "count_bytes",
-    "count_differences",
-    "count_few",
-    "count_words",
-    "describe_codes",
-    "drain",
-    "mark_nonzero_words",
-    "mark_nonzeros",
-    "moments",
-    "moments_of_floats",
-    "project",
-    "sum_codes",
-]
+add_bfloat16 = loops.add_bfloat16
+add_squares = loops.add_squares
+count_bytes = loops.count_bytes
+count_differences = loops.count_differences
+count_few = loops.count_few
+count_words = loops.count_words
+describe_codes = loops.describe_codes
+drain = loops.drain
+mark_nonzero_words = loops.mark_nonzero_words
+mark_nonzeros = loops.mark_nonzeros
+moments = loops.moments
+moments_of_floats = loops.moments_of_floats
+project = loops.project
+sum_codes = loops.sum_codes
 
 
 def announce() -> None:
