@@ -19,13 +19,13 @@
 #define VECTORISED
 #endif
 
-#if defined(__GNUC__)
-#define ANYWHERE __attribute__((aligned(1), may_alias))
-#define INLINE static inline __attribute__((always_inline))
-#else
-#define ANYWHERE
-#define INLINE static __forceinline
+#if !defined(__GNUC__)
+#error "needs the vectors of GCC and Clang; built without this extension, the loops of jit.py are compiled when they are run"
 #endif
+#define ANYWHERE __attribute__((aligned(1), may_alias))
+/* GCC 12 would put off the stores of a loop, and spill them for it. */
+#define KEEP_STORES __asm__ __volatile__("" : : : "memory")
+#define INLINE static inline __attribute__((always_inline))
 
 /* Values of a file may lie at any address, and are looked at as floats and as patterns. */
 typedef uint16_t ANYWHERE u16;
@@ -36,7 +36,26 @@ typedef int64_t ANYWHERE i64;
 typedef float ANYWHERE f32;
 typedef double ANYWHERE f64;
 
-enum { SUB_BLOCK = 4096, ROW = 6, LANES = 32, NOT_FINITE = 0x7F80, MOST_BUFFERS = 10 };
+/* LANES values side by side, on machines without such registers too. */
+typedef float floats __attribute__((vector_size(16)));
+typedef double doubles __attribute__((vector_size(32)));
+typedef int64_t longs __attribute__((vector_size(32)));
+typedef floats ANYWHERE some_floats;
+typedef int32_t masks __attribute__((vector_size(16)));
+#ifdef __SSE__
+#include <xmmintrin.h>
+#define LESSER(a, b) _mm_min_ps(a, b)
+#define GREATER(a, b) _mm_max_ps(a, b)
+#else
+#define CHOSEN(mask, a, b) ((floats)(((masks)(a) & (mask)) | ((masks)(b) & ~(mask))))
+#define LESSER(a, b) CHOSEN((masks)((a) < (b)), a, b)
+#define GREATER(a, b) CHOSEN((masks)((a) > (b)), a, b)
+#endif
+#define WIDENED(few) __builtin_convertvector(few, doubles)
+#define SIZE_OF(few) ((doubles)((longs)(few) & no_sign))
+#define JOINED(sums) ((sums[0] + sums[2]) + (sums[1] + sums[3]))
+
+enum { SUB_BLOCK = 4096, ROW = 6, LANES = 4, MOST_BUFFERS = 10 };
 static const double FLAT = 0.01;
 static const int LEAST_EXPONENT = -1000;
 
@@ -76,55 +95,29 @@ static void count_words(const u64 *words, Py_ssize_t size, const u16 *rest, Py_s
     first[0] += zeros;
 }
 
-static int64_t count_tops(const u32 *patterns, Py_ssize_t size, uint32_t *tables, int has_many_zeros)
-{
-    uint32_t *first = tables, *second = tables + 65536;
-    uint32_t before = first[0] + second[0] + first[0x8000] + second[0x8000];
-    Py_ssize_t even = size / 2 * 2, i;
-    if (has_many_zeros) {
-        uint32_t held[2][0x80];
-        for (int lane = 0; lane < 2; lane++) {
-            memcpy(held[lane], tables + lane * 65536 + NOT_FINITE, sizeof held[lane]);
-            memset(tables + lane * 65536 + NOT_FINITE, 0, sizeof held[lane]);
-        }
-        uint32_t spare = NOT_FINITE;
-        for (i = 0; i < even; i += 2) {
-            uint32_t a = patterns[i] >> 16, b = patterns[i + 1] >> 16;
-            spare = NOT_FINITE | ((spare + 1) & 0x7F);
-            /* Not by a branch, which zeros at random places would mislead half of the time. */
-            first[a | (spare & -(uint32_t)(a == 0))]++;
-            second[b | (spare & -(uint32_t)(b == 0))]++;
-        }
-        for (int lane = 0; lane < 2; lane++) {
-            uint32_t *table = tables + lane * 65536;
-            for (int place = 0; place < 0x80; place++)
-                table[0] += table[NOT_FINITE + place];
-            memcpy(table + NOT_FINITE, held[lane], sizeof held[lane]);
-        }
-    } else {
-        for (i = 0; i < even; i += 2) {
-            first[patterns[i] >> 16]++;
-            second[patterns[i + 1] >> 16]++;
-        }
-    }
-    for (i = even; i < size; i++)
-        first[patterns[i] >> 16]++;
-    return (int64_t)(uint32_t)(first[0] + second[0] + first[0x8000] + second[0x8000] - before);
-}
-
+VECTORISED
 static int64_t drain(uint32_t *tables, Py_ssize_t lanes, Py_ssize_t width, uint16_t *codes, int64_t *counts)
 {
+    enum { STEP = 64 }; /* most patterns do not occur */
     int64_t found = 0;
-    for (Py_ssize_t code = 0; code < width; code++) {
-        int64_t total = 0;
-        for (Py_ssize_t lane = 0; lane < lanes; lane++) {
-            total += tables[lane * width + code];
-            tables[lane * width + code] = 0;
+    for (Py_ssize_t start = 0; start < width; start += STEP) {
+        uint32_t any = 0;
+        for (Py_ssize_t lane = 0; lane < lanes; lane++)
+            for (int k = 0; k < STEP; k++)
+                any |= tables[lane * width + start + k];
+        if (any == 0)
+            continue;
+        for (Py_ssize_t code = start; code < start + STEP; code++) {
+            int64_t total = 0;
+            for (Py_ssize_t lane = 0; lane < lanes; lane++)
+                total += tables[lane * width + code];
+            if (total) {
+                codes[found] = (uint16_t)code;
+                counts[found++] = total;
+            }
         }
-        if (total) {
-            codes[found] = (uint16_t)code;
-            counts[found++] = total;
-        }
+        for (Py_ssize_t lane = 0; lane < lanes; lane++)
+            memset(tables + lane * width + start, 0, STEP * sizeof *tables);
     }
     return found;
 }
@@ -167,7 +160,7 @@ static void describe_codes(const int64_t *codes, Py_ssize_t size, const uint64_t
     Py_ssize_t i = -1;
     for (Py_ssize_t k = 0; k < num_percents; k++) {
         uint64_t rank = percents[k] * hundreds + (percents[k] * rest + 99) / 100;
-        while (running < rank)
+        while (running < rank && i + 1 < size)
             running += counts[++i];
         quantiles[k] = fabs(values[codes[i < 0 ? 0 : i]]);
     }
@@ -235,39 +228,62 @@ static void sum_row(double *values, Py_ssize_t size, double top, double *row)
     row[5] = deviation_0 + deviation_1;
 }
 
-INLINE double add_pairwise(double *lanes)
+static void add_up(const double *terms, Py_ssize_t size, Py_ssize_t rows, double *sums)
 {
-    for (int width = LANES / 2; width; width /= 2)
-        for (int k = 0; k < width; k++)
-            lanes[k] += lanes[k + width];
-    return lanes[0];
+    for (Py_ssize_t row = 0; row < rows; row++, terms += size) {
+        double high = 0, low = 0;
+        for (Py_ssize_t i = 0; i < size; i++) {
+            double total = high + terms[i], added = total - high;
+            low += (high - (total - added)) + (terms[i] - added);
+            high = total;
+        }
+        sums[row] = high + low;
+    }
 }
 
-/* The least and greatest are right where all values are finite, which the sum of magnitudes shows. */
-INLINE void sum_lanes(const f32 *values, Py_ssize_t size, double *row, double *ends)
+INLINE double squares_around(double mean, const f32 *values, Py_ssize_t size)
 {
-    double sums[LANES] = {0}, sizes[LANES] = {0}, squares[LANES] = {0};
-    float lows[LANES], highs[LANES];
-    for (int k = 0; k < LANES; k++) {
-        lows[k] = INFINITY;
-        highs[k] = -INFINITY;
+    doubles squares = {0};
+    Py_ssize_t whole = size / LANES * LANES;
+    for (Py_ssize_t i = 0; i < whole; i += LANES) {
+        doubles apart = WIDENED(*(const some_floats *)(values + i)) - mean;
+        squares += apart * apart;
     }
+    for (Py_ssize_t i = whole; i < size; i++)
+        squares[i % LANES] += ((double)values[i] - mean) * ((double)values[i] - mean);
+    return JOINED(squares);
+}
+
+/* The sums of a row and the counts of the top halves of patterns in one loop: an increment waits for its place in memory,
+   and sums are added up meanwhile. The least and greatest are right where all values are finite, which the sum of magnitudes
+   shows. Returns how many patterns have a top half of 0 or 0x8000: zeros, and what is hardly more than zero. */
+INLINE uint32_t sum_and_count(const f32 *values, Py_ssize_t size, double *row, double *ends, uint32_t *tables)
+{
+    uint32_t *first = tables, *second = tables + 65536;
+    uint32_t before = first[0] + second[0] + first[0x8000] + second[0x8000];
+    const longs no_sign = {INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX};
+    doubles sums = {0}, sizes = {0}, squares = {0};
+    floats lows = {INFINITY, INFINITY, INFINITY, INFINITY}, highs = -lows;
     Py_ssize_t whole = size / (4 * LANES) * (4 * LANES);
     for (Py_ssize_t start = 0; start < whole; start += 4 * LANES) {
-        const f32 *part = values + start;
-        for (int k = 0; k < LANES; k++) {
-            double a = part[k], b = part[k + LANES], c = part[k + 2 * LANES], d = part[k + 3 * LANES];
-            sums[k] += (a + b) + (c + d);
-            sizes[k] += (fabs(a) + fabs(b)) + (fabs(c) + fabs(d));
-            squares[k] += (a * a + b * b) + (c * c + d * d);
+        const some_floats *parts = (const some_floats *)(values + start);
+        const u32 *patterns = (const u32 *)(values + start);
+        floats part[4] = {parts[0], parts[1], parts[2], parts[3]};
+        doubles a = WIDENED(part[0]), b = WIDENED(part[1]), c = WIDENED(part[2]), d = WIDENED(part[3]);
+        sums += (a + b) + (c + d);
+        sizes += (SIZE_OF(a) + SIZE_OF(b)) + (SIZE_OF(c) + SIZE_OF(d));
+        squares += (a * a + b * b) + (c * c + d * d);
+        floats low = LESSER(part[0], part[1]), other_low = LESSER(part[2], part[3]);
+        floats high = GREATER(part[0], part[1]), other_high = GREATER(part[2], part[3]);
+        low = LESSER(low, other_low);
+        high = GREATER(high, other_high);
+        lows = LESSER(low, lows);
+        highs = GREATER(high, highs);
+        for (int k = 0; k < 4 * LANES; k += 2) {
+            first[patterns[k] >> 16]++;
+            second[patterns[k + 1] >> 16]++;
         }
-        for (int k = 0; k < LANES; k++) {
-            float a = part[k], b = part[k + LANES], c = part[k + 2 * LANES], d = part[k + 3 * LANES];
-            float low_0 = a < b ? a : b, low_1 = c < d ? c : d, high_0 = a > b ? a : b, high_1 = c > d ? c : d;
-            float low = low_0 < low_1 ? low_0 : low_1, high = high_0 > high_1 ? high_0 : high_1;
-            lows[k] = low < lows[k] ? low : lows[k];
-            highs[k] = high > highs[k] ? high : highs[k];
-        }
+        KEEP_STORES;
     }
     for (Py_ssize_t i = whole; i < size; i++) {
         double value = values[i];
@@ -276,6 +292,7 @@ INLINE void sum_lanes(const f32 *values, Py_ssize_t size, double *row, double *e
         sums[i % LANES] += value;
         sizes[i % LANES] += fabs(value);
         squares[i % LANES] += value * value;
+        (i % 2 ? second : first)[((const u32 *)values)[i] >> 16]++;
     }
     for (int k = 0; k < LANES; k++) {
         ends[0] = lows[k] < ends[0] ? lows[k] : ends[0];
@@ -283,19 +300,14 @@ INLINE void sum_lanes(const f32 *values, Py_ssize_t size, double *row, double *e
     }
     row[0] = (double)size;
     row[1] = 0.0;
-    row[2] = add_pairwise(sums);
-    row[3] = add_pairwise(sizes);
-    row[4] = add_pairwise(squares);
+    row[2] = JOINED(sums);
+    row[3] = JOINED(sizes);
+    row[4] = JOINED(squares);
     double mean = size ? row[2] / (double)size : 0.0;
     row[5] = row[4] - row[2] * mean;
-    if (row[5] < FLAT * row[4]) {
-        memset(squares, 0, sizeof squares);
-        for (Py_ssize_t i = 0; i < size; i++) {
-            double apart = (double)values[i] - mean;
-            squares[i % LANES] += apart * apart;
-        }
-        row[5] = add_pairwise(squares);
-    }
+    if (row[5] < FLAT * row[4])
+        row[5] = squares_around(mean, values, size);
+    return first[0] + second[0] + first[0x8000] + second[0x8000] - before;
 }
 
 /* Type is float or double: the loop is one. */
@@ -328,15 +340,12 @@ VECTORISED
 static void moments_of_floats(const f32 *values, Py_ssize_t size, double near_zero, int64_t *counts, double *ends, double *rows,
                               uint32_t *tables)
 {
-    int64_t near = 0;
     for (Py_ssize_t start = 0; start < size; start += SUB_BLOCK, rows += ROW) {
         Py_ssize_t length = least_of(SUB_BLOCK, size - start);
         const f32 *part = values + start;
         double own[2] = {INFINITY, -INFINITY};
-        sum_lanes(part, length, rows, own);
-        int is_finite = rows[3] <= DBL_MAX;
-        near = count_tops((const u32 *)part, length, tables, is_finite && near * 16 > length);
-        if (!is_finite) {
+        uint32_t near = sum_and_count(part, length, rows, own, tables);
+        if (!(rows[3] <= DBL_MAX)) {
             scan_floats(part, length, near_zero, counts, ends, rows);
             continue;
         }
@@ -734,6 +743,15 @@ FUNCTION(sum_codes)
     Py_RETURN_NONE;
 }
 
+FUNCTION(add_up)
+{
+    Buffers buffers;
+    if (!take(arguments, given, "qQ", &buffers) || !fits(&buffers, SIZE(1) > 0 && SIZE(0) % SIZE(1) == 0))
+        return NULL;
+    LOOP(add_up(AT(double, 0), SIZE(0) / SIZE(1), SIZE(1), AT(double, 1)));
+    Py_RETURN_NONE;
+}
+
 static void moments(const f64 *values, Py_ssize_t size, double near_zero, int64_t *counts, double *ends, double *rows)
 {
     for (Py_ssize_t start = 0; start < size; start += SUB_BLOCK, rows += ROW)
@@ -884,9 +902,10 @@ FUNCTION(add_bfloat16)
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, "See jit.py."}
 
 static PyMethodDef methods[] = {
-    METHOD(count_bytes),   METHOD(count_words),        METHOD(drain),             METHOD(count_few),   METHOD(describe_codes),
-    METHOD(sum_codes),     METHOD(moments),            METHOD(moments_of_floats), METHOD(mark_nonzeros), METHOD(mark_nonzero_words),
-    METHOD(count_differences), METHOD(add_squares),    METHOD(project),           METHOD(add_bfloat16), {NULL, NULL, 0, NULL},
+    METHOD(count_bytes),        METHOD(count_words),       METHOD(drain),       METHOD(count_few), METHOD(describe_codes),
+    METHOD(sum_codes),          METHOD(add_up),            METHOD(moments),     METHOD(moments_of_floats), METHOD(mark_nonzeros),
+    METHOD(mark_nonzero_words), METHOD(count_differences), METHOD(add_squares), METHOD(project),   METHOD(add_bfloat16),
+    {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_loops", "Loops over the bytes of tensors; see jit.py.", 0, methods,

@@ -17,6 +17,7 @@ except ImportError:
 
 add_bfloat16 = loops.add_bfloat16
 add_squares = loops.add_squares
+add_up = loops.add_up
 count_bytes = loops.count_bytes
 count_differences = loops.count_differences
 count_few = loops.count_few

@@ -28,10 +28,7 @@ from layerhouse.ingest.histogram.moments import SUB_BLOCK
 Array = npt.NDArray[Any]
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
-NOT_FINITE = 0x7F80
-"""The first of the top halves of float32 patterns that are infinite or NaN; the last is 0x7FFF."""
-
-LANES = 32
+LANES = 4
 """Sums that a row of float32 values is added up in, side by side, for a loop that takes several values at once."""
 
 FLAT = 0.01
@@ -86,38 +83,6 @@ def count_words(words: Array, rest: Array, tables: Array) -> None:
     for code in rest:
         tables[0, code] += one
     tables[0, 0] += zeros
-
-
-@compiled
-def count_tops(words: Array, rest: Array, tables: Array, has_many_zeros: bool) -> int:
-    """Add the top 16 bits of 32-bit patterns, two to a uint64 word and then the rest, to two uint32 tables in turn.
-
-    Where there are many zeros, and all is finite, they are counted at the places of patterns that are not, as each would wait
-    for the one before it at one place. Returns how many were 0 or 0x8000: zeros, and what is hardly more than zero.
-    """
-    one = np.uint32(1)
-    before = tables[0, 0] + tables[1, 0] + tables[0, 0x8000] + tables[1, 0x8000]
-    if has_many_zeros:
-        held = np.empty((2, 0x80), np.uint32)  # of what was not finite before
-        held[:] = tables[:, NOT_FINITE:0x8000]
-        tables[:, NOT_FINITE:0x8000] = 0
-        spare = np.uint64(NOT_FINITE)
-        for word in words:
-            first, second = (word >> np.uint64(16)) & np.uint64(0xFFFF), word >> np.uint64(48)
-            spare = np.uint64(NOT_FINITE) | ((spare + np.uint64(1)) & np.uint64(0x7F))
-            tables[0, spare if first == np.uint64(0) else first] += one
-            tables[1, spare if second == np.uint64(0) else second] += one
-        for lane in range(2):
-            for place in range(0x80):
-                tables[lane, 0] += tables[lane, NOT_FINITE + place]
-                tables[lane, NOT_FINITE + place] = held[lane, place]
-    else:
-        for word in words:
-            tables[0, (word >> np.uint64(16)) & np.uint64(0xFFFF)] += one
-            tables[1, word >> np.uint64(48)] += one
-    for pattern in rest:
-        tables[0, pattern >> np.uint32(16)] += one
-    return int(tables[0, 0] + tables[1, 0] + tables[0, 0x8000] + tables[1, 0x8000] - before)
 
 
 @compiled
@@ -247,14 +212,25 @@ def sum_row(values: Array, top: float, row: Array) -> None:
 
 
 @compiled
-def add_pairwise(lanes: Array) -> float:
-    """The sum of LANES numbers, halves added to each other; overwrites them."""
-    width = LANES // 2
-    while width:
-        for k in range(width):
-            lanes[k] += lanes[k + width]
-        width //= 2
-    return float(lanes[0])
+def add_up(terms: Array, sums: Array) -> None:
+    """The sum of each row of float64 `terms`, with about twice the digits of a double before it is rounded.
+
+    What each addition rounds off is added up beside (Knuth's two-sum, TAOCP 4.2.2).
+    """
+    for row in range(terms.shape[0]):
+        high = low = 0.0
+        for term in terms[row]:
+            total = high + term
+            added = total - high
+            low += (high - (total - added)) + (term - added)
+            high = total
+        sums[row] = high + low
+
+
+@compiled
+def joined(lanes: Array) -> float:
+    """The sum of LANES numbers."""
+    return float((lanes[0] + lanes[2]) + (lanes[1] + lanes[3]))
 
 
 @compiled
@@ -283,9 +259,9 @@ def sum_lanes(values: Array, sums: Array, sizes: Array, squares: Array, row: Arr
         squares[i % LANES] += value * value
     row[0] = values.size
     row[1] = 0.0
-    row[2] = add_pairwise(sums)
-    row[3] = add_pairwise(sizes)
-    row[4] = add_pairwise(squares)
+    row[2] = joined(sums)
+    row[3] = joined(sizes)
+    row[4] = joined(squares)
     mean = row[2] / values.size if values.size else 0.0
     row[5] = row[4] - row[2] * mean
     if row[5] < FLAT * row[4]:
@@ -293,7 +269,7 @@ def sum_lanes(values: Array, sums: Array, sizes: Array, squares: Array, row: Arr
         for i in range(values.size):
             apart = np.float64(values[i]) - mean
             squares[i % LANES] += apart * apart
-        row[5] = add_pairwise(squares)
+        row[5] = joined(squares)
 
 
 @compiled
@@ -337,7 +313,7 @@ def scan_blocks(values: Array, near_zero: float, scratch: Array, counts: Array, 
 
 
 def moments_of_floats(values: Array, near_zero: float, counts: Array, ends: Array, rows: Array, tables: Array) -> None:
-    """`moments` of float32 values, and count_tops of their patterns, block by block.
+    """`moments` of float32 values, and the top halves of their patterns added to two uint32 tables in turn, block by block.
 
     Blocks of finite values take loops over several values at once.
     """
@@ -371,7 +347,7 @@ def scan_floats(
 
     Blocks of finite values widen `extremes` (int64): the greatest pattern as uint32, the greatest and the least as int32.
     """
-    near = 0
+    one = np.uint32(1)
     for row in range(rows.shape[0]):
         start, stop = row * SUB_BLOCK, min((row + 1) * SUB_BLOCK, values.size)
         part, plain, sign = values[start:stop], patterns[start:stop], signed[start:stop]
@@ -381,19 +357,18 @@ def scan_floats(
             greatest = max(greatest, sign[i])
             least = min(least, sign[i])
         is_finite = most < np.uint32(0xFF800000) and greatest < np.int32(0x7F800000)
-        even = (stop - start) // 2 * 2
-        near = count_tops(plain[:even].view(np.uint64), plain[even:], tables, is_finite and near * 16 > part.size)
+        for i in range(plain.size):
+            tables[i & 1, plain[i] >> np.uint32(16)] += one
         if not is_finite:
             scan_block(part, near_zero, scratch, counts, ends, rows[row])
             continue
         extremes[0] = max(extremes[0], np.int64(most))
         extremes[1] = max(extremes[1], np.int64(greatest))
         extremes[2] = min(extremes[2], np.int64(least))
-        if near:
-            zeros = 0
-            for i in range(part.size):
-                zeros += part[i] == np.float32(0)
-            counts[0] += zeros
+        zeros = 0
+        for i in range(part.size):
+            zeros += part[i] == np.float32(0)
+        counts[0] += zeros
         if near_zero >= 0:
             for i in range(part.size):
                 counts[3] += abs(np.float64(part[i])) <= near_zero
