@@ -64,8 +64,9 @@ def _stack_rows(
     found: list[tuple[int, Note]] = []
     is_known = family is not None and not is_hollow
     alike: dict[tuple[Any, ...], tuple[Sizes, tuple[Note, ...], Row, int]] = {}
+    is_apart = len(placement.unique) == len(placement.placed)
     for index in sorted(layers):
-        unique = unique_tensors(layers[index])
+        unique = layers[index] if is_apart else unique_tensors(layers[index])
         is_plain = len(unique) == len(layers[index])
         looks = tuple([_looks(tensor, inactive) for tensor in layers[index]]) if is_plain else (index,)
         if looks not in alike:
@@ -130,7 +131,9 @@ def _row(stack: str, tensors: Sequence[Placed], sizes: Sizes, family: Family | N
 
 def _is_zero(tensors: Sequence[Placed], params: int, zeros: Zeros | None) -> bool:
     """No parameters of attention, MLP or a state-space mixer, or all of them zero-valued."""
-    return params == 0 or _zeros([tensor for tensor in tensors if tensor.module in BLOCK_MODULES], zeros) == params
+    if params == 0 or zeros is None:
+        return params == 0
+    return _zeros([tensor for tensor in tensors if tensor.module in BLOCK_MODULES], zeros) == params
 
 
 def _zeros(tensors: Iterable[Placed], zeros: Zeros | None) -> int | None:
@@ -178,12 +181,17 @@ def _declared_notes(
     """One note for each size that the config declares and shapes contradict. Shapes win; the config is kept as declared."""
     if family is None:
         return
+    has_expert_size = bool(family.keys("expert_size", stack))
+    different = {id(measured): measured for measured in sizes.values()}  # layers that look alike share theirs
     for word in DECLARED_WORDS:
         declared = declared_numbers(config, family, word, stack)
+        if declared is None:
+            continue
+        found_in = {key: _measured(measured, word, has_expert_size) for key, measured in different.items()}
         wrong: dict[int, tuple[int, int]] = {}
         for index, measured in sizes.items():
             stated = declared if not isinstance(declared, tuple) else declared[index] if index < len(declared) else None
-            found = _measured(measured, word, bool(family.keys("expert_size", stack)))
+            found = found_in[id(measured)]
             is_left_out = found == 0 and family.hybrid
             if stated is not None and found is not None and found != stated and not is_left_out:
                 wrong[index] = (stated, found)

@@ -57,13 +57,15 @@ def count_parameters(placement: Placement, config: Config | None, hashes: Hashes
     copies = 0 if tie.copy is None else tie.copy.params
     head = placement.placed if tie.virtual is None else (*placement.placed, tie.virtual)
     is_known = placement.family is not None
+    main_stack, params_stored = placement.main_stack, _sum(stored)
+    embeddings, heads = [t for t in placement.placed if t.role == "embed_tokens"], [t for t in head if t.role == "lm_head"]
     return Totals(
-        params=_sum(stored) - copies,
-        params_stored=_sum(stored),
-        embedding_params=_sum(unique_tensors(t for t in placement.placed if t.role == "embed_tokens")) if is_known else None,
-        lm_head_params=_sum(unique_tensors(t for t in head if t.role == "lm_head")) if is_known else None,
-        layer_params=_sum(t for t in stored if t.layer_index is not None and t.stack == placement.main_stack),
-        prunable_params=_sum(t for t in stored if t.is_prunable) if is_known else None,
+        params=params_stored - copies,
+        params_stored=params_stored,
+        embedding_params=_sum(unique_tensors(embeddings)) if is_known else None,
+        lm_head_params=_sum(unique_tensors(heads)) if is_known else None,
+        layer_params=_sum([t for t in stored if t.layer_index is not None and t.stack == main_stack]),
+        prunable_params=_sum([t for t in stored if t.is_prunable]) if is_known else None,
         tied_embeddings=tie.tied,
         tie_evidence=tie.evidence,
         logical_bytes=sum([tensor.ref.logical_bytes for tensor in stored]),

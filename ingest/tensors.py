@@ -62,8 +62,8 @@ class TensorRef:
     Two tensors with the same path, offset, storage_offset, shape and strides are one (tied). With a `layout` the shape is that
     of the weight, and the file's own is in the layout. With an `assembly` the bytes are those that its parts stand for, and
     strides and storage_offset are of these. A `sparse` one stands for the dense tensor of this shape: `storage_bytes` are those
-    of its indices and values, `offset` is where the values' storage starts. `place` is the identity of the bytes: equal places
-    are one tensor under two names.
+    of its indices and values, `offset` is where the values' storage starts. `logical_bytes` are those of its elements in C
+    order, as they are stored or as assembled. `place` is the identity of the bytes: equal places are one tensor of two names.
     """
 
     name: str
@@ -79,11 +79,15 @@ class TensorRef:
     assembly: Assembly | None = None
     sparse: SparseParts | None = None
     elements: int = field(init=False, repr=False, compare=False)
+    logical_bytes: int = field(init=False, repr=False, compare=False)
     place: tuple[Any, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         place = (str(self.path), self.offset, self.storage_offset, self.shape, self.strides)
-        self.elements = math.prod(self.shape)
+        self.elements = elements = math.prod(self.shape)
+        if self.layout is not None and self.assembly is None:
+            elements = math.prod(self.layout.stored_shape)
+        self.logical_bytes = byte_count(self.dtype, elements)
         self.place = place if self.sparse is None else (*place, *self.sparse.place)
 
     @property
@@ -97,13 +101,6 @@ class TensorRef:
         if self.layout is None:
             return self
         return replace(self, shape=self.shape if self.assembly else self.layout.stored_shape, layout=None)
-
-    @property
-    def logical_bytes(self) -> int:
-        """Bytes of its elements in C order: as they are stored, or as assembled."""
-        if self.layout is None or self.assembly is not None:
-            return byte_count(self.dtype, self.elements)
-        return byte_count(self.dtype, math.prod(self.stored_shape))
 
 
 @dataclass(frozen=True)

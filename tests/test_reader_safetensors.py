@@ -100,6 +100,26 @@ def wrong(**changes):
         (wrong(shape=[-1]), 4, "tensor 'a': shape is not a list of whole numbers from 0 to 2^63 - 1"),
         (wrong(shape=[1.0]), 4, "tensor 'a': shape is not a list of whole numbers from 0 to 2^63 - 1"),
         (wrong(shape=[True]), 4, "tensor 'a': shape is not a list of whole numbers from 0 to 2^63 - 1"),
+        (
+            {"a": entry("F32", [1], 0, 4), "b": entry("F32", [1.0], 4, 8)},
+            8,
+            "tensor 'b': shape is not a list of whole numbers from 0 to 2^63 - 1",
+        ),
+        (
+            {"a": entry("F32", [1], 0, 4), "b": entry("F32", [True], 4, 8)},
+            8,
+            "tensor 'b': shape is not a list of whole numbers from 0 to 2^63 - 1",
+        ),
+        (
+            {"a": entry("F32", [], 0, 4), "b": entry("F32", "", 4, 8)},
+            8,
+            "tensor 'b': shape is not a list of whole numbers from 0 to 2^63 - 1",
+        ),
+        (
+            {"a": entry("F32", [1], 0, 4), "b": entry("F32", [1], 4, 8.0)},
+            8,
+            "tensor 'b': data_offsets are not two whole numbers from 0 to 2^63 - 1",
+        ),
         (wrong(shape=4), 4, "tensor 'a': shape is not a list of whole numbers from 0 to 2^63 - 1"),
         (wrong(data_offsets=[0]), 4, "tensor 'a': data_offsets are not two whole numbers from 0 to 2^63 - 1"),
         (wrong(data_offsets=[-4, 0]), 4, "tensor 'a': data_offsets are not two whole numbers from 0 to 2^63 - 1"),

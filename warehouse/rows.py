@@ -64,7 +64,9 @@ def _array(values: list[Any], arrow_type: pa.DataType) -> pa.Array:
     if pa.types.is_integer(arrow_type) and any(issubclass(kind, float) for kind in {*map(type, values)}):
         raise ValueError("a float in a column of integers, which would lose its fraction")
     if pa.types.is_map(arrow_type):
-        values = [None if value is None else list(value.items()) for value in values]
+        different = {id(value): value for value in values if value is not None}  # rows may share one
+        pairs = {key: list(value.items()) for key, value in different.items()}
+        values = [pairs.get(id(value)) for value in values]
     try:
         return pa.array(values, arrow_type)
     except UnicodeEncodeError:

@@ -57,11 +57,11 @@ def read_safetensors(path: Path, shown: str) -> Contents:
 
 
 def _parsed(raw: bytes, shown: str) -> _Header:
-    header = _parse(raw, shown)
+    header, is_of_integers = _parse(raw, shown)
     metadata = _metadata(header.pop(METADATA, {}), shown)
     check_limit(shown, "tensors", len(header), MAX_TENSORS)
-    sizes: dict[str, tuple[tuple[int, ...], int]] = {}
-    entries = tuple([_entry(name, value, sizes, shown) for name, value in header.items()])
+    plain = _plain_entries(header, shown) if is_of_integers else None
+    entries = tuple([_entry(name, value, shown) for name, value in header.items()] if plain is None else plain)
     found = entries, metadata, _check_layout(entries, shown)
     return _HEADERS.keep(raw, found) if len(raw) <= MAX_KEPT_BYTES else found
 
@@ -87,7 +87,14 @@ def _read_header(file: BinaryIO, size: int, shown: str) -> tuple[bytes, int]:
     return raw, data_offset
 
 
-def _parse(raw: bytes, shown: str) -> dict[str, Any]:
+def _parse(raw: bytes, shown: str) -> tuple[dict[str, Any], bool]:
+    """The header, and whether its numbers are sure to be integers: 2.0 and true are equal to some."""
+    floats: list[str] = []
+
+    def keep_float(text: str) -> float:
+        floats.append(text)
+        return float(text)
+
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members = dict(pairs)
         if len(members) == len(pairs):
@@ -105,7 +112,7 @@ def _parse(raw: bytes, shown: str) -> dict[str, Any]:
 
     try:
         text = raw.decode()
-        header = json.loads(text, parse_constant=refuse_constant)
+        header = json.loads(text, parse_constant=refuse_constant, parse_float=keep_float)
         if _count_keys(header) != raw.count(b":"):  # a key twice, or a colon in a text: look closely
             header = json.loads(text, object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
         if SURROGATE_ESCAPE.search(raw):
@@ -123,7 +130,7 @@ def _parse(raw: bytes, shown: str) -> dict[str, Any]:
         raise InputError(shown, "limit exceeded: an integer in the header has too many digits") from error
     if not isinstance(header, dict):
         raise InputError(shown, "damaged header: not a JSON object")
-    return header
+    return header, not floats and b"true" not in raw and b"false" not in raw
 
 
 def _count_keys(header: Any) -> int:
@@ -142,16 +149,32 @@ def _metadata(value: Any, shown: str) -> dict[str, Any]:
     return value
 
 
-def _entry(name: str, value: Any, sizes: dict[str, tuple[tuple[int, ...], int]], shown: str) -> _Entry:
-    """`sizes` has the shapes and bytes of what was seen in this header: most tensors look like others."""
+def _plain_entries(header: dict[str, Any], shown: str) -> list[_Entry] | None:
+    """The tensors of a header of integers; None where one is not as it should be, for _entry to say of which and how."""
+    sizes: dict[tuple[Any, ...], tuple[tuple[int, ...], int]] = {}
+    entries: list[_Entry] = []
+    try:
+        for name, value in header.items():
+            code, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
+            looks = (code, *shape)
+            known = sizes.get(looks)  # most tensors look like others
+            if known is None:
+                known = sizes[looks] = _size(name, code, shape, shown)
+            is_whole = len(value) == len(FIELDS) and type(shape) is list
+            if not is_whole or not 0 <= begin <= end <= MAX_ELEMENTS or known[1] != end - begin:
+                return None
+            entries.append((begin, end, name, code, known[0]))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return entries
+
+
+def _entry(name: str, value: Any, shown: str) -> _Entry:
     if not isinstance(value, dict) or value.keys() != FIELDS:
         found = ", ".join(sorted(value))[:120] if isinstance(value, dict) else type(value).__name__
         _refuse(name, f"expected dtype, shape and data_offsets, found {found or 'nothing'}", shown)
     code, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    looks = f"{code!r} {shape!r}"
-    known = sizes.get(looks)
-    if known is None:
-        known = sizes[looks] = _size(name, code, shape, shown)
+    known = _size(name, code, shape, shown)
     if not _is_whole_numbers(offsets) or len(offsets) != 2:
         _refuse(name, "data_offsets are not two whole numbers from 0 to 2^63 - 1", shown)
     begin, end = offsets
@@ -180,10 +203,7 @@ def _size(name: str, code: Any, shape: Any, shown: str) -> tuple[tuple[int, ...]
 def _is_whole_numbers(value: Any) -> bool:
     if not isinstance(value, list):
         return False
-    for item in value:  # noqa: SIM110 - a generator takes twice the time, and there are two lists a tensor
-        if type(item) is not int or not 0 <= item <= MAX_ELEMENTS:
-            return False
-    return True
+    return all(type(item) is int and 0 <= item <= MAX_ELEMENTS for item in value)
 
 
 def _check_layout(entries: Sequence[_Entry], shown: str) -> int:
