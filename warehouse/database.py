@@ -2,48 +2,86 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 
 from layerhouse.warehouse.errors import UsageError, WarehouseError
-from layerhouse.warehouse.kept import are_kept, is_large, kept_files, read_kept, write_kept
+from layerhouse.warehouse.kept import are_kept, is_large, kept_files, kept_statements, write_kept
 from layerhouse.warehouse.schema import TABLES, Table
 from layerhouse.warehouse.sql_text import quote_literal, sql_files
 from layerhouse.warehouse.store import Snapshot, list_commits, open_store
 
+MACROS = "macros"
+NAME = re.compile(r"[a-z_]+")
+
+
+class Session:
+    """A DuckDB session over a warehouse, whose views are made as they are asked for: to make them all takes longer than most
+    answers.
+
+    Views are made over files without rows and see the committed ones afterwards: file lists are session variables, so making
+    the views reads no data. `as_of` hides every row that was committed later. Answers that were kept (kept.py) are taken from
+    there unless `computes_all`. Raises WarehouseError.
+    """
+
+    def __init__(self, root: Path, *, as_of: datetime | None = None, computes_all: bool = False) -> None:
+        self._root = root
+        self.snapshot = list_commits(open_store(root))
+        self._waiting = statements_by_name(self.snapshot)
+        if as_of is None and not computes_all and are_kept(files := answer_files(self.snapshot)):
+            self._waiting |= kept_statements(files)
+        self.connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
+        with self._own_sql():
+            self.connection.execute("SET TimeZone = 'UTC'")
+            self.connection.execute("SET enable_progress_bar = false")
+            if as_of is not None:
+                self.connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [as_of.isoformat()])
+        self.make("")
+
+    def make(self, sql: str | None = None) -> duckdb.DuckDBPyConnection:
+        """Make every view that some SQL names, and those that they stand on; all of them without. Returns the connection."""
+        names = self._named_in(sql)
+        if names:
+            empty_files = self.snapshot.empty_files()
+            with self._own_sql():
+                for table in TABLES:
+                    self.connection.execute(f"SET VARIABLE {table}_files = ?", [[empty_files[table]]])
+                self.connection.execute("\n".join(self._waiting.pop(name) for name in names))
+                for table in TABLES:
+                    self.connection.execute(f"SET VARIABLE {table}_files = ?", [self.snapshot.files(table)])
+        return self.connection
+
+    def _named_in(self, sql: str | None) -> list[str]:
+        """Those of the statements that wait, in their order. Tables and macros are made at once."""
+        if sql is None:
+            return [*self._waiting]
+        named, texts = {name for name in (*TABLES, MACROS) if name in self._waiting}, [sql]
+        while texts:
+            words = set(NAME.findall(texts.pop())) & self._waiting.keys() - named
+            texts += [self._waiting[word] for word in words]
+            named |= words
+        return [name for name in self._waiting if name in named]
+
+    @contextmanager
+    def _own_sql(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as error:
+            raise WarehouseError(f"{self._root}: {str(error).splitlines()[0]}") from None
+
 
 def connect(
-    root: Path, *, as_of: datetime | None = None, computes_all: bool = False
+    root: Path, *, as_of: datetime | None = None, computes_all: bool = False, asked: str | None = None
 ) -> tuple[duckdb.DuckDBPyConnection, Snapshot]:
-    """Open a warehouse for reading.
-
-    The views are made over files without rows and see the committed ones afterwards: file lists are session variables, so
-    making the views reads no data. `as_of` hides every row that was committed later. Answers that were kept (kept.py) are
-    taken from there unless `computes_all`. Raises WarehouseError.
-    """
-    snapshot = list_commits(open_store(root))
-    connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
-    empty_files = snapshot.empty_files()
-    try:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_progress_bar = false")
-        for name in TABLES:
-            connection.execute(f"SET VARIABLE {name}_files = ?", [[empty_files[name]]])
-        for statement in view_statements(snapshot):
-            connection.execute(statement)
-        for name in TABLES:
-            connection.execute(f"SET VARIABLE {name}_files = ?", [snapshot.files(name)])
-        if as_of is not None:
-            connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [as_of.isoformat()])
-        elif not computes_all and are_kept(files := answer_files(snapshot)):
-            read_kept(connection, files)
-    except duckdb.Error as error:
-        raise WarehouseError(f"{root}: {str(error).splitlines()[0]}") from None
-    return connection, snapshot
+    """Open a warehouse for reading, with every view or those that the SQL `asked` names; see Session. Raises WarehouseError."""
+    session = Session(root, as_of=as_of, computes_all=computes_all)
+    return session.make(asked), session.snapshot
 
 
 def keep_answers(root: Path) -> None:
@@ -52,7 +90,7 @@ def keep_answers(root: Path) -> None:
     Whoever commits results, links or other names calls it; without it every session computes them. Raises WarehouseError.
     """
     if not are_kept(answer_files(list_commits(open_store(root)))):
-        connection, snapshot = connect(root)
+        connection, snapshot = connect(root, asked="model_measures")
         with connection:
             connection.execute("SET memory_limit = '512MB'")
             write_kept(connection, answer_files(snapshot))
@@ -100,9 +138,13 @@ def export_database(root: Path, target: Path, *, as_of: datetime | None = None) 
 
 def view_statements(snapshot: Snapshot) -> Iterator[str]:
     """The statements that make every view, in order: stored tables first, then the view files in name order."""
-    for table in TABLES.values():
-        yield _table_view(table, snapshot.absent_columns(table.name))
-    yield from sql_files("warehouse.views").values()
+    yield from statements_by_name(snapshot).values()
+
+
+def statements_by_name(snapshot: Snapshot) -> dict[str, str]:
+    """Those statements by the name of what each makes, and the macros as one; a view file is named after its one view."""
+    tables = {table.name: _table_view(table, snapshot.absent_columns(table.name)) for table in TABLES.values()}
+    return tables | {stem.partition("_")[2]: text for stem, text in sql_files("warehouse.views").items()}
 
 
 def parse_as_of(text: str) -> datetime:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerhouse.warehouse.column_names import refuse_repeated_names
-from layerhouse.warehouse.database import connect, parse_as_of
+from layerhouse.warehouse.database import Session, parse_as_of
 from layerhouse.warehouse.errors import NotFoundError, UsageError
-from layerhouse.warehouse.query import keep_models, own_sql, run_query, run_sql
+from layerhouse.warehouse.query import keep_models, own_sql, query_text, run_query, run_sql
 from layerhouse.warehouse.schema import TABLES, arrow_schema
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Warehouse:
 
     def refresh(self) -> None:
         """List the commits again."""
-        self._connection, self._snapshot = connect(self.path, as_of=self.as_of)
+        self._session = Session(self.path, as_of=self.as_of)
 
     def __enter__(self) -> Warehouse:
         return self
@@ -44,17 +44,21 @@ class Warehouse:
         self.close()
 
     def close(self) -> None:
-        self._connection.close()
+        self._session.connection.close()
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The DuckDB session that all answers come from, with every table and view."""
-        return self._connection
+        return self._session.make()
+
+    def connection_for(self, sql: str) -> duckdb.DuckDBPyConnection:
+        """The same, with the views that some SQL names and those that they stand on, which takes less time."""
+        return self._session.make(sql)
 
     @property
     def damages(self) -> tuple[Damage, ...]:
         """Commits that are left out because a file of theirs is damaged; empty in a healthy warehouse."""
-        return self._snapshot.damages
+        return self._session.snapshot.damages
 
     def models(self) -> pl.DataFrame:
         """One row a model: what it shows now, against its base."""
@@ -81,18 +85,19 @@ class Warehouse:
 
     def query(self, name: str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
         """A named query, such as `summary`, kept to the models that match one of the globs. Raises NotFoundError."""
-        return _frame(run_query(self._connection, name, models))
+        connection = self.connection_for(" ".join((query_text(name), *(("models",) if models else ()))))
+        return _frame(run_query(connection, name, models))
 
     def since(self, earlier: datetime | str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
         """One row a model: what it was at an earlier time beside what it is, and what became of it."""
         from layerhouse.warehouse.dates import summary_since
 
         with Warehouse(self.path, as_of=earlier) as before:
-            return _frame(summary_since(before.connection, self._connection, models))
+            return _frame(summary_since(before.connection, self.connection, models))
 
     def sql(self, sql: str) -> pl.DataFrame:
         """The answer of SQL over every table and view. Raises QueryError; UsageError where two columns share a name."""
-        return _frame(run_sql(self._connection, sql))
+        return _frame(run_sql(self.connection, sql))
 
     def scan(self, table: str) -> pl.LazyFrame:
         """A stored table as a polars LazyFrame over its Parquet files, with the rows that SQL shows. Raises NotFoundError."""
@@ -102,7 +107,7 @@ class Warehouse:
             raise NotFoundError("table", table, tuple(TABLES))
         empty = _frame(arrow_schema(table).empty_table())
         rows = pl.scan_parquet(
-            self._snapshot.files(table),
+            self._session.snapshot.files(table),
             schema=empty.schema,
             glob=False,
             hive_partitioning=False,
@@ -119,9 +124,10 @@ class Warehouse:
         return rows
 
     def _of_model(self, sql: str, model: str | None) -> pl.DataFrame:
+        connection = self.connection_for(sql if model is None else f"{sql} models")
         with own_sql():
-            table = run_sql(self._connection, sql)
-        return _frame(table if model is None else keep_models(self._connection, table, [model]))
+            table = run_sql(connection, sql)
+        return _frame(table if model is None else keep_models(connection, table, [model]))
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

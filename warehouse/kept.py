@@ -51,12 +51,12 @@ def are_kept(files: dict[str, Path]) -> bool:
     return all(_is_whole(path) for path in files.values())
 
 
-def read_kept(connection: duckdb.DuckDBPyConnection, files: dict[str, Path]) -> None:
-    """Let views answer from their kept files."""
-    for view, path in files.items():
-        connection.execute(
-            f"CREATE OR REPLACE VIEW {quote_identifier(view)} AS SELECT * FROM read_parquet({quote_literal(str(path))})"
-        )
+def kept_statements(files: dict[str, Path]) -> dict[str, str]:
+    """For each kept view the statement that lets it answer from its file."""
+    return {
+        view: f"CREATE OR REPLACE VIEW {quote_identifier(view)} AS SELECT * FROM read_parquet({quote_literal(str(path))});"
+        for view, path in files.items()
+    }
 
 
 def write_kept(connection: duckdb.DuckDBPyConnection, files: dict[str, Path]) -> None:
@@ -78,7 +78,7 @@ def write_kept(connection: duckdb.DuckDBPyConnection, files: dict[str, Path]) ->
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
                 temporary.replace(path)
-                read_kept(connection, {view: path})
+                connection.execute(kept_statements({view: path})[view])
             finally:
                 temporary.unlink(missing_ok=True)
         for path, _ in own_files(next(iter(files.values())).parent):

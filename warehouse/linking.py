@@ -20,7 +20,7 @@ def link_results(root: Path, pairs: Sequence[tuple[str, str]]) -> int:
 
     Raises NotFoundError for a model that the warehouse has not, UsageError for a file whose results it has not.
     """
-    connection, _ = connect(root)
+    connection, _ = connect(root, asked="models result_links")
     with connection, own_sql():
         names = model_names(connection)
         found = connection.execute("SELECT source_uri, result_id FROM result_links").fetchall()

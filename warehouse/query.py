@@ -121,7 +121,7 @@ def model_names(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
 
 def load_known(root: Path) -> Known:
     """What the warehouse holds, for an ingest that does only what is new."""
-    connection, _ = connect(root)
+    connection, _ = connect(root, asked="checkpoint_facts sightings result_links")
     known = Known()
     with connection, own_sql():
         connection.execute(

@@ -30,7 +30,7 @@ def rename_model(root: Path, model_id: str, new_model_id: str) -> None:
 
 
 def _present_names(root: Path, model_id: str) -> tuple[str, ...]:
-    connection, _ = connect(root)
+    connection, _ = connect(root, asked="models")
     with connection:
         names = model_names(connection)
     if model_id not in names:
