@@ -1,7 +1,8 @@
 """Every figure of speed and memory in one run: `python bench/all.py`, a quarter of an hour; `--sizes 0.25` is a short one.
 
-Generated checkpoints of bf16 and f32 are read in processes of their own, in turns, and the least of `--repeat` turns counts:
-plainly; as `ingest` measures them; with safetensors into torch, zeros counted; with `torch.load(mmap=True)`, zeros counted.
+Generated checkpoints of bf16 and f32 are read in processes of their own: plainly; as `ingest` measures them; with safetensors
+into torch, zeros counted; with `torch.load(mmap=True)`, zeros counted. The ways take `--repeat` turns, one after the other, so
+that a ratio is between neighbours in time, and the middle of the turns' ratios counts: other work comes and goes.
 Warm runs have the file in the system's cache. For cold ones it is dropped from there before each turn (POSIX_FADV_DONTNEED; a
 disk that keeps a cache of its own still answers from that). Then whole processes, threads, sizes, memory, many small models
 and start-up.
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import measure
 from ingest import COUNT_WITH_TRANSFORMERS, run
@@ -47,15 +49,25 @@ found.set_index("longname")["alpha"].to_json(sys.argv[2])
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds, processor seconds and peak MiB of one way: the least of some turns."""
+    """Seconds, processor seconds and peak MiB of one turn of a way."""
 
-    seconds: float = float("inf")
-    processor: float = float("inf")
-    mib: float = float("inf")
+    seconds: float
+    processor: float
+    mib: float
 
-    def least(self, other: Cost) -> Cost:
-        """The lesser of each."""
-        return Cost(min(self.seconds, other.seconds), min(self.processor, other.processor), min(self.mib, other.mib))
+
+Turns = Sequence[Cost]
+"""What the turns of one way cost, in their order."""
+
+
+def seconds_of(turns: Turns) -> float:
+    """The middle of the times."""
+    return median(turn.seconds for turn in turns)
+
+
+def ratio_of(turns: Turns, others: Turns) -> float:
+    """The middle of the ratios of time, turn by turn."""
+    return median(turn.seconds / other.seconds for turn, other in zip(turns, others, strict=True))
 
 
 def elsewhere(call: str) -> None:
@@ -85,22 +97,27 @@ def process(command: Sequence[str], scratch: Path) -> Cost:
     return Cost(seconds, seconds, mib)
 
 
-def in_turns(ways: Mapping[str, Callable[[], Cost]], repeat: int) -> dict[str, Cost]:
-    """Every way `repeat` times, one after the other, the least of each."""
-    best = dict.fromkeys(ways, Cost())
+def in_turns(ways: Mapping[str, Callable[[], Cost]], repeat: int) -> dict[str, Turns]:
+    """Every way `repeat` times, one after the other."""
+    found: dict[str, list[Cost]] = {name: [] for name in ways}
     for _ in range(repeat):
         for name, turn in ways.items():
-            best[name] = best[name].least(turn())
-    return best
+            found[name].append(turn())
+    return {**found}
 
 
-def table(title: str, costs: Mapping[str, Cost], reference: str, limits: Mapping[str, tuple[str, float]] | None = None) -> None:
+def table(
+    title: str, costs: Mapping[str, Turns], reference: str, limits: Mapping[str, tuple[str, float]] | None = None
+) -> None:
     """Print ways with their ratio to the reference; `limits` gives `at most` or `at least` and a ratio."""
-    print(f"\n{title}\n{'':44}{'seconds':>9}{'ratio':>8}{'CPU ratio':>11}{'peak MiB':>10}")
+    print(f"\n{title}\n{'':44}{'seconds':>9}{'ratio':>8}{'least':>8}{'most':>8}{'CPU':>8}{'peak MiB':>10}")
     base = costs[reference]
-    for name, cost in costs.items():
-        ratio, processor = cost.seconds / base.seconds, cost.processor / base.processor
-        print(f"{name:44}{cost.seconds:9.3f}{ratio:8.2f}{processor:11.2f}{cost.mib:10.0f}{_verdict(name, ratio, limits)}")
+    for name, turns in costs.items():
+        ratios = [turn.seconds / other.seconds for turn, other in zip(turns, base, strict=True)]
+        processor = median(turn.processor / other.processor for turn, other in zip(turns, base, strict=True))
+        ratio, mib = median(ratios), min(turn.mib for turn in turns)
+        shown = f"{seconds_of(turns):9.3f}{ratio:8.2f}{min(ratios):8.2f}{max(ratios):8.2f}{processor:8.2f}{mib:10.0f}"
+        print(f"{name:44}{shown}{_verdict(name, ratio, limits)}")
 
 
 def _verdict(name: str, ratio: float, limits: Mapping[str, tuple[str, float]] | None) -> str:
@@ -129,10 +146,10 @@ def inside(folder: Path, gigabytes: float, dtype: str, repeat: int, threads: int
     limits = {names["dense"]: ("at most", 3.5), names["half"]: ("at most", 7.0), names["nm"]: ("at most", 7.0)}
     table(f"Inside the process, warm: {shown}", costs, "plain read", limits)
     loads = {name: cost for name, cost in costs.items() if "count zeros" in name}
-    least = min(loads.values(), key=lambda cost: cost.seconds)
+    fastest = min(loads.values(), key=seconds_of)
     for kind, limit in (("dense", 15), ("half", 8)):
         if kind in files:
-            times = least.seconds / costs[names[kind]].seconds
+            times = ratio_of(fastest, costs[names[kind]])
             holds = "holds" if times >= limit else "does not hold"
             print(f"load and count zeros takes {times:.1f} times ours, {kind}   at least {limit}: {holds}")
     cold = {
@@ -151,16 +168,17 @@ def scaling(folder: Path, sizes: Sequence[float], repeat: int, threads: int) -> 
     ways = {f"{threads} threads": lambda: once("ours", path, threads), "1 thread": lambda: once("ours", path, 1)}
     table("Threads", in_turns(ways, repeat), f"{threads} threads", {"1 thread": ("at least", 1.8)})
     print("\nSizes: seconds for each GB, over those of the smallest")
-    first = None
-    for gigabytes in sizes:
+    files = {gigabytes: folder / f"{gigabytes:g}.safetensors" for gigabytes in sizes}
+    for gigabytes, path in files.items():
         write(path, gigabytes, "bf16")
-        ways = {"ours": lambda: once("ours", path, threads)}
-        seconds = in_turns(ways, repeat)["ours"].seconds / (path.stat().st_size / 1e9)
-        first = first or seconds
-        print(
-            f"{gigabytes:g} GB: {seconds / first:.2f}   at most 1.1: {'holds' if seconds <= 1.1 * first else 'does not hold'}"
-        )
-    path.unlink()
+    costs = in_turns({f"{path}": lambda path=path: once("ours", path, threads) for path in files.values()}, repeat)
+    smallest = files[sizes[0]]
+    for gigabytes, path in files.items():
+        times_larger = path.stat().st_size / smallest.stat().st_size
+        ratio = ratio_of(costs[f"{path}"], costs[f"{smallest}"]) / times_larger
+        print(f"{gigabytes:g} GB: {ratio:.2f}   at most 1.1: {'holds' if ratio <= 1.1 else 'does not hold'}")
+    for path in files.values():
+        path.unlink()
 
 
 @contextmanager
@@ -249,10 +267,10 @@ def many(folder: Path, models: int) -> None:
         "layerhouse ingest --stats none": lambda: process(ours, scratch),
         "safetensors, shapes alone": lambda: process([PYTHON, "-c", headers, str(root)], scratch),
     }
-    costs = in_turns(ways, 2)
+    costs = in_turns(ways, 3)
     table(f"{models} folders of 300 tensors", costs, "safetensors, shapes alone")
     if models == 1000:
-        seconds = costs["layerhouse ingest --stats none"].seconds
+        seconds = seconds_of(costs["layerhouse ingest --stats none"])
         print(f"under 10 s in all: {'holds' if seconds < 10 else 'does not hold'}")
     few = folder / "few"
     for number in range(100):
@@ -275,13 +293,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="0.25,1,4", help="GB of the generated files")
     parser.add_argument("--dtypes", default="bf16,f32")
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=5, help="turns of each way")
     parser.add_argument("--models", type=int, default=1000, help="small models whose headers are read")
     parser.add_argument("--folder", type=Path, help="where to write; default: the system's temporary folder")
     options = parser.parse_args()
     sizes = sorted(float(size) for size in options.sizes.split(","))
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    print(f"{threads} cores, python {sys.version.split()[0]}, least of {options.repeat} turns")
+    print(f"{threads} cores, python {sys.version.split()[0]}, {options.repeat} turns each")
     with tempfile.TemporaryDirectory(prefix="layerhouse-bench-", dir=options.folder) as name:
         folder = Path(name)
         for dtype in options.dtypes.split(","):
