@@ -9,6 +9,8 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 MOST = 8
+MAX_REMEMBERED_TENSORS = 5_000
+"""Of a checkpoint whose names are remembered: what bounds the memory of answers."""
 
 
 class Memory(dict[Key, Value]):

@@ -16,7 +16,7 @@ from layerhouse.ingest.choosing import choose_family
 from layerhouse.ingest.declared import Config
 from layerhouse.ingest.dtypes import DTYPES
 from layerhouse.ingest.family_files import load_families
-from layerhouse.ingest.memory import Memory
+from layerhouse.ingest.memory import MAX_REMEMBERED_TENSORS, Memory
 from layerhouse.ingest.templates import NUMBER_MARK, STACKS, Family, Template
 from layerhouse.ingest.tensors import TensorRef
 
@@ -187,7 +187,6 @@ _Parts = tuple[list[str], list[str], list[list[str]]]
 """Of each tensor its name without wrappers, that with `{}` for each number, and the numbers."""
 
 _SAID = tuple(item.name for item in fields(Placed) if item.init and item.name != "ref")
-MAX_REMEMBERED_TENSORS = 5_000
 
 _PARTS: Memory[tuple[str, ...], _Parts] = Memory()
 _PLACES: Memory[tuple[Any, ...], tuple[Family | None, tuple[tuple[Any, ...], ...]]] = Memory()

@@ -24,6 +24,7 @@ from layerhouse.ingest.layouts.mlx import affine
 from layerhouse.ingest.layouts.modules import Module, Quantization, auxiliary, quantization_of, split_name
 from layerhouse.ingest.layouts.mxfp4 import blocks
 from layerhouse.ingest.layouts.scaled import scaled
+from layerhouse.ingest.memory import MAX_REMEMBERED_TENSORS, Memory
 from layerhouse.ingest.tensors import CODES, PACKED, TensorRef
 
 Claim = Callable[[Module, Quantization], Iterable[TensorRef]]
@@ -53,6 +54,8 @@ MARKS = KV_SCALES | {suffix for suffix, _ in LAYOUTS}
 WORDS = (*ADAPTER_WORDS, *(mark.rpartition(".")[2] for mark in sorted(MARKS)))
 """Parts of names of which one is there where any weight is not stored plainly."""
 
+_ARE_PLAIN: Memory[tuple[str, ...], bool] = Memory()
+
 
 @dataclass(frozen=True)
 class Laid:
@@ -64,8 +67,14 @@ class Laid:
 
 def lay_out(tensors: Sequence[TensorRef], config: Config | None, shown: str) -> Laid:
     """Find the weights that are not stored plainly. Raises InputError where what a module stores contradicts itself."""
-    names = "\n".join([tensor.name for tensor in tensors])
-    if not any(word in names for word in WORDS) and all(tensor.layout is None for tensor in tensors):
+    names = tuple([tensor.name for tensor in tensors])
+    are_plain = _ARE_PLAIN.get(names)
+    if are_plain is None:
+        text = "\n".join(names)
+        are_plain = not any(word in text for word in WORDS)
+        if len(names) <= MAX_REMEMBERED_TENSORS:
+            _ARE_PLAIN.keep(names, are_plain)
+    if are_plain and all(tensor.layout is None for tensor in tensors):
         return Laid(tuple(tensors), ())
     quantization = quantization_of(config)
     modules: dict[str, dict[str, TensorRef]] = {}

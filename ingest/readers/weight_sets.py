@@ -240,11 +240,11 @@ def read_weight_set(weight_set: WeightSet, shown: str) -> WeightSetContents:
     class_path = config = None
     for path in weight_set.files:
         contents = read_weight_file(path, shown if path == weight_set.folder else f"{shown}/{path.name}")
-        for tensor in contents.tensors:
-            holder = holders.setdefault(tensor.name, path)
-            if holder is not path and holder != path:
-                what = f"tensor {tensor.name[:80]!r} is in {holder.name} and in {path.name}"
-                raise InputError(shown, what)
+        own = dict.fromkeys([tensor.name for tensor in contents.tensors], path)
+        if twice := holders.keys() & own.keys():
+            first = next(name for name in own if name in twice)
+            raise InputError(shown, f"tensor {first[:80]!r} is in {holders[first].name} and in {path.name}")
+        holders |= own
         tensors += contents.tensors
         containers[contents.container] = None
         metadata = {**contents.metadata, **metadata}
