@@ -7,7 +7,7 @@ import re
 import duckdb
 import pytest
 
-from layerhouse.warehouse.database import Session, connect
+from layerhouse.warehouse.database import connect
 from layerhouse.warehouse.schema import TABLES
 from layerhouse.warehouse.sql_text import quote_identifier, sql_files
 from layerhouse.warehouse.store import create_store
@@ -132,24 +132,3 @@ def test_a_stored_table_shows_every_column_with_its_type(name, connection):
 
 def spelled(connection, sql_type):
     return str(connection.sql(f"SELECT CAST(NULL AS {sql_type}) AS it").types[0])
-
-
-@pytest.mark.parametrize("what", ANSWERS)
-def test_a_session_makes_the_views_that_are_asked_for_and_those_that_they_stand_on(tmp_path, connection, what):
-    session = Session(create_store(tmp_path / "empty"))
-    with session.make(ANSWERS[what]) as own:
-        assert own.sql(ANSWERS[what]).columns == connection.sql(ANSWERS[what]).columns
-        made = views_of(own)
-        assert len(made) < len(views_of(connection))
-        session.make()
-        assert views_of(own) == views_of(connection)
-
-
-def views_of(connection):
-    return sorted(name for (name,) in connection.sql("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall())
-
-
-def test_a_session_without_a_question_has_the_tables_and_macros(tmp_path):
-    with Session(create_store(tmp_path / "empty")).connection as own:
-        assert views_of(own) == sorted(TABLES)
-        assert own.sql("SELECT reduction(4, 3)").fetchall() == [(0.25,)]

@@ -48,14 +48,19 @@ class Session:
         """Make every view that some SQL names, and those that they stand on; all of them without. Returns the connection."""
         names = self._named_in(sql)
         if names:
-            empty_files = self.snapshot.empty_files()
             with self._own_sql():
-                for table in TABLES:
-                    self.connection.execute(f"SET VARIABLE {table}_files = ?", [[empty_files[table]]])
-                self.connection.execute("\n".join(self._waiting.pop(name) for name in names))
-                for table in TABLES:
-                    self.connection.execute(f"SET VARIABLE {table}_files = ?", [self.snapshot.files(table)])
+                self._set_files({name: [path] for name, path in self.snapshot.empty_files().items()})
+                try:
+                    self.connection.execute("\n".join(self._waiting[name] for name in names))
+                finally:
+                    self._set_files({name: self.snapshot.files(name) for name in TABLES})
+            for name in names:
+                del self._waiting[name]
         return self.connection
+
+    def _set_files(self, files: dict[str, list[str]]) -> None:
+        for name in TABLES:
+            self.connection.execute(f"SET VARIABLE {name}_files = ?", [files[name]])
 
     def _named_in(self, sql: str | None) -> list[str]:
         """Those of the statements that wait, in their order. Tables and macros are made at once."""

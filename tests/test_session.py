@@ -1,0 +1,77 @@
+"""A session makes the views that are asked for, and those only until all are asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+import layerhouse as lh
+from layerhouse.warehouse.database import Session
+from layerhouse.warehouse.errors import WarehouseError
+from layerhouse.warehouse.schema import TABLES
+from layerhouse.warehouse.sql_text import sql_files
+from layerhouse.warehouse.store import create_store, write_commit
+
+VIEW_NAMES = [stem.partition("_")[2] for stem in sql_files("warehouse.views") if not stem.startswith("00_")]
+QUESTIONS = {f"view {name}": f"SELECT * FROM {name}" for name in VIEW_NAMES}
+QUESTIONS |= {f"query {name}": sql for name, sql in sql_files("queries").items()}
+
+
+def views_of(connection):
+    return sorted(name for (name,) in connection.sql("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A warehouse of one model without a base."""
+    made = create_store(tmp_path_factory.mktemp("session") / "warehouse")
+    facts = {"checkpoint_id": "c", "model_id": "alone", "source_uri": "/models/alone", "source_kind": "weights", "status": "ok"}
+    write_commit(made, {"checkpoints": [facts | {"tool_version": "1", "params": 7}]}, "ingest")
+    return made
+
+
+@pytest.fixture(scope="module")
+def everything(root):
+    with Session(root).make() as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("what", QUESTIONS)
+def test_what_is_asked_for_is_made_and_what_it_stands_on(root, everything, what):
+    with Session(root).make(QUESTIONS[what]) as own:
+        assert own.sql(QUESTIONS[what]).fetchall() == everything.sql(QUESTIONS[what]).fetchall()
+        assert len(views_of(own)) < len(views_of(everything))
+
+
+def test_the_rest_is_made_when_all_is_asked_for(root, everything):
+    session = Session(root)
+    with session.make("models") as own:
+        session.make()
+        assert views_of(own) == views_of(everything) == sorted([*TABLES, *VIEW_NAMES])
+
+
+def test_a_session_of_which_nothing_is_asked_has_the_tables_and_macros(root):
+    with Session(root).connection as own:
+        assert views_of(own) == sorted(TABLES)
+        assert own.sql("SELECT reduction(4, 3)").fetchall() == [(0.25,)]
+
+
+def test_a_view_that_cannot_be_made_leaves_the_rows_in_sight(root):
+    session = Session(root)
+    session._waiting["history"] = "CREATE OR REPLACE VIEW history AS SELECT no_such_column FROM checkpoints;"
+    with session.make("models") as own:
+        for _ in range(2):
+            with pytest.raises(WarehouseError, match="no_such_column"):
+                session.make("history")
+            assert own.sql("SELECT model_id, params FROM models").fetchall() == [("alone", 7)]
+
+
+def test_every_answer_of_a_warehouse_in_python_finds_its_views(root):
+    with lh.open(root) as wh:
+        assert wh.models()["params"].to_list() == [7]
+    with lh.open(root) as wh:
+        assert wh.query("summary", models=["al*"])["model_id"].to_list() == ["alone"]
+    with lh.open(root) as wh:
+        assert wh.layers("alone").height == wh.results().height == wh.tensors().height == 0
+    with lh.open(root) as wh:
+        assert wh.sql("SELECT count(*) AS n FROM duckdb_views() WHERE view_name = 'method_groups'")["n"].to_list() == [1]
+        assert wh.connection.sql("SELECT count(*) FROM performance").fetchall() == [(1,)]
