@@ -694,13 +694,13 @@ def _show_query(
     shown: Shown | None = None,
     caption: str | None = None,
 ) -> None:
-    from layerhouse.warehouse.query import query_text
+    from layerhouse.warehouse.query import asked_by, query_text
     from layerhouse.warehouse.selection import Selection, select_table
 
     selection = replace(shown.selection if shown else Selection(), models=tuple(models))
-    is_whole = replace(selection, models=()) == Selection()
-    asked = query_text(name) + " models" * bool(models)
-    table = select_table(wh.connection_for(asked) if is_whole else wh.connection, name, selection)
+    is_plain = replace(selection, models=()) == Selection()
+    connection = wh.connection_for(asked_by(query_text(name), models)) if is_plain else wh.connection
+    table = select_table(connection, name, selection)
     _show(table, format_name, output, shown.layout if shown else None, caption)
 
 

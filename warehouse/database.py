@@ -33,7 +33,7 @@ class Session:
     def __init__(self, root: Path, *, as_of: datetime | None = None, computes_all: bool = False) -> None:
         self._root = root
         self.snapshot = list_commits(open_store(root))
-        self._waiting = statements_by_name(self.snapshot)
+        self._waiting = view_statements(self.snapshot)
         if as_of is None and not computes_all and are_kept(files := answer_files(self.snapshot)):
             self._waiting |= kept_statements(files)
         self.connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
@@ -103,7 +103,7 @@ def keep_answers(root: Path) -> None:
 
 def answer_files(snapshot: Snapshot) -> dict[str, Path]:
     """Where each kept answer of this state is, or would be; none in a warehouse that is not large."""
-    return kept_files(snapshot, "\n".join(view_statements(snapshot))) if is_large(snapshot) else {}
+    return kept_files(snapshot, "\n".join(view_statements(snapshot).values())) if is_large(snapshot) else {}
 
 
 def init_script(root: Path, *, as_of: datetime | None = None) -> str:
@@ -116,7 +116,7 @@ def init_script(root: Path, *, as_of: datetime | None = None) -> str:
         lines.append(f"SET VARIABLE {name}_files = [\n    {paths}\n];")
     if as_of is not None:
         lines.append(f"SET VARIABLE as_of = CAST({quote_literal(as_of.isoformat())} AS TIMESTAMPTZ);")
-    lines.extend(view_statements(snapshot))
+    lines.extend(view_statements(snapshot).values())
     return "\n".join(lines) + "\n"
 
 
@@ -141,13 +141,9 @@ def export_database(root: Path, target: Path, *, as_of: datetime | None = None) 
     temporary.replace(target)
 
 
-def view_statements(snapshot: Snapshot) -> Iterator[str]:
-    """The statements that make every view, in order: stored tables first, then the view files in name order."""
-    yield from statements_by_name(snapshot).values()
-
-
-def statements_by_name(snapshot: Snapshot) -> dict[str, str]:
-    """Those statements by the name of what each makes, and the macros as one; a view file is named after its one view."""
+def view_statements(snapshot: Snapshot) -> dict[str, str]:
+    """The statement that makes each view by the view's name, and that of the macros, in order: stored tables first, then the
+    view files in name order, each named after its one view."""
     tables = {table.name: _table_view(table, snapshot.absent_columns(table.name)) for table in TABLES.values()}
     return tables | {stem.partition("_")[2]: text for stem, text in sql_files("warehouse.views").items()}
 

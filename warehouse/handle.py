@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from layerhouse.warehouse.column_names import refuse_repeated_names
 from layerhouse.warehouse.database import Session, parse_as_of
 from layerhouse.warehouse.errors import NotFoundError, UsageError
-from layerhouse.warehouse.query import keep_models, own_sql, query_text, run_query, run_sql
+from layerhouse.warehouse.query import asked_by, keep_models, own_sql, query_text, run_query, run_sql
 from layerhouse.warehouse.schema import TABLES, arrow_schema
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Warehouse:
 
     def query(self, name: str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
         """A named query, such as `summary`, kept to the models that match one of the globs. Raises NotFoundError."""
-        connection = self.connection_for(" ".join((query_text(name), *(("models",) if models else ()))))
+        connection = self.connection_for(asked_by(query_text(name), models))
         return _frame(run_query(connection, name, models))
 
     def since(self, earlier: datetime | str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
@@ -124,10 +124,11 @@ class Warehouse:
         return rows
 
     def _of_model(self, sql: str, model: str | None) -> pl.DataFrame:
-        connection = self.connection_for(sql if model is None else f"{sql} models")
+        models = () if model is None else (model,)
+        connection = self.connection_for(asked_by(sql, models))
         with own_sql():
             table = run_sql(connection, sql)
-        return _frame(table if model is None else keep_models(connection, table, [model]))
+        return _frame(keep_models(connection, table, models) if models else table)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

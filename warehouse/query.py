@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MODEL_COLUMN = "model_id"
+MODEL_NAMES = "SELECT model_id FROM models ORDER BY model_id"
 
 
 @contextmanager
@@ -54,6 +55,11 @@ def query_text(name: str) -> str:
     if name not in query_names():
         raise NotFoundError("query", name, query_names())
     return sql_files("queries")[name]
+
+
+def asked_by(sql: str, models: Sequence[str] = ()) -> str:
+    """All the SQL that is run to answer some SQL kept to `models`: what the views are to be made for."""
+    return f"{sql}\n{MODEL_NAMES}" if models else sql
 
 
 def query_list() -> pa.Table:
@@ -116,7 +122,7 @@ def study_rows(
 
 def model_names(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
     with own_sql():
-        return tuple(row[0] for row in connection.execute("SELECT model_id FROM models ORDER BY model_id").fetchall())
+        return tuple(row[0] for row in connection.execute(MODEL_NAMES).fetchall())
 
 
 def load_known(root: Path) -> Known:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from layerhouse.warehouse.database import connect, keep_answers
 from layerhouse.warehouse.errors import NotFoundError, UsageError
-from layerhouse.warehouse.query import model_names
+from layerhouse.warehouse.query import MODEL_NAMES, model_names
 from layerhouse.warehouse.store import write_commit
 
 
@@ -30,7 +30,7 @@ def rename_model(root: Path, model_id: str, new_model_id: str) -> None:
 
 
 def _present_names(root: Path, model_id: str) -> tuple[str, ...]:
-    connection, _ = connect(root, asked="models")
+    connection, _ = connect(root, asked=MODEL_NAMES)
     with connection:
         names = model_names(connection)
     if model_id not in names:

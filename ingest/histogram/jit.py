@@ -145,7 +145,7 @@ def describe_codes(
     i = -1
     for k in range(percents.size):
         rank = percents[k] * hundreds + (percents[k] * rest + np.uint64(99)) // np.uint64(100)
-        while running < rank:
+        while running < rank and i + 1 < codes.size:
             i += 1
             running += counts[i]
         quantiles[k] = abs(values[codes[max(i, 0)]])
