@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import layerhouse as lh
-from layerhouse.warehouse.database import Session
+from layerhouse.warehouse import database
+from layerhouse.warehouse.database import HELD, Session
 from layerhouse.warehouse.errors import WarehouseError
+from layerhouse.warehouse.query import run_query
 from layerhouse.warehouse.schema import TABLES
 from layerhouse.warehouse.sql_text import sql_files
 from layerhouse.warehouse.store import create_store, write_commit
@@ -63,6 +67,41 @@ def test_a_view_that_cannot_be_made_leaves_the_rows_in_sight(root):
             with pytest.raises(WarehouseError, match="no_such_column"):
                 session.make("history")
             assert own.sql("SELECT model_id, params FROM models").fetchall() == [("alone", 7)]
+
+
+def held_by(connection):
+    return sorted(name for (name,) in connection.sql("SELECT table_name FROM duckdb_tables() WHERE temporary").fetchall())
+
+
+def test_what_many_views_stand_on_is_computed_once_for_a_question_and_not_for_all_of_them(root):
+    session = Session(root)
+    with session.make("models") as own:
+        assert held_by(own) == sorted(HELD)
+        assert own.sql("SELECT checkpoint_id, params FROM temp.checkpoint_facts").fetchall() == [("c", 7)]
+        assert own.sql("SELECT model_id, params FROM models").fetchall() == [("alone", 7)]
+        session.make("performance")
+        assert held_by(own) == sorted(HELD)
+        session.make()
+        assert held_by(own) == []
+        assert own.sql("SELECT model_id, params FROM models").fetchall() == [("alone", 7)]
+
+
+def test_a_warehouse_of_many_checkpoints_is_read_as_it_is_asked(root, monkeypatch):
+    monkeypatch.setattr(database, "MOST_HELD", 0)
+    with Session(root).make("models") as own:
+        assert held_by(own) == []
+        assert own.sql("SELECT model_id, params FROM models").fetchall() == [("alone", 7)]
+
+
+def test_a_file_that_cannot_be_read_is_said_by_the_answer(tmp_path):
+    made = create_store(tmp_path / "warehouse")
+    facts = {"checkpoint_id": "c", "model_id": "alone", "source_uri": "/models/alone", "source_kind": "weights", "status": "ok"}
+    write_commit(made, {"checkpoints": [facts | {"tool_version": "1", "params": 7}]}, "ingest")
+    session = Session(made)
+    for path in {*session.snapshot.files("checkpoints")} - {*session.snapshot.empty_files().values()}:
+        Path(path).write_bytes(b"PAR1" + bytes(Path(path).stat().st_size - 8) + b"PAR1")
+    with session.make("models") as own, pytest.raises(WarehouseError, match="named by: layerhouse check"):
+        run_query(own, "summary")
 
 
 def test_every_answer_of_a_warehouse_in_python_finds_its_views(root):

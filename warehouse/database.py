@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +19,10 @@ from layerhouse.warehouse.store import Snapshot, list_commits, open_store
 
 MACROS = "macros"
 NAME = re.compile(r"[a-z_]+")
+HELD = ("name_changes", "result_links", "checkpoint_facts", "current_checkpoints")
+"""Views that others stand on several times over, each time planned and read anew."""
+MOST_HELD = 2000
+"""Checkpoints and files of results up to which reading takes less time than planning, so that a session computes HELD once."""
 
 
 class Session:
@@ -34,6 +38,7 @@ class Session:
         self._root = root
         self.snapshot = list_commits(open_store(root))
         self._waiting = view_statements(self.snapshot)
+        self._is_small = self.snapshot.rows("checkpoints") + self.snapshot.rows("links") <= MOST_HELD
         if as_of is None and not computes_all and are_kept(files := answer_files(self.snapshot)):
             self._waiting |= kept_statements(files)
         self.connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
@@ -45,7 +50,10 @@ class Session:
         self.make("")
 
     def make(self, sql: str | None = None) -> duckdb.DuckDBPyConnection:
-        """Make every view that some SQL names, and those that they stand on; all of them without. Returns the connection."""
+        """Make every view that some SQL names, and those that they stand on; all of them without. Returns the connection.
+
+        Of views made for some SQL, those of HELD are hidden behind a temporary table of their rows, in a small warehouse.
+        """
         names = self._named_in(sql)
         if names:
             with self._own_sql():
@@ -56,6 +64,12 @@ class Session:
                     self._set_files({name: self.snapshot.files(name) for name in TABLES})
             for name in names:
                 del self._waiting[name]
+        for name in HELD:
+            if sql is None:
+                self.connection.execute(f"DROP TABLE IF EXISTS temp.{name}")
+            elif name in names and self._is_small:
+                with suppress(duckdb.Error):  # the answer that needs a file which cannot be read says so
+                    self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}")
         return self.connection
 
     def _set_files(self, files: dict[str, list[str]]) -> None:
