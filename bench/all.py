@@ -13,6 +13,7 @@ Prints tables of ratios, each with the limit that it is held to where there is o
 from __future__ import annotations
 
 import argparse
+import compileall
 import importlib.util
 import json
 import os
@@ -95,6 +96,12 @@ def process(command: Sequence[str], scratch: Path) -> Cost:
     """One turn of a whole process."""
     seconds, mib = run([*command], scratch)
     return Cost(seconds, seconds, mib)
+
+
+def compile_package() -> None:
+    """Compile layerhouse's modules, as pip does when it installs them; a checkout may lack that."""
+    for found in importlib.util.find_spec("layerhouse").submodule_search_locations:
+        compileall.compile_dir(found, quiet=1)
 
 
 def in_turns(ways: Mapping[str, Callable[[], Cost]], repeat: int) -> dict[str, Turns]:
@@ -299,6 +306,7 @@ def main() -> None:
     options = parser.parse_args()
     sizes = sorted(float(size) for size in options.sizes.split(","))
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    compile_package()
     print(f"{threads} cores, python {sys.version.split()[0]}, {options.repeat} turns each")
     with tempfile.TemporaryDirectory(prefix="layerhouse-bench-", dir=options.folder) as name:
         folder = Path(name)
