@@ -82,9 +82,9 @@ def ingest(
     magnitude up to which values are counted as near zero; `threads` how many measure (None: one a core); `device` where values
     are counted: cpu, cuda, cuda:N or auto; `limit_factor` multiplies the limits on what a file may claim and cost. With `units`
     heads, KV groups, neurons and experts are read too, and matched with the base's. `method_patterns` are regular expressions
-    that say what names declare, by groups method, ratio and removed; `workers` how many models are read at once
-    (None: one a device). The report's events of kind `failed` are the inputs that
-    could not be taken. Raises UsageError and WarehouseError.
+    that say what names declare, by groups method, ratio and removed; `workers` how many models are read at once (None: one a
+    device; headers alone of many models are read by a second process too, unless `workers` or `threads` is 1). The report's
+    events of kind `failed` are the inputs that could not be taken. Raises UsageError and WarehouseError.
     """
     from layerhouse.ingest.checkpoints import Reading, available_cores
     from layerhouse.ingest.devices import find_devices

@@ -78,9 +78,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class ReadWeights:
-    """What was read of a model's weights: the open files, and the rows. No checkpoint where all but its units was known."""
+    """What was read of a model's weights: the open files, and the rows. No checkpoint where all but its units was known.
 
-    opened: OpenedWeights
+    What another process read has no open files here, and brings its line.
+    """
+
+    opened: OpenedWeights | None
     checkpoint_id: str
     level: str
     checkpoint: Row | None = None
@@ -88,12 +91,14 @@ class ReadWeights:
     layers: tuple[Row, ...] = ()
     units: pa.Table | None = None
     remarks: tuple[str, ...] = ()
+    own_line: str = ""
 
     @property
     def line(self) -> str:
         """What a report says of it; empty where nothing came of it."""
-        units = "" if self.units is None else f", {len(self.units):,} units"
-        return "" if self.checkpoint is None and self.units is None else weights_line(self.opened) + units
+        if self.opened is None or (self.checkpoint is None and self.units is None):
+            return self.own_line
+        return weights_line(self.opened) + ("" if self.units is None else f", {len(self.units):,} units")
 
 
 @dataclass(frozen=True)
@@ -132,11 +137,10 @@ class WeightsTaker:
 
         Raises InputError of one line.
         """
-        opened = open_weights(model.folder, model.weight_files, model.model_id)
         reading = self.reading
         if reading.stats == HEADERS:
-            checkpoint, tensors, layers = weight_rows(opened, None, near_zero=None, fingerprint=fingerprint)
-            return ReadWeights(opened, checkpoint["checkpoint_id"], HEADERS, checkpoint, tensors, tuple(layers))
+            return read_headers(model.folder, model.weight_files, model.model_id, fingerprint)
+        opened = open_weights(model.folder, model.weight_files, model.model_id)
         seen = self._seen(model, fingerprint)
         if seen is not None and self._is_measured(seen):
             units, notes = _read_units(opened, seen.checkpoint_id)
@@ -256,6 +260,13 @@ class WeightsTaker:
             rows.append({**row, **kept})
         is_more = any(row.get(key) != stored.get(row["name"], {}).get(key) for row in rows for key in MEASURED_AGAIN)
         return rows if is_more else []
+
+
+def read_headers(folder: Path, files: Sequence[Path], model_id: str, fingerprint: str) -> ReadWeights:
+    """What the headers of a model's weights say. Raises InputError of one line."""
+    opened = open_weights(folder, files, model_id)
+    checkpoint, tensors, layers = weight_rows(opened, None, near_zero=None, fingerprint=fingerprint)
+    return ReadWeights(opened, checkpoint["checkpoint_id"], HEADERS, checkpoint, tensors, tuple(layers))
 
 
 def stored_rows(batch: Batch, store_root: Path, checkpoint_id: str, columns: tuple[str, ...]) -> list[Row]:

@@ -23,9 +23,14 @@ def scaled_limits(factor: float) -> Iterator[None]:
         _factors.pop()
 
 
+def factor_now() -> float:
+    """What limits are multiplied by."""
+    return _factors[-1]
+
+
 def allowed(limit: int) -> int:
     """A limit as it holds now."""
-    return int(limit * _factors[-1])
+    return int(limit * factor_now())
 
 
 def exceeded(what: str, limit: int) -> str:

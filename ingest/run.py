@@ -22,6 +22,7 @@ from layerhouse.ingest.comparisons import Comparer, Side
 from layerhouse.ingest.declarations import declare
 from layerhouse.ingest.discover import EVALUATION, NO_RESULT, Discovery, FoundModel, discover, path_text
 from layerhouse.ingest.fingerprints import fingerprint_of
+from layerhouse.ingest.header_process import LEAST_MODELS, HeadersAhead, Request
 from layerhouse.ingest.linking import FOLDER, Match, Models, name_alone
 from layerhouse.ingest.method_patterns import compile_method_pattern, declare_by
 from layerhouse.ingest.read_ahead import ReadAhead
@@ -29,6 +30,7 @@ from layerhouse.ingest.results import measure_id, recognise
 from layerhouse.ingest.results.documents import read_document
 from layerhouse.ingest.results.native import HARNESS as NATIVE
 from layerhouse.ingest.structures import Structure
+from layerhouse.ingest.weights import HEADERS
 from layerhouse.warehouse.errors import InputError, NotFoundError, UsageError
 from layerhouse.warehouse.known import Known, Sighting
 
@@ -201,6 +203,12 @@ class _Plan:
     declared: Row
 
 
+def _request(plan: _Plan) -> Request:
+    assert plan.weights_fingerprint is not None
+    model = plan.model
+    return str(model.folder), [*map(str, model.weight_files)], model.model_id, plan.weights_fingerprint
+
+
 class _Run:
     """Takes models one after the other; `known` grows with what was taken, so nothing is written twice in a run."""
 
@@ -214,12 +222,12 @@ class _Run:
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.known, self.batch, self.dry_run, self.say = known, batch, options.dry_run, say
-        self.reading = options.reading
+        self.reading, self.has_base = options.reading, options.base is not None
         self.patterns = [compile_method_pattern(text) for text in options.method_patterns]
         self.weights = WeightsTaker(store_root, known, batch, self.reading, say, self._count_bytes)
         self.comparer = Comparer(store_root, known, batch, self.reading, say, self._count_bytes, self._expect_bytes)
         self.models = Models(())
-        self.ahead: ReadAhead[_Plan, ReadWeights] | None = None
+        self.ahead: ReadAhead[_Plan, ReadWeights] | HeadersAhead[_Plan] | None = None
         self._lock = threading.Lock()
         self.on_progress, self.progress = on_progress, Progress(0, 0, 0, 0)
         self.originals: dict[Path, Structure | None] = {}
@@ -352,14 +360,22 @@ class _Run:
         """The plans in order, while the weights of later ones are read."""
         reading = self.reading
         wanted = [] if self.dry_run else [plan for plan in plans if plan.weights_fingerprint is not None]
-        with ReadAhead(
-            [(plan, plan.weight_bytes) for plan in wanted],
-            self._read_weights,
-            workers=reading.workers or len(reading.devices),
-            threads=reading.threads,
-            devices=reading.devices,
-        ) as self.ahead:
+        is_headers_alone = reading.stats == HEADERS and not self.has_base  # a comparison wants the files open
+        if is_headers_alone and len(wanted) >= LEAST_MODELS and reading.workers != 1 and reading.threads > 1:
+            self.ahead = HeadersAhead([(plan, _request(plan)) for plan in wanted], self._read_headers)
+        else:
+            self.ahead = ReadAhead(
+                [(plan, plan.weight_bytes) for plan in wanted],
+                self._read_weights,
+                workers=reading.workers or len(reading.devices),
+                threads=reading.threads,
+                devices=reading.devices,
+            )
+        with self.ahead:
             yield from plans
+
+    def _read_headers(self, plan: _Plan) -> ReadWeights:
+        return self._read_weights(plan, self.reading.devices[0], self.reading.threads)
 
     def _read_weights(self, plan: _Plan, device: str, threads: int) -> ReadWeights:
         assert plan.weights_fingerprint is not None

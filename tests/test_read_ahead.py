@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import layerhouse as lh
-from layerhouse.ingest import read_ahead
+from layerhouse.ingest import header_process, limits, read_ahead, run
+from layerhouse.ingest.checkpoints import read_headers
+from layerhouse.ingest.header_process import ASKED, HeadersAhead
 from layerhouse.ingest.read_ahead import AHEAD, ReadAhead
 from layerhouse.tests.running import layerhouse
-from layerhouse.warehouse.errors import UsageError
+from layerhouse.warehouse.errors import InputError, UsageError
 
 
 def put_models(root, count):
@@ -103,3 +107,115 @@ def test_the_command_takes_workers(tmp_path):
     assert done.stderr.count("taken ") == 6
     with pytest.raises(UsageError, match="workers 0: at least one"):
         lh.ingest(tmp_path / "zoo", warehouse=tmp_path / "w", workers=0)
+
+
+class Headers:
+    """Sixteen models whose headers are to be read, and which of them were read in this process. The sixth is damaged."""
+
+    def __init__(self, root):
+        put_models(root, 16)
+        self.root, self.read = root, []
+        self.items = [(number, self.request(number)) for number in range(16)]
+
+    def request(self, number):
+        folder = self.root / f"m{number:02}"
+        return str(folder), [str(folder / "model.safetensors")], folder.name, "fingerprint"
+
+    def read_here(self, number):
+        self.read.append(number)
+        folder, files, name, fingerprint = self.request(number)
+        return read_headers(Path(folder), [*map(Path, files)], name, fingerprint)
+
+    def facts(self):
+        """What there is to each model, in order: its line and rows, or why it is refused; by a process where one helps."""
+        self.read.clear()
+        facts = []
+        with HeadersAhead(self.items, self.read_here) as ahead:
+            for number in range(16):
+                try:
+                    found = ahead.take(number)
+                    facts.append((found.line, found.checkpoint, [*found.tensors], found.layers))
+                except InputError as error:
+                    facts.append(str(error))
+            self.process = ahead._process
+        return facts
+
+
+@pytest.fixture
+def headers(tmp_path):
+    return Headers(tmp_path)
+
+
+def test_a_second_process_reads_headers_and_everything_is_the_same(headers, monkeypatch):
+    facts = headers.facts()
+    assert not {*range(ASKED)} - {5} & {*headers.read}  # asked of the process at once
+    assert 5 in headers.read  # refused there, and said here
+    assert "m05" in facts[5]
+    assert headers.process.returncode is not None
+    monkeypatch.setattr(header_process, "SERVE", "raise SystemExit")
+    assert headers.facts() == facts
+    assert sorted(headers.read) == [*range(16)]
+
+
+ENDS_EARLY = """
+import os
+from layerhouse.ingest import header_process
+real, left = header_process.read_headers, [3]
+def read(*request):
+    left[0] -= 1
+    return real(*request) if left[0] >= 0 else os._exit(1)
+header_process.read_headers = read
+"""
+CHANGES = {
+    "there is no Python": (sys, "executable", "/no/such/python"),
+    "it ends early": (header_process, "SERVE", ENDS_EARLY + header_process.SERVE),
+    "it answers with anything": (header_process, "SERVE", "print(chr(9) + chr(0) * 7 + 'no answer', flush=True)"),
+    "no request is short enough": (header_process, "MOST_REQUEST_BYTES", 10),
+    "little is read ahead": (header_process, "AHEAD", 2),
+    "one is asked for": (header_process, "ASKED", 1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_headers_are_read_here_where_the_process_does_not_help(headers, monkeypatch, change):
+    facts = headers.facts()
+    monkeypatch.setattr(*CHANGES[change])
+    assert headers.facts() == facts
+    is_helped = change in ("it ends early", "little is read ahead", "one is asked for")
+    assert (len({*headers.read}) < 16) == is_helped
+
+
+def test_the_process_ends_with_an_interrupt(headers):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), HeadersAhead(headers.items, interrupted) as ahead:
+        process = ahead._process
+        for number in range(16):
+            ahead.take(number)
+    assert process.returncode is not None
+
+
+def test_the_process_keeps_to_the_limits_of_this_one(headers):
+    with limits.scaled_limits(1e-9):
+        facts = headers.facts()
+    assert all("limit exceeded" in fact for fact in facts)
+    assert {*headers.read} == {*range(16)}
+
+
+def test_an_ingest_of_headers_alone_is_the_same_with_the_process(tmp_path, monkeypatch):
+    put_models(tmp_path / "zoo", 12)
+    asked = []
+    monkeypatch.setattr(run, "LEAST_MODELS", 10)
+    monkeypatch.setattr(
+        HeadersAhead, "_send", lambda self, content, send=HeadersAhead._send: asked.append(1) or send(self, content)
+    )
+    found = []
+    for how in ({"threads": 2}, {"threads": 2, "workers": 1}, {"threads": 1}):
+        warehouse = tmp_path / f"w{len(found)}"
+        report = lh.ingest(tmp_path / "zoo", warehouse=warehouse, stats="none", **how)
+        found.append(([(event.kind, event.where, event.what) for event in report.events], tables(warehouse), bool(asked)))
+        asked.clear()
+    assert found[0][:2] == found[1][:2] == found[2][:2]
+    assert [is_asked for *_, is_asked in found] == [True, False, False]
+    assert len(found[0][1]["checkpoints"]) == 11
