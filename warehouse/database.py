@@ -55,22 +55,28 @@ class Session:
         Of views made for some SQL, those of HELD are hidden behind a temporary table of their rows, in a small warehouse.
         """
         names = self._named_in(sql)
-        if names:
-            with self._own_sql():
-                self._set_files({name: [path] for name, path in self.snapshot.empty_files().items()})
-                try:
-                    self.connection.execute("\n".join(self._waiting[name] for name in names))
-                finally:
-                    self._set_files({name: self.snapshot.files(name) for name in TABLES})
-            for name in names:
-                del self._waiting[name]
-        for name in HELD:
-            if sql is None:
-                self.connection.execute(f"DROP TABLE IF EXISTS temp.{name}")
-            elif name in names and self._is_small:
-                with suppress(duckdb.Error):  # the answer that needs a file which cannot be read says so
-                    self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}")
+        held = [name for name in names if name in HELD] if sql is not None and self._is_small else []
+        num_first = names.index(held[-1]) + 1 if held else 0
+        self._make(names[:num_first])
+        for name in held:
+            with suppress(duckdb.Error):  # the answer that needs a file which cannot be read says so
+                self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}")
+        self._make(names[num_first:])
+        if sql is None:
+            self.connection.execute("\n".join(f"DROP TABLE IF EXISTS temp.{name};" for name in HELD))
         return self.connection
+
+    def _make(self, names: list[str]) -> None:
+        if not names:
+            return
+        with self._own_sql():
+            self._set_files({name: [path] for name, path in self.snapshot.empty_files().items()})
+            try:
+                self.connection.execute("\n".join(self._waiting[name] for name in names))
+            finally:
+                self._set_files({name: self.snapshot.files(name) for name in TABLES})
+        for name in names:
+            del self._waiting[name]
 
     def _set_files(self, files: dict[str, list[str]]) -> None:
         for name in TABLES:
