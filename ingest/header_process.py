@@ -137,7 +137,9 @@ class HeadersAhead(Generic[Item]):
 
     def _has_answer(self) -> bool:
         assert self._process is not None
-        return bool(select.select([_open(self._process.stdout)], [], [], 0)[0])
+        answers = select.poll()
+        answers.register(_open(self._process.stdout), select.POLLIN)
+        return bool(answers.poll(0))
 
     def _send(self, content: bytes) -> None:
         assert self._process is not None
