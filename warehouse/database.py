@@ -30,8 +30,8 @@ class Session:
     answers.
 
     Views are made over files without rows and see the committed ones afterwards: file lists are session variables, so making
-    the views reads no data. `as_of` hides every row that was committed later. Answers that were kept (kept.py) are taken from
-    there unless `computes_all`. Raises WarehouseError.
+    the views reads no data but for HELD. `as_of` hides every row that was committed later. Answers that were kept (kept.py)
+    are taken from there unless `computes_all`. Raises WarehouseError.
     """
 
     def __init__(self, root: Path, *, as_of: datetime | None = None, computes_all: bool = False) -> None:
