@@ -12,7 +12,7 @@ from layerhouse.ingest.checkpoints import AUTO, ROWS, VALUES, Reading, Row, Say,
 from layerhouse.ingest.discover import discover
 from layerhouse.ingest.fingerprints import fingerprint_of
 from layerhouse.ingest.names import ADAPTER, BLOCK_MODULES, QUANT_AUX
-from layerhouse.ingest.weights import OpenedWeights, open_weights, weight_files_of
+from layerhouse.ingest.weights import HEADERS, OpenedWeights, open_weights, weight_files_of
 from layerhouse.warehouse.errors import InputError
 from layerhouse.warehouse.known import Known
 from layerhouse.warehouse.reading import stream_rows
@@ -199,7 +199,8 @@ class Comparer:
 
         untold = [row for row in related if row["relation"] is None and row["name"] and row["base_name"]]
         mode = self.reading.compare
-        if not untold or not base.has_values or mode == ROWS or (mode == AUTO and side.opened is None):
+        is_measured = side.opened is not None and self.reading.stats != HEADERS
+        if not untold or not base.has_values or mode == ROWS or (mode == AUTO and not is_measured):
             return []
         opened, base_opened = (self._open(one) for one in (side, base))
         if opened is None or base_opened is None:

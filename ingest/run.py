@@ -17,7 +17,7 @@ from typing import Any
 
 from layerhouse.ingest.analyses import ORIGINAL_NAME, AnalysisRows, Base, Parsed, combine, read_file
 from layerhouse.ingest.batches import Batch
-from layerhouse.ingest.checkpoints import Reading, ReadWeights, WeightsTaker
+from layerhouse.ingest.checkpoints import VALUES, Reading, ReadWeights, WeightsTaker
 from layerhouse.ingest.comparisons import Comparer, Side
 from layerhouse.ingest.declarations import declare
 from layerhouse.ingest.discover import EVALUATION, NO_RESULT, Discovery, FoundModel, discover, path_text
@@ -222,7 +222,7 @@ class _Run:
         on_progress: Callable[[Progress], None],
     ) -> None:
         self.known, self.batch, self.dry_run, self.say = known, batch, options.dry_run, say
-        self.reading, self.has_base = options.reading, options.base is not None
+        self.reading = options.reading
         self.patterns = [compile_method_pattern(text) for text in options.method_patterns]
         self.weights = WeightsTaker(store_root, known, batch, self.reading, say, self._count_bytes)
         self.comparer = Comparer(store_root, known, batch, self.reading, say, self._count_bytes, self._expect_bytes)
@@ -360,7 +360,7 @@ class _Run:
         """The plans in order, while the weights of later ones are read."""
         reading = self.reading
         wanted = [] if self.dry_run else [plan for plan in plans if plan.weights_fingerprint is not None]
-        is_headers_alone = reading.stats == HEADERS and not self.has_base  # a comparison wants the files open
+        is_headers_alone = reading.stats == HEADERS and reading.compare != VALUES  # which has the files open
         if is_headers_alone and len(wanted) >= LEAST_MODELS and reading.workers != 1 and reading.threads > 1:
             self.ahead = HeadersAhead([(plan, _request(plan)) for plan in wanted], self._read_headers)
         else:

@@ -311,6 +311,24 @@ def test_a_base_measured_by_headers_alone_is_placed_by_position_or_not_at_all(fe
         assert wh.sql("SELECT num_removed_layers, removed_layers FROM models ORDER BY 1 DESC").row(0) == (3, None)
 
 
+def test_headers_alone_leave_open_how_values_differ_unless_values_are_asked_for(few):
+    read = []
+    relations = "SELECT bool_or(relation IN ('identical', 'changed')) AS is_told FROM tensor_matches"
+    for compare in ("auto", "values"):
+        found = few / f"w-{compare}"
+        lh.ingest(
+            few / "models",
+            warehouse=found,
+            base=few / "models/base",
+            stats="none",
+            compare=compare,
+            on_progress=lambda progress: read.append(progress.bytes),
+        )
+        with lh.open(found) as wh:
+            assert bool(wh.sql(relations).item()) == (compare == "values")
+        assert (max(read) > 0) == (compare == "values")
+
+
 # The rule alone
 
 

@@ -213,7 +213,7 @@ def test_an_ingest_of_headers_alone_is_the_same_with_the_process(tmp_path, monke
     found = []
     for how in ({"threads": 2}, {"threads": 2, "workers": 1}, {"threads": 1}):
         warehouse = tmp_path / f"w{len(found)}"
-        report = lh.ingest(tmp_path / "zoo", warehouse=warehouse, stats="none", **how)
+        report = lh.ingest(tmp_path / "zoo", warehouse=warehouse, base=tmp_path / "zoo/m03", stats="none", **how)
         found.append(([(event.kind, event.where, event.what) for event in report.events], tables(warehouse), bool(asked)))
         asked.clear()
     assert found[0][:2] == found[1][:2] == found[2][:2]
