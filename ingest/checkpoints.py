@@ -78,12 +78,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class ReadWeights:
-    """What was read of a model's weights: the open files, and the rows. No checkpoint where all but its units was known.
-
-    What another process read has no open files here, and brings its line.
+    """What was read of a model's weights: the open files (none of what another process read), a line on them, and the rows. No
+    checkpoint where all but its units was known.
     """
 
     opened: OpenedWeights | None
+    files_line: str
     checkpoint_id: str
     level: str
     checkpoint: Row | None = None
@@ -91,14 +91,12 @@ class ReadWeights:
     layers: tuple[Row, ...] = ()
     units: pa.Table | None = None
     remarks: tuple[str, ...] = ()
-    own_line: str = ""
 
     @property
     def line(self) -> str:
         """What a report says of it; empty where nothing came of it."""
-        if self.opened is None or (self.checkpoint is None and self.units is None):
-            return self.own_line
-        return weights_line(self.opened) + ("" if self.units is None else f", {len(self.units):,} units")
+        units = "" if self.units is None else f", {len(self.units):,} units"
+        return "" if self.checkpoint is None and self.units is None else self.files_line + units
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,8 @@ class WeightsTaker:
             remarks = [note["text"] for note in notes]
             if units is None:
                 remarks = [f"no units: {'; '.join(remarks) or 'no family file names its tensors'}"]
-            return ReadWeights(opened, seen.checkpoint_id, reading.stats, units=units, remarks=tuple(remarks))
+            line = weights_line(opened)
+            return ReadWeights(opened, line, seen.checkpoint_id, reading.stats, units=units, remarks=tuple(remarks))
         stored = None if seen is None or _level(seen) < LEVELS.index(FULL) else self._stored(seen, opened)
         has_spectra = stored is not None and seen is not None and _level(seen) >= LEVELS.index(SPECTRAL)
         threshold = stored.near_zero if stored is not None and reading.near_zero is None else reading.near_zero
@@ -170,7 +169,7 @@ class WeightsTaker:
             units, unit_notes = _read_units(opened, checkpoint_id)
             notes += unit_notes
         checkpoint["notes"] += notes
-        return ReadWeights(opened, checkpoint_id, level, checkpoint, tensors, tuple(layers), units)
+        return ReadWeights(opened, weights_line(opened), checkpoint_id, level, checkpoint, tensors, tuple(layers), units)
 
     def add(
         self, model: FoundModel, found: ReadWeights, declared: Mapping[str, Any], fingerprint: str, analysis_params: int | None
@@ -266,7 +265,8 @@ def read_headers(folder: Path, files: Sequence[Path], model_id: str, fingerprint
     """What the headers of a model's weights say. Raises InputError of one line."""
     opened = open_weights(folder, files, model_id)
     checkpoint, tensors, layers = weight_rows(opened, None, near_zero=None, fingerprint=fingerprint)
-    return ReadWeights(opened, checkpoint["checkpoint_id"], HEADERS, checkpoint, tensors, tuple(layers))
+    checkpoint_id: str = checkpoint["checkpoint_id"]
+    return ReadWeights(opened, weights_line(opened), checkpoint_id, HEADERS, checkpoint, tensors, tuple(layers))
 
 
 def stored_rows(batch: Batch, store_root: Path, checkpoint_id: str, columns: tuple[str, ...]) -> list[Row]:

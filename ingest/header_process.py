@@ -11,15 +11,12 @@ Python. What they hold of a checkpoint are texts and numbers.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import marshal
-import select
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Generic, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Generic, Self, TypeVar
 
 from layerhouse.ingest.checkpoints import ReadWeights, read_headers
 from layerhouse.ingest.column_rows import ColumnRows
@@ -27,18 +24,24 @@ from layerhouse.ingest.limits import factor_now, scaled_limits
 from layerhouse.ingest.weights import HEADERS
 from layerhouse.warehouse.errors import InputError
 
+if TYPE_CHECKING:
+    import subprocess
+
 Item = TypeVar("Item")
 Request = tuple[str, list[str], str, str]
 """A model's folder, its weight files, its name and their fingerprint."""
 
-LEAST_MODELS = 64
-"""Fewer are read before a process has started."""
+LEAST_MODELS = 128
+"""Fewer take as long with a process, which has to start, as without."""
 
-AHEAD = 64
-"""Models that are read or asked for ahead of their turn: what bounds memory."""
+AHEAD = 16
+"""Models that are read or asked for ahead of their turn."""
 
 ASKED = 8
 """Of them those that are asked of the process."""
+
+TENSORS_AHEAD = 50_000
+"""With the rows of so many tensors read ahead, the next model waits for its turn: some 20 MiB."""
 
 MOST_REQUEST_BYTES = 4096
 """A model with longer names of files is read here, so that all requests fit in a pipe and none waits to be written."""
@@ -69,10 +72,12 @@ class HeadersAhead(Generic[Item]):
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-c", SERVE]
-        with contextlib.suppress(OSError, ValueError):
+        import fcntl
+        import subprocess
+
+        with contextlib.suppress(OSError):
             self._process = subprocess.Popen(
-                command,
+                [sys.executable or "", "-c", SERVE],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -81,7 +86,7 @@ class HeadersAhead(Generic[Item]):
             )
             with contextlib.suppress(OSError, AttributeError):
                 fcntl.fcntl(_open(self._process.stdout), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            self._send(marshal.dumps((sys.path, factor_now())))
+            self._send(marshal.dumps(([*map(str, sys.path)], factor_now())))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,8 +99,7 @@ class HeadersAhead(Generic[Item]):
         self._next += 1
         while position not in self._found:
             self._ask()
-            is_near = bool(self._unread) and self._unread[0] < position + AHEAD
-            if self._asked and (not is_near or self._has_answer()):
+            if self._asked and (not self._may_read_on(position) or self._has_answer()):
                 self._hear()
             else:
                 self._read_here(self._unread.popleft())
@@ -103,6 +107,11 @@ class HeadersAhead(Generic[Item]):
         if isinstance(found, InputError):
             raise found
         return found
+
+    def _may_read_on(self, position: int) -> bool:
+        """Whether there is a model to read while the process is at the one of this position."""
+        tensors = sum(len(one.tensors) for one in self._found.values() if isinstance(one, ReadWeights))
+        return bool(self._unread) and self._unread[0] < position + AHEAD and tensors < TENSORS_AHEAD
 
     def _read_here(self, position: int) -> None:
         try:
@@ -132,10 +141,12 @@ class HeadersAhead(Generic[Item]):
             return
         line, checkpoint, columns, layers = answer
         self._found[position] = ReadWeights(
-            None, checkpoint["checkpoint_id"], HEADERS, checkpoint, ColumnRows(columns), tuple(layers), own_line=line
+            None, line, checkpoint["checkpoint_id"], HEADERS, checkpoint, ColumnRows(columns), tuple(layers)
         )
 
     def _has_answer(self) -> bool:
+        import select
+
         assert self._process is not None
         answers = select.poll()
         answers.register(_open(self._process.stdout), select.POLLIN)

@@ -168,11 +168,13 @@ header_process.read_headers = read
 """
 CHANGES = {
     "there is no Python": (sys, "executable", "/no/such/python"),
+    "Python is not known": (sys, "executable", None),
     "it ends early": (header_process, "SERVE", ENDS_EARLY + header_process.SERVE),
     "it answers with anything": (header_process, "SERVE", "print(chr(9) + chr(0) * 7 + 'no answer', flush=True)"),
     "no request is short enough": (header_process, "MOST_REQUEST_BYTES", 10),
     "little is read ahead": (header_process, "AHEAD", 2),
     "one is asked for": (header_process, "ASKED", 1),
+    "models are too large to read ahead": (header_process, "TENSORS_AHEAD", 0),
 }
 
 
@@ -181,7 +183,7 @@ def test_headers_are_read_here_where_the_process_does_not_help(headers, monkeypa
     facts = headers.facts()
     monkeypatch.setattr(*CHANGES[change])
     assert headers.facts() == facts
-    is_helped = change in ("it ends early", "little is read ahead", "one is asked for")
+    is_helped = change in ("it ends early", "little is read ahead", "one is asked for", "models are too large to read ahead")
     assert (len({*headers.read}) < 16) == is_helped
 
 

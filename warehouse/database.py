@@ -38,6 +38,7 @@ class Session:
         self._root = root
         self.snapshot = list_commits(open_store(root))
         self._waiting = view_statements(self.snapshot)
+        self._held: list[str] = []
         self._is_small = self.snapshot.rows("checkpoints") + self.snapshot.rows("links") <= MOST_HELD
         if as_of is None and not computes_all and are_kept(files := answer_files(self.snapshot)):
             self._waiting |= kept_statements(files)
@@ -62,8 +63,9 @@ class Session:
             with suppress(duckdb.Error):  # the answer that needs a file which cannot be read says so
                 self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}")
         self._make(names[num_first:])
-        if sql is None:
-            self.connection.execute("\n".join(f"DROP TABLE IF EXISTS temp.{name};" for name in HELD))
+        self._held += held
+        while sql is None and self._held:
+            self.connection.execute(f"DROP TABLE IF EXISTS temp.{self._held.pop()}")
         return self.connection
 
     def _make(self, names: list[str]) -> None:
