@@ -266,7 +266,7 @@ class _Run:
     def work(self) -> None:
         """Take tasks until there are none; the body of a thread."""
         try:
-            with TensorReader(self._chunk_bytes) as reader:
+            with TensorReader(self._chunk_bytes, in_place=self._device == "cpu") as reader:
                 worker = _Worker(reader, make_counter(self._device))
                 while task := self._take():
                     self._return(task(worker))

@@ -1,6 +1,7 @@
 """The bytes of a tensor in C order, a chunk at a time, read with `preadv` into buffers that are used again.
 
-No file is mapped: a file that shrinks or a disk that fails is an InputError, where a mapping would kill the process. Memory is
+A reader that is told to looks at bytes of the system's cache in place (file_window.FileWindow). A file that shrinks or a disk
+that fails meanwhile is an InputError either way, where a mapping alone would kill the process. Memory is
 a chunk for a tensor that lies in C order; a strided view takes a tile of STRIDED_BYTES and a span of SPAN_BYTES more, a sparse
 tensor a window (sparse.DenseWindow) of at most 64 MiB.
 """
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerhouse.ingest.dtypes import DTYPES
+from layerhouse.ingest.file_window import FileWindow
 from layerhouse.ingest.sparse import DenseWindow
 from layerhouse.ingest.tensors import TensorRef
 from layerhouse.warehouse.errors import InputError
@@ -55,9 +57,13 @@ def dimensions(ref: TensorRef) -> tuple[Dimension, ...]:
 
 
 class TensorReader:
-    """Reads tensors for one thread. The arrays that it hands out are overwritten by the next one."""
+    """Reads tensors for one thread. The arrays that it hands out are overwritten by the next one.
 
-    def __init__(self, chunk_bytes: int = 1 << 20) -> None:
+    `in_place`: bytes that the system has in its cache are not copied. Its chunks are then to be read to the last, as only the
+    call for the next one says that one was not the file's.
+    """
+
+    def __init__(self, chunk_bytes: int = 1 << 20, *, in_place: bool = False) -> None:
         self._chunk = max(GRAIN_BYTES, -(-chunk_bytes // GRAIN_BYTES) * GRAIN_BYTES)
         self._buffer = np.empty(self._chunk, np.uint8)
         self._tile: Array | None = None
@@ -66,6 +72,7 @@ class TensorReader:
         self._file = -1
         self._window: DenseWindow | None = None
         self._parts: TensorReader | None = None
+        self._view = FileWindow.of(self._chunk) if in_place else None
 
     def __enter__(self) -> Self:
         return self
@@ -75,10 +82,10 @@ class TensorReader:
 
     def close(self) -> None:
         """Close the file that is held open from the last read."""
-        if self._path is not None:
-            os.close(self._file)
-            self._path = None
-        self._window = None
+        self._leave_file()
+        if self._view is not None:
+            self._view.close()
+            self._view = None
         if self._parts is not None:
             self._parts.close()
 
@@ -102,7 +109,13 @@ class TensorReader:
         if len(dims) == 1 and dims[0][1] == 1:
             first = ref.offset + ref.storage_offset * bits // 8
             for position in range(start, stop, self._chunk):
-                chunk = self._buffer[: min(self._chunk, stop - position)]
+                size = min(self._chunk, stop - position)
+                shown = self._show(first + position, size)
+                if shown is not None:
+                    yield shown
+                    self._check_shown(ref, first + position, size)
+                    continue
+                chunk = self._buffer[:size]
                 self._fill(ref, chunk, first + position)
                 yield chunk
             return
@@ -174,12 +187,32 @@ class TensorReader:
             return
         if self._path == ref.path:
             return
-        self.close()
+        self._leave_file()
         try:
             self._file = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise InputError(str(ref.path), f"tensor {ref.name!r}: {error.strerror}") from error
         self._path = ref.path
+
+    def _leave_file(self) -> None:
+        self._window = None
+        if self._path is not None:
+            if self._view is not None:
+                self._view.hide()
+            os.close(self._file)
+            self._path = None
+
+    def _show(self, offset: int, size: int) -> Array | None:
+        if self._view is None or self._window is not None:
+            return None
+        return self._view.show(self._file, offset, size)
+
+    def _check_shown(self, ref: TensorRef, offset: int, size: int) -> None:
+        """After bytes were looked at in place: whether they were the file's."""
+        if self._view is None or self._view.is_whole(self._file):
+            return
+        self._fill(ref, self._buffer[:size], offset)  # says what is wrong, if it still is
+        raise InputError(str(ref.path), f"tensor {ref.name!r}: the file changed while it was read; ingest it again")
 
     def _read_part(self, ref: TensorRef, start: int, stop: int) -> Array:
         """Elements of an index or value tensor, in memory of their own."""

@@ -88,6 +88,23 @@ def test_count_words_and_drain(left):
     assert dict(zip(codes[:found], counts[:found], strict=True)) == expected
 
 
+@pytest.mark.parametrize("size", [4096, 4097, 40_043])
+@pytest.mark.parametrize("kind", ["dense", "half zero", "2:4", "rows", "dense, then zeros, then dense"])
+def test_count_words_where_zeros_are_many(kind, size):
+    codes = (weights("half zero" if kind == "half zero" else "dense", size).view(np.uint32) >> 16).astype(np.uint16)
+    if kind == "2:4":
+        codes[::2] = 0
+    if kind == "rows":
+        codes[np.arange(size) // 100 % 3 == 0] = 0
+    if kind == "dense, then zeros, then dense":
+        codes[size // 3 : size // 2] = 0
+    whole = size // 4 * 4
+    tables = [tables_of(2, 16) for _ in range(2)]
+    for module, counts in zip((_loops, jit), tables, strict=True):
+        module.count_words(codes[:whole].view(np.uint64), codes[whole:], counts)
+        assert counts.sum(axis=0).tolist() == np.bincount(codes, minlength=1 << 16).tolist()
+
+
 def count_array():
     return np.zeros(1 << 16, np.int64)
 

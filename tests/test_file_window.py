@@ -1,0 +1,254 @@
+"""A file's bytes looked at in the system's cache: those bytes and no others, whatever becomes of the file meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from layerhouse.ingest import file_window, measure, streaming
+from layerhouse.ingest.file_window import LEAST_BYTES, SPAN_BYTES, FileWindow
+from layerhouse.ingest.measure import Job
+from layerhouse.ingest.streaming import TensorReader
+from layerhouse.ingest.tensors import TensorRef
+from layerhouse.warehouse.errors import InputError
+
+if sys.platform != "linux":
+    pytest.skip("windows are of Linux", allow_module_level=True)
+if file_window.pages is None and not shutil.which("cc"):
+    pytest.skip("no C compiler, so the C extension was not built", allow_module_level=True)
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def data():
+    return np.random.default_rng(0).integers(0, 256, 3 * SPAN_BYTES + 12_345, np.uint8)
+
+
+@pytest.fixture
+def file(tmp_path, data):
+    """An open file whose bytes are in the system's cache."""
+    (tmp_path / "w").write_bytes(data.tobytes())
+    number = os.open(tmp_path / "w", os.O_RDWR)
+    yield number
+    os.close(number)
+
+
+@pytest.fixture
+def window():
+    window = FileWindow.of(2 * MIB)
+    assert window is not None  # where there is a compiler, it must be there
+    yield window
+    window.close()
+
+
+@pytest.mark.parametrize("offset", [0, 8, 4096, 4104, 2 * MIB - 8, SPAN_BYTES - MIB, SPAN_BYTES + 2 * MIB + 16])
+@pytest.mark.parametrize("size", [LEAST_BYTES, MIB + 12_345, 2 * MIB])
+def test_a_window_shows_the_bytes_of_the_file(window, file, data, offset, size):
+    shown = window.show(file, offset, size)
+    assert shown.tobytes() == data[offset : offset + size].tobytes()
+    assert window.is_whole(file)
+
+
+def test_parts_follow_each_other_to_the_end(window, file, data):
+    for offset in range(8, data.size - LEAST_BYTES, 2 * MIB):
+        size = min(2 * MIB, data.size - offset)
+        assert window.show(file, offset, size).tobytes() == data[offset : offset + size].tobytes()
+    assert window.is_whole(file)
+
+
+def test_another_file_after_the_first_was_hidden(window, file, data, tmp_path):
+    assert window.show(file, 0, MIB)[0] == data[0]
+    window.hide()
+    (tmp_path / "other").write_bytes(bytes(data[::-1]))
+    with (tmp_path / "other").open("rb") as other:
+        assert window.show(other.fileno(), 0, MIB).tobytes() == data[::-1][:MIB].tobytes()
+
+
+def test_what_a_copy_serves_better_is_not_shown(window, file):
+    assert window.show(file, 0, LEAST_BYTES - 1) is None
+    assert window.show(file, 4, MIB) is None
+
+
+def test_bytes_that_are_not_in_the_cache_are_not_shown(window, file, data, tmp_path):
+    os.fsync(file)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        os.preadv(file, [bytearray(1)], SPAN_BYTES, os.RWF_NOWAIT)
+        pytest.skip("this file system keeps its files in memory")
+    except BlockingIOError:
+        assert window.show(file, SPAN_BYTES, MIB) is None
+    os.pread(file, MIB, SPAN_BYTES)
+    assert window.show(file, SPAN_BYTES, MIB).tobytes() == data[SPAN_BYTES : SPAN_BYTES + MIB].tobytes()
+
+
+def test_bytes_past_the_end_are_not_shown(window, file, data):
+    assert window.show(file, data.size // 8 * 8 - MIB, 2 * MIB) is None
+    assert window.show(file, SPAN_BYTES * 5, MIB) is None
+
+
+@pytest.mark.parametrize("left", [0, 4096, MIB])
+def test_a_file_that_is_cut_while_it_is_looked_at_reads_as_zeros_and_is_told(window, file, data, left):
+    shown = window.show(file, 0, 2 * MIB)
+    os.ftruncate(file, left)
+    assert shown[:left].tobytes() == data[:left].tobytes()
+    assert not shown[left:].any()
+    assert not window.is_whole(file)
+    os.ftruncate(file, data.size)
+    os.pwrite(file, data.tobytes(), 0)
+    assert not window.is_whole(file)  # what was read then is no more right for it
+    assert window.show(file, 0, 2 * MIB).tobytes() == data[: 2 * MIB].tobytes()
+    assert window.is_whole(file)
+
+
+def test_a_file_that_is_cut_within_a_page_is_told_although_nothing_faults(window, file):
+    shown = window.show(file, 0, MIB)
+    os.ftruncate(file, MIB - 5)
+    assert not shown[-5:].any()
+    assert not window.is_whole(file)
+
+
+def test_only_so_many_windows(file, data):
+    windows = [FileWindow.of(MIB) for _ in range(257)]
+    assert [window is None for window in windows] == [False] * 256 + [True]
+    assert windows[255].show(file, 0, MIB).tobytes() == data[:MIB].tobytes()
+    for window in windows[:256]:
+        window.close()
+        window.close()
+    again = FileWindow.of(MIB)
+    assert again is not None
+    again.close()
+
+
+def test_a_larger_chunk_has_a_larger_window(file, data):
+    window = FileWindow.of(2 * SPAN_BYTES)
+    assert window.show(file, MIB, 2 * SPAN_BYTES).tobytes() == data[MIB : MIB + 2 * SPAN_BYTES].tobytes()
+    window.close()
+
+
+def test_wrong_arguments_are_refused(window, file):
+    pages = file_window.pages
+    for arguments in [(-1, file, 0, MIB), (300, file, 0, MIB), (0, file, -8, MIB), (0, file, 0, 1 << 40), (0, file, 0, 0)]:
+        with pytest.raises(ValueError, match="window"):
+            pages.show(*arguments)
+    with pytest.raises(TypeError):
+        pages.show(0, file)
+    with pytest.raises(ValueError, match="2 MiB"):
+        pages.watch(bytearray(100))
+    assert pages.show(0, 9999, 0, MIB) == -1
+
+
+CRASH = """
+import mmap, os, sys
+import numpy as np
+from layerhouse.ingest.file_window import FileWindow
+
+with open(sys.argv[1], "w+b") as file:
+    file.truncate(1 << 21)
+    window = FileWindow.of(1 << 20)
+    if sys.argv[2] == "closed":
+        window.close()
+    mapped = np.frombuffer(mmap.mmap(file.fileno(), 1 << 21, prot=mmap.PROT_READ), np.uint8)
+    file.truncate(0)
+    print("before", flush=True)
+    mapped.sum()
+    print("after", flush=True)
+"""
+
+
+@pytest.mark.parametrize("state", ["open", "closed"])
+@pytest.mark.parametrize("options", [[], ["-X", "faulthandler"]])
+def test_a_fault_elsewhere_ends_the_process_as_ever(tmp_path, state, options):
+    command = [sys.executable, *options, "-c", CRASH, tmp_path / "w", state]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGBUS, "before\n")
+    assert ("Fatal Python error: Bus error" in ended.stderr) == bool(options)
+
+
+OTHER = """
+import os, signal, sys
+from layerhouse.ingest.file_window import FileWindow
+
+with open(sys.argv[1], "w+b") as file:
+    file.write(bytes(1 << 21))
+    file.flush()
+    window = FileWindow.of(1 << 20)
+    print(window.show(file.fileno(), 0, 1 << 20) is not None)
+    signal.signal(signal.SIGBUS, lambda *_: None)
+    print(window.show(file.fileno(), 0, 1 << 20) is not None)
+    window.close()
+    print(signal.getsignal(signal.SIGBUS) != signal.SIG_DFL)
+"""
+
+
+def test_where_another_handler_came_later_nothing_is_shown_and_it_stays(tmp_path):
+    ended = subprocess.run([sys.executable, "-c", OTHER, tmp_path / "w"], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["True", "False", "True"]
+
+
+def ref_of(path, elements, offset=0):
+    return TensorRef("w", "BF16", (elements,), path, offset, elements * 2)
+
+
+@pytest.mark.parametrize("offset", [0, 8, 4104, 5])
+def test_a_reader_in_place_hands_out_what_one_that_copies_does(file, data, tmp_path, offset):
+    ref = ref_of(tmp_path / "w", (data.size - offset) // 2, offset)
+    with TensorReader(MIB, in_place=True) as reader, mock.patch.object(reader, "_fill", wraps=reader._fill) as fill:
+        found = b"".join(bytes(chunk) for chunk in reader.chunks(ref))
+    assert found == data.tobytes()[offset : offset + ref.elements * 2]
+    chunks = -(-ref.elements * 2 // MIB)
+    assert fill.call_count == (chunks if offset == 5 else 1)  # the last chunk is a small one
+
+
+@pytest.mark.parametrize("left", [MIB, MIB + 100])
+def test_a_file_that_is_cut_under_a_reader_is_an_error(file, data, tmp_path, left):
+    with TensorReader(2 * MIB, in_place=True) as reader:
+        chunks = reader.chunks(ref_of(tmp_path / "w", data.size // 2))
+        next(chunks)
+        os.ftruncate(file, left)
+        with pytest.raises(InputError, match=f"w: tensor 'w': the file ends at byte {left}, before byte {2 * MIB}"):
+            next(chunks)
+
+
+def test_a_file_that_was_cut_and_is_whole_again_is_an_error_too(file, data, tmp_path):
+    with TensorReader(2 * MIB, in_place=True) as reader:
+        chunks = reader.chunks(ref_of(tmp_path / "w", data.size // 2))
+        chunk = next(chunks)
+        os.ftruncate(file, 0)
+        assert not chunk.any()
+        os.pwrite(file, data.tobytes(), 0)
+        with pytest.raises(InputError, match="the file changed while it was read; ingest it again"):
+            next(chunks)
+
+
+def test_a_file_that_is_cut_while_it_is_counted_is_an_error_of_its_tensor(file, data, tmp_path):
+    shutil.copy(tmp_path / "w", tmp_path / "whole")
+    (tmp_path / "whole").read_bytes()
+    jobs = [Job(ref_of(tmp_path / name, data.size // 2)) for name in ("w", "whole")]
+
+    def cut(reader, ref, offset, size):
+        if ref.path.name == "w":
+            os.ftruncate(file, MIB)
+        return check(reader, ref, offset, size)
+
+    check = TensorReader._check_shown
+    with mock.patch.object(streaming.TensorReader, "_check_shown", cut):
+        found = dict(measure.measure(jobs, threads=2))
+    assert isinstance(found[0], InputError)
+    assert "the file ends at byte 1048576" in str(found[0])
+    assert found[1] == dict(measure.measure(jobs[1:], threads=1))[0]
+
+
+def test_without_windows_all_is_the_same(file, data, tmp_path):
+    jobs = [Job(ref_of(tmp_path / "w", data.size // 2))]
+    found = dict(measure.measure(jobs, threads=2))
+    with mock.patch.object(file_window, "pages", None), mock.patch.object(streaming.TensorReader, "_check_shown") as checked:
+        assert dict(measure.measure(jobs, threads=2)) == found
+    assert not checked.called
