@@ -17,12 +17,8 @@
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef SYS_cachestat
-#define SYS_cachestat 451 /* Linux 6.5 */
-#endif
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22 /* Linux 5.14; an older one answers EINVAL, and pages come when they are read */
 #endif
@@ -79,25 +75,15 @@ static void cover(Place *place)
     mmap((void *)place->start, place->end - place->start, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
-/* Whether every page of the window from `at` on is in the system's cache. To a file that is another user's and cannot be written
-   to, cachestat answers with an error, and mincore always with yes. */
-static int is_resident(const Place *place, uint64_t offset, uint64_t size, void *at)
+/* Whether so many bytes of the window are read from the disk already. Of a file that is another user's, mincore may not say. */
+static int is_resident(int file, char *start, size_t size)
 {
-    struct {
-        uint64_t offset, size;
-    } range = {offset, size};
-    struct {
-        uint64_t cached, dirty, written, evicted, lately_evicted;
-    } found;
-    if (syscall(SYS_cachestat, place->file, &range, &found, 0) == 0)
-        return found.cached >= (offset + size + page_size - 1) / page_size - offset / page_size;
     struct stat status;
-    if (geteuid() != 0 && (fstat(place->file, &status) < 0 || status.st_uid != geteuid()))
+    if (geteuid() != 0 && (fstat(file, &status) < 0 || status.st_uid != geteuid()))
         return 0;
     unsigned char resident[PAGES_AT_ONCE];
-    char *page = (char *)((uintptr_t)at - (uintptr_t)at % page_size), *end = (char *)at + size;
-    for (; page < end; page += PAGES_AT_ONCE * page_size) {
-        size_t length = (size_t)(end - page) < PAGES_AT_ONCE * page_size ? (size_t)(end - page) : PAGES_AT_ONCE * page_size;
+    for (char *page = start, *end = start + size; page < end; page += PAGES_AT_ONCE * page_size) {
+        size_t left = (size_t)(end - page), length = left < PAGES_AT_ONCE * page_size ? left : PAGES_AT_ONCE * page_size;
         if (mincore(page, length, resident) < 0)
             return 0;
         for (size_t i = 0; i < (length + page_size - 1) / page_size; i++)
@@ -126,9 +112,9 @@ static char *shown(Place *place, int file, uint64_t offset, uint64_t size)
         place->past = first + length;
     }
     char *at = start + (offset - place->first);
-    if (!is_resident(place, offset, size, at))
-        return NULL;
     uintptr_t skipped = (uintptr_t)at % page_size;
+    if (!is_resident(file, at - skipped, size + skipped))
+        return NULL;
     madvise(at - skipped, size + skipped, MADV_POPULATE_READ);
     return at;
 }

@@ -108,13 +108,15 @@ class TensorReader:
         self._open(ref)
         if len(dims) == 1 and dims[0][1] == 1:
             first = ref.offset + ref.storage_offset * bits // 8
+            is_there = True  # where the disk is waited for once, it reads ahead for the next `preadv`
             for position in range(start, stop, self._chunk):
                 size = min(self._chunk, stop - position)
-                shown = self._show(first + position, size)
+                shown = self._show(first + position, size) if is_there else None
                 if shown is not None:
                     yield shown
                     self._check_shown(ref, first + position, size)
                     continue
+                is_there = False
                 chunk = self._buffer[:size]
                 self._fill(ref, chunk, first + position)
                 yield chunk
