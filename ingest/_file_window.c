@@ -17,8 +17,12 @@
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef SYS_cachestat
+#define SYS_cachestat 451 /* Linux 6.5 */
+#endif
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22 /* Linux 5.14; an older one answers EINVAL, and pages come when they are read */
 #endif
@@ -75,18 +79,28 @@ static void cover(Place *place)
     mmap((void *)place->start, place->end - place->start, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
-/* Whether so many bytes of the window are read from the disk already. Of a file that is another user's, mincore may not say. */
-static int is_resident(int file, char *start, size_t size)
+/* Whether so many bytes of a file, from a page at `start` of the window on, are in the system's cache. Linux says it of files that
+   are the user's own: of others cachestat, where it is there, answers with an error, and mincore always with yes. */
+static int is_resident(int file, uint64_t offset, uint64_t size, char *start)
 {
+    struct {
+        uint64_t offset, size;
+    } range = {offset, size};
+    struct {
+        uint64_t cached, dirty, written, evicted, lately_evicted;
+    } found;
+    uint64_t pages = (size + page_size - 1) / page_size;
+    if (syscall(SYS_cachestat, file, &range, &found, 0) == 0)
+        return found.cached >= pages;
     struct stat status;
     if (geteuid() != 0 && (fstat(file, &status) < 0 || status.st_uid != geteuid()))
         return 0;
-    unsigned char resident[PAGES_AT_ONCE];
-    for (char *page = start, *end = start + size; page < end; page += PAGES_AT_ONCE * page_size) {
-        size_t left = (size_t)(end - page), length = left < PAGES_AT_ONCE * page_size ? left : PAGES_AT_ONCE * page_size;
-        if (mincore(page, length, resident) < 0)
+    for (uint64_t page = 0; page < pages; page += PAGES_AT_ONCE) {
+        unsigned char resident[PAGES_AT_ONCE];
+        uint64_t count = pages - page < PAGES_AT_ONCE ? pages - page : PAGES_AT_ONCE;
+        if (mincore(start + page * page_size, count * page_size, resident) < 0)
             return 0;
-        for (size_t i = 0; i < (length + page_size - 1) / page_size; i++)
+        for (uint64_t i = 0; i < count; i++)
             if (!(resident[i] & 1))
                 return 0;
     }
@@ -112,8 +126,8 @@ static char *shown(Place *place, int file, uint64_t offset, uint64_t size)
         place->past = first + length;
     }
     char *at = start + (offset - place->first);
-    uintptr_t skipped = (uintptr_t)at % page_size;
-    if (!is_resident(file, at - skipped, size + skipped))
+    uint64_t skipped = offset % page_size;
+    if (!is_resident(file, offset - skipped, size + skipped, at - skipped))
         return NULL;
     madvise(at - skipped, size + skipped, MADV_POPULATE_READ);
     return at;

@@ -18,6 +18,7 @@ from queue import Empty, Full, Queue
 import numpy as np
 import xxhash
 
+from layerhouse.ingest.content_hash import ContentHash
 from layerhouse.ingest.dtypes import DTYPES
 from layerhouse.ingest.histogram import AnyCounter, Array, Total, ZeroStructure, make_counter
 from layerhouse.ingest.signatures import signature
@@ -169,13 +170,15 @@ class _Tensor:
             worker.counter.begin(ref.dtype, min(ref.elements, stop * 8 // bits) - start * 8 // bits, self.near_zero)
         for block in range(first, last):
             low = block * BLOCK_BYTES
-            hasher = xxhash.xxh3_128()
-            for chunk in worker.reader.chunks(ref, low, min(low + BLOCK_BYTES, stop)):
-                hasher.update(chunk.data)
+            high = min(low + BLOCK_BYTES, stop)
+            content = ContentHash(high - low)
+            for chunk in worker.reader.chunks(ref, low, high):
                 if self.job.is_counted:
-                    worker.counter.add(chunk)
+                    worker.counter.add(chunk, content)
+                else:
+                    content.update(chunk)
                 on_chunk(chunk.size)
-            self._digests[block] = hasher.digest()
+            self._digests[block] = content.digest()
         if not self.job.is_counted:
             return
         tally = worker.counter.finish()

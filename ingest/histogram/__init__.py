@@ -9,13 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from layerhouse.ingest.dtypes import DTYPES
 from layerhouse.ingest.histogram.moments import ROW, SUB_BLOCK
+
+if TYPE_CHECKING:
+    from layerhouse.ingest.content_hash import ContentHash
 
 Array = npt.NDArray[Any]
 
@@ -80,7 +83,7 @@ class AnyCounter(Protocol):
 
     def begin(self, code: str, elements: int, near_zero: float | None) -> None: ...
 
-    def add(self, chunk: Array) -> None: ...
+    def add(self, chunk: Array, content: ContentHash | None = None) -> None: ...
 
     def finish(self) -> Tally: ...
 
@@ -109,6 +112,7 @@ class Counter:
         self._few = elements <= FEW_ELEMENTS
         self._near_zero = -1.0 if near_zero is None else near_zero
         self._small = np.zeros(1 << self._dtype.bits, np.int64) if self._dtype.bits < 8 else None
+        self._mixes = self._dtype.bits == 8 or (self._dtype.bits == 16 and not self._few) or code == "F32"
         self._carry = np.empty(0, np.uint8)
         self._few_found = -1
         self._tallied = np.zeros(4, np.int64)
@@ -119,18 +123,24 @@ class Counter:
             self._cpu.drain(self._tables[16], self._codes, self._counts)
         self._dirty = False
 
-    def add(self, chunk: Array) -> None:
-        """Count a chunk of bytes; all but the last are a multiple of 32 KiB."""
+    def add(self, chunk: Array, content: ContentHash | None = None) -> None:
+        """Count a chunk of bytes, and mix it into the hash of its content; all but the last are a multiple of 32 KiB."""
+        dtype = self._dtype
+        state: tuple[Array, ...] = ()
+        if content is not None and content.state is not None and self._mixes:
+            state = (content.state,)
+        elif content is not None:
+            content.update(chunk)
         if self._small is not None:
             self._add_packed(chunk)
-        elif self._dtype.kind == "complex":
-            self._add_complex(chunk.view(f"c{self._dtype.bits // 8}"))
-        elif self._dtype.bits <= 16:
-            self._add_codes(chunk.view(f"u{self._dtype.bits // 8}"))
-        elif self._dtype.code == "F32":
-            self._add_floats(chunk)
+        elif dtype.kind == "complex":
+            self._add_complex(chunk.view(f"c{dtype.bits // 8}"))
+        elif dtype.bits <= 16:
+            self._add_codes(chunk.view(f"u{dtype.bits // 8}"), *state)
+        elif dtype.code == "F32":
+            self._add_floats(chunk, *state)
         else:
-            values, keys = key_of(self._dtype.code, chunk)
+            values, keys = key_of(dtype.code, chunk)
             rows = np.empty((-(-values.size // SUB_BLOCK), ROW))
             self._cpu.moments(values, self._near_zero, self._tallied, self._ends, rows)
             self._rows.append(rows)
@@ -162,22 +172,22 @@ class Counter:
             self._dirty = False
         return self._codes[:found].copy(), self._counts[:found].copy()
 
-    def _add_codes(self, codes: Array) -> None:
+    def _add_codes(self, codes: Array, *state: Array) -> None:
         if self._few and codes.itemsize == 2:
             self._few_found = self._cpu.count_few(codes, self._tables[16][0], self._codes, self._counts)
         else:
             self._dirty = True
             if codes.itemsize == 1:
-                self._cpu.count_bytes(codes, self._tables[8])
+                self._cpu.count_bytes(codes, self._tables[8], *state)
             else:
                 whole = codes.size // 4 * 4
-                self._cpu.count_words(codes[:whole].view(np.uint64), codes[whole:], self._tables[16])
+                self._cpu.count_words(codes[:whole].view(np.uint64), codes[whole:], self._tables[16], *state)
 
-    def _add_floats(self, chunk: Array) -> None:
+    def _add_floats(self, chunk: Array, *state: Array) -> None:
         values = chunk.view(np.float32)
         rows = np.empty((-(-values.size // SUB_BLOCK), ROW))
         self._dirty = True
-        self._cpu.moments_of_floats(values, self._near_zero, self._tallied, self._ends, rows, self._tables[16])
+        self._cpu.moments_of_floats(values, self._near_zero, self._tallied, self._ends, rows, self._tables[16], *state)
         self._rows.append(rows)
 
     def _add_complex(self, values: Array) -> None:
@@ -257,6 +267,8 @@ def mark_on_cpu(chunks: Iterable[Array], code: str, mask: int, start: int, rows:
     size = DTYPES[code].bits // 8
     is_by_words = size in (2, 4) and columns.size % 8 == 0 and start % 8 == 0
     flags = np.zeros(columns.size * size // 8 if is_by_words else 0, np.uint64)
+    if is_by_words:
+        flags.view(f"u{size}")[:] = columns.astype(f"u{size}") << (8 * size - 1)
     masks, tops = (np.uint64(sum(bits << place for place in range(0, 64, 8 * size))) for bits in (mask, 1 << (8 * size - 1)))
     for chunk in chunks:
         words = chunk.view(np.uint64) if is_by_words and chunk.size % (8 * size) == 0 else None
@@ -289,8 +301,8 @@ class ZeroStructure:
 
     def look(self, chunks: Iterable[Array], start: int, counter: AnyCounter) -> None:
         """Look at chunks of bytes that follow each other from element `start` on, a multiple of 8."""
-        columns = np.zeros_like(self._columns)
-        fullest = np.zeros_like(self._fullest)
+        with self._lock:  # what is known already need not be looked for
+            columns, fullest = self._columns.copy(), self._fullest.copy()
         found = (self._rows, columns, fullest)
         if not counter.mark_nonzeros(chunks, self._code, int(self._mask), start, *found):
             mark_on_cpu(chunks, self._code, int(self._mask), start, *found)

@@ -15,11 +15,12 @@
 /* Chosen when the module is loaded, which needs glibc. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define VECTORISED __attribute__((target_clones("default", "avx2")))
+#define HAS_WIDE
 #else
 #define VECTORISED
 #endif
 
-#if !defined(__GNUC__)
+#if !defined(__GNUC__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "needs the vectors of GCC and Clang; built without this extension, the loops of jit.py are compiled when they are run"
 #endif
 #define ANYWHERE __attribute__((aligned(1), may_alias))
@@ -53,6 +54,9 @@ typedef int32_t masks __attribute__((vector_size(16)));
 #define LESSER(a, b) CHOSEN((masks)((a) < (b)), a, b)
 #define GREATER(a, b) CHOSEN((masks)((a) > (b)), a, b)
 #endif
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
 #define WIDENED(few) __builtin_convertvector(few, doubles)
 #define SIZE_OF(few) ((doubles)((longs)(few) & no_sign))
 #define JOINED(sums) ((sums[0] + sums[2]) + (sums[1] + sums[3]))
@@ -69,89 +73,253 @@ INLINE void fetch(const void *address, Py_ssize_t size)
         FETCH((const char *)address + i);
 }
 
+/* ---- XXH3 of 128 bits, of over 240 bytes: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
+
+   The library would read all bytes again, which takes a third of the time of counting them: here their lines are mixed in while
+   increments wait for memory. A block of 16 lines is scrambled once a byte follows it. ---- */
+
+enum { BLOCK = 16 * LINE };
+
+typedef struct {
+    uint64_t sums[8], left, total; /* left: bytes that are still to come, of all */
+    uint8_t last[LINE];            /* the bytes before those that come */
+} Hash;
+
+static const uint8_t SECRET[192] = {
+    0xb8, 0xfe, 0x6c, 0x39, 0x23, 0xa4, 0x4b, 0xbe, 0x7c, 0x01, 0x81, 0x2c, 0xf7, 0x21, 0xad, 0x1c, 0xde, 0xd4, 0x6d, 0xe9,
+    0x83, 0x90, 0x97, 0xdb, 0x72, 0x40, 0xa4, 0xa4, 0xb7, 0xb3, 0x67, 0x1f, 0xcb, 0x79, 0xe6, 0x4e, 0xcc, 0xc0, 0xe5, 0x78,
+    0x82, 0x5a, 0xd0, 0x7d, 0xcc, 0xff, 0x72, 0x21, 0xb8, 0x08, 0x46, 0x74, 0xf7, 0x43, 0x24, 0x8e, 0xe0, 0x35, 0x90, 0xe6,
+    0x81, 0x3a, 0x26, 0x4c, 0x3c, 0x28, 0x52, 0xbb, 0x91, 0xc3, 0x00, 0xcb, 0x88, 0xd0, 0x65, 0x8b, 0x1b, 0x53, 0x2e, 0xa3,
+    0x71, 0x64, 0x48, 0x97, 0xa2, 0x0d, 0xf9, 0x4e, 0x38, 0x19, 0xef, 0x46, 0xa9, 0xde, 0xac, 0xd8, 0xa8, 0xfa, 0x76, 0x3f,
+    0xe3, 0x9c, 0x34, 0x3f, 0xf9, 0xdc, 0xbb, 0xc7, 0xc7, 0x0b, 0x4f, 0x1d, 0x8a, 0x51, 0xe0, 0x4b, 0xcd, 0xb4, 0x59, 0x31,
+    0xc8, 0x9f, 0x7e, 0xc9, 0xd9, 0x78, 0x73, 0x64, 0xea, 0xc5, 0xac, 0x83, 0x34, 0xd3, 0xeb, 0xc3, 0xc5, 0x81, 0xa0, 0xff,
+    0xfa, 0x13, 0x63, 0xeb, 0x17, 0x0d, 0xdd, 0x51, 0xb7, 0xf0, 0xda, 0x49, 0xd3, 0x16, 0x55, 0x26, 0x29, 0xd4, 0x68, 0x9e,
+    0x2b, 0x16, 0xbe, 0x58, 0x7d, 0x47, 0xa1, 0xfc, 0x8f, 0xf8, 0xb8, 0xd1, 0x7a, 0xd0, 0x31, 0xce, 0x45, 0xcb, 0x3a, 0x8f,
+    0x95, 0x16, 0x04, 0x28, 0xaf, 0xd7, 0xfb, 0xca, 0xbb, 0x4b, 0x40, 0x7e,
+};
+
+/* A line as 8 lanes: the lane beside is added, and the product of the halves of the lane with its part of the secret. */
+INLINE void mix_line(uint64_t *sums, const void *line, const uint8_t *secret)
+{
+#ifdef __SSE2__
+    for (int i = 0; i < 4; i++) {
+        __m128i *sum = (__m128i *)sums + i;
+        __m128i data = _mm_loadu_si128((const __m128i *)line + i), key = _mm_loadu_si128((const __m128i *)secret + i);
+        __m128i keyed = _mm_xor_si128(data, key), product = _mm_mul_epu32(keyed, _mm_srli_epi64(keyed, 32));
+        _mm_storeu_si128(sum, _mm_add_epi64(_mm_loadu_si128(sum), _mm_add_epi64(product, _mm_shuffle_epi32(data, 0x4E))));
+    }
+#else
+    const u64 *data = (const u64 *)line, *key = (const u64 *)secret;
+    for (int i = 0; i < 8; i++) {
+        uint64_t keyed = data[i] ^ key[i];
+        sums[i] += data[i ^ 1] + (keyed & 0xFFFFFFFF) * (keyed >> 32);
+    }
+#endif
+}
+
+#ifdef HAS_WIDE
+/* The same, four lanes at a time. */
+__attribute__((target("avx2"), always_inline)) static inline void mix_line_wide(uint64_t *sums, const void *line,
+                                                                                const uint8_t *secret)
+{
+    for (int i = 0; i < 2; i++) {
+        __m256i *sum = (__m256i *)sums + i;
+        __m256i data = _mm256_loadu_si256((const __m256i *)line + i), key = _mm256_loadu_si256((const __m256i *)secret + i);
+        __m256i keyed = _mm256_xor_si256(data, key), product = _mm256_mul_epu32(keyed, _mm256_srli_epi64(keyed, 32));
+        product = _mm256_add_epi64(product, _mm256_shuffle_epi32(data, 0x4E));
+        _mm256_storeu_si256(sum, _mm256_add_epi64(_mm256_loadu_si256(sum), product));
+    }
+}
+#endif
+
+INLINE void scramble(uint64_t *sums)
+{
+    const u64 *key = (const u64 *)(SECRET + sizeof SECRET - LINE);
+    for (int i = 0; i < 8; i++)
+        sums[i] = (sums[i] ^ sums[i] >> 47 ^ key[i]) * 0x9E3779B1;
+}
+
+/* How many blocks of these bytes are scrambled. */
+INLINE Py_ssize_t blocks_of(const Hash *hash, Py_ssize_t size)
+{
+    return (Py_ssize_t)((uint64_t)size == hash->left ? size - 1 : size) / BLOCK;
+}
+
+INLINE void mix_blocks(Hash *hash, const uint8_t *bytes, Py_ssize_t blocks)
+{
+    uint64_t sums[8];
+    memcpy(sums, hash->sums, sizeof sums);
+    for (Py_ssize_t block = 0; block < blocks; block++, bytes += BLOCK) {
+        for (int line = 0; line < 16; line++) {
+            FETCH(bytes + LINE * line);
+            mix_line(sums, bytes + LINE * line, SECRET + 8 * line);
+        }
+        scramble(sums);
+    }
+    memcpy(hash->sums, sums, sizeof sums);
+}
+
+/* What follows the blocks of these bytes, at the end of all alone, and what the next ones need of them. */
+static void mix_rest(Hash *hash, const uint8_t *bytes, Py_ssize_t size)
+{
+    if ((uint64_t)size == hash->left) {
+        uint8_t line[LINE];
+        Py_ssize_t start = blocks_of(hash, size) * BLOCK, lines = (size - start - 1) / LINE, before = LINE - size;
+        for (Py_ssize_t i = 0; i < lines; i++)
+            mix_line(hash->sums, bytes + start + LINE * i, SECRET + 8 * i);
+        if (before > 0) {
+            memcpy(line, hash->last + size, (size_t)before);
+            memcpy(line + before, bytes, (size_t)size);
+        } else {
+            memcpy(line, bytes + size - LINE, LINE);
+        }
+        mix_line(hash->sums, line, SECRET + sizeof SECRET - LINE - 7);
+    } else {
+        memcpy(hash->last, bytes + size - LINE, LINE);
+    }
+    hash->left -= (uint64_t)size;
+}
+
+static void mix(const uint8_t *bytes, Py_ssize_t size, Hash *hash)
+{
+    mix_blocks(hash, bytes, blocks_of(hash, size));
+    mix_rest(hash, bytes, size);
+}
+
+static uint64_t merged(const uint64_t *sums, const uint8_t *secret, uint64_t start)
+{
+    const u64 *key = (const u64 *)secret;
+    for (int i = 0; i < 8; i += 2) {
+        unsigned __int128 product = (unsigned __int128)(sums[i] ^ key[i]) * (sums[i + 1] ^ key[i + 1]);
+        start += (uint64_t)product ^ (uint64_t)(product >> 64);
+    }
+    start = (start ^ start >> 37) * 0x165667919E3779F9;
+    return start ^ start >> 32;
+}
+
+static void digest(const Hash *hash, uint8_t *found)
+{
+    uint64_t low = merged(hash->sums, SECRET + 11, hash->total * 0x9E3779B185EBCA87);
+    uint64_t high = merged(hash->sums, SECRET + sizeof SECRET - LINE - 11, ~(hash->total * 0xC2B2AE3D27D4EB4F));
+    for (int i = 0; i < 8; i++) {
+        found[i] = (uint8_t)(high >> (56 - 8 * i));
+        found[8 + i] = (uint8_t)(low >> (56 - 8 * i));
+    }
+}
+
 /* ---- counts ---- */
 
-static void count_bytes(const uint8_t *codes, Py_ssize_t size, uint32_t *tables)
+static void count_bytes(const uint8_t *codes, Py_ssize_t size, uint32_t *tables, Hash *hash)
 {
-    Py_ssize_t i = 0;
-    for (; i + 4 <= size; i += 4) {
-        if (i % LINE == 0)
-            FETCH(codes + i);
-        tables[codes[i]]++;
-        tables[256 + codes[i + 1]]++;
-        tables[512 + codes[i + 2]]++;
-        tables[768 + codes[i + 3]]++;
+    Py_ssize_t i = 0, blocks = hash ? blocks_of(hash, size) : 0;
+    for (Py_ssize_t block = 0; i + 4 <= size; block++) {
+        if (block < blocks)
+            mix_blocks(hash, codes + i, 1);
+        for (Py_ssize_t end = least_of(i + BLOCK, size); i + 4 <= end; i += 4) {
+            if (i % LINE == 0)
+                FETCH(codes + i);
+            tables[codes[i]]++;
+            tables[256 + codes[i + 1]]++;
+            tables[512 + codes[i + 2]]++;
+            tables[768 + codes[i + 3]]++;
+        }
     }
     for (; i < size; i++)
         tables[codes[i]]++;
+    if (hash)
+        mix_rest(hash, codes, size);
 }
 
-/* Four patterns of a word are counted by turns in two tables. Returns how many were zero. */
-INLINE uint32_t count_dense(const u64 *words, Py_ssize_t size, uint32_t *first, uint32_t *second)
+/* Four patterns of a word are counted by turns in two tables. */
+INLINE uint32_t count_word(uint64_t word, uint32_t *first, uint32_t *second)
 {
-    uint32_t before = first[0] + second[0], zeros = 0;
-    for (Py_ssize_t start = 0; start < size; start += LINE / 8) {
-        FETCH(words + start);
-        for (Py_ssize_t i = start; i < least_of(start + LINE / 8, size); i++) {
-            uint64_t word = words[i];
-            if (word == 0) {
-                zeros += 4;
-            } else {
-                first[word & 0xFFFF]++;
-                second[word >> 16 & 0xFFFF]++;
-                first[word >> 32 & 0xFFFF]++;
-                second[word >> 48]++;
-            }
-        }
-    }
-    first[0] += zeros;
-    return first[0] + second[0] - before;
+    if (word == 0)
+        return 4;
+    first[word & 0xFFFF]++;
+    second[word >> 16 & 0xFFFF]++;
+    first[word >> 32 & 0xFFFF]++;
+    second[word >> 48]++;
+    return 0;
 }
 
-/* The same where zeros are many: an increment of one number waits for the last one of it, so zeros take turns among 32. Which of
-   the two tables counts a zero is another than in jit.py; their sum is the same. */
-INLINE uint32_t count_sparse(const u64 *words, Py_ssize_t size, uint32_t *first, uint32_t *second)
+/* The same where zeros are many: an increment of one number waits for the last one of it, so zeros take turns among `turns`.
+   Which of the two tables counts a zero is another than in jit.py; their sum is the same. */
+INLINE void count_sparse_word(uint64_t word, uint32_t *first, uint32_t *second, uint32_t *turns)
 {
-    uint32_t turns[4 * LINE / 8] = {0}, zeros = 0;
-    Py_ssize_t whole = size / (LINE / 8) * (LINE / 8);
-    for (Py_ssize_t start = 0; start < whole; start += LINE / 8) {
-        const u64 *line = words + start;
-        FETCH(line);
-        if ((line[0] | line[1] | line[2] | line[3] | line[4] | line[5] | line[6] | line[7]) == 0) {
-            zeros += 4 * LINE / 8;
-            continue;
-        }
-        for (int i = 0; i < LINE / 8; i++) {
-            uint64_t word = line[i], a = word & 0xFFFF, b = word >> 16 & 0xFFFF, c = word >> 32 & 0xFFFF, d = word >> 48;
-            uint32_t *turn = turns + 4 * i, *places[4];
-            places[0] = a ? first + a : turn;
-            places[1] = b ? second + b : turn + 1;
-            places[2] = c ? first + c : turn + 2;
-            places[3] = d ? second + d : turn + 3;
-            /* four choices and no jumps, which could not be foreseen */
-            __asm__ __volatile__("" : "+r"(places[0]), "+r"(places[1]), "+r"(places[2]), "+r"(places[3]));
-            ++*places[0];
-            ++*places[1];
-            ++*places[2];
-            ++*places[3];
-        }
-    }
-    for (int i = 0; i < 4 * LINE / 8; i++)
-        zeros += turns[i];
-    first[0] += zeros;
-    return zeros + count_dense(words + whole, size - whole, first, second);
+    uint64_t a = word & 0xFFFF, b = word >> 16 & 0xFFFF, c = word >> 32 & 0xFFFF, d = word >> 48;
+    uint32_t *places[4];
+    places[0] = a ? first + a : turns;
+    places[1] = b ? second + b : turns + 1;
+    places[2] = c ? first + c : turns + 2;
+    places[3] = d ? second + d : turns + 3;
+    /* four choices and no jumps, which could not be foreseen */
+    __asm__ __volatile__("" : "+r"(places[0]), "+r"(places[1]), "+r"(places[2]), "+r"(places[3]));
+    ++*places[0];
+    ++*places[1];
+    ++*places[2];
+    ++*places[3];
 }
 
-static void count_words(const u64 *words, Py_ssize_t size, const u16 *rest, Py_ssize_t left, uint32_t *tables)
-{
-    uint32_t *first = tables, *second = tables + 65536, zeros = 0; /* of the last SUB_BLOCK patterns */
-    for (Py_ssize_t start = 0; start < size; start += SUB_BLOCK / 4) {
-        Py_ssize_t length = least_of(SUB_BLOCK / 4, size - start);
-        zeros = zeros > MANY_ZEROS ? count_sparse(words + start, length, first, second)
-                                   : count_dense(words + start, length, first, second);
+/* Lines of 8 words, mixed in where there is a hash. Returns how many of their patterns are zero. */
+#define COUNT_LINES(name, TARGET, MIX_LINE)                                                                                \
+    TARGET static uint32_t name(const u64 *words, Py_ssize_t lines, int is_sparse, Hash *hash, uint32_t *tables)           \
+    {                                                                                                                      \
+        uint32_t *first = tables, *second = tables + 65536, before = first[0] + second[0], zeros = 0, turns[32] = {0};     \
+        uint64_t sums[8] = {0};                                                                                            \
+        if (hash)                                                                                                          \
+            memcpy(sums, hash->sums, sizeof sums);                                                                         \
+        for (Py_ssize_t number = 0; number < lines; number++, words += 8) {                                                \
+            FETCH(words);                                                                                                  \
+            if (hash)                                                                                                      \
+                MIX_LINE(sums, words, SECRET + 8 * (number % 16));                                                         \
+            if (!is_sparse)                                                                                                \
+                for (int i = 0; i < 8; i++)                                                                                \
+                    zeros += count_word(words[i], first, second);                                                          \
+            else if ((words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7]) == 0)         \
+                zeros += 32;                                                                                               \
+            else                                                                                                           \
+                for (int i = 0; i < 8; i++)                                                                                \
+                    count_sparse_word(words[i], first, second, turns + 4 * i);                                             \
+            KEEP_STORES;                                                                                                   \
+            if (hash && number % 16 == 15)                                                                                 \
+                scramble(sums);                                                                                            \
+        }                                                                                                                  \
+        if (hash)                                                                                                          \
+            memcpy(hash->sums, sums, sizeof sums);                                                                         \
+        for (int i = 0; i < 32; i++)                                                                                       \
+            zeros += turns[i];                                                                                             \
+        first[0] += zeros;                                                                                                 \
+        return first[0] + second[0] - before;                                                                              \
     }
+COUNT_LINES(count_lines_plain, , mix_line)
+#ifdef HAS_WIDE
+COUNT_LINES(count_lines_wide, __attribute__((target("avx2"))), mix_line_wide)
+#endif
+
+static uint32_t count_lines(const u64 *words, Py_ssize_t lines, int is_sparse, Hash *hash, uint32_t *tables)
+{
+#ifdef HAS_WIDE
+    if (__builtin_cpu_supports("avx2"))
+        return count_lines_wide(words, lines, is_sparse, hash, tables);
+#endif
+    return count_lines_plain(words, lines, is_sparse, hash, tables);
+}
+
+static void count_words(const u64 *words, Py_ssize_t size, const u16 *rest, Py_ssize_t left, uint32_t *tables, Hash *hash)
+{
+    uint32_t zeros = 0; /* of the last SUB_BLOCK patterns */
+    Py_ssize_t lines = size / 8, bytes = 8 * size + 2 * left, mixed = hash ? blocks_of(hash, bytes) * (BLOCK / LINE) : 0;
+    for (Py_ssize_t line = 0, length; line < lines; line += length) {
+        int is_mixed = line < mixed;
+        length = least_of(SUB_BLOCK / 32, (is_mixed ? mixed : lines) - line);
+        zeros = count_lines(words + 8 * line, length, zeros > MANY_ZEROS, is_mixed ? hash : NULL, tables);
+    }
+    for (Py_ssize_t i = 8 * lines; i < size; i++)
+        tables[0] += count_word(words[i], tables, tables + 65536);
     for (Py_ssize_t i = 0; i < left; i++)
-        first[rest[i]]++;
+        tables[rest[i]]++;
+    if (hash)
+        mix_rest(hash, (const uint8_t *)words, bytes);
 }
 
 VECTORISED
@@ -398,11 +566,14 @@ SCAN_BLOCK(scan_doubles, f64)
 
 VECTORISED
 static void moments_of_floats(const f32 *values, Py_ssize_t size, double near_zero, int64_t *counts, double *ends, double *rows,
-                              uint32_t *tables)
+                              uint32_t *tables, Hash *hash)
 {
+    Py_ssize_t bytes = 4 * size, blocks = hash ? blocks_of(hash, bytes) : 0;
     for (Py_ssize_t start = 0; start < size; start += SUB_BLOCK, rows += ROW) {
-        Py_ssize_t length = least_of(SUB_BLOCK, size - start);
+        Py_ssize_t length = least_of(SUB_BLOCK, size - start), block = 4 * start / BLOCK;
         const f32 *part = values + start;
+        if (block < blocks)
+            mix_blocks(hash, (const uint8_t *)part, least_of(4 * SUB_BLOCK / BLOCK, blocks - block));
         double own[2] = {INFINITY, -INFINITY};
         uint32_t near = sum_and_count(part, length, rows, own, tables);
         if (!(rows[3] <= DBL_MAX)) {
@@ -421,20 +592,39 @@ static void moments_of_floats(const f32 *values, Py_ssize_t size, double near_ze
             for (Py_ssize_t i = 0; i < length; i++)
                 counts[3] += fabs((double)part[i]) <= near_zero;
     }
+    if (hash)
+        mix_rest(hash, (const uint8_t *)values, bytes);
 }
 
-/* ---- zero rows, zero columns, N:M ---- */
+/* ---- zero rows, zero columns, N:M ----
+
+   Once every column holds a value and no pattern is left, a row is looked at up to its first value. Whether it is so is asked
+   where rows are short beside what is looked at: the answer costs a row. ---- */
+
+INLINE int is_no_pattern_left(const int64_t *fullest, int64_t width)
+{
+    return width % 4 || (fullest[0] > 2 && (width % 8 || fullest[1] > 4));
+}
 
 #define MARK_NONZEROS(name, Type)                                                                                          \
     static void name(const Type *patterns, Py_ssize_t size, uint64_t mask, int64_t start, uint8_t *row_used,               \
                      uint8_t *column_used, int64_t width, int64_t *fullest)                                                \
     {                                                                                                                      \
         const Type bits = (Type)mask;                                                                                      \
+        int is_settled = width <= size / 4 && is_no_pattern_left(fullest, width);                                          \
+        for (int64_t i = 0; i < width && is_settled; i++)                                                                  \
+            is_settled = column_used[i];                                                                                   \
         for (int64_t position = 0; position < size;) {                                                                     \
             int64_t row = (start + position) / width, first = start + position - row * width;                              \
             int64_t length = least_of(width - first, size - position);                                                     \
             const Type *part = patterns + position;                                                                        \
             uint8_t used = 0, *columns = column_used + first;                                                              \
+            position += length;                                                                                            \
+            if (is_settled) {                                                                                              \
+                for (int64_t i = 0; i < length && !row_used[row]; i++)                                                     \
+                    row_used[row] = (part[i] & bits) != 0;                                                                 \
+                continue;                                                                                                  \
+            }                                                                                                              \
             for (int64_t i = 0; i < length; i++) {                                                                         \
                 uint8_t mark = (part[i] & bits) != 0;                                                                      \
                 columns[i] |= mark;                                                                                        \
@@ -457,7 +647,6 @@ static void moments_of_floats(const f32 *values, Py_ssize_t size, double near_ze
                     }                                                                                                      \
                 }                                                                                                          \
             }                                                                                                              \
-            position += length;                                                                                            \
         }                                                                                                                  \
     }
 MARK_NONZEROS(mark_nonzeros_8, uint8_t)
@@ -510,11 +699,20 @@ static void mark_nonzero_words(const u64 *words, int64_t size, uint64_t mask, ui
 {
     int is_by_four = top == 0x8000800080008000u;
     int64_t first_word = start / (is_by_four ? 4 : 2);
+    int is_settled = per_row <= size / 4 && is_no_pattern_left(fullest, 8);
+    for (int64_t i = 0; i < per_row && is_settled; i++)
+        is_settled = (column_flags[i] & top) == top;
     for (int64_t position = 0; position < size;) {
         int64_t row = (first_word + position) / per_row, first = first_word + position - row * per_row;
         int64_t length = least_of(per_row - first, size - position);
         const u64 *part = words + position;
         uint64_t used = 0, *flags = column_flags + first;
+        position += length;
+        if (is_settled) {
+            for (int64_t i = 0; i < length && !row_used[row]; i++)
+                row_used[row] = (part[i] & mask) != 0;
+            continue;
+        }
         for (int64_t strip = 0; strip < length; strip += STRIP) {
             fetch(part + strip, STRIP * 8);
             for (int64_t i = strip; i < least_of(strip + STRIP, length); i++) {
@@ -532,7 +730,6 @@ static void mark_nonzero_words(const u64 *words, int64_t size, uint64_t mask, ui
                     fullest_of_pairs(part, length, mask, top, fullest);
             }
         }
-        position += length;
     }
 }
 
@@ -726,22 +923,57 @@ static int take_bits(PyObject *object, uint64_t *number)
         give_back(&buffers);     \
     } while (0)
 
+/* Whether so many bytes may be mixed in next: whole blocks, or all that is left. */
+static int takes(const Hash *hash, Py_ssize_t items, Py_ssize_t size)
+{
+    return items * 8 == (Py_ssize_t)sizeof(Hash) && hash->total > 240 && size > 0 &&
+           ((uint64_t)size == hash->left || ((uint64_t)size < hash->left && size % BLOCK == 0));
+}
+
+/* These three take a Hash after their other arguments, or none. */
+#define TAKES(at, size) takes(AT(Hash, at), SIZE(at), size)
+
 FUNCTION(count_bytes)
 {
     Buffers buffers;
-    if (!take(arguments, given, "bI", &buffers) || !fits(&buffers, SIZE(1) == 1024))
+    int is_mixed = given == 3;
+    if (!take(arguments, given, is_mixed ? "bIQ" : "bI", &buffers) ||
+        !fits(&buffers, SIZE(1) == 1024 && (!is_mixed || TAKES(2, SIZE(0)))))
         return NULL;
-    LOOP(count_bytes(AT(uint8_t, 0), SIZE(0), AT(uint32_t, 1)));
+    LOOP(count_bytes(AT(uint8_t, 0), SIZE(0), AT(uint32_t, 1), is_mixed ? AT(Hash, 2) : NULL));
     Py_RETURN_NONE;
 }
 
 FUNCTION(count_words)
 {
     Buffers buffers;
-    if (!take(arguments, given, "qhI", &buffers) || !fits(&buffers, SIZE(2) == 131072))
+    int is_mixed = given == 4;
+    if (!take(arguments, given, is_mixed ? "qhIQ" : "qhI", &buffers) || !fits(&buffers, SIZE(2) == 131072))
         return NULL;
-    LOOP(count_words(AT(u64, 0), SIZE(0), AT(u16, 1), SIZE(1), AT(uint32_t, 2)));
+    if (is_mixed && !fits(&buffers, TAKES(3, 8 * SIZE(0) + 2 * SIZE(1)) && (SIZE(1) == 0 || AT(u64, 0) + SIZE(0) == AT(u64, 1))))
+        return NULL;
+    LOOP(count_words(AT(u64, 0), SIZE(0), AT(u16, 1), SIZE(1), AT(uint32_t, 2), is_mixed ? AT(Hash, 3) : NULL));
     Py_RETURN_NONE;
+}
+
+FUNCTION(mix)
+{
+    Buffers buffers;
+    if (!take(arguments, given, "bQ", &buffers) || !fits(&buffers, TAKES(1, SIZE(0))))
+        return NULL;
+    LOOP(mix(AT(uint8_t, 0), SIZE(0), AT(Hash, 1)));
+    Py_RETURN_NONE;
+}
+
+FUNCTION(digest)
+{
+    Buffers buffers;
+    uint8_t found[16];
+    if (!take(arguments, given, "q", &buffers) ||
+        !fits(&buffers, SIZE(0) * 8 == (Py_ssize_t)sizeof(Hash) && AT(Hash, 0)->left == 0 && AT(Hash, 0)->total > 240))
+        return NULL;
+    LOOP(digest(AT(Hash, 0), found));
+    return PyBytes_FromStringAndSize((const char *)found, sizeof found);
 }
 
 FUNCTION(drain)
@@ -842,14 +1074,17 @@ FUNCTION(moments_of_floats)
 {
     Buffers buffers;
     double near_zero;
-    if (!take(arguments, given, "i-QQQI", &buffers) ||
-        !fits(&buffers, SIZE(1) == 4 && SIZE(2) == 2 && has_rows(SIZE(0), SIZE(3)) && SIZE(4) == 131072))
+    int is_mixed = given == 7;
+    if (!take(arguments, given, is_mixed ? "i-QQQIQ" : "i-QQQI", &buffers) ||
+        !fits(&buffers, SIZE(1) == 4 && SIZE(2) == 2 && has_rows(SIZE(0), SIZE(3)) && SIZE(4) == 131072 &&
+                            (!is_mixed || TAKES(5, 4 * SIZE(0)))))
         return NULL;
     if (!take_double(arguments[1], &near_zero)) {
         give_back(&buffers);
         return NULL;
     }
-    LOOP(moments_of_floats(AT(f32, 0), SIZE(0), near_zero, AT(int64_t, 1), AT(double, 2), AT(double, 3), AT(uint32_t, 4)));
+    LOOP(moments_of_floats(AT(f32, 0), SIZE(0), near_zero, AT(int64_t, 1), AT(double, 2), AT(double, 3), AT(uint32_t, 4),
+                           is_mixed ? AT(Hash, 5) : NULL));
     Py_RETURN_NONE;
 }
 
@@ -962,12 +1197,13 @@ FUNCTION(add_bfloat16)
     Py_RETURN_NONE;
 }
 
-#define METHOD(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, "See jit.py."}
+#define METHOD(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, "See jit.py, or ContentHash."}
 
 static PyMethodDef methods[] = {
     METHOD(count_bytes),        METHOD(count_words),       METHOD(drain),       METHOD(count_few), METHOD(describe_codes),
     METHOD(sum_codes),          METHOD(add_up),            METHOD(moments),     METHOD(moments_of_floats), METHOD(mark_nonzeros),
     METHOD(mark_nonzero_words), METHOD(count_differences), METHOD(add_squares), METHOD(project),   METHOD(add_bfloat16),
+    METHOD(mix),                METHOD(digest),
     {NULL, NULL, 0, NULL},
 };
 

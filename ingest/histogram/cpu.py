@@ -1,7 +1,8 @@
 """Loops over the bytes of tensors, each without Python's lock, so that threads count side by side.
 
 They are a C extension (_loops.c). Where it could not be built, the same loops are compiled by numba on the machine (jit.py):
-the same results to the bit, at a start that takes half a second longer.
+the same results to the bit, at a start that takes half a second longer. Only the extension mixes what it counts into a hash
+(`mix`, `digest`, and the last argument of some loops; content_hash.ContentHash).
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ moments = loops.moments
 moments_of_floats = loops.moments_of_floats
 project = loops.project
 sum_codes = loops.sum_codes
+
+if IS_BUILT:
+    mix = loops.mix
+    digest = loops.digest
 
 
 def announce() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from layerhouse.ingest.content_hash import ContentHash
 from layerhouse.ingest.dtypes import DTYPES
 from layerhouse.ingest.histogram import Array, Counter, Tally, fits_device
 from layerhouse.warehouse.errors import UsageError
@@ -59,11 +60,13 @@ class DeviceCounter:
             self._table.zero_()
             _finish(self.device)
 
-    def add(self, chunk: Array) -> None:
-        """Count a chunk of bytes, which may be overwritten afterwards."""
+    def add(self, chunk: Array, content: ContentHash | None = None) -> None:
+        """Count a chunk of bytes, which may be overwritten afterwards, and mix it into the hash of its content."""
         if self._on_cpu:
-            self._cpu.add(chunk)
+            self._cpu.add(chunk, content)
             return
+        if content is not None:
+            content.update(chunk)
         with _refusals(self.device):
             while chunk.size:
                 stage = self._stages[0]

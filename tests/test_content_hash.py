@@ -1,0 +1,111 @@
+"""The hash of content, mixed in by whatever loop counts it: that of the xxhash library."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import xxhash
+
+from layerhouse.ingest import content_hash
+from layerhouse.ingest.content_hash import ContentHash
+from layerhouse.ingest.histogram import Counter, cpu
+
+SIZES = [
+    241,
+    256,
+    300,
+    1023,
+    1024,
+    1025,
+    1088,
+    2048,
+    4096 * 16,
+    65_537,
+    98_309,
+    65_536 + 63,
+    65_536 + 64,
+    (1 << 20) + 1,
+    3 << 20,
+]
+CODES = {1: ["U8", "F8_E4M3", "BOOL"], 2: ["BF16", "I16"], 4: ["F32", "I32"], 8: ["F64", "C64"]}
+
+
+@pytest.fixture
+def by_loop():
+    """The loops mix in contents of every length that they can."""
+    if not cpu.IS_BUILT:
+        pytest.skip("no C compiler, so the C extension was not built")
+    with mock.patch.object(content_hash, "LEAST_BYTES", 241):
+        yield
+
+
+def data_of(size, share_of_zeros=0.0):
+    data = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+    data[: int(size * share_of_zeros)] = 0
+    return data
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("chunk", [1024, 1 << 15, 1 << 22])
+def test_it_is_the_hash_of_the_library(by_loop, size, chunk):
+    data = data_of(size)
+    content = ContentHash(size)
+    assert content.state is not None
+    for start in range(0, size, chunk):
+        content.update(data[start : start + chunk])
+    assert content.digest() == xxhash.xxh3_128_digest(data.data)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("chunk", [1 << 15, 1 << 22])
+@pytest.mark.parametrize("share_of_zeros", [0.0, 0.7])
+def test_counting_mixes_in_what_it_counts_and_counts_the_same(by_loop, size, chunk, share_of_zeros):
+    for width, codes in CODES.items():
+        data = data_of(size // width * width, share_of_zeros)
+        for code in codes if data.size > 240 else ():
+            tallies = []
+            for content in (ContentHash(data.size), None):
+                counter = Counter()
+                counter.begin(code, data.size // width, None)
+                with np.errstate(invalid="ignore"):
+                    for start in range(0, data.size, chunk):
+                        counter.add(data[start : start + chunk], content)
+                tally = counter.finish()
+                tallies.append([tally.codes.tolist(), tally.counts.tolist(), tally.zeros, tally.nans, tally.infs])
+                if content is not None:
+                    assert content.digest() == xxhash.xxh3_128_digest(data.data), code
+            assert tallies[0] == tallies[1]
+
+
+@pytest.mark.parametrize("is_built", [True, False])
+@pytest.mark.parametrize("size", [0, 1, 240, content_hash.LEAST_BYTES - 1, content_hash.LEAST_BYTES])
+def test_short_contents_and_all_where_no_loop_is_built_are_the_librarys(is_built, size):
+    if is_built and not cpu.IS_BUILT:
+        pytest.skip("no C compiler, so the C extension was not built")
+    with mock.patch.object(cpu, "IS_BUILT", is_built):
+        content = ContentHash(size)
+        assert (content.state is None) == (not is_built or size < content_hash.LEAST_BYTES)
+        content.update(data_of(size)) if size else None
+        assert content.digest() == xxhash.xxh3_128_digest(data_of(size).data)
+
+
+def test_what_would_give_another_hash_is_refused(by_loop):
+    data = data_of(5000)
+    content = ContentHash(5000)
+    with pytest.raises(ValueError, match="sizes"):
+        content.update(data[:1000])
+    with pytest.raises(ValueError, match="sizes"):
+        content.digest()
+    content.update(data[:4096])
+    with pytest.raises(ValueError, match="sizes"):
+        content.update(data[:1024])
+    with pytest.raises(ValueError, match="sizes"):
+        cpu.count_words(
+            data[4096:4896].view(np.uint64), data[:104].view(np.uint16), np.zeros((2, 1 << 16), np.uint32), content.state
+        )
+    content.update(data[4096:])
+    assert content.digest() == xxhash.xxh3_128_digest(data.data)
+    with pytest.raises(ValueError, match="sizes"):
+        content.update(data[:1024])
