@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -77,6 +82,28 @@ def test_counting_mixes_in_what_it_counts_and_counts_the_same(by_loop, size, chu
                 if content is not None:
                     assert content.digest() == xxhash.xxh3_128_digest(data.data), code
             assert tallies[0] == tallies[1]
+
+
+@pytest.mark.parametrize("narrow", ["-DNARROW", "-DNARROW -U__SSE2__ -U__SSE__"])
+def test_narrower_machines_mix_and_count_the_same(by_loop, tmp_path, narrow):
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler")
+    source, built = Path(cpu.__file__).with_name("_loops.c"), tmp_path / "_loops.so"
+    include = sysconfig.get_paths()["include"]
+    subprocess.run(["cc", "-O1", "-fPIC", "-shared", *narrow.split(), "-I", include, source, "-o", built, "-lm"], check=True)
+    spec = importlib.util.spec_from_file_location("_loops", built)
+    loops = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loops)
+    for size in (300, 98_310, 3 << 17):
+        for share_of_zeros in (0.0, 0.7):
+            data, tables = data_of(size, share_of_zeros), np.zeros((2, 1 << 16), np.uint32)
+            mixed, counted = ContentHash(size), ContentHash(size)
+            words = data[: size // 8 * 8].view(np.uint64)
+            loops.mix(data, mixed.state)
+            loops.count_words(words, data[words.nbytes :].view(np.uint16), tables, counted.state)
+            expected = xxhash.xxh3_128_digest(data.data)
+            assert (loops.digest(mixed.state), loops.digest(counted.state)) == (expected, expected)
+            assert tables.sum(axis=0).tolist() == np.bincount(data.view(np.uint16), minlength=1 << 16).tolist()
 
 
 @pytest.mark.parametrize("is_built", [True, False])

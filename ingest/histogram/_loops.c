@@ -15,7 +15,9 @@
 /* Chosen when the module is loaded, which needs glibc. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define VECTORISED __attribute__((target_clones("default", "avx2")))
+#ifndef NARROW /* what other machines have, for tests */
 #define HAS_WIDE
+#endif
 #else
 #define VECTORISED
 #endif
@@ -98,46 +100,49 @@ static const uint8_t SECRET[192] = {
     0x95, 0x16, 0x04, 0x28, 0xaf, 0xd7, 0xfb, 0xca, 0xbb, 0x4b, 0x40, 0x7e,
 };
 
-/* A line as 8 lanes: the lane beside is added, and the product of the halves of the lane with its part of the secret. */
-INLINE void mix_line(uint64_t *sums, const void *line, const uint8_t *secret)
-{
+/* Sums of 8 lanes in the type that a loop adds up, to stay in registers: no memcpy, which would have them in memory. */
+#define EACH(i, sums) _Pragma("GCC unroll 8") for (size_t i = 0; i < LINE / sizeof *(sums); i++)
+#define TAKE_SUMS(sums, hash, Some) EACH(lane, sums)(sums)[lane] = ((const Some *)(hash)->sums)[lane]
+#define GIVE_SUMS(sums, hash, Some) EACH(lane, sums)((Some *)(hash)->sums)[lane] = (sums)[lane]
+#define SCRAMBLE(sums, Some)                                                                                               \
+    EACH(lane, sums)(sums)[lane] =                                                                                         \
+        ((sums)[lane] ^ (sums)[lane] >> 47 ^ ((const Some *)(SECRET + sizeof SECRET - LINE))[lane]) * 0x9E3779B1
+
+/* A line is added lane by lane: the lane beside, and the product of the halves of the lane with its part of the secret. */
 #ifdef __SSE2__
-    for (int i = 0; i < 4; i++) {
-        __m128i *sum = (__m128i *)sums + i;
-        __m128i data = _mm_loadu_si128((const __m128i *)line + i), key = _mm_loadu_si128((const __m128i *)secret + i);
-        __m128i keyed = _mm_xor_si128(data, key), product = _mm_mul_epu32(keyed, _mm_srli_epi64(keyed, 32));
-        _mm_storeu_si128(sum, _mm_add_epi64(_mm_loadu_si128(sum), _mm_add_epi64(product, _mm_shuffle_epi32(data, 0x4E))));
+typedef uint64_t Lanes __attribute__((vector_size(16), may_alias));
+typedef Lanes ANYWHERE SomeLanes;
+INLINE void mix_line(Lanes *sums, const void *line, const uint8_t *secret)
+{
+    EACH(i, sums) {
+        __m128i data = (__m128i)((const SomeLanes *)line)[i], keyed = data ^ (__m128i)((const SomeLanes *)secret)[i];
+        sums[i] += (Lanes)_mm_mul_epu32(keyed, _mm_srli_epi64(keyed, 32)) + (Lanes)_mm_shuffle_epi32(data, 0x4E);
     }
-#else
-    const u64 *data = (const u64 *)line, *key = (const u64 *)secret;
-    for (int i = 0; i < 8; i++) {
-        uint64_t keyed = data[i] ^ key[i];
-        sums[i] += data[i ^ 1] + (keyed & 0xFFFFFFFF) * (keyed >> 32);
-    }
-#endif
 }
+#else
+typedef uint64_t Lanes;
+typedef u64 SomeLanes;
+INLINE void mix_line(Lanes *sums, const void *line, const uint8_t *secret)
+{
+    EACH(i, sums) {
+        uint64_t keyed = ((const u64 *)line)[i] ^ ((const u64 *)secret)[i];
+        sums[i] += ((const u64 *)line)[i ^ 1] + (keyed & 0xFFFFFFFF) * (keyed >> 32);
+    }
+}
+#endif
 
 #ifdef HAS_WIDE
-/* The same, four lanes at a time. */
-__attribute__((target("avx2"), always_inline)) static inline void mix_line_wide(uint64_t *sums, const void *line,
+typedef uint64_t WideLanes __attribute__((vector_size(32), may_alias));
+typedef WideLanes ANYWHERE SomeWideLanes;
+__attribute__((target("avx2"), always_inline)) static inline void mix_line_wide(WideLanes *sums, const void *line,
                                                                                 const uint8_t *secret)
 {
-    for (int i = 0; i < 2; i++) {
-        __m256i *sum = (__m256i *)sums + i;
-        __m256i data = _mm256_loadu_si256((const __m256i *)line + i), key = _mm256_loadu_si256((const __m256i *)secret + i);
-        __m256i keyed = _mm256_xor_si256(data, key), product = _mm256_mul_epu32(keyed, _mm256_srli_epi64(keyed, 32));
-        product = _mm256_add_epi64(product, _mm256_shuffle_epi32(data, 0x4E));
-        _mm256_storeu_si256(sum, _mm256_add_epi64(_mm256_loadu_si256(sum), product));
+    EACH(i, sums) {
+        __m256i data = (__m256i)((const SomeWideLanes *)line)[i], keyed = data ^ (__m256i)((const SomeWideLanes *)secret)[i];
+        sums[i] += (WideLanes)_mm256_mul_epu32(keyed, _mm256_srli_epi64(keyed, 32)) + (WideLanes)_mm256_shuffle_epi32(data, 0x4E);
     }
 }
 #endif
-
-INLINE void scramble(uint64_t *sums)
-{
-    const u64 *key = (const u64 *)(SECRET + sizeof SECRET - LINE);
-    for (int i = 0; i < 8; i++)
-        sums[i] = (sums[i] ^ sums[i] >> 47 ^ key[i]) * 0x9E3779B1;
-}
 
 /* How many blocks of these bytes are scrambled. */
 INLINE Py_ssize_t blocks_of(const Hash *hash, Py_ssize_t size)
@@ -147,33 +152,36 @@ INLINE Py_ssize_t blocks_of(const Hash *hash, Py_ssize_t size)
 
 INLINE void mix_blocks(Hash *hash, const uint8_t *bytes, Py_ssize_t blocks)
 {
-    uint64_t sums[8];
-    memcpy(sums, hash->sums, sizeof sums);
+    Lanes sums[LINE / sizeof(Lanes)];
+    TAKE_SUMS(sums, hash, SomeLanes);
     for (Py_ssize_t block = 0; block < blocks; block++, bytes += BLOCK) {
         for (int line = 0; line < 16; line++) {
             FETCH(bytes + LINE * line);
             mix_line(sums, bytes + LINE * line, SECRET + 8 * line);
         }
-        scramble(sums);
+        SCRAMBLE(sums, SomeLanes);
     }
-    memcpy(hash->sums, sums, sizeof sums);
+    GIVE_SUMS(sums, hash, SomeLanes);
 }
 
 /* What follows the blocks of these bytes, at the end of all alone, and what the next ones need of them. */
 static void mix_rest(Hash *hash, const uint8_t *bytes, Py_ssize_t size)
 {
     if ((uint64_t)size == hash->left) {
+        Lanes sums[LINE / sizeof(Lanes)];
         uint8_t line[LINE];
         Py_ssize_t start = blocks_of(hash, size) * BLOCK, lines = (size - start - 1) / LINE, before = LINE - size;
+        TAKE_SUMS(sums, hash, SomeLanes);
         for (Py_ssize_t i = 0; i < lines; i++)
-            mix_line(hash->sums, bytes + start + LINE * i, SECRET + 8 * i);
+            mix_line(sums, bytes + start + LINE * i, SECRET + 8 * i);
         if (before > 0) {
             memcpy(line, hash->last + size, (size_t)before);
             memcpy(line + before, bytes, (size_t)size);
         } else {
             memcpy(line, bytes + size - LINE, LINE);
         }
-        mix_line(hash->sums, line, SECRET + sizeof SECRET - LINE - 7);
+        mix_line(sums, line, SECRET + sizeof SECRET - LINE - 7);
+        GIVE_SUMS(sums, hash, SomeLanes);
     } else {
         memcpy(hash->last, bytes + size - LINE, LINE);
     }
@@ -213,8 +221,6 @@ static void count_bytes(const uint8_t *codes, Py_ssize_t size, uint32_t *tables,
 {
     Py_ssize_t i = 0, blocks = hash ? blocks_of(hash, size) : 0;
     for (Py_ssize_t block = 0; i + 4 <= size; block++) {
-        if (block < blocks)
-            mix_blocks(hash, codes + i, 1);
         for (Py_ssize_t end = least_of(i + BLOCK, size); i + 4 <= end; i += 4) {
             if (i % LINE == 0)
                 FETCH(codes + i);
@@ -223,6 +229,8 @@ static void count_bytes(const uint8_t *codes, Py_ssize_t size, uint32_t *tables,
             tables[512 + codes[i + 2]]++;
             tables[768 + codes[i + 3]]++;
         }
+        if (block < blocks)
+            mix_blocks(hash, codes + block * BLOCK, 1);
     }
     for (; i < size; i++)
         tables[codes[i]]++;
@@ -261,13 +269,13 @@ INLINE void count_sparse_word(uint64_t word, uint32_t *first, uint32_t *second, 
 }
 
 /* Lines of 8 words, mixed in where there is a hash. Returns how many of their patterns are zero. */
-#define COUNT_LINES(name, TARGET, MIX_LINE)                                                                                \
+#define COUNT_LINES(name, TARGET, MIX_LINE, Lanes, Some)                                                                   \
     TARGET static uint32_t name(const u64 *words, Py_ssize_t lines, int is_sparse, Hash *hash, uint32_t *tables)           \
     {                                                                                                                      \
         uint32_t *first = tables, *second = tables + 65536, before = first[0] + second[0], zeros = 0, turns[32] = {0};     \
-        uint64_t sums[8] = {0};                                                                                            \
+        Lanes sums[LINE / sizeof(Lanes)] = {0};                                                                            \
         if (hash)                                                                                                          \
-            memcpy(sums, hash->sums, sizeof sums);                                                                         \
+            TAKE_SUMS(sums, hash, Some);                                                                                   \
         for (Py_ssize_t number = 0; number < lines; number++, words += 8) {                                                \
             FETCH(words);                                                                                                  \
             if (hash)                                                                                                      \
@@ -282,18 +290,18 @@ INLINE void count_sparse_word(uint64_t word, uint32_t *first, uint32_t *second, 
                     count_sparse_word(words[i], first, second, turns + 4 * i);                                             \
             KEEP_STORES;                                                                                                   \
             if (hash && number % 16 == 15)                                                                                 \
-                scramble(sums);                                                                                            \
+                SCRAMBLE(sums, Some);                                                                                      \
         }                                                                                                                  \
         if (hash)                                                                                                          \
-            memcpy(hash->sums, sums, sizeof sums);                                                                         \
+            GIVE_SUMS(sums, hash, Some);                                                                                   \
         for (int i = 0; i < 32; i++)                                                                                       \
             zeros += turns[i];                                                                                             \
         first[0] += zeros;                                                                                                 \
         return first[0] + second[0] - before;                                                                              \
     }
-COUNT_LINES(count_lines_plain, , mix_line)
+COUNT_LINES(count_lines_plain, , mix_line, Lanes, SomeLanes)
 #ifdef HAS_WIDE
-COUNT_LINES(count_lines_wide, __attribute__((target("avx2"))), mix_line_wide)
+COUNT_LINES(count_lines_wide, __attribute__((target("avx2"))), mix_line_wide, WideLanes, SomeWideLanes)
 #endif
 
 static uint32_t count_lines(const u64 *words, Py_ssize_t lines, int is_sparse, Hash *hash, uint32_t *tables)
@@ -572,10 +580,10 @@ static void moments_of_floats(const f32 *values, Py_ssize_t size, double near_ze
     for (Py_ssize_t start = 0; start < size; start += SUB_BLOCK, rows += ROW) {
         Py_ssize_t length = least_of(SUB_BLOCK, size - start), block = 4 * start / BLOCK;
         const f32 *part = values + start;
-        if (block < blocks)
-            mix_blocks(hash, (const uint8_t *)part, least_of(4 * SUB_BLOCK / BLOCK, blocks - block));
         double own[2] = {INFINITY, -INFINITY};
         uint32_t near = sum_and_count(part, length, rows, own, tables);
+        if (block < blocks)
+            mix_blocks(hash, (const uint8_t *)part, least_of(4 * SUB_BLOCK / BLOCK, blocks - block));
         if (!(rows[3] <= DBL_MAX)) {
             scan_floats(part, length, near_zero, counts, ends, rows);
             continue;
