@@ -175,6 +175,7 @@ def scaling(folder: Path, sizes: Sequence[float], repeat: int, threads: int) -> 
     write(path, max(sizes), "bf16")
     ways = {f"{threads} threads": lambda: once("ours", path, threads), "1 thread": lambda: once("ours", path, 1)}
     table("Threads", in_turns(ways, repeat), f"{threads} threads", {"1 thread": ("at least", 1.8)})
+    path.unlink()
     print("\nSizes: seconds for each GB, over those of the smallest")
     files = {gigabytes: folder / f"{gigabytes:g}.safetensors" for gigabytes in sizes}
     for gigabytes, path in files.items():

@@ -24,8 +24,8 @@ except ImportError:  # no Linux, or no compiler when it was installed
 LEAST_BYTES = 1 << 18
 """Fewer bytes are copied in less time than they are mapped."""
 
-SPAN_BYTES = 1 << 23
-"""Bytes that are mapped at once: each time is a word to every processor that this process runs on."""
+PIECE_BYTES = 1 << 23
+"""Bytes that are shown at once: each time is a word to every processor that this process runs on."""
 
 ALIGN = 1 << 21
 """What a window begins and ends at multiples of, in memory and in the file."""
@@ -38,8 +38,8 @@ class FileWindow:
     """Shows parts of files of up to `size` bytes, to one thread. The arrays that it hands out change with the next one."""
 
     def __init__(self, size: int) -> None:
-        span = max(SPAN_BYTES, -(-size // ALIGN) * ALIGN + ALIGN)
-        self._memory = mmap.mmap(-1, span + ALIGN, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)
+        span = -(-size // ALIGN) * ALIGN + 2 * ALIGN  # as neither memory nor what is shown need start at a multiple of it
+        self._memory = mmap.mmap(-1, span, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)
         self._bytes: npt.NDArray[Any] = np.frombuffer(self._memory, np.uint8)
         self._number = pages.watch(self._memory)
         self._end = 0

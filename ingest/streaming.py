@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerhouse.ingest.dtypes import DTYPES
-from layerhouse.ingest.file_window import FileWindow
+from layerhouse.ingest.file_window import PIECE_BYTES, FileWindow
 from layerhouse.ingest.sparse import DenseWindow
 from layerhouse.ingest.tensors import TensorRef
 from layerhouse.warehouse.errors import InputError
@@ -72,7 +72,8 @@ class TensorReader:
         self._file = -1
         self._window: DenseWindow | None = None
         self._parts: TensorReader | None = None
-        self._view = FileWindow.of(self._chunk) if in_place else None
+        self._piece = max(self._chunk, PIECE_BYTES)
+        self._view = FileWindow.of(self._piece) if in_place else None
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +93,8 @@ class TensorReader:
     def chunks(self, ref: TensorRef, start: int = 0, stop: int | None = None) -> Iterator[Array]:
         """The tensor's logical bytes from `start` (a whole element) to `stop`, as uint8 arrays of one chunk, the last shorter.
 
+        In place they are of PIECE_BYTES, which is a multiple of every GRAIN_BYTES too.
+
         Raises InputError where the file does not hold them.
         """
         stop = ref.logical_bytes if stop is None else stop
@@ -108,17 +111,19 @@ class TensorReader:
         self._open(ref)
         if len(dims) == 1 and dims[0][1] == 1:
             first = ref.offset + ref.storage_offset * bits // 8
-            is_there = True  # where the disk is waited for once, it reads ahead for the next `preadv`
-            for position in range(start, stop, self._chunk):
-                size = min(self._chunk, stop - position)
-                shown = self._show(first + position, size) if is_there else None
-                if shown is not None:
-                    yield shown
-                    self._check_shown(ref, first + position, size)
-                    continue
-                is_there = False
-                chunk = self._buffer[:size]
-                self._fill(ref, chunk, first + position)
+            piece = self._piece if 8 <= bits <= 32 else self._chunk  # other types are taken apart in memory
+            position = start
+            while position < stop:
+                size = min(piece, stop - position)
+                shown = self._show(first + position, size)
+                if shown is None:
+                    break  # where the disk is waited for once, it reads ahead for the next `preadv`
+                yield shown
+                self._check_shown(ref, first + position, size)
+                position += size
+            for low in range(position, stop, self._chunk):
+                chunk = self._buffer[: min(self._chunk, stop - low)]
+                self._fill(ref, chunk, first + low)
                 yield chunk
             return
         size = bits // 8
@@ -213,7 +218,8 @@ class TensorReader:
         """After bytes were looked at in place: whether they were the file's."""
         if self._view is None or self._view.is_whole(self._file):
             return
-        self._fill(ref, self._buffer[:size], offset)  # says what is wrong, if it still is
+        for low in range(offset, offset + size, self._chunk):  # says what is wrong, if it still is
+            self._fill(ref, self._buffer[: min(self._chunk, offset + size - low)], low)
         raise InputError(str(ref.path), f"tensor {ref.name!r}: the file changed while it was read; ingest it again")
 
     def _read_part(self, ref: TensorRef, start: int, stop: int) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from layerhouse.ingest import file_window, measure, streaming
-from layerhouse.ingest.file_window import LEAST_BYTES, SPAN_BYTES, FileWindow
+from layerhouse.ingest.file_window import LEAST_BYTES, PIECE_BYTES, FileWindow
 from layerhouse.ingest.measure import Job
 from layerhouse.ingest.streaming import TensorReader
 from layerhouse.ingest.tensors import TensorRef
@@ -29,7 +29,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def data():
-    return np.random.default_rng(0).integers(0, 256, 3 * SPAN_BYTES + 12_345, np.uint8)
+    return np.random.default_rng(0).integers(0, 256, 3 * PIECE_BYTES + 12_345, np.uint8)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def window():
     window.close()
 
 
-@pytest.mark.parametrize("offset", [0, 8, 4096, 4104, 2 * MIB - 8, SPAN_BYTES - MIB, SPAN_BYTES + 2 * MIB + 16])
+@pytest.mark.parametrize("offset", [0, 8, 4096, 4104, 2 * MIB - 8, PIECE_BYTES - MIB, PIECE_BYTES + 2 * MIB + 16])
 @pytest.mark.parametrize("size", [LEAST_BYTES, MIB + 12_345, 2 * MIB])
 def test_a_window_shows_the_bytes_of_the_file(window, file, data, offset, size):
     shown = window.show(file, offset, size)
@@ -81,17 +81,17 @@ def test_bytes_that_are_not_in_the_cache_are_not_shown(window, file, data, tmp_p
     os.fsync(file)
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
     try:
-        os.preadv(file, [bytearray(1)], SPAN_BYTES, os.RWF_NOWAIT)
+        os.preadv(file, [bytearray(1)], PIECE_BYTES, os.RWF_NOWAIT)
         pytest.skip("this file system keeps its files in memory")
     except BlockingIOError:
-        assert window.show(file, SPAN_BYTES, MIB) is None
-    os.pread(file, MIB, SPAN_BYTES)
-    assert window.show(file, SPAN_BYTES, MIB).tobytes() == data[SPAN_BYTES : SPAN_BYTES + MIB].tobytes()
+        assert window.show(file, PIECE_BYTES, MIB) is None
+    os.pread(file, MIB, PIECE_BYTES)
+    assert window.show(file, PIECE_BYTES, MIB).tobytes() == data[PIECE_BYTES : PIECE_BYTES + MIB].tobytes()
 
 
 def test_bytes_past_the_end_are_not_shown(window, file, data):
     assert window.show(file, data.size // 8 * 8 - MIB, 2 * MIB) is None
-    assert window.show(file, SPAN_BYTES * 5, MIB) is None
+    assert window.show(file, PIECE_BYTES * 5, MIB) is None
 
 
 @pytest.mark.parametrize("left", [0, 4096, MIB])
@@ -128,8 +128,8 @@ def test_only_so_many_windows(file, data):
 
 
 def test_a_larger_chunk_has_a_larger_window(file, data):
-    window = FileWindow.of(2 * SPAN_BYTES)
-    assert window.show(file, MIB, 2 * SPAN_BYTES).tobytes() == data[MIB : MIB + 2 * SPAN_BYTES].tobytes()
+    window = FileWindow.of(2 * PIECE_BYTES)
+    assert window.show(file, MIB, 2 * PIECE_BYTES).tobytes() == data[MIB : MIB + 2 * PIECE_BYTES].tobytes()
     window.close()
 
 
