@@ -1,8 +1,9 @@
-"""Every figure of speed and memory in one run: `python bench/all.py`, a quarter of an hour; `--sizes 0.25` is a short one.
+"""Every figure of speed and memory in one run: `python bench/all.py`, twenty minutes; `--sizes 0.25` is a short one.
 
-Generated checkpoints of bf16 and f32 are read in processes of their own: plainly; as `ingest` measures them; with safetensors
-into torch, zeros counted; with `torch.load(mmap=True)`, zeros counted. The ways take `--repeat` turns, one after the other, so
-that a ratio is between neighbours in time, and the middle of the turns' ratios counts: other work comes and goes.
+Generated checkpoints of bf16 and f32 are read in processes of their own: plainly; as `ingest` measures them; loaded with
+transformers, with safetensors into torch and with `torch.load(mmap=True)`, zeros counted. The ways take `--repeat` turns, one
+after the other, so that a ratio is between neighbours in time, and the middle of the turns' ratios counts: other work comes and
+goes.
 Warm runs have the file in the system's cache. For cold ones it is dropped from there before each turn (POSIX_FADV_DONTNEED; a
 disk that keeps a cache of its own still answers from that). Then whole processes, threads, sizes, memory, many small models
 and start-up.
@@ -80,8 +81,7 @@ def elsewhere(call: str) -> None:
 
 def write(path: Path, gigabytes: float, dtype: str, kind: str = "dense") -> None:
     """A generated file of about so many GB."""
-    tensors = measure.num_tensors(gigabytes, dtype)
-    elsewhere(f"measure.write_file(Path({str(path)!r}), {tensors}, {kind!r}, {dtype!r})")
+    elsewhere(f"measure.write_model(Path({str(path)!r}), {gigabytes}, {kind!r}, {dtype!r})")
 
 
 def once(way: str, path: Path, threads: int, *, is_cold: bool = False) -> Cost:
@@ -139,26 +139,27 @@ def inside(folder: Path, gigabytes: float, dtype: str, repeat: int, threads: int
     """Warm and cold, inside the process, against a plain read of the same bytes with the same threads and chunk."""
     files = {}
     for kind in ("dense", "half", "nm") if gigabytes <= 1 else ("dense",):
-        files[kind] = folder / f"{kind}.safetensors"
+        files[kind] = folder / kind / "model.safetensors"
         write(files[kind], gigabytes, dtype, kind)
     pickled = folder / "dense.bin"
     subprocess.run([PYTHON, "-c", STATE_DICT, str(files["dense"]), str(pickled)], check=True)
     names = {"dense": "ours, dense", "half": "ours, half zero, an eighth of the rows", "nm": "ours, 2:4"}
     ways = {"plain read": lambda: once("read", files["dense"], threads)}
     ways |= {names[kind]: lambda path=path: once("ours", path, threads) for kind, path in files.items()}
+    usual = "transformers, count zeros"
+    ways[usual] = lambda: once("transformers", files["dense"], threads)
     ways["safetensors into torch, count zeros"] = lambda: once("torch", files["dense"], threads)
     ways["torch.load(mmap=True), count zeros"] = lambda: once("mmap", pickled, threads)
     costs = in_turns(ways, repeat)
     shown = f"{files['dense'].stat().st_size / 1e9:.2f} GB of {dtype}, {threads} threads"
     limits = {names["dense"]: ("at most", 3.5), names["half"]: ("at most", 7.0), names["nm"]: ("at most", 7.0)}
     table(f"Inside the process, warm: {shown}", costs, "plain read", limits)
-    loads = {name: cost for name, cost in costs.items() if "count zeros" in name}
-    fastest = min(loads.values(), key=seconds_of)
     for kind, limit in (("dense", 15), ("half", 8)):
         if kind in files:
-            times = ratio_of(fastest, costs[names[kind]])
-            holds = "holds" if times >= limit else "does not hold"
-            print(f"load and count zeros takes {times:.1f} times ours, {kind}   at least {limit}: {holds}")
+            times = {way: ratio_of(costs[way], costs[names[kind]]) for way in costs if "count zeros" in way}
+            holds = "holds" if times[usual] >= limit else "does not hold"
+            print(f"over ours, {kind}: " + ", ".join(f"{way} {ratio:.1f}" for way, ratio in times.items()))
+            print(f"{usual}: at least {limit}: {holds}")
     cold = {
         "plain read": lambda: once("read", files["dense"], threads, is_cold=True),
         "ours, dense": lambda: once("ours", files["dense"], threads, is_cold=True),
@@ -171,13 +172,13 @@ def inside(folder: Path, gigabytes: float, dtype: str, repeat: int, threads: int
 def scaling(folder: Path, sizes: Sequence[float], repeat: int, threads: int) -> None:
     """One thread against all, at the largest size, where the last block that one thread is left with weighs least; and seconds
     a GB over the sizes."""
-    path = folder / "dense.safetensors"
+    path = folder / "dense/model.safetensors"
     write(path, max(sizes), "bf16")
     ways = {f"{threads} threads": lambda: once("ours", path, threads), "1 thread": lambda: once("ours", path, 1)}
     table("Threads", in_turns(ways, repeat), f"{threads} threads", {"1 thread": ("at least", 1.8)})
     path.unlink()
     print("\nSizes: seconds for each GB, over those of the smallest")
-    files = {gigabytes: folder / f"{gigabytes:g}.safetensors" for gigabytes in sizes}
+    files = {gigabytes: folder / f"{gigabytes:g}/model.safetensors" for gigabytes in sizes}
     for gigabytes, path in files.items():
         write(path, gigabytes, "bf16")
     costs = in_turns({f"{path}": lambda path=path: once("ours", path, threads) for path in files.values()}, repeat)
@@ -252,7 +253,7 @@ def memory(folder: Path) -> None:
     for gigabytes in (1, 8):
         path = folder / f"models/m{gigabytes}/model.safetensors"
         path.parent.mkdir(parents=True)
-        measure.write_hole(path, measure.num_tensors(gigabytes, "bf16"))
+        measure.write_hole(path, measure.num_tensors(gigabytes))
         command = [PYTHON, "-m", "layerhouse", "ingest", str(path.parent), "-w", str(folder / "warehouse"), "-q"]
         cost = process(command, folder / "warehouse")
         print(f"{gigabytes} GB: {cost.mib:.0f} MiB   {'holds' if cost.mib <= MIB_LIMIT else 'does not hold'}")

@@ -1,6 +1,6 @@
 """How long measuring takes beside plainly reading the same bytes: `python bench/measure.py --gb 1`.
 
-Writes safetensors files of bf16 weights, then runs each way in a process of its own, all warm (file in the cache of the system,
+Writes Llama-shaped models of bf16, then runs each way in a process of its own, all warm (file in the cache of the system,
 compiled code kept), and prints seconds, GB/s, the ratio to the plain read, the same of processor time, and the peak resident
 memory. Each way runs `--repeat` times, in turns with the others, and the least counts. Other work on the machine spoils wall
 times; the ratio of processor time (user and system, all threads) stays near what an idle machine shows.
@@ -22,7 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
+HIDDEN, INTERMEDIATE = 2048, 8192
 ROWS, COLUMNS = 4096, 8192
+"""Of each matrix behind a hole."""
 CHUNK = 2 << 20
 LIMIT = 3.5
 """Hashing and counting dense weights should take at most so many times the plain read."""
@@ -31,31 +33,45 @@ LIMIT = 3.5
 BYTES = {"bf16": 2, "f32": 4}
 
 
-def num_tensors(gigabytes: float, dtype: str) -> int:
-    """Matrices of a file of so many GB, at least one."""
-    return max(1, round(gigabytes * 1e9 / (ROWS * COLUMNS * BYTES[dtype])))
+def num_tensors(gigabytes: float) -> int:
+    """Matrices of bf16 of a file of so many GB."""
+    return round(gigabytes * 1e9 / (ROWS * COLUMNS * 2))
 
 
-def write_file(path: Path, tensors: int, kind: str, dtype: str = "bf16") -> None:
-    """A safetensors file of `tensors` matrices (4096, 8192) of bf16 or f32, 64 or 128 MiB each.
+def write_model(path: Path, gigabytes: float, kind: str, dtype: str = "bf16") -> None:
+    """A Llama of hidden size 2048 and as many layers as come near the size, at least one: a safetensors file, a config beside.
 
     `kind`: dense (normal, std 0.02); half (half of the values zero at random, every eighth row zero); nm (2:4 along a row).
     """
-    weights = np.random.default_rng(0).standard_normal((ROWS, COLUMNS), dtype=np.float32) * np.float32(0.02)
+    weights = np.random.default_rng(0).standard_normal((INTERMEDIATE, HIDDEN), dtype=np.float32) * np.float32(0.02)
     if kind == "half":
-        weights[np.random.default_rng(1).random((ROWS, COLUMNS)) < 0.5] = 0
-        weights[::8] = 0
+        weights[np.random.default_rng(1).random(weights.shape) < 0.5] = 0
+        weights.reshape(-1, INTERMEDIATE)[::8] = 0  # a row of down_proj, four of the others
     if kind == "nm":
         weights.reshape(-1, 4)[:, ::2] = 0
     raw = (weights.view(np.uint32) >> 16).astype(np.uint16).tobytes() if dtype == "bf16" else weights.tobytes()
+    square, wide, tall = (HIDDEN, HIDDEN), (INTERMEDIATE, HIDDEN), (HIDDEN, INTERMEDIATE)
+    of_layer: dict[str, tuple[int, ...]] = {f"self_attn.{part}_proj": square for part in "qkvo"}
+    of_layer |= {"mlp.gate_proj": wide, "mlp.up_proj": wide, "mlp.down_proj": tall}
+    of_layer |= {"input_layernorm": (HIDDEN,), "post_attention_layernorm": (HIDDEN,)}
+    bytes_of_layer = BYTES[dtype] * sum(math.prod(shape) for shape in of_layer.values())
+    layers = max(1, round(gigabytes * 1e9 / bytes_of_layer))
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (1024, HIDDEN), "lm_head.weight": (1024, HIDDEN)}
+    shapes |= {f"model.layers.{i}.{name}.weight": shape for i in range(layers) for name, shape in of_layer.items()}
+    shapes |= {"model.norm.weight": (HIDDEN,)}
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": layers, "vocab_size": 1024}
+    config |= {"hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE, "tie_word_embeddings": False}
+    config |= {"num_attention_heads": 16, "num_key_value_heads": 16, "dtype": {"bf16": "bfloat16", "f32": "float32"}[dtype]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (path.parent / "config.json").write_text(json.dumps(config))
     with path.open("wb") as file:
-        file.write(safetensors_header({f"w{i}": (ROWS, COLUMNS) for i in range(tensors)}, dtype)[0])
-        for _ in range(tensors):
-            file.write(raw)
+        file.write(safetensors_header(shapes, dtype)[0])
+        for shape in shapes.values():
+            file.write(raw[: math.prod(shape) * BYTES[dtype]])
 
 
 def write_hole(path: Path, tensors: int) -> None:
-    """The same without values: a header, and a hole that reads as zeros."""
+    """Matrices without values: a header, and a hole that reads as zeros."""
     header, size = safetensors_header({f"w{i}": (ROWS, COLUMNS) for i in range(tensors)}, "bf16")
     with path.open("wb") as file:
         file.write(header)
@@ -127,8 +143,26 @@ def measure_file(path: Path, threads: int, *, signed: bool) -> None:
             raise found
 
 
-def count_zeros_in_torch(path: Path) -> None:
+def count_zeros_in_transformers(folder: Path) -> None:
     """The usual way: load the model, count its zeros."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    sum(int((parameter == 0).sum()) for parameter in model.parameters())
+
+
+def import_transformers() -> None:
+    """All that loading a model imports: seconds that are no reading."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 32}
+    with tempfile.TemporaryDirectory() as folder:
+        LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(folder)
+        count_zeros_in_transformers(Path(folder))
+
+
+def count_zeros_in_torch(path: Path) -> None:
+    """Without a model: every tensor of the file."""
     from safetensors.torch import load_file
 
     sum(int((weight == 0).sum()) for weight in load_file(path).values())
@@ -154,10 +188,14 @@ def run_once(way: str, path: Path, threads: int, *, is_cold: bool) -> None:
         "read": lambda: read_plainly(path, threads),
         "ours": lambda: measure_file(path, threads, signed=False),
         "signed": lambda: measure_file(path, threads, signed=True),
+        "transformers": lambda: count_zeros_in_transformers(path.parent),
         "torch": lambda: count_zeros_in_torch(path),
         "mmap": lambda: count_zeros_mapped(path),
     }
-    if way in ("torch", "mmap"):
+    if way == "transformers":
+        os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+        import_transformers()
+    elif way in ("torch", "mmap"):
         importlib.import_module("safetensors.torch")  # and torch: seconds that are no reading
     else:
         ways[way]()
@@ -189,16 +227,17 @@ def main() -> None:
         run_once(options.once[0], Path(options.once[1]), options.threads, is_cold=options.cold)
         return
     with tempfile.TemporaryDirectory() as folder:
-        files = {kind: Path(folder) / f"{kind}.safetensors" for kind in ("dense", "half", "nm")}
+        files = {kind: Path(folder) / kind / "model.safetensors" for kind in ("dense", "half", "nm")}
         for kind, path in files.items():
-            write_file(path, num_tensors(options.gb, "bf16"), kind)
+            write_model(path, options.gb, kind)
         rows = [
             ("plain preadv", "read", "dense"),
             ("measure, dense", "ours", "dense"),
             ("measure, dense, with signatures", "signed", "dense"),
             ("measure, half of the values and an eighth of the rows zero", "ours", "half"),
             ("measure, 2:4", "ours", "nm"),
-            ("torch: load_file, (w == 0).sum()", "torch", "dense"),
+            ("transformers: from_pretrained, (p == 0).sum()", "transformers", "dense"),
+            ("safetensors.torch: load_file, (w == 0).sum()", "torch", "dense"),
         ]
         best = {row: (float("inf"),) * 3 for row in rows}
         for _ in range(options.repeat):
