@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -121,6 +122,7 @@ class TensorReader:
                 yield shown
                 self._check_shown(ref, first + position, size)
                 position += size
+            self._announce(first + position, stop - position)
             for low in range(position, stop, self._chunk):
                 chunk = self._buffer[: min(self._chunk, stop - low)]
                 self._fill(ref, chunk, first + low)
@@ -208,6 +210,12 @@ class TensorReader:
                 self._view.hide()
             os.close(self._file)
             self._path = None
+
+    def _announce(self, offset: int, size: int) -> None:
+        """Have the system read what is asked for next: what it guesses starts small at each tensor."""
+        if size > self._chunk and self._window is None and hasattr(os, "posix_fadvise"):
+            with suppress(OSError):  # a hint
+                os.posix_fadvise(self._file, offset, size, os.POSIX_FADV_WILLNEED)
 
     def _show(self, offset: int, size: int) -> Array | None:
         if self._view is None or self._window is not None:
