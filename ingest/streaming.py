@@ -212,7 +212,7 @@ class TensorReader:
             self._path = None
 
     def _announce(self, offset: int, size: int) -> None:
-        """Have the system read what is asked for next: what it guesses starts small at each tensor."""
+        """Have the system read what is asked for next, as far as it reads ahead: its own guess starts small at each tensor."""
         if size > self._chunk and self._window is None and hasattr(os, "posix_fadvise"):
             with suppress(OSError):  # a hint
                 os.posix_fadvise(self._file, offset, size, os.POSIX_FADV_WILLNEED)
