@@ -25,7 +25,10 @@ LEAST_BYTES = 1 << 18
 """Fewer bytes are copied in less time than they are mapped."""
 
 PIECE_BYTES = 1 << 23
-"""Bytes that are shown at once: each time is a word to every processor that this process runs on."""
+"""Bytes that are shown at once."""
+
+WINDOW_BYTES = 1 << 25
+"""Bytes that are mapped at once: what was mapped before ends, which is a word to every processor that this process runs on."""
 
 ALIGN = 1 << 21
 """What a window begins and ends at multiples of, in memory and in the file."""

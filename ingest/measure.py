@@ -1,7 +1,7 @@
 """Many tensors measured by some threads, each tensor's bytes read once, and once more where zeros may form rows or patterns.
 
 A tensor of over BLOCK_BYTES is counted in blocks of that size by whichever threads are free; small tensors go by the batch.
-Memory: a chunk and tables a thread (and tiles for strided views), 8 MiB of the system's cache that it looks at, 0.5 MiB a
+Memory: a chunk and tables a thread (and tiles for strided views), 32 MiB of the system's cache that it looks at, 0.5 MiB a
 tensor under way, and where the zeros of a matrix are looked at a byte for each row, and a byte for each column and thread.
 """
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerhouse.ingest.dtypes import DTYPES
-from layerhouse.ingest.file_window import PIECE_BYTES, FileWindow
+from layerhouse.ingest.file_window import PIECE_BYTES, WINDOW_BYTES, FileWindow
 from layerhouse.ingest.sparse import DenseWindow
 from layerhouse.ingest.tensors import TensorRef
 from layerhouse.warehouse.errors import InputError
@@ -74,7 +74,7 @@ class TensorReader:
         self._window: DenseWindow | None = None
         self._parts: TensorReader | None = None
         self._piece = max(self._chunk, PIECE_BYTES)
-        self._view = FileWindow.of(self._piece) if in_place else None
+        self._view = FileWindow.of(max(self._piece, WINDOW_BYTES)) if in_place else None
 
     def __enter__(self) -> Self:
         return self
