@@ -60,13 +60,13 @@ def statistics_from_counts(code: str, counts: Sequence[int] | Array, near_zero: 
     """Statistics of a type of at most 16 bits; `counts[pattern]` says how often each pattern occurs, up to 2^63 in all."""
     table = np.asarray(counts, dtype=np.uint64)
     codes = np.flatnonzero(table)
-    return _from_codes(code, codes, table[codes], near_zero)
+    return _from_codes(code, codes.astype(np.uint16), table[codes], near_zero)
 
 
 def statistics_from_tally(code: str, tally: Tally, near_zero: float | None = None) -> Statistics:
     """Statistics of a tensor of any type from its tally; `near_zero` is the threshold that the tally was made with."""
     if counted_by_code(code):
-        return _from_codes(code, tally.codes.astype(np.int64), tally.counts.astype(np.uint64), near_zero)
+        return _from_codes(code, tally.codes.astype(np.uint16, copy=False), tally.counts.view(np.uint64), near_zero)
     if DTYPES[code].kind == "complex":
         return Statistics(tally.zeros, nans=tally.nans, infs=tally.infs)
     if tally.rows is None:
@@ -132,11 +132,13 @@ def _sums(terms: Array) -> list[float]:
 class _Codes:
     """What the patterns of a type mean, by pattern.
 
-    value = significand * 2^(lifts[group] - unit), the significand an integer of at most `precision` bits. The group is the
-    exponent field of a float (at most 2^precision patterns share one), and 0 of an integer.
+    value = significand * 2^(lifts[group] - unit), the significand an integer of at most `precision` bits, and 0 where the value
+    is not finite. The group is the exponent field of a float (at most 2^precision patterns share one), and 0 of an integer.
+    Ranks ascend as the magnitudes of finite values do.
     """
 
     values: Array
+    ranks: Array
     significands: Array
     groups: Array
     lifts: tuple[int, ...]
@@ -150,28 +152,29 @@ def _codes_of(code: str) -> _Codes:
     values = decoded(code)
     if dtype.kind != "float":
         values = np.minimum(values, 1.0) if dtype.kind == "bool" else values
-        return _Codes(values, values.astype(np.int64), np.zeros(len(values), np.int64), (0,), 0, dtype.bits)
+        ranks = np.abs(values).astype(np.uint16)
+        return _Codes(values, ranks, values.astype(np.int32), np.zeros(len(values), np.uint16), (0,), 0, dtype.bits)
+    patterns = np.arange(len(values), dtype=np.uint16)
+    ranks = patterns if dtype.special == "e8m0" else patterns & np.uint16(len(values) // 2 - 1)  # which has no sign
     groups = np.arange(len(values)) >> dtype.mantissa & ((1 << dtype.exponent) - 1)
     subnormal = 0 if dtype.special == "e8m0" else 1  # the lowest field has the unit of the next
     lifts = np.maximum(np.arange(1 << dtype.exponent) - subnormal, 0)
     unit = dtype.bias + dtype.mantissa - subnormal
     finite = np.where(np.isfinite(values), values, 0.0)
-    significands = np.ldexp(finite, unit - lifts[groups]).astype(np.int64)
-    return _Codes(values, significands, groups, tuple(lifts.tolist()), unit, dtype.mantissa + 1)
+    significands = np.ldexp(finite, unit - lifts[groups]).astype(np.int32)
+    return _Codes(values, ranks, significands, groups.astype(np.uint16), tuple(lifts.tolist()), unit, dtype.mantissa + 1)
 
 
 def _from_codes(code: str, codes: Array, counts: Array, near_zero: float | None) -> Statistics:
-    """`codes` are the patterns that occur, int64, in any order; `counts` (uint64) how often."""
+    """`codes` are the patterns that occur, uint16, in any order; `counts` (uint64) how often."""
     if len(codes) == 0:
         return Statistics(0)
     from layerhouse.ingest.histogram import cpu
 
     table = _codes_of(code)
-    order = np.abs(table.values[codes]).argsort(kind="stable")
-    codes, counts = codes[order], counts[order]
     found, ends, quantiles = np.zeros(5, np.uint64), np.array([np.inf, -np.inf]), np.empty(len(QUANTILES))
     threshold = -1.0 if near_zero is None else near_zero
-    cpu.describe_codes(codes, counts, table.values, threshold, _PERCENTS, found, ends, quantiles)
+    cpu.describe_codes(codes, counts, table.values, table.ranks, threshold, _PERCENTS, found, ends, quantiles)
     zeros, near, nans, infs, count = found.tolist()
     near_zeros = None if near_zero is None else near
     if count == 0:
@@ -209,7 +212,7 @@ def _exact_sums(table: _Codes, codes: Array, counts: Array, count: int) -> tuple
     for shift in range(0, 1 if few else count.bit_length(), part_bits):
         sums = np.zeros((len(table.lifts), 3), np.int64)
         parts = counts if few else counts >> np.uint64(shift) & np.uint64((1 << part_bits) - 1)
-        cpu.sum_codes(codes, parts, table.values, table.significands, table.groups, sums)
+        cpu.sum_codes(codes, parts, table.significands, table.groups, sums)
         used = np.flatnonzero(sums[:, 1])
         for group, (one, size, square) in zip(used.tolist(), sums[used].tolist(), strict=True):
             lift = table.lifts[group]

@@ -120,20 +120,35 @@ def test_count_few():
 
 @pytest.mark.parametrize("near_zero", [-1.0, 0.01])
 def test_describe_codes_and_sum_codes(near_zero):
-    values = np.concatenate((np.linspace(-2, 2, 300), [np.nan, np.inf, -np.inf, 0.0, -0.0]))
-    codes = np.abs(values).argsort(kind="stable")
+    values = np.concatenate((np.linspace(-2, 2, 3000), [np.nan, np.inf, -np.inf, 0.0, -0.0]))
+    ranks = np.unique(np.abs(values), return_inverse=True)[1].astype(np.uint16)
+    ranks[3000] = 0  # as that of a NaN may be
+    codes = chance(3).permutation(len(values)).astype(np.uint16)
     counts = chance().integers(1, 1 << 40, len(codes)).astype(np.uint64)
     percents = np.array([1, 50, 99], np.uint64)
 
     def describe():
-        return codes, counts, values, near_zero, percents, np.zeros(5, np.uint64), np.array([np.inf, -np.inf]), np.zeros(3)
+        ends = np.array([np.inf, -np.inf])
+        return codes, counts, values, ranks, near_zero, percents, np.zeros(5, np.uint64), ends, np.zeros(3)
 
-    found = assert_alike("describe_codes", describe)[5]
-    assert found[2:4].tolist() == [counts[codes == 300][0], counts[(codes == 301) | (codes == 302)].sum()]
+    found, ends, quantiles = assert_alike("describe_codes", describe)[6:]
+    by_code = counts[codes.argsort()]
+    finite = np.isfinite(values)
+    total = int(by_code[finite].sum())
+    near = by_code[finite & (np.abs(values) <= near_zero)].sum()
+    assert found.tolist() == [by_code[-2:].sum(), near, by_code[3000], by_code[3001:3003].sum(), total]
+    assert ends.tolist() == [-2, 2]
+    order = np.abs(values[finite]).argsort()
+    running = np.cumsum(by_code[finite][order])
+    places = [np.searchsorted(running, np.uint64(-(-percent * total // 100))) for percent in (1, 50, 99)]
+    assert quantiles.tolist() == np.abs(values[finite][order][places]).tolist()
 
     significands, groups = chance().integers(-200, 200, len(values)), chance(1).integers(0, 4, len(values))
     few = counts >> np.uint64(20)
-    assert_alike("sum_codes", lambda: (codes, few, values, significands, groups, np.zeros((4, 3), np.int64)))
+    tables = (significands.astype(np.int32), groups.astype(np.uint16))
+    sums = assert_alike("sum_codes", lambda: (codes, few, *tables, np.zeros((4, 3), np.int64)))[-1]
+    terms = (significands[codes] * few.astype(np.int64))[groups[codes] == 2]
+    assert sums[2].tolist() == [terms.sum(), np.abs(terms).sum(), (terms * significands[codes][groups[codes] == 2]).sum()]
 
 
 @pytest.mark.parametrize("size", [0, 1, 4097])
@@ -294,9 +309,18 @@ def test_values_at_any_address():
 REFUSED = {
     "a table that is too small": ("count_words", (np.zeros(1, np.uint64), np.zeros(0, np.uint16), np.zeros(9, np.uint32))),
     "a place outside": ("add_bfloat16", (np.zeros(3, np.uint16), np.array([3]), np.zeros(1, np.uint16))),
-    "a negative code": (
+    "a negative place": ("add_bfloat16", (np.zeros(3, np.uint16), np.array([-1]), np.zeros(1, np.uint16))),
+    "a pattern that no table has": (
         "sum_codes",
-        (np.array([-1]), np.ones(1, np.uint64), np.ones(1), *np.ones((2, 1), np.int64), np.ones(3)),
+        (np.ones(1, np.uint16), np.ones(1, np.uint64), np.ones(1, np.int32), np.zeros(1, np.uint16), np.ones(3)),
+    ),
+    "a group that no row is for": (
+        "sum_codes",
+        (np.zeros(1, np.uint16), np.ones(1, np.uint64), np.ones(1, np.int32), np.ones(1, np.uint16), np.ones(3)),
+    ),
+    "a value without a rank": (
+        "describe_codes",
+        (np.zeros(1, np.uint16), np.ones(1), np.ones(2), np.ones(1, np.uint16), -1.0, *map(np.ones, (1, 5, 2, 1))),
     ),
     "rows that are missing": ("moments", (np.zeros(5000), -1.0, np.zeros(4, np.int64), np.zeros(2), np.zeros((1, ROW)))),
     "an element after the matrix": (

@@ -28,8 +28,13 @@
 #define ANYWHERE __attribute__((aligned(1), may_alias))
 /* GCC 12 would put off the stores of a loop, and spill them for it. */
 #define KEEP_STORES __asm__ __volatile__("" : : : "memory")
-/* Bytes may lie in the cache of files, out of the processor's reach: its own guesses stop at the end of each page of memory. */
-#define FETCH(address) __builtin_prefetch((const char *)(address) + AHEAD, 0, 3)
+/* Bytes may lie in the cache of files, out of the processor's reach, and its own guesses stop at the end of each page of memory:
+   they are brought into its second cache long before, and into the first, which the tables nearly fill, shortly before. */
+#define FETCH(address)                                                                                                     \
+    do {                                                                                                                   \
+        __builtin_prefetch((const char *)(address) + FAR_AHEAD, 0, 2);                                                     \
+        __builtin_prefetch((const char *)(address) + AHEAD, 0, 3);                                                         \
+    } while (0)
 #define INLINE static inline __attribute__((always_inline))
 
 /* Values of a file may lie at any address, and are looked at as floats and as patterns. */
@@ -63,7 +68,7 @@ typedef int32_t masks __attribute__((vector_size(16)));
 #define SIZE_OF(few) ((doubles)((longs)(few) & no_sign))
 #define JOINED(sums) ((sums[0] + sums[2]) + (sums[1] + sums[3]))
 
-enum { SUB_BLOCK = 4096, ROW = 6, LANES = 4, MOST_BUFFERS = 10, LINE = 64, AHEAD = 4096, STRIP = 64, MANY_ZEROS = SUB_BLOCK / 4 };
+enum { SUB_BLOCK = 4096, ROW = 6, LANES = 4, SPAN = 256, MOST_BUFFERS = 10, LINE = 64, FAR_AHEAD = 16384, AHEAD = 512, STRIP = 64, MANY_ZEROS = SUB_BLOCK / 4 };
 static const double FLAT = 0.01;
 static const int LEAST_EXPONENT = -1000;
 
@@ -372,9 +377,30 @@ static int64_t count_few(const u16 *codes, Py_ssize_t size, uint32_t *table, uin
 
 /* ---- statistics of counted patterns ---- */
 
-static void describe_codes(const int64_t *codes, Py_ssize_t size, const uint64_t *counts, const double *values, double near_zero,
-                           const uint64_t *percents, Py_ssize_t num_percents, uint64_t *found, double *ends, double *quantiles)
+/* The magnitude at a rank among those whose rank of magnitude has so many 256s. */
+static double magnitude_at(uint64_t rank, int high, const u16 *codes, Py_ssize_t size, const uint64_t *counts,
+                           const double *values, const uint16_t *ranks)
 {
+    uint64_t found[SPAN] = {0};
+    double magnitudes[SPAN] = {0};
+    for (Py_ssize_t i = 0; i < size; i++) {
+        double magnitude = fabs(values[codes[i]]);
+        if (ranks[codes[i]] / SPAN == high && magnitude <= DBL_MAX) {
+            found[ranks[codes[i]] % SPAN] += counts[i];
+            magnitudes[ranks[codes[i]] % SPAN] = magnitude;
+        }
+    }
+    int low = 0;
+    while (low < SPAN - 1 && found[low] < rank)
+        rank -= found[low++];
+    return magnitudes[low];
+}
+
+static void describe_codes(const u16 *codes, Py_ssize_t size, const uint64_t *counts, const double *values,
+                           const uint16_t *ranks, double near_zero, const uint64_t *percents, Py_ssize_t num_percents,
+                           uint64_t *found, double *ends, double *quantiles)
+{
+    uint64_t by_rank[SPAN] = {0};
     for (Py_ssize_t i = 0; i < size; i++) {
         double value = values[codes[i]], magnitude = fabs(value);
         if (magnitude <= DBL_MAX) {
@@ -385,33 +411,32 @@ static void describe_codes(const int64_t *codes, Py_ssize_t size, const uint64_t
             if (magnitude <= near_zero)
                 found[1] += counts[i];
             found[4] += counts[i];
+            by_rank[ranks[codes[i]] / SPAN] += counts[i];
         } else if (value != value) {
             found[2] += counts[i];
         } else {
             found[3] += counts[i];
         }
     }
-    uint64_t hundreds = found[4] / 100, rest = found[4] % 100, running = 0;
-    Py_ssize_t i = -1;
+    uint64_t hundreds = found[4] / 100, rest = found[4] % 100;
     for (Py_ssize_t k = 0; k < num_percents; k++) {
         uint64_t rank = percents[k] * hundreds + (percents[k] * rest + 99) / 100;
-        while (running < rank && i + 1 < size)
-            running += counts[++i];
-        quantiles[k] = fabs(values[codes[i < 0 ? 0 : i]]);
+        int high = 0;
+        while (high < SPAN - 1 && by_rank[high] < rank)
+            rank -= by_rank[high++];
+        quantiles[k] = magnitude_at(rank, high, codes, size, counts, values, ranks);
     }
 }
 
-static void sum_codes(const int64_t *codes, Py_ssize_t size, const uint64_t *counts, const double *values,
-                      const int64_t *significands, const int64_t *groups, int64_t *sums)
+static void sum_codes(const u16 *codes, Py_ssize_t size, const uint64_t *counts, const int32_t *significands,
+                      const uint16_t *groups, int64_t *sums)
 {
     for (Py_ssize_t i = 0; i < size; i++) {
-        int64_t code = codes[i];
-        if (fabs(values[code]) <= DBL_MAX) {
-            int64_t significand = significands[code], product = significand * (int64_t)counts[i], *row = sums + 3 * groups[code];
-            row[0] += product;
-            row[1] += product < 0 ? -product : product;
-            row[2] += significand * product;
-        }
+        int64_t significand = significands[codes[i]], product = significand * (int64_t)counts[i];
+        int64_t *row = sums + 3 * groups[codes[i]];
+        row[0] += product;
+        row[1] += product < 0 ? -product : product;
+        row[2] += significand * product;
     }
 }
 
@@ -1008,7 +1033,7 @@ FUNCTION(count_few)
     return PyLong_FromLongLong(found);
 }
 
-static int are_below(const int64_t *codes, Py_ssize_t size, int64_t limit)
+static int are_below(const i64 *codes, Py_ssize_t size, int64_t limit)
 {
     for (Py_ssize_t i = 0; i < size; i++)
         if (codes[i] < 0 || codes[i] >= limit)
@@ -1016,33 +1041,41 @@ static int are_below(const int64_t *codes, Py_ssize_t size, int64_t limit)
     return 1;
 }
 
+static int are_patterns_below(const u16 *codes, Py_ssize_t size, int64_t limit)
+{
+    uint16_t most = 0;
+    for (Py_ssize_t i = 0; i < size; i++)
+        most = codes[i] > most ? codes[i] : most;
+    return size == 0 || most < limit;
+}
+
 FUNCTION(describe_codes)
 {
     Buffers buffers;
     double near_zero;
-    if (!take(arguments, given, "qqq-qQQQ", &buffers))
+    if (!take(arguments, given, "hqqh-qQQQ", &buffers))
         return NULL;
-    if (!fits(&buffers, SIZE(1) == SIZE(0) && SIZE(0) > 0 && SIZE(4) == 5 && SIZE(5) == 2 && SIZE(6) == SIZE(3) &&
-                            are_below(AT(int64_t, 0), SIZE(0), SIZE(2))))
+    if (!fits(&buffers, SIZE(1) == SIZE(0) && SIZE(3) == SIZE(2) && SIZE(5) == 5 && SIZE(6) == 2 && SIZE(7) == SIZE(4) &&
+                            are_patterns_below(AT(u16, 0), SIZE(0), SIZE(2))))
         return NULL;
-    if (!take_double(arguments[3], &near_zero)) {
+    if (!take_double(arguments[4], &near_zero)) {
         give_back(&buffers);
         return NULL;
     }
-    LOOP(describe_codes(AT(int64_t, 0), SIZE(0), AT(uint64_t, 1), AT(double, 2), near_zero, AT(uint64_t, 3), SIZE(3),
-                        AT(uint64_t, 4), AT(double, 5), AT(double, 6)));
+    LOOP(describe_codes(AT(u16, 0), SIZE(0), AT(uint64_t, 1), AT(double, 2), AT(uint16_t, 3), near_zero, AT(uint64_t, 4),
+                        SIZE(4), AT(uint64_t, 5), AT(double, 6), AT(double, 7)));
     Py_RETURN_NONE;
 }
 
 FUNCTION(sum_codes)
 {
     Buffers buffers;
-    if (!take(arguments, given, "qqqqqQ", &buffers))
+    if (!take(arguments, given, "hqihQ", &buffers))
         return NULL;
-    if (!fits(&buffers, SIZE(1) == SIZE(0) && SIZE(3) == SIZE(2) && SIZE(4) == SIZE(2) &&
-                            are_below(AT(int64_t, 0), SIZE(0), SIZE(2)) && are_below(AT(int64_t, 4), SIZE(4), SIZE(5) / 3)))
+    if (!fits(&buffers, SIZE(1) == SIZE(0) && SIZE(3) == SIZE(2) && are_patterns_below(AT(u16, 0), SIZE(0), SIZE(2)) &&
+                            are_patterns_below(AT(u16, 3), SIZE(3), SIZE(4) / 3)))
         return NULL;
-    LOOP(sum_codes(AT(int64_t, 0), SIZE(0), AT(uint64_t, 1), AT(double, 2), AT(int64_t, 3), AT(int64_t, 4), AT(int64_t, 5)));
+    LOOP(sum_codes(AT(u16, 0), SIZE(0), AT(uint64_t, 1), AT(int32_t, 2), AT(uint16_t, 3), AT(int64_t, 4)));
     Py_RETURN_NONE;
 }
 

@@ -16,6 +16,7 @@ def describe_codes(
     codes: Array,
     counts: Array,
     values: Array,
+    ranks: Array,
     near_zero: float,
     percents: Array,
     found: Array,
@@ -23,7 +24,7 @@ def describe_codes(
     quantiles: Array,
     /,
 ) -> None: ...
-def sum_codes(codes: Array, counts: Array, values: Array, significands: Array, groups: Array, sums: Array, /) -> None: ...
+def sum_codes(codes: Array, counts: Array, significands: Array, groups: Array, sums: Array, /) -> None: ...
 def add_up(terms: Array, sums: Array, /) -> None: ...
 def moments(values: Array, near_zero: float, counts: Array, ends: Array, rows: Array, /) -> None: ...
 def moments_of_floats(

@@ -38,6 +38,7 @@ LEAST_EXPONENT = -1000
 """Lower bound of a row's exponent, so that 2**-exponent is a finite double."""
 
 _LARGEST = sys.float_info.max
+_SPAN = 256
 
 
 def compiled(loop: Loop) -> Loop:
@@ -117,14 +118,40 @@ def count_few(codes: Array, table: Array, found_codes: Array, counts: Array) -> 
 
 
 @compiled
+def magnitude_at(rank: int, high: int, codes: Array, counts: Array, values: Array, ranks: Array) -> float:
+    """The magnitude at a rank, from 1 on, among the finite ones whose rank of magnitude has so many 256s."""
+    found = np.zeros(_SPAN, np.uint64)
+    magnitudes = np.zeros(_SPAN)
+    for i in range(codes.size):
+        size = abs(values[codes[i]])
+        if ranks[codes[i]] // _SPAN == high and size <= _LARGEST:
+            found[ranks[codes[i]] % _SPAN] += counts[i]
+            magnitudes[ranks[codes[i]] % _SPAN] = size
+    low = 0
+    while low < _SPAN - 1 and found[low] < rank:
+        rank -= found[low]
+        low += 1
+    return magnitudes[low]  # type: ignore[no-any-return]
+
+
+@compiled
 def describe_codes(
-    codes: Array, counts: Array, values: Array, near_zero: float, percents: Array, found: Array, ends: Array, quantiles: Array
+    codes: Array,
+    counts: Array,
+    values: Array,
+    ranks: Array,
+    near_zero: float,
+    percents: Array,
+    found: Array,
+    ends: Array,
+    quantiles: Array,
 ) -> None:
     """Count the zeros, near zeros, NaNs, infinities and finite values (`found`, uint64) of patterns with their counts (uint64).
 
-    `codes` ascend in magnitude, `values` are by code. Widens `ends` (min, max); sets `quantiles` to the finite magnitudes at
-    rank ceil(percent * n / 100).
+    `codes` are uint16, in any order; `values` and `ranks` are by code, ranks (uint16) ascending as finite magnitudes do. Widens
+    `ends` (min, max); sets `quantiles` to the finite magnitudes at rank ceil(percent * n / 100), where there are any.
     """
+    by_rank = np.zeros(_SPAN, np.uint64)
     for i in range(codes.size):
         value = values[codes[i]]
         size = abs(value)
@@ -136,36 +163,35 @@ def describe_codes(
             if size <= near_zero:
                 found[1] += counts[i]
             found[4] += counts[i]
+            by_rank[ranks[codes[i]] // _SPAN] += counts[i]
         elif math.isnan(value):
             found[2] += counts[i]
         else:
             found[3] += counts[i]
     hundreds, rest = found[4] // np.uint64(100), found[4] % np.uint64(100)
-    running = np.uint64(0)
-    i = -1
     for k in range(percents.size):
         rank = percents[k] * hundreds + (percents[k] * rest + np.uint64(99)) // np.uint64(100)
-        while running < rank and i + 1 < codes.size:
-            i += 1
-            running += counts[i]
-        quantiles[k] = abs(values[codes[max(i, 0)]])
+        high = 0
+        while high < _SPAN - 1 and by_rank[high] < rank:
+            rank -= by_rank[high]
+            high += 1
+        quantiles[k] = magnitude_at(rank, high, codes, counts, values, ranks)
 
 
 @compiled
-def sum_codes(codes: Array, counts: Array, values: Array, significands: Array, groups: Array, sums: Array) -> None:
+def sum_codes(codes: Array, counts: Array, significands: Array, groups: Array, sums: Array) -> None:
     """Add count times significand, its magnitude and its square (int64) to the row of `sums` of each code's group.
 
-    `values`, `significands` and `groups` are by code; a code without a finite value is left out.
+    `codes` are uint16; `significands` (int32) and `groups` (uint16) are by code.
     """
     for i in range(codes.size):
         code = codes[i]
-        if abs(values[code]) <= _LARGEST:
-            significand = significands[code]
-            product = significand * np.int64(counts[i])
-            group = groups[code]
-            sums[group, 0] += product
-            sums[group, 1] += abs(product)
-            sums[group, 2] += significand * product
+        significand = np.int64(significands[code])
+        product = significand * np.int64(counts[i])
+        group = groups[code]
+        sums[group, 0] += product
+        sums[group, 1] += abs(product)
+        sums[group, 2] += significand * product
 
 
 @compiled
