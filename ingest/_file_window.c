@@ -20,8 +20,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef SYS_cachestat
-#define SYS_cachestat 451 /* Linux 6.5 */
+#ifdef WITHOUT_CACHESTAT /* as before Linux 6.5, for tests */
+#undef SYS_cachestat
+#define SYS_cachestat -1
+#elif !defined(SYS_cachestat)
+#define SYS_cachestat 451
 #endif
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22 /* Linux 5.14; an older one answers EINVAL, and pages come when they are read */

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import xxhash
 
@@ -17,38 +16,20 @@ Array = npt.NDArray[Any]
 LEAST_BYTES = 1 << 16
 """Of fewer bytes the library hashes as fast."""
 
-_START = np.array(
-    [
-        0xC2B2AE3D,
-        0x9E3779B185EBCA87,
-        0xC2B2AE3D27D4EB4F,
-        0x165667B19E3779F9,
-        0x85EBCA77C2B2AE63,
-        0x85EBCA77,
-        0x27D4EB2F165667C5,
-        0x9E3779B1,
-    ],
-    np.uint64,
-)
-"""The sums that XXH3 of over 240 bytes starts with."""
-
 
 class ContentHash:
     """The hash of `size` bytes. All chunks but the last are a multiple of 1024 bytes.
 
-    A loop that takes `state` mixes a chunk in; any other chunk goes to `update`. `state` has what _loops.c keeps (sums, bytes
-    left and in all, the last 64 bytes), or is None, where every chunk goes to `update`.
+    A loop that takes `state` mixes a chunk in; any other chunk goes to `update`. `state` is what _loops.c keeps, or None, where
+    every chunk goes to `update`.
     """
 
     def __init__(self, size: int) -> None:
         from layerhouse.ingest.histogram import cpu
 
         self._cpu = cpu
-        self.state: Array | None = None
-        if size >= LEAST_BYTES and cpu.IS_BUILT:
-            self.state = np.zeros(18, np.uint64)
-            self.state[:8], self.state[8:10] = _START, size
-        else:
+        self.state = cpu.begin(size) if size >= LEAST_BYTES and cpu.IS_BUILT else None
+        if self.state is None:
             self._hasher = xxhash.xxh3_128()
 
     def update(self, chunk: Array) -> None:

@@ -71,10 +71,10 @@ class TensorReader:
         self._span: Array = np.empty(0, np.uint8)
         self._path: Path | None = None
         self._file = -1
-        self._window: DenseWindow | None = None
+        self._dense: DenseWindow | None = None
         self._parts: TensorReader | None = None
         self._piece = max(self._chunk, PIECE_BYTES)
-        self._view = FileWindow.of(max(self._piece, WINDOW_BYTES)) if in_place else None
+        self._window = FileWindow.of(max(self._piece, WINDOW_BYTES)) if in_place else None
 
     def __enter__(self) -> Self:
         return self
@@ -83,11 +83,11 @@ class TensorReader:
         self.close()
 
     def close(self) -> None:
-        """Close the file that is held open from the last read."""
+        """Close the file that is held open from the last read, and let go of the window that it was shown by."""
         self._leave_file()
-        if self._view is not None:
-            self._view.close()
-            self._view = None
+        if self._window is not None:
+            self._window.close()
+            self._window = None
         if self._parts is not None:
             self._parts.close()
 
@@ -116,13 +116,13 @@ class TensorReader:
             position = start
             while position < stop:
                 size = min(piece, stop - position)
-                shown = self._show(first + position, size)
+                shown = self._show(ref, first + position, size)
                 if shown is None:
                     break  # where the disk is waited for once, it reads ahead for the next `preadv`
                 yield shown
                 self._check_shown(ref, first + position, size)
                 position += size
-            self._announce(first + position, stop - position)
+            self._announce(ref, first + position, stop - position)
             for low in range(position, stop, self._chunk):
                 chunk = self._buffer[: min(self._chunk, stop - low)]
                 self._fill(ref, chunk, first + low)
@@ -191,8 +191,8 @@ class TensorReader:
 
     def _open(self, ref: TensorRef) -> None:
         if ref.sparse is not None:
-            if self._window is None or self._window.parts is not ref.sparse:
-                self._window = DenseWindow(ref, ref.sparse, self._read_part)
+            if self._dense is None or self._dense.parts is not ref.sparse:
+                self._dense = DenseWindow(ref, ref.sparse, self._read_part)
             return
         if self._path == ref.path:
             return
@@ -204,27 +204,27 @@ class TensorReader:
         self._path = ref.path
 
     def _leave_file(self) -> None:
-        self._window = None
+        self._dense = None
         if self._path is not None:
-            if self._view is not None:
-                self._view.hide()
+            if self._window is not None:
+                self._window.hide()
             os.close(self._file)
             self._path = None
 
-    def _announce(self, offset: int, size: int) -> None:
+    def _announce(self, ref: TensorRef, offset: int, size: int) -> None:
         """Have the system read what is asked for next, as far as it reads ahead: its own guess starts small at each tensor."""
-        if size > self._chunk and self._window is None and hasattr(os, "posix_fadvise"):
+        if size > self._chunk and ref.sparse is None and hasattr(os, "posix_fadvise"):
             with suppress(OSError):  # a hint
                 os.posix_fadvise(self._file, offset, size, os.POSIX_FADV_WILLNEED)
 
-    def _show(self, offset: int, size: int) -> Array | None:
-        if self._view is None or self._window is not None:
+    def _show(self, ref: TensorRef, offset: int, size: int) -> Array | None:
+        if self._window is None or ref.sparse is not None:
             return None
-        return self._view.show(self._file, offset, size)
+        return self._window.show(self._file, offset, size)
 
     def _check_shown(self, ref: TensorRef, offset: int, size: int) -> None:
         """After bytes were looked at in place: whether they were the file's."""
-        if self._view is None or self._view.is_whole(self._file):
+        if self._window is None or self._window.is_whole(self._file):
             return
         for low in range(offset, offset + size, self._chunk):  # says what is wrong, if it still is
             self._fill(ref, self._buffer[: min(self._chunk, offset + size - low)], low)
@@ -244,8 +244,8 @@ class TensorReader:
 
     def _fill(self, ref: TensorRef, target: Array, offset: int) -> None:
         """Fill an array of bytes from the file's byte `offset` on; of a sparse tensor, from that of its dense bytes."""
-        if ref.sparse is not None and self._window is not None:
-            self._window.fill(target, offset - ref.offset)
+        if ref.sparse is not None and self._dense is not None:
+            self._dense.fill(target, offset - ref.offset)
             return
         done = 0
         while done < target.size:

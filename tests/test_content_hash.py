@@ -136,3 +136,7 @@ def test_what_would_give_another_hash_is_refused(by_loop):
     assert content.digest() == xxhash.xxh3_128_digest(data.data)
     with pytest.raises(ValueError, match="sizes"):
         content.update(data[:1024])
+    with pytest.raises(ValueError, match="sizes"):
+        cpu.mix(data, content.state[:-1])
+    with pytest.raises(ValueError, match="up to 240 bytes"):
+        cpu.begin(240)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -41,12 +44,30 @@ def file(tmp_path, data):
     os.close(number)
 
 
-@pytest.fixture
-def window():
-    window = FileWindow.of(2 * MIB)
-    assert window is not None  # where there is a compiler, it must be there
-    yield window
-    window.close()
+@pytest.fixture(scope="session")
+def before_cachestat(tmp_path_factory):
+    """The extension as it is where the system has no cachestat."""
+    if not shutil.which("cc"):
+        return None
+    source, built = Path(file_window.__file__).with_name("_file_window.c"), tmp_path_factory.mktemp("built") / "_file_window.so"
+    include = ["-I", sysconfig.get_paths()["include"]]
+    subprocess.run(["cc", "-O1", "-fPIC", "-shared", "-DWITHOUT_CACHESTAT", *include, source, "-o", built], check=True)
+    spec = importlib.util.spec_from_file_location("_file_window", built)
+    pages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pages)
+    return pages
+
+
+@pytest.fixture(params=["as built", "before cachestat"])
+def window(request, before_cachestat):
+    pages = file_window.pages if request.param == "as built" else before_cachestat
+    if pages is None and request.param != "as built":
+        pytest.skip("no C compiler")
+    with mock.patch.object(file_window, "pages", pages):
+        window = FileWindow.of(2 * MIB)
+        assert window is not None  # where there is a compiler, it must be there
+        yield window
+        window.close()
 
 
 @pytest.mark.parametrize("offset", [0, 8, 4096, 4104, 2 * MIB - 8, PIECE_BYTES - MIB, PIECE_BYTES + 2 * MIB + 16])

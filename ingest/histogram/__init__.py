@@ -126,7 +126,7 @@ class Counter:
     def add(self, chunk: Array, content: ContentHash | None = None) -> None:
         """Count a chunk of bytes, and mix it into the hash of its content; all but the last are a multiple of 32 KiB."""
         dtype = self._dtype
-        state: tuple[Array, ...] = ()
+        state: tuple[bytearray, ...] = ()
         if content is not None and content.state is not None and self._mixes:
             state = (content.state,)
         elif content is not None:
@@ -172,7 +172,7 @@ class Counter:
             self._dirty = False
         return self._codes[:found].copy(), self._counts[:found].copy()
 
-    def _add_codes(self, codes: Array, *state: Array) -> None:
+    def _add_codes(self, codes: Array, *state: bytearray) -> None:
         if self._few and codes.itemsize == 2:
             self._few_found = self._cpu.count_few(codes, self._tables[16][0], self._codes, self._counts)
         else:
@@ -183,7 +183,7 @@ class Counter:
                 whole = codes.size // 4 * 4
                 self._cpu.count_words(codes[:whole].view(np.uint64), codes[whole:], self._tables[16], *state)
 
-    def _add_floats(self, chunk: Array, *state: Array) -> None:
+    def _add_floats(self, chunk: Array, *state: bytearray) -> None:
         values = chunk.view(np.float32)
         rows = np.empty((-(-values.size // SUB_BLOCK), ROW))
         self._dirty = True

@@ -149,6 +149,13 @@ __attribute__((target("avx2"), always_inline)) static inline void mix_line_wide(
 }
 #endif
 
+static void begin(Hash *hash, uint64_t total)
+{
+    *hash = (Hash){{0xC2B2AE3D, 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x85EBCA77,
+                    0x27D4EB2F165667C5, 0x9E3779B1},
+                   total, total, {0}};
+}
+
 /* How many blocks of these bytes are scrambled. */
 INLINE Py_ssize_t blocks_of(const Hash *hash, Py_ssize_t size)
 {
@@ -957,9 +964,9 @@ static int take_bits(PyObject *object, uint64_t *number)
     } while (0)
 
 /* Whether so many bytes may be mixed in next: whole blocks, or all that is left. */
-static int takes(const Hash *hash, Py_ssize_t items, Py_ssize_t size)
+static int takes(const Hash *hash, Py_ssize_t given, Py_ssize_t size)
 {
-    return items * 8 == (Py_ssize_t)sizeof(Hash) && hash->total > 240 && size > 0 &&
+    return given == (Py_ssize_t)sizeof(Hash) && hash->total > 240 && size > 0 &&
            ((uint64_t)size == hash->left || ((uint64_t)size < hash->left && size % BLOCK == 0));
 }
 
@@ -970,7 +977,7 @@ FUNCTION(count_bytes)
 {
     Buffers buffers;
     int is_mixed = given == 3;
-    if (!take(arguments, given, is_mixed ? "bIQ" : "bI", &buffers) ||
+    if (!take(arguments, given, is_mixed ? "bIB" : "bI", &buffers) ||
         !fits(&buffers, SIZE(1) == 1024 && (!is_mixed || TAKES(2, SIZE(0)))))
         return NULL;
     LOOP(count_bytes(AT(uint8_t, 0), SIZE(0), AT(uint32_t, 1), is_mixed ? AT(Hash, 2) : NULL));
@@ -981,7 +988,7 @@ FUNCTION(count_words)
 {
     Buffers buffers;
     int is_mixed = given == 4;
-    if (!take(arguments, given, is_mixed ? "qhIQ" : "qhI", &buffers) || !fits(&buffers, SIZE(2) == 131072))
+    if (!take(arguments, given, is_mixed ? "qhIB" : "qhI", &buffers) || !fits(&buffers, SIZE(2) == 131072))
         return NULL;
     if (is_mixed && !fits(&buffers, TAKES(3, 8 * SIZE(0) + 2 * SIZE(1)) && (SIZE(1) == 0 || AT(u64, 0) + SIZE(0) == AT(u64, 1))))
         return NULL;
@@ -989,10 +996,25 @@ FUNCTION(count_words)
     Py_RETURN_NONE;
 }
 
+/* begin(size) -> what the hash of so many bytes is mixed into. */
+static PyObject *py_begin(PyObject *Py_UNUSED(self), PyObject *size)
+{
+    uint64_t total;
+    Hash hash;
+    if (!take_bits(size, &total))
+        return NULL;
+    if (total <= 240) {
+        PyErr_SetString(PyExc_ValueError, "XXH3 of up to 240 bytes is another");
+        return NULL;
+    }
+    begin(&hash, total);
+    return PyByteArray_FromStringAndSize((const char *)&hash, sizeof hash);
+}
+
 FUNCTION(mix)
 {
     Buffers buffers;
-    if (!take(arguments, given, "bQ", &buffers) || !fits(&buffers, TAKES(1, SIZE(0))))
+    if (!take(arguments, given, "bB", &buffers) || !fits(&buffers, TAKES(1, SIZE(0))))
         return NULL;
     LOOP(mix(AT(uint8_t, 0), SIZE(0), AT(Hash, 1)));
     Py_RETURN_NONE;
@@ -1002,8 +1024,8 @@ FUNCTION(digest)
 {
     Buffers buffers;
     uint8_t found[16];
-    if (!take(arguments, given, "q", &buffers) ||
-        !fits(&buffers, SIZE(0) * 8 == (Py_ssize_t)sizeof(Hash) && AT(Hash, 0)->left == 0 && AT(Hash, 0)->total > 240))
+    if (!take(arguments, given, "b", &buffers) ||
+        !fits(&buffers, SIZE(0) == (Py_ssize_t)sizeof(Hash) && AT(Hash, 0)->left == 0 && AT(Hash, 0)->total > 240))
         return NULL;
     LOOP(digest(AT(Hash, 0), found));
     return PyBytes_FromStringAndSize((const char *)found, sizeof found);
@@ -1116,7 +1138,7 @@ FUNCTION(moments_of_floats)
     Buffers buffers;
     double near_zero;
     int is_mixed = given == 7;
-    if (!take(arguments, given, is_mixed ? "i-QQQIQ" : "i-QQQI", &buffers) ||
+    if (!take(arguments, given, is_mixed ? "i-QQQIB" : "i-QQQI", &buffers) ||
         !fits(&buffers, SIZE(1) == 4 && SIZE(2) == 2 && has_rows(SIZE(0), SIZE(3)) && SIZE(4) == 131072 &&
                             (!is_mixed || TAKES(5, 4 * SIZE(0)))))
         return NULL;
@@ -1244,7 +1266,7 @@ static PyMethodDef methods[] = {
     METHOD(count_bytes),        METHOD(count_words),       METHOD(drain),       METHOD(count_few), METHOD(describe_codes),
     METHOD(sum_codes),          METHOD(add_up),            METHOD(moments),     METHOD(moments_of_floats), METHOD(mark_nonzeros),
     METHOD(mark_nonzero_words), METHOD(count_differences), METHOD(add_squares), METHOD(project),   METHOD(add_bfloat16),
-    METHOD(mix),                METHOD(digest),
+    METHOD(mix),                METHOD(digest),            {"begin", py_begin, METH_O, "See ContentHash."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -2,7 +2,7 @@
 
 They are a C extension (_loops.c). Where it could not be built, the same loops are compiled by numba on the machine (jit.py):
 the same results to the bit, at a start that takes half a second longer. Only the extension mixes what it counts into a hash
-(`mix`, `digest`, and the last argument of some loops; content_hash.ContentHash).
+(`begin`, `mix`, `digest`, and the last argument of some loops; content_hash.ContentHash).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ project = loops.project
 sum_codes = loops.sum_codes
 
 if IS_BUILT:
+    begin = loops.begin
     mix = loops.mix
     digest = loops.digest
 
