@@ -1,10 +1,10 @@
 """A file's bytes where the system holds them already, instead of a copy of them.
 
 Copying out of the system's cache takes about as long as counting what was copied. A window is a range of memory that pages of a
-file are mapped to, one part of the file after another. It shows only bytes that are all in the cache, so that a disk is waited
-for by `preadv` alone. Two things make up for the dangers of mappings: pages that are gone when they are read, as the file was
-cut or the disk failed, turn into zeros and do not end the process (_file_window.c), and `is_whole` says afterwards whether they
-did, or the file has become shorter.
+file are mapped to, one part of the file after another. It shows only bytes that are all in the cache or on their way there, so
+that a disk is waited for by `preadv`, or for what was asked of it already. Two things make up for the dangers of mappings:
+pages that are gone when they are read, as the file was cut or the disk failed, turn into zeros and do not end the process
+(_file_window.c), and `is_whole` says afterwards whether they did, or the file has become shorter.
 """
 
 from __future__ import annotations

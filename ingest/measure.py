@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from queue import Empty, Full, Queue
 
 import numpy as np
@@ -21,6 +22,7 @@ import xxhash
 from layerhouse.ingest.content_hash import ContentHash
 from layerhouse.ingest.dtypes import DTYPES
 from layerhouse.ingest.histogram import AnyCounter, Array, Total, ZeroStructure, make_counter
+from layerhouse.ingest.prefetch import Prefetch
 from layerhouse.ingest.signatures import signature
 from layerhouse.ingest.statistics import Statistics, join_rows, statistics_from_tally
 from layerhouse.ingest.streaming import TensorReader
@@ -143,8 +145,9 @@ class _Worker:
 class _Tensor:
     """A tensor under way. Parts of a pass may run in different threads; passes follow each other."""
 
-    def __init__(self, index: int, job: Job, near_zero: float | None) -> None:
+    def __init__(self, index: int, job: Job, near_zero: float | None, position: int) -> None:
         self.index, self.job, self.near_zero = index, job, near_zero
+        self.position = position  # bytes of all tensors before
         self.size = job.ref.logical_bytes
         self.blocks = max(1, -(-self.size // BLOCK_BYTES))
         self.error: InputError | None = None
@@ -259,7 +262,10 @@ class _Run:
         self.outcomes: Queue[list[Outcome] | BaseException] = Queue(maxsize=64)
         self.stopped = threading.Event()
         self._device, self._chunk_bytes = device, chunk_bytes
-        self._tasks = self._plan(_Tensor(index, job, near_zero) for index, job in enumerate(jobs))
+        positions = accumulate((job.ref.logical_bytes for job in jobs), initial=0)
+        places = zip(jobs, positions, strict=False)  # the last position is after all
+        self._tasks = self._plan(_Tensor(index, job, near_zero, position) for index, (job, position) in enumerate(places))
+        self._prefetch = Prefetch(job.ref for job in jobs)
         self._next: deque[Task] = deque()
         self._busy = 0
         self._turn = threading.Condition()
@@ -339,6 +345,7 @@ class _Run:
     def _measure_batch(self, batch: Sequence[_Tensor], worker: _Worker) -> list[Task]:
         """Small tensors, from the first byte to the outcome."""
         outcomes: list[Outcome] = []
+        self._prefetch.reach(batch[-1].position)
         for tensor in batch:
             try:
                 tensor.count(worker, 0, 1, _ignore)
@@ -354,6 +361,7 @@ class _Run:
     def _count(self, tensor: _Tensor, first: int, last: int, worker: _Worker) -> list[Task]:
         """Blocks of a larger tensor; the last to be counted opens the second pass or ends the tensor."""
         left = min(last * BLOCK_BYTES, tensor.size) - first * BLOCK_BYTES
+        self._prefetch.reach(tensor.position + first * BLOCK_BYTES)
 
         def on_chunk(count: int) -> None:
             nonlocal left

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -55,6 +54,16 @@ def dimensions(ref: TensorRef) -> tuple[Dimension, ...]:
         else:
             joined.append((size, stride))
     return tuple(joined) or ((1, 1),)
+
+
+def bytes_in_file(ref: TensorRef) -> tuple[int, int] | None:
+    """Where a tensor's bytes begin in its file, and how many they are; None where they are not one run of its storage."""
+    if ref.assembly is not None or ref.sparse is not None or ref.elements == 0:
+        return None
+    start = ref.storage_offset * DTYPES[ref.dtype].bits // 8
+    if dimensions(ref) != ((ref.elements, 1),) or not 0 <= start <= ref.storage_bytes - ref.logical_bytes:
+        return None
+    return ref.offset + start, ref.logical_bytes
 
 
 class TensorReader:
@@ -122,7 +131,6 @@ class TensorReader:
                 yield shown
                 self._check_shown(ref, first + position, size)
                 position += size
-            self._announce(ref, first + position, stop - position)
             for low in range(position, stop, self._chunk):
                 chunk = self._buffer[: min(self._chunk, stop - low)]
                 self._fill(ref, chunk, first + low)
@@ -210,12 +218,6 @@ class TensorReader:
                 self._window.hide()
             os.close(self._file)
             self._path = None
-
-    def _announce(self, ref: TensorRef, offset: int, size: int) -> None:
-        """Have the system read what is asked for next, as far as it reads ahead: its own guess starts small at each tensor."""
-        if size > self._chunk and ref.sparse is None and hasattr(os, "posix_fadvise"):
-            with suppress(OSError):  # a hint
-                os.posix_fadvise(self._file, offset, size, os.POSIX_FADV_WILLNEED)
 
     def _show(self, ref: TensorRef, offset: int, size: int) -> Array | None:
         if self._window is None or ref.sparse is not None:
