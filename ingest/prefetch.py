@@ -85,7 +85,7 @@ class Prefetch:
 
 def announce(path: Path, parts: Iterable[tuple[int, int]]) -> None:
     """Have the system begin to read parts of a file (offset, size) that are not in its cache."""
-    with suppress(OSError):  # hints; whoever reads the bytes says what is wrong
+    with suppress(OSError, OverflowError):  # hints; whoever reads the bytes says what is wrong
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             for start, size in parts:

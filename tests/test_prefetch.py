@@ -144,9 +144,11 @@ def test_measuring_announces_what_follows(tmp_path):
     assert [call.args[1] for call in reach.call_args_list] == [first, large, large + BLOCK_BYTES, small, last]
 
 
-def test_files_that_are_not_there_are_left_to_the_reader(tmp_path):
+def test_bytes_that_are_not_there_are_left_to_the_reader(tmp_path):
     announce(tmp_path / "gone", [(0, 100)])
     announce(tmp_path, [(0, 100)])
+    (tmp_path / "short").write_bytes(bytes(100))
+    announce(tmp_path / "short", [(200, 100), (1 << 70, 100)])
     ((_, error),) = measure.measure([Job(ref_of(tmp_path / "gone", 0, 100))], threads=1)
     assert isinstance(error, InputError)
     assert "No such file" in str(error)
