@@ -22,7 +22,7 @@ AHEAD_BYTES = 1 << 26
 """Bytes that are announced before those that are read now."""
 
 HINT_BYTES = 1 << 20
-"""What one hint announces: systems take no notice of what is beyond a disk's largest request, 1.25 to 4 MiB."""
+"""What one hint announces: Linux drops what is beyond the larger of a disk's reading ahead and its largest request."""
 
 PIECE_BYTES = 1 << 23
 """Bytes of which the last is looked for in the system's cache: if it is there, all of them count as being there."""
@@ -97,8 +97,9 @@ def announce(path: Path, parts: Iterable[tuple[int, int]]) -> None:
 
 
 def _is_cached(file: int, offset: int) -> bool:
+    """Whether a byte is there to be read without waiting; where a file system cannot say so, as NFS, it is not."""
     try:
         os.preadv(file, [bytearray(1)], offset, os.RWF_NOWAIT)
-    except BlockingIOError:
+    except OSError:
         return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import sys
@@ -128,6 +129,18 @@ def test_what_is_in_the_cache_needs_no_hint(file, monkeypatch):
     path.read_bytes()
     monkeypatch.setattr(os, "posix_fadvise", lambda *_: pytest.fail("a hint for nothing"))
     announce(path, [(0, 80 * MIB)])
+
+
+def test_file_systems_that_cannot_say_what_is_cached_are_told_all(file, monkeypatch):
+    number, path = file
+
+    def refuse(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "preadv", refuse)
+    announce(path, [(8 * MIB, 3 * MIB)])
+    assert becomes_cached(number, 11 * MIB - 1)
+    assert becomes_cached(number, 8 * MIB)
 
 
 def test_measuring_announces_what_follows(tmp_path):
