@@ -68,7 +68,8 @@ typedef int32_t masks __attribute__((vector_size(16)));
 #define SIZE_OF(few) ((doubles)((longs)(few) & no_sign))
 #define JOINED(sums) ((sums[0] + sums[2]) + (sums[1] + sums[3]))
 
-enum { SUB_BLOCK = 4096, ROW = 6, LANES = 4, SPAN = 256, MOST_BUFFERS = 10, LINE = 64, FAR_AHEAD = 16384, AHEAD = 512, STRIP = 64, MANY_ZEROS = SUB_BLOCK / 4 };
+enum { SUB_BLOCK = 4096, ROW = 6, LANES = 4, SPAN = 256, MOST_BUFFERS = 10, STRIP = 64, MANY_ZEROS = SUB_BLOCK / 4 };
+enum { LINE = 64, FAR_AHEAD = 16384, AHEAD = 512 };
 static const double FLAT = 0.01;
 static const int LEAST_EXPONENT = -1000;
 

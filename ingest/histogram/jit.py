@@ -38,7 +38,7 @@ LEAST_EXPONENT = -1000
 """Lower bound of a row's exponent, so that 2**-exponent is a finite double."""
 
 _LARGEST = sys.float_info.max
-_SPAN = 256
+_SPAN = 256  # ranks of 16 bits are looked up by their high byte, then by their low one
 
 
 def compiled(loop: Loop) -> Loop:
