@@ -186,7 +186,10 @@ static PyObject *unwatch(PyObject *Py_UNUSED(self), PyObject *number)
     Place *place = place_of(number);
     if (place == NULL)
         return NULL;
-    cover(place);
+    Py_BEGIN_ALLOW_THREADS
+    if (place->past)
+        cover(place);
+    Py_END_ALLOW_THREADS
     __atomic_store_n(&place->start, 0, __ATOMIC_RELEASE);
     if (--watched == 0 && is_ours())
         sigaction(SIGBUS, &before, NULL);
@@ -199,8 +202,10 @@ static PyObject *hide(PyObject *Py_UNUSED(self), PyObject *number)
     Place *place = place_of(number);
     if (place == NULL)
         return NULL;
+    Py_BEGIN_ALLOW_THREADS
     if (place->past)
         cover(place);
+    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 

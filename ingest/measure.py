@@ -8,12 +8,14 @@ tensor under way, and where the zeros of a matrix are looked at a byte for each 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, islice
+from operator import itemgetter
 from queue import Empty, Full, Queue
 
 import numpy as np
@@ -36,6 +38,9 @@ BATCH_BYTES = 1 << 20
 """Tensors in a row that together have no more bytes are measured as one task."""
 
 BATCH_JOBS = 64
+
+TAIL_BYTES = BLOCK_BYTES
+"""Bytes a thread of the last tensors: these are taken the largest first, so that no thread waits long for another's last."""
 
 _PATIENCE_S = 0.1
 
@@ -108,7 +113,7 @@ def measure(
     from layerhouse.ingest.histogram import cpu
 
     cpu.announce()
-    run = _Run(jobs, near_zero, device, chunk_bytes)
+    run = _Run(jobs, near_zero, device, chunk_bytes, max(1, threads))
     workers = [threading.Thread(target=run.work, name=f"measure-{number}", daemon=True) for number in range(max(1, threads))]
     try:
         for worker in workers:
@@ -258,13 +263,14 @@ Task = Callable[[_Worker], "list[Task]"]
 class _Run:
     """The threads' common state: tasks to take, outcomes to hand over, bytes to report."""
 
-    def __init__(self, jobs: Sequence[Job], near_zero: float | None, device: str, chunk_bytes: int) -> None:
+    def __init__(self, jobs: Sequence[Job], near_zero: float | None, device: str, chunk_bytes: int, threads: int) -> None:
         self.outcomes: Queue[list[Outcome] | BaseException] = Queue(maxsize=64)
         self.stopped = threading.Event()
         self._device, self._chunk_bytes = device, chunk_bytes
-        positions = accumulate((job.ref.logical_bytes for job in jobs), initial=0)
-        places = zip(jobs, positions, strict=False)  # the last position is after all
-        self._tasks = self._plan(_Tensor(index, job, near_zero, position) for index, (job, position) in enumerate(places))
+        positions = list(accumulate((job.ref.logical_bytes for job in jobs), initial=0))  # the last is after all
+        tail = bisect_left(positions, positions[-1] - threads * TAIL_BYTES) if threads > 1 else len(jobs)
+        tensors = (_Tensor(index, job, near_zero, positions[index]) for index, job in enumerate(jobs))
+        self._tasks = self._plan(tensors, tail)
         self._prefetch = Prefetch(job.ref for job in jobs)
         self._next: deque[Task] = deque()
         self._busy = 0
@@ -291,24 +297,29 @@ class _Run:
             count, self._bytes = self._bytes, 0
         return count
 
-    def _plan(self, tensors: Iterator[_Tensor]) -> Iterator[Task]:
-        """Tasks in the order of the jobs, made as they are taken."""
+    def _plan(self, tensors: Iterator[_Tensor], tail: int) -> Iterator[Task]:
+        """Tasks in the order of the jobs, made as they are taken; those from the job `tail` on the largest first."""
+        yield from (task for _, task in self._tasks_of(islice(tensors, tail)))
+        yield from (task for _, task in sorted(self._tasks_of(tensors), key=itemgetter(0), reverse=True))
+
+    def _tasks_of(self, tensors: Iterable[_Tensor]) -> Iterator[tuple[int, Task]]:
+        """Tasks in the order of tensors, each after its bytes."""
         batch: list[_Tensor] = []
         batch_bytes = 0
         for tensor in tensors:
             if batch and (batch_bytes + tensor.size > BATCH_BYTES or len(batch) == BATCH_JOBS):
-                yield partial(self._measure_batch, batch)
+                yield batch_bytes, partial(self._measure_batch, batch)
                 batch, batch_bytes = [], 0
             if tensor.size <= BATCH_BYTES:
                 batch.append(tensor)
                 batch_bytes += tensor.size
             elif BLOCK_BYTES * 8 % DTYPES[tensor.job.ref.dtype].bits:  # F6: an element may lie across two blocks
-                yield partial(self._count, tensor, 0, tensor.blocks)
+                yield tensor.size, partial(self._count, tensor, 0, tensor.blocks)
             else:
                 for block in range(tensor.blocks):
-                    yield partial(self._count, tensor, block, block + 1)
+                    yield min(BLOCK_BYTES, tensor.size - block * BLOCK_BYTES), partial(self._count, tensor, block, block + 1)
         if batch:
-            yield partial(self._measure_batch, batch)
+            yield batch_bytes, partial(self._measure_batch, batch)
 
     def _take(self) -> Task | None:
         with self._turn:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerhouse.ingest.dtypes import DTYPES, decoded
+from layerhouse.ingest.statistics import row_sums
 from layerhouse.ingest.streaming import TensorReader
 from layerhouse.ingest.tensors import TensorRef
 
@@ -64,10 +65,12 @@ def sketch(profile: Array) -> list[float] | None:
         if not np.isfinite(top) or top == 0:
             return None
         centred = profile / top
-        centred -= math.fsum(centred.tolist()) / centred.size
+        (total,) = row_sums(centred[np.newaxis])
+        centred -= total / centred.size
         if np.abs(centred).max() <= 1e-12:  # what rounding leaves of a constant
             return None
-        unit = centred / math.sqrt(math.fsum(np.square(centred).tolist()))
+        (square,) = row_sums(np.square(centred)[np.newaxis])
+        unit = centred / math.sqrt(square)
     if unit.size > DIMENSIONS:
         from layerhouse.ingest.histogram import cpu
 

@@ -113,19 +113,19 @@ def join_rows(rows: Array) -> Array:
     count = rows[:, 0].sum()
     scaled = np.multiply(rows[:, 2:].T, scale, order="C")
     scaled[2:] *= scale
-    total, size, square, within = _sums(scaled)
+    total, size, square, within = row_sums(scaled)
     apart = scaled[0] / rows[:, 0] - total / count
-    (between,) = _sums((rows[:, 0] * apart * apart)[np.newaxis])
+    (between,) = row_sums((rows[:, 0] * apart * apart)[np.newaxis])
     return np.array([count, exponent, total, size, square, within + between])
 
 
-def _sums(terms: Array) -> list[float]:
-    """The sum of each row."""
+def row_sums(terms: Array) -> list[float]:
+    """The sum of each row of float64, added up at twice the digits of a double."""
     from layerhouse.ingest.histogram import cpu
 
-    sums = np.empty(len(terms))
-    cpu.add_up(terms, sums)
-    return sums.tolist()
+    found = np.empty(len(terms))
+    cpu.add_up(terms, found)
+    return found.tolist()
 
 
 @dataclass(frozen=True)

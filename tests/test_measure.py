@@ -399,6 +399,23 @@ def test_closing_stops_the_threads(tmp_path, code):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("measure-")]
 
 
+def test_the_last_tensors_are_taken_the_largest_first(tmp_path):
+    sizes = [30_000, 900, 20_000, 20_000, 70_000, 800, 30_000]
+    jobs = [job_of(tmp_path / f"w{i}", "U8", (size,), bytes(size)) for i, size in enumerate(sizes)]
+
+    def order(threads: int, tail: int) -> list[int]:
+        with mock.patch.multiple(module, BLOCK_BYTES=1 << 15, BATCH_BYTES=1000, TAIL_BYTES=tail):
+            run = module._Run(jobs, None, "cpu", 1 << 15, threads)
+            run.work()
+        return [index for _ in range(run.outcomes.qsize()) for index, _ in run.outcomes.get()]
+
+    assert order(1, 1 << 20) == list(range(7))  # one thread waits for nobody
+    assert order(2, 0) == list(range(7))
+    assert order(2, 120_800 // 2) == [0, 1, 2, 6, 3, 4, 5]  # of 4 the two blocks come before 6, the rest after 3
+    assert order(2, 1 << 20) == [0, 6, 2, 3, 4, 1, 5]
+    assert order(3, 1 << 18) == order(2, 1 << 20)
+
+
 def test_many_small_tensors_in_any_number_of_threads(tmp_path):
     values = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
     job_of(tmp_path / "w", "F32", (2000,), values.tobytes())
