@@ -3,7 +3,7 @@
 Generated checkpoints of bf16 and f32 are read in processes of their own: plainly; as `ingest` measures them; loaded with
 transformers, with safetensors into torch and with `torch.load(mmap=True)`, zeros counted. The ways take `--repeat` turns, one
 after the other, so that a ratio is between neighbours in time, and the middle of the turns' ratios counts: other work comes and
-goes.
+goes. Their order is drawn anew for each turn, as each finds the system's free memory as the one before has left it.
 Warm runs have the file in the system's cache. For cold ones it is dropped from there before each turn (POSIX_FADV_DONTNEED; a
 disk that keeps a cache of its own still answers from that). Then whole processes, threads, sizes, memory, many small models
 and start-up.
@@ -18,6 +18,7 @@ import compileall
 import importlib.util
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -105,11 +106,12 @@ def compile_package() -> None:
 
 
 def in_turns(ways: Mapping[str, Callable[[], Cost]], repeat: int) -> dict[str, Turns]:
-    """Every way `repeat` times, one after the other."""
+    """Every way `repeat` times, one after the other, the order drawn anew each time."""
     found: dict[str, list[Cost]] = {name: [] for name in ways}
+    generator = random.Random(0)
     for _ in range(repeat):
-        for name, turn in ways.items():
-            found[name].append(turn())
+        for name in generator.sample(list(ways), len(ways)):
+            found[name].append(ways[name]())
     return {**found}
 
 
@@ -164,7 +166,8 @@ def inside(folder: Path, gigabytes: float, dtype: str, repeat: int, threads: int
         "plain read": lambda: once("read", files["dense"], threads, is_cold=True),
         "ours, dense": lambda: once("ours", files["dense"], threads, is_cold=True),
     }
-    table(f"Inside the process, cold: {shown}", in_turns(cold, repeat), "plain read", {"ours, dense": ("at most", 1.15)})
+    costs = in_turns(cold, max(repeat, round(repeat / gigabytes)))  # a disk's times differ more than the memory's
+    table(f"Inside the process, cold: {shown}", costs, "plain read", {"ours, dense": ("at most", 1.15)})
     for path in (*files.values(), pickled):
         path.unlink()
 

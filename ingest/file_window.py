@@ -24,7 +24,7 @@ except ImportError:  # no Linux, or no compiler when it was installed
 LEAST_BYTES = 1 << 18
 """Fewer bytes are copied in less time than they are mapped."""
 
-PIECE_BYTES = 1 << 23
+PIECE_BYTES = 1 << 24
 """Bytes that are shown at once."""
 
 WINDOW_BYTES = 1 << 25
