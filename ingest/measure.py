@@ -113,8 +113,9 @@ def measure(
     from layerhouse.ingest.histogram import cpu
 
     cpu.announce()
-    run = _Run(jobs, near_zero, device, chunk_bytes, max(1, threads))
-    workers = [threading.Thread(target=run.work, name=f"measure-{number}", daemon=True) for number in range(max(1, threads))]
+    threads = max(1, threads)
+    run = _Run(jobs, near_zero, device, chunk_bytes, threads)
+    workers = [threading.Thread(target=run.work, name=f"measure-{number}", daemon=True) for number in range(threads)]
     try:
         for worker in workers:
             worker.start()

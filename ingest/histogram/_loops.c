@@ -261,8 +261,7 @@ INLINE void count_two(const u16 *codes, uint32_t *first, uint32_t *second)
     ++*b;
 }
 
-/* A word where zeros are many: an increment of one number waits for the last one of it, so zeros take turns among `turns`.
-   Which of the two tables counts a zero is another than in jit.py; their sum is the same. */
+/* A word where zeros are many: an increment of one number waits for the last one of it, so zeros take turns among `turns`. */
 INLINE void count_sparse_word(uint64_t word, uint32_t *first, uint32_t *second, uint32_t *turns)
 {
     uint64_t a = word & 0xFFFF, b = word >> 16 & 0xFFFF, c = word >> 32 & 0xFFFF, d = word >> 48;
@@ -337,6 +336,8 @@ static void count_words(const u64 *words, Py_ssize_t size, const u16 *rest, Py_s
         count_two((const u16 *)words + i, tables, tables + 65536);
     for (Py_ssize_t i = 0; i < left; i++)
         tables[rest[i]]++;
+    tables[0] += tables[65536]; /* zeros stand in the first table, whichever counted them */
+    tables[65536] = 0;
     if (hash)
         mix_rest(hash, (const uint8_t *)words, bytes);
 }

@@ -68,7 +68,8 @@ def count_words(words: Array, rest: Array, tables: Array) -> None:
     """Add 16-bit patterns, four to a uint64 word and then the rest, to two uint32 tables in turn, shape (2, 65536).
 
     Two tables of the patterns that weights have fit into the first-level cache, four do not. Words of zeros are counted apart,
-    as each would wait for the one before it. The sum of the tables is what counts; drain takes it.
+    as each would wait for the one before it; zeros stand in the first table. The sum of the tables is what counts; drain takes
+    it.
     """
     low = np.uint64(0xFFFF)
     one = np.uint32(1)
@@ -83,7 +84,8 @@ def count_words(words: Array, rest: Array, tables: Array) -> None:
             tables[1, word >> np.uint64(48)] += one
     for code in rest:
         tables[0, code] += one
-    tables[0, 0] += zeros
+    tables[0, 0] += zeros + tables[1, 0]
+    tables[1, 0] = np.uint32(0)
 
 
 @compiled
