@@ -290,11 +290,11 @@ INLINE void count_sparse_word(uint64_t word, uint32_t *first, uint32_t *second, 
             FETCH(words);                                                                                                  \
             if (hash)                                                                                                      \
                 MIX_LINE(sums, words, SECRET + 8 * (number % 16));                                                         \
-            if (!is_sparse)                                                                                                \
+            if (words[0] == 0 && (words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7]) == 0)        \
+                zeros += 32;                                                                                               \
+            else if (!is_sparse)                                                                                           \
                 for (int i = 0; i < 32; i += 2)                                                                            \
                     count_two((const u16 *)words + i, first, second);                                                      \
-            else if ((words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7]) == 0)         \
-                zeros += 32;                                                                                               \
             else                                                                                                           \
                 for (int i = 0; i < 8; i++)                                                                                \
                     count_sparse_word(words[i], first, second, turns + 4 * i);                                             \
