@@ -130,7 +130,7 @@ def measure(
             if count := run.take_bytes():
                 on_bytes(count)
     finally:
-        run.stopped.set()
+        run.stop()
         for worker in workers:
             if worker.ident is not None:
                 worker.join()
@@ -282,7 +282,7 @@ class _Run:
     def work(self) -> None:
         """Take tasks until there are none; the body of a thread."""
         try:
-            with TensorReader(self._chunk_bytes, in_place=self._device == "cpu") as reader:
+            with TensorReader(self._chunk_bytes, in_place=self._device == "cpu", arrived=self._prefetch.arrived) as reader:
                 worker = _Worker(reader, make_counter(self._device))
                 while task := self._take():
                     self._return(task(worker))
@@ -291,6 +291,11 @@ class _Run:
         except BaseException as error:  # raised again in the caller's thread
             with suppress(_StoppedError):
                 self._put(error)
+
+    def stop(self) -> None:
+        """End the threads at their next chunk."""
+        self.stopped.set()
+        self._prefetch.close()
 
     def take_bytes(self) -> int:
         """Bytes dealt with since the last call."""

@@ -1,31 +1,43 @@
-"""Has the system read the bytes of tensors before they are asked for.
+"""Has the system read the bytes of tensors before they are counted, by threads that wait for the disk and do nothing else.
 
-Threads that read and count by turns leave a disk idle, and the system's own guesses start small at each tensor. What follows in
-the order of the tensors is therefore announced AHEAD_BYTES before (posix_fadvise). All of it are hints: where there are none,
-or they fail, the same bytes are read later.
+Threads that read and count by turns leave a disk idle, and every tensor that they come to is a new start for the system's
+reading ahead. Hints (posix_fadvise, WILLNEED) keep a disk busy, but Linux answers them with single pages of 4 KiB, which take a
+disk many small requests and a processor a step each. So what follows in the order of the tensors is drawn through a pipe to
+/dev/null (splice): nothing is copied, and long runs come as large requests into large pages. Who counts waits for what is on
+its way (`Prefetch.arrived`) and does not read in between.
+
+Where there is no splice, or it fails, the same bytes are read when they are asked for, and who reads them says what is wrong.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from itertools import groupby
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from layerhouse.ingest.streaming import bytes_in_file
 from layerhouse.ingest.tensors import TensorRef
 
-AHEAD_BYTES = 1 << 26
-"""Bytes that are announced before those that are read now."""
+AHEAD_BYTES = 1 << 27
+"""Bytes that are drawn before those that are counted now."""
 
-HINT_BYTES = 1 << 20
-"""What one hint announces: Linux drops what is beyond the larger of a disk's reading ahead and its largest request."""
+STREAMS = 4
+"""Threads that draw, each a piece of its own, which takes them hardly any processor time."""
 
-PIECE_BYTES = 1 << 23
-"""Bytes of which the last is looked for in the system's cache: if it is there, all of them count as being there."""
+PIECE_BYTES = 1 << 25
+"""Bytes in a row that one thread draws; a new start costs some MiB of small pages. If the last is in the system's cache, all of
+them count as being there."""
+
+MOST_PIECES = 64
+"""Pieces on their way at once, where tensors lie far apart."""
+
+STEP_BYTES = 1 << 20
+"""What is asked of the system at once: the most that anyone's pipe may hold. Linux sends it to the disk as one request, however
+little a disk is set to read ahead."""
 
 GAP_BYTES = 1 << 16
 """Bytes between two tensors that are read along."""
@@ -64,42 +76,149 @@ def pieces(refs: Iterable[TensorRef]) -> Iterator[Piece]:
         yield Piece(start, path, low, high - low)
 
 
+class _Arrival:
+    """A piece on its way: its bytes before the byte `front` of the file are there."""
+
+    def __init__(self, piece: Piece) -> None:
+        self.path, self.front, self.end = piece.path, piece.offset, piece.offset + piece.size
+
+
 class Prefetch:
-    """Announces the bytes of tensors to the system as they come nearer; for any threads."""
+    """Draws the bytes of tensors into the system's cache as they come nearer; for any threads. To be closed at the end."""
 
     def __init__(self, refs: Iterable[TensorRef]) -> None:
-        self._pieces = pieces(refs) if hasattr(os, "posix_fadvise") and hasattr(os, "RWF_NOWAIT") else iter(())
+        self._pieces = pieces(refs) if hasattr(os, "splice") and hasattr(os, "RWF_NOWAIT") else iter(())
         self._next = next(self._pieces, None)
-        self._lock = threading.Lock()
+        self._choice = threading.Lock()
+        self._turn = threading.Condition()
+        self._waiting: deque[_Arrival] = deque()
+        self._on_way: list[_Arrival] = []
+        self._threads: list[threading.Thread] = []
+        self._is_closed = False
+
+    def close(self) -> None:
+        """End what is on its way at the next step; nobody waits for it any more."""
+        self._end()
+        for thread in self._threads:
+            thread.join()
 
     def reach(self, position: int) -> None:
         """Say that what has `position` bytes of tensors before it is read now."""
-        due = []
-        with self._lock:
+        with self._choice:
+            due: list[_Arrival] = []
             while self._next is not None and self._next.position < position + AHEAD_BYTES:
-                due.append(self._next)
+                if len(self._on_way) + len(due) >= MOST_PIECES:
+                    break
+                if not _is_cached(self._next):
+                    due.append(_Arrival(self._next))
                 self._next = next(self._pieces, None)
-        for path, parts in groupby(due, key=lambda piece: piece.path):
-            announce(path, [(piece.offset, piece.size) for piece in parts])
+            if due:
+                try:
+                    self._send(due)
+                except OSError:  # no more files may be open
+                    self._end()
 
+    def arrived(self, path: Path, offset: int, size: int, least: int) -> int:
+        """Wait until at least `least` of `size` bytes of a file, from byte `offset` on, are not on their way any more.
 
-def announce(path: Path, parts: Iterable[tuple[int, int]]) -> None:
-    """Have the system begin to read parts of a file (offset, size) that are not in its cache."""
-    with suppress(OSError, OverflowError):  # hints; whoever reads the bytes says what is wrong
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        Returns how many are not, of those in a row from `offset` on: they are there, or nobody draws them.
+        """
+        with self._turn:
+            while True:
+                end = offset + size
+                for piece in self._on_way:
+                    if piece.path == path and piece.front < end and piece.end > offset:
+                        end = max(piece.front, offset)
+                if self._is_closed:
+                    return size
+                if end - offset >= min(size, least):
+                    return end - offset
+                self._turn.wait()
+
+    def _send(self, due: list[_Arrival]) -> None:
+        with self._turn:
+            while len(self._threads) < STREAMS and not self._is_closed:
+                thread = threading.Thread(target=self._draw, args=(_Drain(),), name=f"draw-{len(self._threads)}", daemon=True)
+                thread.start()
+                self._threads.append(thread)
+            self._on_way.extend(due)
+            self._waiting.extend(due)
+            self._turn.notify_all()
+
+    def _end(self) -> None:
+        with self._turn:
+            self._is_closed = True
+            self._turn.notify_all()
+
+    def _draw(self, drain: _Drain) -> None:
+        """Draw pieces until closed; the body of a thread."""
         try:
-            for start, size in parts:
-                if not _is_cached(file, start + size - 1):
-                    for offset in range(start, start + size, HINT_BYTES):
-                        os.posix_fadvise(file, offset, min(HINT_BYTES, start + size - offset), os.POSIX_FADV_WILLNEED)
+            with drain:
+                while (piece := self._take()) is not None:
+                    self._draw_piece(piece, drain)
+                    with self._turn:
+                        self._on_way.remove(piece)
+                        self._turn.notify_all()
+        finally:
+            self._end()  # whatever ended it, nobody may wait for what does not come
+
+    def _take(self) -> _Arrival | None:
+        with self._turn:
+            while not self._waiting and not self._is_closed:
+                self._turn.wait()
+            return None if self._is_closed else self._waiting.popleft()
+
+    def _draw_piece(self, piece: _Arrival, drain: _Drain) -> None:
+        with suppress(OSError, OverflowError):
+            file = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                while piece.front < piece.end and not self._is_closed:
+                    count = drain.draw(file, piece.front, min(STEP_BYTES, piece.end - piece.front))
+                    if count == 0:
+                        return
+                    with self._turn:
+                        piece.front += count
+                        self._turn.notify_all()
+            finally:
+                os.close(file)
+
+
+class _Drain:
+    """A pipe, and /dev/null at its end."""
+
+    def __init__(self) -> None:
+        import fcntl
+
+        with ExitStack() as stack:
+            self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            stack.callback(os.close, self._null)
+            self._out, self._into = os.pipe()
+            stack.callback(os.close, self._out)
+            stack.callback(os.close, self._into)
+            with suppress(OSError):  # a user with very many pipes gets small ones
+                fcntl.fcntl(self._into, fcntl.F_SETPIPE_SZ, STEP_BYTES)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def draw(self, file: int, offset: int, size: int) -> int:
+        """Read some of so many bytes of a file and forget them; how many, 0 at its end."""
+        count = left = os.splice(file, self._into, size, offset)
+        while left:
+            left -= os.splice(self._out, self._null, left)
+        return count
+
+
+def _is_cached(piece: Piece) -> bool:
+    """Whether the last byte is there to be read without waiting; where a file system cannot say so, as NFS, it is not."""
+    with suppress(OSError, OverflowError):
+        file = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.preadv(file, [bytearray(1)], piece.offset + piece.size - 1, os.RWF_NOWAIT) == 1
         finally:
             os.close(file)
-
-
-def _is_cached(file: int, offset: int) -> bool:
-    """Whether a byte is there to be read without waiting; where a file system cannot say so, as NFS, it is not."""
-    try:
-        os.preadv(file, [bytearray(1)], offset, os.RWF_NOWAIT)
-    except OSError:
-        return False
-    return True
+    return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +26,9 @@ from layerhouse.warehouse.errors import InputError
 Array = npt.NDArray[Any]
 Dimension = tuple[int, int]
 """Size and stride, both in elements."""
+
+Arrived = Callable[[Path, int, int, int], int]
+"""Path, offset, size, least: how many of so many bytes are there, in a row from `offset` on, once these are `least` or more."""
 
 GRAIN_BYTES = 1 << 15
 """Chunks are a multiple of this, so that each starts at a whole sub-block of 4096 elements of any type of whole bytes."""
@@ -70,10 +73,10 @@ class TensorReader:
     """Reads tensors for one thread. The arrays that it hands out are overwritten by the next one.
 
     `in_place`: bytes that the system has in its cache are not copied. Its chunks are then to be read to the last, as only the
-    call for the next one says that one was not the file's.
+    call for the next one says that one was not the file's. `arrived` is what waits for bytes on their way (Prefetch.arrived).
     """
 
-    def __init__(self, chunk_bytes: int = 1 << 20, *, in_place: bool = False) -> None:
+    def __init__(self, chunk_bytes: int = 1 << 20, *, in_place: bool = False, arrived: Arrived | None = None) -> None:
         self._chunk = max(GRAIN_BYTES, -(-chunk_bytes // GRAIN_BYTES) * GRAIN_BYTES)
         self._buffer = np.empty(self._chunk, np.uint8)
         self._tile: Array | None = None
@@ -82,6 +85,7 @@ class TensorReader:
         self._file = -1
         self._dense: DenseWindow | None = None
         self._parts: TensorReader | None = None
+        self._arrived = arrived
         self._piece = max(self._chunk, PIECE_BYTES)
         self._window = FileWindow.of(max(self._piece, WINDOW_BYTES)) if in_place else None
 
@@ -103,7 +107,7 @@ class TensorReader:
     def chunks(self, ref: TensorRef, start: int = 0, stop: int | None = None) -> Iterator[Array]:
         """The tensor's logical bytes from `start` (a whole element) to `stop`, as uint8 arrays of one chunk, the last shorter.
 
-        In place they are of PIECE_BYTES, which is a multiple of every GRAIN_BYTES too.
+        In place they are of up to PIECE_BYTES, multiples of GRAIN_BYTES too but for the last.
 
         Raises InputError where the file does not hold them.
         """
@@ -122,19 +126,20 @@ class TensorReader:
         if len(dims) == 1 and dims[0][1] == 1:
             first = ref.offset + ref.storage_offset * bits // 8
             piece = self._piece if 8 <= bits <= 32 else self._chunk  # other types are taken apart in memory
-            position = start
+            position, in_place = start, self._window is not None
             while position < stop:
-                size = min(piece, stop - position)
-                shown = self._show(ref, first + position, size)
-                if shown is None:
-                    break  # where the disk is waited for once, it reads ahead for the next `preadv`
-                yield shown
-                self._check_shown(ref, first + position, size)
-                position += size
-            for low in range(position, stop, self._chunk):
-                chunk = self._buffer[: min(self._chunk, stop - low)]
-                self._fill(ref, chunk, first + low)
+                size = self._wait(ref, first + position, min(piece if in_place else self._chunk, stop - position))
+                shown = self._show(ref, first + position, size) if in_place else None
+                if shown is not None:
+                    yield shown
+                    self._check_shown(ref, first + position, size)
+                    position += size
+                    continue
+                in_place = False  # where the disk is waited for once, it reads ahead for the next `preadv`
+                chunk = self._buffer[: min(self._chunk, size)]
+                self._fill(ref, chunk, first + position)
                 yield chunk
+                position += chunk.size
             return
         size = bits // 8
         if self._tile is None:
@@ -218,6 +223,13 @@ class TensorReader:
                 self._window.hide()
             os.close(self._file)
             self._path = None
+
+    def _wait(self, ref: TensorRef, offset: int, size: int) -> int:
+        """How many of `size` bytes from the file's byte `offset` on need not be waited for, a chunk at least."""
+        if self._arrived is None or ref.sparse is not None:
+            return size
+        found = self._arrived(ref.path, offset, size, self._chunk)
+        return size if found == size else found - found % GRAIN_BYTES
 
     def _show(self, ref: TensorRef, offset: int, size: int) -> Array | None:
         if self._window is None or ref.sparse is not None:

@@ -237,6 +237,24 @@ def test_a_reader_in_place_reads_what_is_not_in_the_cache(file, data, tmp_path):
     assert b"".join(found) == data[: data.size // 2 * 2].tobytes()
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_reader_takes_what_has_come(file, data, tmp_path, in_place):
+    asked = []
+
+    def arrived(path, offset, size, least):
+        asked.append((path, offset, size, least))
+        return min(size, least + 12_000)
+
+    with TensorReader(MIB, in_place=in_place, arrived=arrived) as reader:
+        found = [bytes(chunk) for chunk in reader.chunks(ref_of(tmp_path / "w", (data.size - 8) // 2, 8))]
+    whole = data.tobytes()[8 : 8 + (data.size - 8) // 2 * 2]
+    assert b"".join(found) == whole
+    assert {len(part) for part in found[:-1]} == {MIB}
+    assert [(path, offset) for path, offset, _, _ in asked] == [(tmp_path / "w", 8 + at) for at in range(0, len(whole), MIB)]
+    assert {least for *_, least in asked} == {MIB}
+    assert asked[0][2] == (PIECE_BYTES if in_place else MIB)
+
+
 @pytest.mark.parametrize("left", [MIB, MIB + 100])
 def test_a_file_that_is_cut_under_a_reader_is_an_error(file, data, tmp_path, left):
     with TensorReader(2 * MIB, in_place=True) as reader:

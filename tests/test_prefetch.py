@@ -1,4 +1,4 @@
-"""What tensors read of files is announced to the system before it is read, and nothing else of them."""
+"""What tensors read of files is drawn into the system's cache before it is read, and nothing else of them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import errno
 import mmap
 import os
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from unittest import mock
 
 import numpy as np
 import pytest
+import xxhash
 
 from layerhouse.ingest import measure, prefetch
 from layerhouse.ingest.measure import BLOCK_BYTES, Job
-from layerhouse.ingest.prefetch import AHEAD_BYTES, GAP_BYTES, PIECE_BYTES, Piece, Prefetch, announce, pieces
+from layerhouse.ingest.prefetch import GAP_BYTES, PIECE_BYTES, Piece, Prefetch, pieces
 from layerhouse.ingest.tensors import SparseParts, TensorRef
 from layerhouse.warehouse.errors import InputError
 
@@ -40,7 +44,7 @@ def test_tensors_that_lie_apart_and_other_files_are_others(tmp_path, offset):
     assert list(pieces(refs)) == found
 
 
-def test_the_same_bytes_twice_are_announced_once(tmp_path):
+def test_the_same_bytes_twice_are_drawn_once(tmp_path):
     assert list(pieces([ref_of(tmp_path, 8, 100)] * 2)) == [Piece(0, tmp_path, 8, 100)]
     refs = [ref_of(tmp_path, 0, 3 * GAP_BYTES), ref_of(tmp_path, 10, 20), ref_of(tmp_path, 3 * GAP_BYTES, 7)]
     assert list(pieces(refs)) == [Piece(0, tmp_path, 0, 3 * GAP_BYTES + 7)]
@@ -96,54 +100,123 @@ def is_cached(file, offset):
         return bool(found.raw[0] & 1)
 
 
-def becomes_cached(file, offset):
-    deadline = time.monotonic() + 30
-    while not is_cached(file, offset) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return is_cached(file, offset)
+def refs_of_mib(path, count, first=0):
+    return [ref_of(path, start * MIB, MIB) for start in range(first, first + count)]
 
 
-def test_what_is_announced_is_read_by_the_system(file):
+def test_what_comes_next_is_drawn_and_no_more(file, monkeypatch):
     number, path = file
-    announce(path, [(8 * MIB, 3 * MIB), (20 * MIB, 100)])
-    assert becomes_cached(number, 11 * MIB - 1)
-    assert becomes_cached(number, 8 * MIB)
-    assert becomes_cached(number, 20 * MIB)
-    assert not is_cached(number, 60 * MIB)
+    monkeypatch.setattr(prefetch, "AHEAD_BYTES", 40 * MIB)
+    monkeypatch.setattr(prefetch, "PIECE_BYTES", 8 * MIB)
+    with closing(Prefetch(refs_of_mib(path, 80))) as ahead:
+        ahead.reach(0)
+        assert ahead.arrived(path, 0, 40 * MIB, 40 * MIB) == 40 * MIB
+        assert all(is_cached(number, at * MIB) for at in range(40))
+        assert is_cached(number, 40 * MIB - 1)
+        assert not is_cached(number, 79 * MIB)
+        os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
+        ahead.reach(40 * MIB)
+        assert ahead.arrived(path, 0, 80 * MIB, 80 * MIB) == 80 * MIB
+        assert all(is_cached(number, at * MIB) for at in range(40, 80))
+        assert not is_cached(number, 10 * MIB)  # was drawn before
 
 
-def test_what_comes_next_is_announced_and_no_more(file):
-    number, path = file
-    ahead = Prefetch([ref_of(path, start * MIB, MIB) for start in range(80)])
-    ahead.reach(0)
-    assert becomes_cached(number, AHEAD_BYTES - 1)
-    assert not is_cached(number, 79 * MIB)
-    os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
-    ahead.reach(30 * MIB)
-    assert becomes_cached(number, 80 * MIB - 1)
-    assert not is_cached(number, 40 * MIB)  # was announced before
-
-
-def test_what_is_in_the_cache_needs_no_hint(file, monkeypatch):
+def test_what_is_in_the_cache_is_not_drawn(file, monkeypatch):
     _, path = file
     path.read_bytes()
-    monkeypatch.setattr(os, "posix_fadvise", lambda *_: pytest.fail("a hint for nothing"))
-    announce(path, [(0, 80 * MIB)])
+    monkeypatch.setattr(os, "splice", lambda *_: pytest.fail("nothing to draw"))
+    before = threading.active_count()
+    with closing(Prefetch(refs_of_mib(path, 80))) as ahead:
+        ahead.reach(0)
+        assert threading.active_count() == before
+        assert ahead.arrived(path, 0, 80 * MIB, 80 * MIB) == 80 * MIB
 
 
-def test_file_systems_that_cannot_say_what_is_cached_are_told_all(file, monkeypatch):
+def test_of_file_systems_that_cannot_say_what_is_cached_all_is_drawn(file, monkeypatch):
     number, path = file
 
     def refuse(*_):
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(os, "preadv", refuse)
-    announce(path, [(8 * MIB, 3 * MIB)])
-    assert becomes_cached(number, 11 * MIB - 1)
-    assert becomes_cached(number, 8 * MIB)
+    with closing(Prefetch([ref_of(path, 8 * MIB, 3 * MIB)])) as ahead:
+        ahead.reach(0)
+        assert ahead.arrived(path, 8 * MIB, 3 * MIB, 3 * MIB) == 3 * MIB
+    assert is_cached(number, 8 * MIB)
+    assert is_cached(number, 11 * MIB - 1)
 
 
-def test_measuring_announces_what_follows(tmp_path):
+@pytest.fixture
+def stepwise(file, monkeypatch):
+    """The file, and a semaphore that lets one step of drawing go on at a time."""
+    turn, draw = threading.Semaphore(0), prefetch._Drain.draw
+
+    def wait_and_draw(drain, *place):
+        assert turn.acquire(timeout=30)
+        return draw(drain, *place)
+
+    monkeypatch.setattr(prefetch._Drain, "draw", wait_and_draw)
+    yield file[1], turn
+    turn.release(1000)
+
+
+def test_who_counts_waits_for_what_is_on_its_way(stepwise):
+    path, turn = stepwise
+    with closing(Prefetch([ref_of(path, 8 * MIB, 10 * MIB)])) as ahead, ThreadPoolExecutor(1) as pool:
+        ahead.reach(0)
+        found = pool.submit(ahead.arrived, path, 8 * MIB, 6 * MIB, 2 * MIB)
+        turn.release()
+        with pytest.raises(TimeoutError):
+            found.result(0.2)
+        turn.release()
+        assert found.result(30) == 2 * MIB
+        assert ahead.arrived(path, 8 * MIB, MIB, 2 * MIB) == MIB  # all there is
+        assert ahead.arrived(path, 9 * MIB, 6 * MIB, MIB) == MIB
+        assert ahead.arrived(path, 7 * MIB, 6 * MIB, 3 * MIB) == 3 * MIB  # what nobody draws counts as there
+        assert ahead.arrived(path, 18 * MIB, 6 * MIB, 6 * MIB) == 6 * MIB
+        assert ahead.arrived(path.with_name("other"), 8 * MIB, 6 * MIB, 6 * MIB) == 6 * MIB
+        rest = pool.submit(ahead.arrived, path, 10 * MIB, 8 * MIB, 8 * MIB)
+        turn.release(7)
+        with pytest.raises(TimeoutError):
+            rest.result(0.2)
+        turn.release()
+        assert rest.result(30) == 8 * MIB
+
+
+def test_nobody_waits_once_it_is_closed(stepwise):
+    path, turn = stepwise
+    with ThreadPoolExecutor(1) as pool:
+        with closing(Prefetch([ref_of(path, 0, 10 * MIB)])) as ahead:
+            ahead.reach(0)
+            found = pool.submit(ahead.arrived, path, 0, 6 * MIB, 6 * MIB)
+            with pytest.raises(TimeoutError):
+                found.result(0.1)
+            turn.release(2)  # the step under way, of the ten
+            threading.Timer(0.2, turn.release, [1000]).start()
+        assert found.result(30) == 6 * MIB
+    before = threading.active_count()
+    ahead.reach(0)
+    assert ahead.arrived(path, 0, 6 * MIB, 6 * MIB) == 6 * MIB
+    assert threading.active_count() == before
+
+
+def test_pieces_on_their_way_are_bounded(stepwise, monkeypatch):
+    path, turn = stepwise
+    monkeypatch.setattr(prefetch, "MOST_PIECES", 3)
+    apart = [ref_of(path, 2 * start * MIB, MIB) for start in range(8)]
+    with closing(Prefetch(apart)) as ahead:
+        ahead.reach(0)
+        assert len(ahead._on_way) == 3
+        turn.release(1000)
+        for start in range(3):
+            assert ahead.arrived(path, 2 * start * MIB, MIB, MIB) == MIB
+        while ahead._on_way:
+            time.sleep(0.01)
+        ahead.reach(3 * MIB)
+        assert [piece.end for piece in ahead._on_way] == [7 * MIB, 9 * MIB, 11 * MIB]
+
+
+def test_measuring_says_what_it_reaches(tmp_path):
     path = tmp_path / "w"
     path.write_bytes(bytes(MIB))
     with path.open("r+b") as sparse_file:
@@ -151,26 +224,81 @@ def test_measuring_announces_what_follows(tmp_path):
     sizes = [100, BLOCK_BYTES + MIB, 200, 3 * MIB]
     starts = [0, *accumulate(sizes[:-1])]
     jobs = [Job(ref_of(path, *place)) for place in zip(starts, sizes, strict=True)]
-    with mock.patch.object(Prefetch, "reach", autospec=True) as reach:
+    with (
+        mock.patch.object(Prefetch, "reach", autospec=True) as reach,
+        mock.patch.object(Prefetch, "arrived", autospec=True, side_effect=lambda _, path, offset, size, least: size) as arrived,
+    ):
         assert len(list(measure.measure(jobs, threads=1))) == 4
     first, large, small, last = starts
     assert [call.args[1] for call in reach.call_args_list] == [first, large, large + BLOCK_BYTES, small, last]
+    assert {call.args[1] for call in arrived.call_args_list} == {path}
+    assert {call.args[2] for call in arrived.call_args_list} >= {first, large, large + BLOCK_BYTES, small, last}
+
+
+@pytest.mark.parametrize("wanted", [1, 3])
+def test_threads_end_with_the_measuring(file, wanted):
+    jobs = [Job(ref) for ref in [ref_of(file[1], 0, 2 * MIB), *refs_of_mib(file[1], 70, 2)]]
+    outcomes = measure.measure(jobs, threads=2)
+    assert len(list(islice(outcomes, wanted))) == wanted
+    assert any(thread.name.startswith("draw-") for thread in threading.enumerate())
+    outcomes.close()
+    assert not any(thread.name.startswith(("draw-", "measure-")) for thread in threading.enumerate())
+
+
+def fail(error):
+    def raising(*_):
+        raise error
+
+    return raising
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ((os, "splice"), OSError(errno.EINVAL, "Invalid argument")),
+        ((os, "pipe"), OSError(errno.EMFILE, "Too many open files")),
+        ((prefetch.Prefetch, "_draw_piece"), MemoryError()),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_cannot_be_drawn_is_read_all_the_same(file, monkeypatch, place, error):
+    number, path = file
+    jobs = [Job(ref) for ref in [ref_of(path, 0, 70 * MIB), *refs_of_mib(path, 10, 70)]]
+    found = dict(measure.measure(jobs, threads=2))
+    os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
+    monkeypatch.setattr(*place, fail(error))
+    assert dict(measure.measure(jobs, threads=2)) == found
+
+
+@pytest.mark.parametrize("chunk", [1 << 15, 100_000, 2 * MIB])
+def test_cold_and_warm_are_the_same(file, chunk):
+    number, path = file
+    jobs = [Job(ref_of(path, *place)) for place in ((8, 3 * MIB), (3 * MIB + 8, 65 * MIB + 4), (68 * MIB + 12, 9 * MIB))]
+    jobs = [Job(replace(job.ref, dtype="BF16", shape=(job.ref.elements // 2,))) for job in jobs]
+    cold = dict(measure.measure(jobs, threads=2, chunk_bytes=chunk))
+    assert is_cached(number, 40 * MIB)
+    assert dict(measure.measure(jobs, threads=1)) == cold
+    content = path.read_bytes()[8 : 3 * MIB + 8]
+    assert cold[0].content_hash == xxhash.xxh3_128_hexdigest(content)
+    assert cold[0].zeros == int((np.frombuffer(content, np.uint16) & 0x7FFF == 0).sum())
 
 
 def test_bytes_that_are_not_there_are_left_to_the_reader(tmp_path):
-    announce(tmp_path / "gone", [(0, 100)])
-    announce(tmp_path, [(0, 100)])
     (tmp_path / "short").write_bytes(bytes(100))
-    announce(tmp_path / "short", [(200, 100), (1 << 70, 100)])
-    ((_, error),) = measure.measure([Job(ref_of(tmp_path / "gone", 0, 100))], threads=1)
-    assert isinstance(error, InputError)
-    assert "No such file" in str(error)
+    places = [(tmp_path / "gone", 0), (tmp_path, 0), (tmp_path / "short", 200), (tmp_path / "short", 1 << 70)]
+    refs = [ref_of(path, offset, 100) for path, offset in places]
+    with closing(Prefetch(refs)) as ahead:
+        ahead.reach(0)
+        assert [ahead.arrived(ref.path, ref.offset, 100, 100) for ref in refs] == [100] * 4
+    found = dict(measure.measure([Job(ref) for ref in refs[:3]], threads=1))
+    assert all(isinstance(error, InputError) for error in found.values())
+    assert "No such file" in str(found[0])
 
 
-def test_without_hints_all_is_the_same(tmp_path, monkeypatch):
+def test_without_splice_all_is_the_same(tmp_path, monkeypatch):
     (tmp_path / "w").write_bytes(bytes(range(256)) * 4096 * 3)
     jobs = [Job(ref_of(tmp_path / "w", 0, 3 * MIB))]
     found = list(measure.measure(jobs, threads=1))
-    monkeypatch.delattr(os, "posix_fadvise", raising=False)
-    monkeypatch.setattr(prefetch, "announce", lambda *_: pytest.fail("a hint where there are none"))
+    monkeypatch.delattr(os, "splice", raising=False)
+    monkeypatch.setattr(prefetch, "_is_cached", lambda *_: pytest.fail("nothing is drawn"))
     assert list(measure.measure(jobs, threads=1)) == found
