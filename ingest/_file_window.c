@@ -82,9 +82,8 @@ static void cover(Place *place)
     mmap((void *)place->start, place->end - place->start, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
-/* Whether so many bytes of a file, from a page at `start` of the window on, are in the system's cache. Linux says it of files that
-   are the user's own: of others cachestat, where it is there, answers with an error, and mincore always with yes. */
-static int is_resident(int file, uint64_t offset, uint64_t size, char *start)
+/* Whether so many bytes of a file are in the system's cache; -1: it does not say (before Linux 6.5, or a file of others). */
+static int is_cached(int file, uint64_t offset, uint64_t size)
 {
     struct {
         uint64_t offset, size;
@@ -92,9 +91,18 @@ static int is_resident(int file, uint64_t offset, uint64_t size, char *start)
     struct {
         uint64_t cached, dirty, written, evicted, lately_evicted;
     } found;
+    uint64_t pages = (offset + size - 1) / page_size - offset / page_size + 1;
+    return syscall(SYS_cachestat, file, &range, &found, 0) == 0 ? found.cached >= pages : -1;
+}
+
+/* The same, also of one's own files on an older Linux, where a page at `start` of the window shows these bytes. mincore says of
+   the files of others that all is there. */
+static int is_resident(int file, uint64_t offset, uint64_t size, char *start)
+{
+    int said = is_cached(file, offset, size);
+    if (said >= 0)
+        return said;
     uint64_t pages = (size + page_size - 1) / page_size;
-    if (syscall(SYS_cachestat, file, &range, &found, 0) == 0)
-        return found.cached >= pages;
     struct stat status;
     if (geteuid() != 0 && (fstat(file, &status) < 0 || status.st_uid != geteuid()))
         return 0;
@@ -137,6 +145,27 @@ static char *shown(Place *place, int file, uint64_t offset, uint64_t size)
 }
 
 /* ---- Python's side ---- */
+
+/* is_cached(file, offset, size) -> whether all of these bytes are in the system's cache; None: it does not say. */
+static PyObject *ask_cached(PyObject *Py_UNUSED(self), PyObject *const *arguments, Py_ssize_t given)
+{
+    if (given != 3) {
+        PyErr_SetString(PyExc_TypeError, "is_cached takes 3 arguments");
+        return NULL;
+    }
+    long file = PyLong_AsLong(arguments[0]);
+    long long offset = PyLong_AsLongLong(arguments[1]), size = PyLong_AsLongLong(arguments[2]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (offset < 0 || size <= 0 || size > INT64_MAX - offset) {
+        PyErr_SetString(PyExc_ValueError, "no bytes of a file");
+        return NULL;
+    }
+    int said = is_cached((int)file, (uint64_t)offset, (uint64_t)size);
+    if (said < 0)
+        Py_RETURN_NONE;
+    return PyBool_FromLong(said);
+}
 
 static Place *place_of(PyObject *object)
 {
@@ -245,6 +274,7 @@ static PyMethodDef methods[] = {
     {"hide", hide, METH_O, "See file_window.py."},
     {"show", (PyCFunction)(void (*)(void))show, METH_FASTCALL, "See file_window.py."},
     {"is_torn", is_torn, METH_O, "See file_window.py."},
+    {"is_cached", (PyCFunction)(void (*)(void))ask_cached, METH_FASTCALL, "See prefetch.py."},
     {NULL, NULL, 0, NULL},
 };
 

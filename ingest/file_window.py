@@ -37,6 +37,14 @@ GRAIN = 8
 """Bytes that do not start at a multiple of this are copied, so that values lie where the loops of numpy want them."""
 
 
+def is_cached(file: int, offset: int, size: int) -> bool | None:
+    """Whether all of these bytes of an open file are in the system's cache; None where it does not say.
+
+    Linux says it since 6.5, of files that are one's own or that one may write.
+    """
+    return None if pages is None else pages.is_cached(file, offset, size)
+
+
 class FileWindow:
     """Shows parts of files of up to `size` bytes, to one thread. The arrays that it hands out change with the next one."""
 

@@ -19,6 +19,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from layerhouse.ingest.file_window import is_cached
 from layerhouse.ingest.streaming import bytes_in_file
 from layerhouse.ingest.tensors import TensorRef
 
@@ -29,8 +30,7 @@ STREAMS = 4
 """Threads that draw, each a piece of its own, which takes them hardly any processor time."""
 
 PIECE_BYTES = 1 << 25
-"""Bytes in a row that one thread draws; a new start costs some MiB of small pages. If the last is in the system's cache, all of
-them count as being there."""
+"""Bytes in a row that one thread draws; a new start costs some MiB of small pages."""
 
 MOST_PIECES = 64
 """Pieces on their way at once, where tensors lie far apart."""
@@ -52,7 +52,7 @@ class Piece(NamedTuple):
     size: int
 
 
-def pieces(refs: Iterable[TensorRef]) -> Iterator[Piece]:
+def pieces_of(refs: Iterable[TensorRef]) -> Iterator[Piece]:
     """What tensors read of files, in their order, at most PIECE_BYTES each; those that lie beside each other are one.
 
     Nothing of a tensor that is put together from others or not in one run.
@@ -87,7 +87,7 @@ class Prefetch:
     """Draws the bytes of tensors into the system's cache as they come nearer; for any threads. To be closed at the end."""
 
     def __init__(self, refs: Iterable[TensorRef]) -> None:
-        self._pieces = pieces(refs) if hasattr(os, "splice") and hasattr(os, "RWF_NOWAIT") else iter(())
+        self._pieces = pieces_of(refs) if hasattr(os, "splice") and hasattr(os, "RWF_NOWAIT") else iter(())
         self._next = next(self._pieces, None)
         self._choice = threading.Lock()
         self._turn = threading.Condition()
@@ -109,7 +109,7 @@ class Prefetch:
             while self._next is not None and self._next.position < position + AHEAD_BYTES:
                 if len(self._on_way) + len(due) >= MOST_PIECES:
                     break
-                if not _is_cached(self._next):
+                if not _is_there(self._next):
                     due.append(_Arrival(self._next))
                 self._next = next(self._pieces, None)
             if due:
@@ -169,7 +169,7 @@ class Prefetch:
             return None if self._is_closed else self._waiting.popleft()
 
     def _draw_piece(self, piece: _Arrival, drain: _Drain) -> None:
-        with suppress(OSError, OverflowError):
+        with suppress(OSError, OverflowError, ValueError):
             file = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 while piece.front < piece.end and not self._is_closed:
@@ -213,12 +213,16 @@ class _Drain:
         return count
 
 
-def _is_cached(piece: Piece) -> bool:
-    """Whether the last byte is there to be read without waiting; where a file system cannot say so, as NFS, it is not."""
-    with suppress(OSError, OverflowError):
+def _is_there(piece: Piece) -> bool:
+    """Whether the bytes are there to be read without waiting, or at least the last, where no more is to be known.
+
+    Where not even that is, as of NFS before Linux 6.5, they are not.
+    """
+    with suppress(OSError, OverflowError, ValueError):
         file = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.preadv(file, [bytearray(1)], piece.offset + piece.size - 1, os.RWF_NOWAIT) == 1
+            said = is_cached(file, piece.offset, piece.size)
+            return os.preadv(file, [bytearray(1)], piece.offset + piece.size - 1, os.RWF_NOWAIT) == 1 if said is None else said
         finally:
             os.close(file)
     return False

@@ -7,12 +7,14 @@ import errno
 import mmap
 import os
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from itertools import accumulate, islice
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -21,7 +23,7 @@ import xxhash
 
 from layerhouse.ingest import measure, prefetch
 from layerhouse.ingest.measure import BLOCK_BYTES, Job
-from layerhouse.ingest.prefetch import GAP_BYTES, PIECE_BYTES, Piece, Prefetch, pieces
+from layerhouse.ingest.prefetch import GAP_BYTES, PIECE_BYTES, Piece, Prefetch, pieces_of
 from layerhouse.ingest.tensors import SparseParts, TensorRef
 from layerhouse.warehouse.errors import InputError
 
@@ -34,25 +36,25 @@ def ref_of(path, offset, size):
 
 def test_tensors_beside_each_other_are_one_piece(tmp_path):
     refs = [ref_of(tmp_path, 100, 50), ref_of(tmp_path, 150, 50), ref_of(tmp_path, 200 + GAP_BYTES, 7)]
-    assert list(pieces(refs)) == [Piece(0, tmp_path, 100, 107 + GAP_BYTES)]
+    assert list(pieces_of(refs)) == [Piece(0, tmp_path, 100, 107 + GAP_BYTES)]
 
 
 @pytest.mark.parametrize("offset", [GAP_BYTES + 201, 0])
 def test_tensors_that_lie_apart_and_other_files_are_others(tmp_path, offset):
     refs = [ref_of(tmp_path, 100, 100), ref_of(tmp_path, offset, 10), ref_of(tmp_path / "other", 110, 5)]
     found = [Piece(0, tmp_path, 100, 100), Piece(100, tmp_path, offset, 10), Piece(110, tmp_path / "other", 110, 5)]
-    assert list(pieces(refs)) == found
+    assert list(pieces_of(refs)) == found
 
 
 def test_the_same_bytes_twice_are_drawn_once(tmp_path):
-    assert list(pieces([ref_of(tmp_path, 8, 100)] * 2)) == [Piece(0, tmp_path, 8, 100)]
+    assert list(pieces_of([ref_of(tmp_path, 8, 100)] * 2)) == [Piece(0, tmp_path, 8, 100)]
     refs = [ref_of(tmp_path, 0, 3 * GAP_BYTES), ref_of(tmp_path, 10, 20), ref_of(tmp_path, 3 * GAP_BYTES, 7)]
-    assert list(pieces(refs)) == [Piece(0, tmp_path, 0, 3 * GAP_BYTES + 7)]
+    assert list(pieces_of(refs)) == [Piece(0, tmp_path, 0, 3 * GAP_BYTES + 7)]
 
 
 def test_long_runs_come_in_parts(tmp_path):
     refs = [ref_of(tmp_path, 8, PIECE_BYTES + 5), ref_of(tmp_path, PIECE_BYTES + 13, PIECE_BYTES)]
-    assert list(pieces(refs)) == [
+    assert list(pieces_of(refs)) == [
         Piece(0, tmp_path, 8, PIECE_BYTES),
         Piece(PIECE_BYTES, tmp_path, 8 + PIECE_BYTES, PIECE_BYTES),
         Piece(2 * PIECE_BYTES, tmp_path, 8 + 2 * PIECE_BYTES, 5),
@@ -70,7 +72,7 @@ def test_what_is_not_one_run_of_its_storage_is_passed_over(tmp_path):
         replace(whole, sparse=SparseParts("coo", (), whole, (10, 20))),
         whole,
     ]
-    assert list(pieces(refs)) == [Piece(5 * 800, tmp_path, 64 + 400, 800)]
+    assert list(pieces_of(refs)) == [Piece(5 * 800, tmp_path, 64 + 400, 800)]
 
 
 @pytest.fixture
@@ -121,15 +123,60 @@ def test_what_comes_next_is_drawn_and_no_more(file, monkeypatch):
         assert not is_cached(number, 10 * MIB)  # was drawn before
 
 
-def test_what_is_in_the_cache_is_not_drawn(file, monkeypatch):
-    _, path = file
-    path.read_bytes()
+@pytest.fixture
+def no_drawing(monkeypatch):
+    """A file of which nothing is to be drawn: what says so."""
     monkeypatch.setattr(os, "splice", lambda *_: pytest.fail("nothing to draw"))
     before = threading.active_count()
-    with closing(Prefetch(refs_of_mib(path, 80))) as ahead:
+
+    def nothing_is_drawn(path, size):
+        with closing(Prefetch([ref_of(path, 5, size - 5)])) as ahead:
+            ahead.reach(0)
+            return threading.active_count() == before and ahead.arrived(path, 0, size, size) == size
+
+    return nothing_is_drawn
+
+
+@pytest.mark.parametrize("is_asked_for_all", [True, False])
+def test_what_is_in_the_cache_is_not_drawn(file, no_drawing, monkeypatch, is_asked_for_all):
+    _, path = file
+    path.read_bytes()
+    if not is_asked_for_all:
+        monkeypatch.setattr(prefetch, "is_cached", lambda *_: None)
+    assert no_drawing(path, 80 * MIB)
+
+
+def test_files_in_memory_are_not_drawn(no_drawing):
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("no file system in memory")
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.write(bytes(5 * MIB))
+        file.flush()
+        if prefetch.is_cached(file.fileno(), 0, 5 * MIB) is None:
+            pytest.skip("Linux before 6.5, or not built")
+        assert no_drawing(Path(file.name), 5 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("missing", "is_asked_for_all"), [(0, True), (2 * MIB, True), (5 * MIB - 1, True), (5 * MIB - 1, False)]
+)
+def test_what_is_not_all_in_the_cache_is_drawn(file, monkeypatch, missing, is_asked_for_all):
+    number, path = file
+    if prefetch.is_cached(number, 0, 1) is None:
+        pytest.skip("Linux before 6.5, or not built")
+    size = 5 * MIB
+    os.posix_fadvise(number, 0, 0, os.POSIX_FADV_RANDOM)
+    for at in range(0, size, mmap.PAGESIZE):
+        if at // mmap.PAGESIZE != missing // mmap.PAGESIZE:
+            os.pread(number, 1, at)
+    assert not is_cached(number, missing)
+    assert prefetch.is_cached(number, missing, size - missing) is False
+    with monkeypatch.context() as patch, closing(Prefetch([ref_of(path, 0, size)])) as ahead:
+        if not is_asked_for_all:
+            patch.setattr(prefetch, "is_cached", lambda *_: None)
         ahead.reach(0)
-        assert threading.active_count() == before
-        assert ahead.arrived(path, 0, 80 * MIB, 80 * MIB) == 80 * MIB
+        assert ahead.arrived(path, 0, size, size) == size
+    assert prefetch.is_cached(number, 0, size) is True
 
 
 def test_of_file_systems_that_cannot_say_what_is_cached_all_is_drawn(file, monkeypatch):
@@ -138,6 +185,7 @@ def test_of_file_systems_that_cannot_say_what_is_cached_all_is_drawn(file, monke
     def refuse(*_):
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
+    monkeypatch.setattr(prefetch, "is_cached", lambda *_: None)
     monkeypatch.setattr(os, "preadv", refuse)
     with closing(Prefetch([ref_of(path, 8 * MIB, 3 * MIB)])) as ahead:
         ahead.reach(0)
@@ -285,11 +333,17 @@ def test_cold_and_warm_are_the_same(file, chunk):
 
 def test_bytes_that_are_not_there_are_left_to_the_reader(tmp_path):
     (tmp_path / "short").write_bytes(bytes(100))
-    places = [(tmp_path / "gone", 0), (tmp_path, 0), (tmp_path / "short", 200), (tmp_path / "short", 1 << 70)]
+    places = [
+        (tmp_path / "gone", 0),
+        (tmp_path, 0),
+        (tmp_path / "short", 200),
+        (tmp_path / "short", 1 << 70),
+        (tmp_path / "short", (1 << 63) - 50),
+    ]
     refs = [ref_of(path, offset, 100) for path, offset in places]
     with closing(Prefetch(refs)) as ahead:
         ahead.reach(0)
-        assert [ahead.arrived(ref.path, ref.offset, 100, 100) for ref in refs] == [100] * 4
+        assert [ahead.arrived(ref.path, ref.offset, 100, 100) for ref in refs] == [100] * 5
     found = dict(measure.measure([Job(ref) for ref in refs[:3]], threads=1))
     assert all(isinstance(error, InputError) for error in found.values())
     assert "No such file" in str(found[0])
@@ -300,5 +354,5 @@ def test_without_splice_all_is_the_same(tmp_path, monkeypatch):
     jobs = [Job(ref_of(tmp_path / "w", 0, 3 * MIB))]
     found = list(measure.measure(jobs, threads=1))
     monkeypatch.delattr(os, "splice", raising=False)
-    monkeypatch.setattr(prefetch, "_is_cached", lambda *_: pytest.fail("nothing is drawn"))
+    monkeypatch.setattr(prefetch, "_is_there", lambda *_: pytest.fail("nothing is drawn"))
     assert list(measure.measure(jobs, threads=1)) == found
