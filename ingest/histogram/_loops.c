@@ -261,11 +261,11 @@ INLINE void count_two(const u16 *codes, uint32_t *first, uint32_t *second)
     ++*b;
 }
 
-/* A word where zeros are many: an increment of one number waits for the last one of it, so zeros take turns among `turns`. */
-INLINE void count_sparse_word(uint64_t word, uint32_t *first, uint32_t *second, uint32_t *turns)
+/* Four patterns where zeros are many: an increment of one number waits for the last one of it, so zeros take `turns`. */
+INLINE void count_sparse(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint32_t *first, uint32_t *second, uint32_t *turns)
 {
-    uint64_t a = word & 0xFFFF, b = word >> 16 & 0xFFFF, c = word >> 32 & 0xFFFF, d = word >> 48;
     uint32_t *places[4];
+    __asm__("" : "+r"(a), "+r"(b), "+r"(c), "+r"(d));
     places[0] = a ? first + a : turns;
     places[1] = b ? second + b : turns + 1;
     places[2] = c ? first + c : turns + 2;
@@ -276,6 +276,11 @@ INLINE void count_sparse_word(uint64_t word, uint32_t *first, uint32_t *second, 
     ++*places[1];
     ++*places[2];
     ++*places[3];
+}
+
+INLINE void count_sparse_word(uint64_t word, uint32_t *first, uint32_t *second, uint32_t *turns)
+{
+    count_sparse(word & 0xFFFF, word >> 16 & 0xFFFF, word >> 32 & 0xFFFF, word >> 48, first, second, turns);
 }
 
 /* Lines of 8 words, mixed in where there is a hash. Returns how many of their patterns are zero. */
@@ -521,61 +526,97 @@ INLINE double squares_around(double mean, const f32 *values, Py_ssize_t size)
     return JOINED(squares);
 }
 
-/* The sums of a row and the counts of the top halves of patterns in one loop: an increment waits for its place in memory,
-   and sums are added up meanwhile. The least and greatest are right where all values are finite, which the sum of magnitudes
-   shows. Returns how many patterns have a top half of 0 or 0x8000: zeros, and what is hardly more than zero. */
-INLINE uint32_t sum_and_count(const f32 *values, Py_ssize_t size, double *row, double *ends, uint32_t *tables)
+/* The sums of a row and the counts of the top halves of patterns in one loop, and the first `mixed` lines mixed into the hash: an
+   increment waits for its place in memory, and the rest is done meanwhile. The least and greatest are right where all values are
+   finite, which the sum of magnitudes shows. Returns how many patterns have a top half of 0 or 0x8000: zeros, and what is hardly
+   more than zero. */
+#define SUM_AND_COUNT(name, TARGET, MIX_LINE, Lanes, Some)                                                             \
+    TARGET static uint32_t name(const f32 *values, Py_ssize_t size, int is_sparse, Py_ssize_t mixed, Hash *hash, double *row,\
+                                double *ends, uint32_t *tables)                                                        \
+    {                                                                                                                  \
+        enum { STEP = LINE / sizeof(float) };                                                                          \
+        uint32_t *first = tables, *second = tables + 65536, zeros = 0, turns[STEP] = {0};                              \
+        uint32_t before = first[0] + second[0] + first[0x8000] + second[0x8000];                                       \
+        const longs no_sign = {INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX};                                            \
+        doubles totals = {0}, sizes = {0}, squares = {0};                                                              \
+        floats lows = {INFINITY, INFINITY, INFINITY, INFINITY}, highs = -lows;                                         \
+        Py_ssize_t whole = size / STEP * STEP;                                                                         \
+        Lanes sums[LINE / sizeof(Lanes)] = {0};                                                                        \
+        if (mixed)                                                                                                     \
+            TAKE_SUMS(sums, hash, Some);                                                                               \
+        for (Py_ssize_t number = 0; number < whole / STEP; number++) {                                                 \
+            const some_floats *parts = (const some_floats *)(values + STEP * number);                                  \
+            const u32 *patterns = (const u32 *)parts;                                                                  \
+            FETCH(parts);                                                                                              \
+            if (number < mixed) {                                                                                      \
+                MIX_LINE(sums, parts, SECRET + 8 * (number % 16));                                                     \
+                if (number % 16 == 15)                                                                                 \
+                    SCRAMBLE(sums, Some);                                                                              \
+            }                                                                                                          \
+            floats part[4] = {parts[0], parts[1], parts[2], parts[3]};                                                 \
+            doubles a = WIDENED(part[0]), b = WIDENED(part[1]), c = WIDENED(part[2]), d = WIDENED(part[3]);            \
+            totals += (a + b) + (c + d);                                                                               \
+            sizes += (SIZE_OF(a) + SIZE_OF(b)) + (SIZE_OF(c) + SIZE_OF(d));                                            \
+            squares += (a * a + b * b) + (c * c + d * d);                                                              \
+            floats low = LESSER(part[0], part[1]), other_low = LESSER(part[2], part[3]);                               \
+            floats high = GREATER(part[0], part[1]), other_high = GREATER(part[2], part[3]);                           \
+            low = LESSER(low, other_low);                                                                              \
+            high = GREATER(high, other_high);                                                                          \
+            lows = LESSER(low, lows);                                                                                  \
+            highs = GREATER(high, highs);                                                                              \
+            if (!is_sparse)                                                                                            \
+                for (int k = 0; k < STEP; k += 2) {                                                                    \
+                    first[patterns[k] >> 16]++;                                                                        \
+                    second[patterns[k + 1] >> 16]++;                                                                   \
+                }                                                                                                      \
+            else                                                                                                       \
+                for (int k = 0; k < STEP; k += 4)                                                                      \
+                    count_sparse(patterns[k] >> 16, patterns[k + 1] >> 16, patterns[k + 2] >> 16, patterns[k + 3] >> 16, first,\
+                                 second, turns + k);                                                                   \
+            KEEP_STORES;                                                                                               \
+        }                                                                                                              \
+        if (mixed)                                                                                                     \
+            GIVE_SUMS(sums, hash, Some);                                                                               \
+        for (Py_ssize_t i = whole; i < size; i++) {                                                                    \
+            double value = values[i];                                                                                  \
+            lows[0] = values[i] < lows[0] ? values[i] : lows[0];                                                       \
+            highs[0] = values[i] > highs[0] ? values[i] : highs[0];                                                    \
+            totals[i % LANES] += value;                                                                                \
+            sizes[i % LANES] += fabs(value);                                                                           \
+            squares[i % LANES] += value * value;                                                                       \
+            (i % 2 ? second : first)[((const u32 *)values)[i] >> 16]++;                                                \
+        }                                                                                                              \
+        for (int k = 0; k < LANES; k++) {                                                                              \
+            ends[0] = lows[k] < ends[0] ? lows[k] : ends[0];                                                           \
+            ends[1] = highs[k] > ends[1] ? highs[k] : ends[1];                                                         \
+        }                                                                                                              \
+        row[0] = (double)size;                                                                                         \
+        row[1] = 0.0;                                                                                                  \
+        row[2] = JOINED(totals);                                                                                       \
+        row[3] = JOINED(sizes);                                                                                        \
+        row[4] = JOINED(squares);                                                                                      \
+        double mean = size ? row[2] / (double)size : 0.0;                                                              \
+        row[5] = row[4] - row[2] * mean;                                                                               \
+        if (row[5] < FLAT * row[4])                                                                                    \
+            row[5] = squares_around(mean, values, size);                                                               \
+        for (int k = 0; k < STEP; k++)                                                                                 \
+            zeros += turns[k];                                                                                         \
+        first[0] += zeros;                                                                                             \
+        return first[0] + second[0] + first[0x8000] + second[0x8000] - before;                                         \
+    }
+SUM_AND_COUNT(sum_and_count_plain, , mix_line, Lanes, SomeLanes)
+#ifdef HAS_WIDE
+SUM_AND_COUNT(sum_and_count_wide, __attribute__((target("avx2"))), mix_line_wide, WideLanes, SomeWideLanes)
+#endif
+
+static uint32_t sum_and_count(const f32 *values, Py_ssize_t size, int is_sparse, Py_ssize_t mixed, Hash *hash, double *row,
+                              double *ends, uint32_t *tables)
 {
-    uint32_t *first = tables, *second = tables + 65536;
-    uint32_t before = first[0] + second[0] + first[0x8000] + second[0x8000];
-    const longs no_sign = {INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX};
-    doubles sums = {0}, sizes = {0}, squares = {0};
-    floats lows = {INFINITY, INFINITY, INFINITY, INFINITY}, highs = -lows;
-    Py_ssize_t whole = size / (4 * LANES) * (4 * LANES);
-    for (Py_ssize_t start = 0; start < whole; start += 4 * LANES) {
-        const some_floats *parts = (const some_floats *)(values + start);
-        const u32 *patterns = (const u32 *)(values + start);
-        FETCH(parts);
-        floats part[4] = {parts[0], parts[1], parts[2], parts[3]};
-        doubles a = WIDENED(part[0]), b = WIDENED(part[1]), c = WIDENED(part[2]), d = WIDENED(part[3]);
-        sums += (a + b) + (c + d);
-        sizes += (SIZE_OF(a) + SIZE_OF(b)) + (SIZE_OF(c) + SIZE_OF(d));
-        squares += (a * a + b * b) + (c * c + d * d);
-        floats low = LESSER(part[0], part[1]), other_low = LESSER(part[2], part[3]);
-        floats high = GREATER(part[0], part[1]), other_high = GREATER(part[2], part[3]);
-        low = LESSER(low, other_low);
-        high = GREATER(high, other_high);
-        lows = LESSER(low, lows);
-        highs = GREATER(high, highs);
-        for (int k = 0; k < 4 * LANES; k += 2) {
-            first[patterns[k] >> 16]++;
-            second[patterns[k + 1] >> 16]++;
-        }
-        KEEP_STORES;
-    }
-    for (Py_ssize_t i = whole; i < size; i++) {
-        double value = values[i];
-        lows[0] = values[i] < lows[0] ? values[i] : lows[0];
-        highs[0] = values[i] > highs[0] ? values[i] : highs[0];
-        sums[i % LANES] += value;
-        sizes[i % LANES] += fabs(value);
-        squares[i % LANES] += value * value;
-        (i % 2 ? second : first)[((const u32 *)values)[i] >> 16]++;
-    }
-    for (int k = 0; k < LANES; k++) {
-        ends[0] = lows[k] < ends[0] ? lows[k] : ends[0];
-        ends[1] = highs[k] > ends[1] ? highs[k] : ends[1];
-    }
-    row[0] = (double)size;
-    row[1] = 0.0;
-    row[2] = JOINED(sums);
-    row[3] = JOINED(sizes);
-    row[4] = JOINED(squares);
-    double mean = size ? row[2] / (double)size : 0.0;
-    row[5] = row[4] - row[2] * mean;
-    if (row[5] < FLAT * row[4])
-        row[5] = squares_around(mean, values, size);
-    return first[0] + second[0] + first[0x8000] + second[0x8000] - before;
+#ifdef HAS_WIDE
+    if (__builtin_cpu_supports("avx2"))
+        return sum_and_count_wide(values, size, is_sparse, mixed, hash, row, ends, tables);
+#endif
+    return sum_and_count_plain(values, size, is_sparse, mixed, hash, row, ends, tables);
 }
 
 /* Type is float or double: the loop is one. */
@@ -608,14 +649,14 @@ VECTORISED
 static void moments_of_floats(const f32 *values, Py_ssize_t size, double near_zero, int64_t *counts, double *ends, double *rows,
                               uint32_t *tables, Hash *hash)
 {
-    Py_ssize_t bytes = 4 * size, blocks = hash ? blocks_of(hash, bytes) : 0;
+    Py_ssize_t bytes = 4 * size, lines = hash ? blocks_of(hash, bytes) * (BLOCK / LINE) : 0; /* what is left to mix in */
+    uint32_t near = 0; /* of the last SUB_BLOCK values */
     for (Py_ssize_t start = 0; start < size; start += SUB_BLOCK, rows += ROW) {
-        Py_ssize_t length = least_of(SUB_BLOCK, size - start), block = 4 * start / BLOCK;
+        Py_ssize_t length = least_of(SUB_BLOCK, size - start), mixed = least_of(lines, 4 * SUB_BLOCK / LINE);
         const f32 *part = values + start;
         double own[2] = {INFINITY, -INFINITY};
-        uint32_t near = sum_and_count(part, length, rows, own, tables);
-        if (block < blocks)
-            mix_blocks(hash, (const uint8_t *)part, least_of(4 * SUB_BLOCK / BLOCK, blocks - block));
+        near = sum_and_count(part, length, near > MANY_ZEROS, mixed, hash, rows, own, tables);
+        lines -= mixed;
         if (!(rows[3] <= DBL_MAX)) {
             scan_floats(part, length, near_zero, counts, ends, rows);
             continue;
@@ -632,6 +673,8 @@ static void moments_of_floats(const f32 *values, Py_ssize_t size, double near_ze
             for (Py_ssize_t i = 0; i < length; i++)
                 counts[3] += fabs((double)part[i]) <= near_zero;
     }
+    tables[0] += tables[65536]; /* zeros stand in the first table, as in count_words */
+    tables[65536] = 0;
     if (hash)
         mix_rest(hash, (const uint8_t *)values, bytes);
 }

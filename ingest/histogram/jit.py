@@ -343,7 +343,7 @@ def scan_blocks(values: Array, near_zero: float, scratch: Array, counts: Array, 
 def moments_of_floats(values: Array, near_zero: float, counts: Array, ends: Array, rows: Array, tables: Array) -> None:
     """`moments` of float32 values, and the top halves of their patterns added to two uint32 tables in turn, block by block.
 
-    Blocks of finite values take loops over several values at once.
+    Tops of zero stand in the first table. Blocks of finite values take loops over several values at once.
     """
     patterns, signed, scratch, lanes = values.view(np.uint32), values.view(np.int32), np.empty(SUB_BLOCK), np.empty((3, LANES))
     extremes = np.array([-1, np.iinfo(np.int32).min, np.iinfo(np.int32).max])
@@ -401,6 +401,8 @@ def scan_floats(
             for i in range(part.size):
                 counts[3] += abs(np.float64(part[i])) <= near_zero
         sum_lanes(part, lanes[0], lanes[1], lanes[2], rows[row])
+    tables[0, 0] += tables[1, 0]
+    tables[1, 0] = 0
 
 
 @compiled
