@@ -115,7 +115,7 @@ class Prefetch:
             if due:
                 try:
                     self._send(due)
-                except OSError:  # no more files may be open
+                except RuntimeError:  # no more threads may be started
                     self._end()
 
     def arrived(self, path: Path, offset: int, size: int, least: int) -> int:
@@ -138,7 +138,7 @@ class Prefetch:
     def _send(self, due: list[_Arrival]) -> None:
         with self._turn:
             while len(self._threads) < STREAMS and not self._is_closed:
-                thread = threading.Thread(target=self._draw, args=(_Drain(),), name=f"draw-{len(self._threads)}", daemon=True)
+                thread = threading.Thread(target=self._draw, name=f"draw-{len(self._threads)}", daemon=True)
                 thread.start()
                 self._threads.append(thread)
             self._on_way.extend(due)
@@ -150,10 +150,10 @@ class Prefetch:
             self._is_closed = True
             self._turn.notify_all()
 
-    def _draw(self, drain: _Drain) -> None:
+    def _draw(self) -> None:
         """Draw pieces until closed; the body of a thread."""
         try:
-            with drain:
+            with suppress(OSError), _Drain() as drain:  # no more files may be open
                 while (piece := self._take()) is not None:
                     self._draw_piece(piece, drain)
                     with self._turn:

@@ -306,10 +306,14 @@ def fail(error):
     [
         ((os, "splice"), OSError(errno.EINVAL, "Invalid argument")),
         ((os, "pipe"), OSError(errno.EMFILE, "Too many open files")),
-        ((prefetch.Prefetch, "_draw_piece"), MemoryError()),
+        pytest.param(
+            (prefetch.Prefetch, "_draw_piece"),
+            MemoryError(),
+            marks=pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+        ),
+        ((prefetch.Prefetch, "_send"), RuntimeError("can't start new thread")),
     ],
 )
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_cannot_be_drawn_is_read_all_the_same(file, monkeypatch, place, error):
     number, path = file
     jobs = [Job(ref) for ref in [ref_of(path, 0, 70 * MIB), *refs_of_mib(path, 10, 70)]]
