@@ -161,7 +161,10 @@ static PyObject *ask_cached(PyObject *Py_UNUSED(self), PyObject *const *argument
         PyErr_SetString(PyExc_ValueError, "no bytes of a file");
         return NULL;
     }
-    int said = is_cached((int)file, (uint64_t)offset, (uint64_t)size);
+    int said;
+    Py_BEGIN_ALLOW_THREADS
+    said = is_cached((int)file, (uint64_t)offset, (uint64_t)size);
+    Py_END_ALLOW_THREADS
     if (said < 0)
         Py_RETURN_NONE;
     return PyBool_FromLong(said);

@@ -36,8 +36,8 @@ MOST_PIECES = 64
 """Pieces on their way at once, where tensors lie far apart."""
 
 STEP_BYTES = 1 << 20
-"""What is asked of the system at once: the most that anyone's pipe may hold. Linux sends it to the disk as one request, however
-little a disk is set to read ahead."""
+"""What is asked of the system at once: the most that anyone's pipe may hold by default. Linux asks the disk for all of it,
+however little that is set to read ahead."""
 
 GAP_BYTES = 1 << 16
 """Bytes between two tensors that are read along."""

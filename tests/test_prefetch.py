@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import faulthandler
+import fcntl
 import mmap
 import os
 import sys
@@ -28,6 +30,14 @@ from layerhouse.ingest.tensors import SparseParts, TensorRef
 from layerhouse.warehouse.errors import InputError
 
 MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def patience():
+    """Who waits for ever ends the run, and says where it waited."""
+    faulthandler.dump_traceback_later(120, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 def ref_of(path, offset, size):
@@ -102,6 +112,13 @@ def is_cached(file, offset):
         return bool(found.raw[0] & 1)
 
 
+def fail(error):
+    def raising(*_):
+        raise error
+
+    return raising
+
+
 def refs_of_mib(path, count, first=0):
     return [ref_of(path, start * MIB, MIB) for start in range(first, first + count)]
 
@@ -121,6 +138,15 @@ def test_what_comes_next_is_drawn_and_no_more(file, monkeypatch):
         assert ahead.arrived(path, 0, 80 * MIB, 80 * MIB) == 80 * MIB
         assert all(is_cached(number, at * MIB) for at in range(40, 80))
         assert not is_cached(number, 10 * MIB)  # was drawn before
+
+
+def test_a_small_pipe_draws_all_the_same(file, monkeypatch):
+    number, path = file
+    monkeypatch.setattr(fcntl, "fcntl", fail(PermissionError(errno.EPERM, "Operation not permitted")))
+    with closing(Prefetch([ref_of(path, 5, 9 * MIB)])) as ahead:
+        ahead.reach(0)
+        assert ahead.arrived(path, 5, 9 * MIB, 9 * MIB) == 9 * MIB
+    assert all(is_cached(number, at * MIB) for at in range(10))
 
 
 @pytest.fixture
@@ -292,13 +318,6 @@ def test_threads_end_with_the_measuring(file, wanted):
     assert any(thread.name.startswith("draw-") for thread in threading.enumerate())
     outcomes.close()
     assert not any(thread.name.startswith(("draw-", "measure-")) for thread in threading.enumerate())
-
-
-def fail(error):
-    def raising(*_):
-        raise error
-
-    return raising
 
 
 @pytest.mark.parametrize(
