@@ -240,8 +240,6 @@ def ingest(
     if spectral and stats == "none":
         raise UsageError("--spectral reads weights, and --stats none does not: give one of them")
     signal.signal(signal.SIGTERM, _interrupt)
-    # Rows live until their commit and hold no cycles: looking for some was an eighth of the time.
-    gc.set_threshold(50_000, 20, 20)
     with _ingest_display(quiet=quiet) as (on_event, on_progress):
         report = layerhouse.ingest(
             roots,
@@ -659,6 +657,8 @@ def main() -> NoReturn:
 def program() -> NoReturn:
     """The installed command: `main`, and out at once. Taking down what numba and DuckDB hold, in order, would take up to half a
     second and gives nothing back: all files are closed and all commits made by then."""
+    # Modules stay, rows live until their commit, and neither is given up in cycles: looking for some was an eighth of the time.
+    gc.set_threshold(50_000, 20, 20)
     code: object = Exit.DONE
     try:
         main()

@@ -54,7 +54,7 @@ def test_the_rest_is_made_when_all_is_asked_for(root, everything):
 
 
 def test_a_session_of_which_nothing_is_asked_has_the_tables_and_macros(root):
-    with Session(root).connection as own:
+    with Session(root).make("") as own:
         assert views_of(own) == sorted(TABLES)
         assert own.sql("SELECT reduction(4, 3)").fetchall() == [(0.25,)]
 

@@ -108,8 +108,7 @@ def run(connection, name):
 def show(connection, root):
     snapshot = list_commits(root)
     assert not snapshot.damages
-    for table in TABLES:
-        connection.execute(f"SET VARIABLE {table}_files = ?", [snapshot.files(table)])
+    connection.execute("SET VARIABLE files = ?", [{table: snapshot.files(table) for table in TABLES}])
 
 
 def read_commits(path):

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 
 import duckdb
@@ -19,8 +20,8 @@ from layerhouse.warehouse.store import Snapshot, list_commits, open_store
 
 MACROS = "macros"
 NAME = re.compile(r"[a-z_]+")
-HELD = ("name_changes", "result_links", "checkpoint_facts", "current_checkpoints")
-"""Views that others stand on several times over, each time planned and read anew."""
+HELD = ("name_changes", "sightings", "result_links", "checkpoint_facts", "current_checkpoints", "models")
+"""Views that others stand on several times over, or that take long to plan: a view is planned when made and when asked."""
 MOST_HELD = 2000
 """Checkpoints and files of results up to which reading takes less time than planning, so that a session computes HELD once."""
 
@@ -29,14 +30,15 @@ class Session:
     """A DuckDB session over a warehouse, whose views are made as they are asked for: to make them all takes longer than most
     answers.
 
-    Views are made over files without rows and see the committed ones afterwards: file lists are session variables, so making
-    the views reads no data but for HELD. `as_of` hides every row that was committed later. Answers that were kept (kept.py)
-    are taken from there unless `computes_all`. Raises WarehouseError.
+    Views are made over files without rows and see the committed ones afterwards: the lists of files are a session variable, so
+    making the views reads no data but for HELD. `as_of` hides every row that was committed later. Answers that were kept
+    (kept.py) are taken from there unless `computes_all`. Raises WarehouseError.
     """
 
     def __init__(self, root: Path, *, as_of: datetime | None = None, computes_all: bool = False) -> None:
         self._root = root
         self.snapshot = list_commits(open_store(root))
+        self._empty_files = {name: [path] for name, path in self.snapshot.empty_files().items()}
         self._waiting = view_statements(self.snapshot)
         self._held: list[str] = []
         self._is_small = self.snapshot.rows("checkpoints") + self.snapshot.rows("links") <= MOST_HELD
@@ -48,41 +50,41 @@ class Session:
             self.connection.execute("SET enable_progress_bar = false")
             if as_of is not None:
                 self.connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [as_of.isoformat()])
-        self.make("")
 
     def make(self, sql: str | None = None) -> duckdb.DuckDBPyConnection:
         """Make every view that some SQL names, and those that they stand on; all of them without. Returns the connection.
 
-        Of views made for some SQL, those of HELD are hidden behind a temporary table of their rows, in a small warehouse.
+        Of what is made for some SQL, HELD are temporary tables of their rows in a small warehouse, until all is asked for.
         """
-        names = self._named_in(sql)
-        held = [name for name in names if name in HELD] if sql is not None and self._is_small else []
-        num_first = names.index(held[-1]) + 1 if held else 0
-        self._make(names[:num_first])
-        for name in held:
-            with suppress(duckdb.Error):  # the answer that needs a file which cannot be read says so
-                self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}")
-        self._make(names[num_first:])
-        self._held += held
         while sql is None and self._held:
-            self.connection.execute(f"DROP TABLE IF EXISTS temp.{self._held.pop()}")
+            self.connection.execute(f"DROP TABLE temp.{self._held.pop()}")
+        holds = sql is not None and self._is_small
+        for is_held, names in groupby(self._named_in(sql), lambda name: holds and name in HELD):
+            self._make([name for name in names if not (is_held and self._hold(name))])
         return self.connection
+
+    def _hold(self, name: str) -> bool:
+        """Whether a view's rows could be had in its place; the answer that needs a file which cannot be read says so."""
+        text = self._waiting[name].replace(f"CREATE OR REPLACE VIEW {name} AS", f"CREATE TEMP TABLE {name} AS")
+        with suppress(duckdb.Error):
+            self.connection.execute(text)
+            self._held.append(name)
+        return name in self._held
 
     def _make(self, names: list[str]) -> None:
         if not names:
             return
         with self._own_sql():
-            self._set_files({name: [path] for name, path in self.snapshot.empty_files().items()})
+            self._show_files(self._empty_files)
             try:
                 self.connection.execute("\n".join(self._waiting[name] for name in names))
             finally:
-                self._set_files({name: self.snapshot.files(name) for name in TABLES})
+                self._show_files({name: self.snapshot.files(name) for name in TABLES})
         for name in names:
             del self._waiting[name]
 
-    def _set_files(self, files: dict[str, list[str]]) -> None:
-        for name in TABLES:
-            self.connection.execute(f"SET VARIABLE {name}_files = ?", [files[name]])
+    def _show_files(self, files: dict[str, list[str]]) -> None:
+        self.connection.execute("SET VARIABLE files = ?", [files])
 
     def _named_in(self, sql: str | None) -> list[str]:
         """Those of the statements that wait, in their order. Tables and macros are made at once."""
@@ -90,7 +92,7 @@ class Session:
             return [*self._waiting]
         named, texts = {name for name in (*TABLES, MACROS) if name in self._waiting}, [sql]
         while texts:
-            words = set(NAME.findall(texts.pop())) & self._waiting.keys() - named
+            words = set(NAME.findall(texts.pop())) & self._waiting.keys() - named - {*self._held}
             texts += [self._waiting[word] for word in words]
             named |= words
         return [name for name in self._waiting if name in named]
@@ -133,9 +135,11 @@ def init_script(root: Path, *, as_of: datetime | None = None) -> str:
     snapshot = list_commits(open_store(root))
     snapshot.empty_files()
     lines = [f"-- layerhouse warehouse {' '.join(str(snapshot.root).split())}", "SET TimeZone = 'UTC';"]
+    lists = []
     for name in TABLES:
-        paths = ",\n    ".join(quote_literal(path) for path in snapshot.files(name))
-        lines.append(f"SET VARIABLE {name}_files = [\n    {paths}\n];")
+        paths = ",\n        ".join(quote_literal(path) for path in snapshot.files(name))
+        lists.append(f"    {name}: [\n        {paths}\n    ]")
+    lines.append("SET VARIABLE files = {{\n{}\n}};".format(",\n".join(lists)))
     if as_of is not None:
         lines.append(f"SET VARIABLE as_of = CAST({quote_literal(as_of.isoformat())} AS TIMESTAMPTZ);")
     lines.extend(view_statements(snapshot).values())
@@ -187,7 +191,7 @@ def _table_view(table: Table, absent_columns: frozenset[str]) -> str:
 
     A column that no file has yet is null.
     """
-    scan = f"read_parquet(getvariable('{table.name}_files'), union_by_name = true, hive_partitioning = false)"
+    scan = f"read_parquet(getvariable('files').{table.name}, union_by_name = true, hive_partitioning = false)"
     until = "ingested_at <= coalesce(getvariable('as_of'), CAST('infinity' AS TIMESTAMPTZ))"
     columns = ",\n".join(
         f"    CAST(NULL AS {column.type}) AS {column.name}" if column.name in absent_columns else f"    rows.{column.name}"
