@@ -39,8 +39,11 @@ BATCH_BYTES = 1 << 20
 
 BATCH_JOBS = 64
 
-TAIL_BYTES = BLOCK_BYTES
+TAIL_BYTES = 4 * BLOCK_BYTES
 """Bytes a thread of the last tensors: these are taken the largest first, so that no thread waits long for another's last."""
+
+DRAWN_TAIL_BYTES = BLOCK_BYTES
+"""The same where the disk is waited for, which brings them in their order: what has come is better counted than kept."""
 
 _PATIENCE_S = 0.1
 
@@ -269,9 +272,8 @@ class _Run:
         self.stopped = threading.Event()
         self._device, self._chunk_bytes = device, chunk_bytes
         positions = list(accumulate((job.ref.logical_bytes for job in jobs), initial=0))  # the last is after all
-        tail = bisect_left(positions, positions[-1] - threads * TAIL_BYTES) if threads > 1 else len(jobs)
         tensors = (_Tensor(index, job, near_zero, positions[index]) for index, job in enumerate(jobs))
-        self._tasks = self._plan(tensors, tail)
+        self._tasks = self._plan(tensors, positions, threads)
         self._prefetch = Prefetch(job.ref for job in jobs)
         self._next: deque[Task] = deque()
         self._busy = 0
@@ -303,10 +305,20 @@ class _Run:
             count, self._bytes = self._bytes, 0
         return count
 
-    def _plan(self, tensors: Iterator[_Tensor], tail: int) -> Iterator[Task]:
-        """Tasks in the order of the jobs, made as they are taken; those from the job `tail` on the largest first."""
-        yield from (task for _, task in self._tasks_of(islice(tensors, tail)))
-        yield from (task for _, task in sorted(self._tasks_of(tensors), key=itemgetter(0), reverse=True))
+    def _plan(self, tensors: Iterator[_Tensor], positions: Sequence[int], threads: int) -> Iterator[Task]:
+        """Tasks in the order of the jobs, made as they are taken; the last of several threads the largest first."""
+
+        def start_of(tail_bytes: int) -> int:
+            return bisect_left(positions, positions[-1] - threads * tail_bytes)
+
+        if threads > 1:
+            tail = start_of(TAIL_BYTES)
+            yield from (task for _, task in self._tasks_of(islice(tensors, tail)))
+            self._prefetch.reach(positions[tail])
+            if self._prefetch.has_drawn:
+                yield from (task for _, task in self._tasks_of(islice(tensors, max(0, start_of(DRAWN_TAIL_BYTES) - tail))))
+            yield from (task for _, task in sorted(self._tasks_of(tensors), key=itemgetter(0), reverse=True))
+        yield from (task for _, task in self._tasks_of(tensors))
 
     def _tasks_of(self, tensors: Iterable[_Tensor]) -> Iterator[tuple[int, Task]]:
         """Tasks in the order of tensors, each after its bytes."""

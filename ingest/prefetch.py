@@ -102,6 +102,11 @@ class Prefetch:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def has_drawn(self) -> bool:
+        """Whether anything so far was not there and had to be drawn."""
+        return bool(self._threads)
+
     def reach(self, position: int) -> None:
         """Say that what has `position` bytes of tensors before it is read now."""
         with self._choice:

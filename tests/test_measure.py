@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerhouse.ingest import measure as module
+from layerhouse.ingest import prefetch
 from layerhouse.ingest.dtypes import DTYPES
 from layerhouse.ingest.histogram import Counter, jit, mark_on_cpu
 from layerhouse.ingest.histogram.moments import SUB_BLOCK
@@ -403,10 +404,15 @@ def test_the_last_tensors_are_taken_the_largest_first(tmp_path):
     sizes = [30_000, 900, 20_000, 20_000, 70_000, 800, 30_000]
     jobs = [job_of(tmp_path / f"w{i}", "U8", (size,), bytes(size)) for i, size in enumerate(sizes)]
 
-    def order(threads: int, tail: int) -> list[int]:
-        with mock.patch.multiple(module, BLOCK_BYTES=1 << 15, BATCH_BYTES=1000, TAIL_BYTES=tail):
+    def order(threads: int, tail: int, drawn_tail: int | None = None) -> list[int]:
+        tails = {"TAIL_BYTES": tail, "DRAWN_TAIL_BYTES": drawn_tail or 0}
+        with (
+            mock.patch.multiple(module, BLOCK_BYTES=1 << 15, BATCH_BYTES=1000, **tails),
+            mock.patch.object(prefetch, "_is_there", lambda piece: drawn_tail is None),
+        ):
             run = module._Run(jobs, None, "cpu", 1 << 15, threads)
             run.work()
+            run.stop()
         return [index for _ in range(run.outcomes.qsize()) for index, _ in run.outcomes.get()]
 
     assert order(1, 1 << 20) == list(range(7))  # one thread waits for nobody
@@ -414,6 +420,9 @@ def test_the_last_tensors_are_taken_the_largest_first(tmp_path):
     assert order(2, 120_800 // 2) == [0, 1, 2, 6, 3, 4, 5]  # of 4 the two blocks come before 6, the rest after 3
     assert order(2, 1 << 20) == [0, 6, 2, 3, 4, 1, 5]
     assert order(3, 1 << 18) == order(2, 1 << 20)
+    assert order(2, 1 << 20, 0) == list(range(7))  # the disk brings them in this order
+    assert order(2, 1 << 20, 120_800 // 2) == [0, 1, 2, 6, 3, 4, 5]
+    assert order(2, 120_800 // 2, 1 << 20) == [0, 1, 2, 6, 3, 4, 5]
 
 
 def test_many_small_tensors_in_any_number_of_threads(tmp_path):
