@@ -228,7 +228,7 @@ def spectra(folder: Path) -> None:
         other = folder / "alphas.json"
         if importlib.util.find_spec("weightwatcher"):
             command = [PYTHON, "-c", WEIGHTWATCHER, str(model), str(other)]
-            ways = {"WeightWatcher, details": lambda: process(command, scratch), **ways}
+            ways = {"WeightWatcher, details": lambda: process(command, folder / "nothing"), **ways}
         table("Spectra, 0.05 GB", in_turns(ways, 1), "layerhouse ingest --spectral")
         if other.exists():
             compare_alphas(scratch, json.loads(other.read_text()))
