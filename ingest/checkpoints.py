@@ -141,7 +141,7 @@ class WeightsTaker:
         opened = open_weights(model.folder, model.weight_files, model.model_id)
         seen = self._seen(model, fingerprint)
         if seen is not None and self._is_measured(seen):
-            units, notes = _read_units(opened, seen.checkpoint_id)
+            units, notes = _read_units(opened, seen.checkpoint_id, threads)
             remarks = [note["text"] for note in notes]
             if units is None:
                 remarks = [f"no units: {'; '.join(remarks) or 'no family file names its tensors'}"]
@@ -166,7 +166,7 @@ class WeightsTaker:
         checkpoint_id: str = checkpoint["checkpoint_id"]
         units = None
         if self._lacks_units(checkpoint_id):
-            units, unit_notes = _read_units(opened, checkpoint_id)
+            units, unit_notes = _read_units(opened, checkpoint_id, threads)
             notes += unit_notes
         checkpoint["notes"] += notes
         return ReadWeights(opened, weights_line(opened), checkpoint_id, level, checkpoint, tensors, tuple(layers), units)
@@ -282,10 +282,10 @@ def weights_line(opened: OpenedWeights) -> str:
     return f"weights ({files} file{'' if files == 1 else 's'}, {size}, {tensors} tensor{'' if tensors == 1 else 's'})"
 
 
-def _read_units(opened: OpenedWeights, checkpoint_id: str) -> tuple[pa.Table | None, list[Row]]:
+def _read_units(opened: OpenedWeights, checkpoint_id: str, threads: int) -> tuple[pa.Table | None, list[Row]]:
     from layerhouse.ingest.units import read_units
 
-    return read_units(opened, checkpoint_id)
+    return read_units(opened, checkpoint_id, threads=threads)
 
 
 def _level(seen: Sighting) -> int:

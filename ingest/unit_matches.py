@@ -31,7 +31,9 @@ CLEAR = 0.1
 SURE = 0.9
 """A part that is so much like a part of another unit than the rest says is of that one."""
 
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 128
+"""Units that are set beside all of the base's at once: what comes of it should stay near the processor."""
+
 SHOWN_PLACES = 3
 
 
@@ -168,18 +170,21 @@ def _place_by_signature(
     if not parts:
         _claim(answer, rows[(named >= 0) & ~is_mixed], named[(named >= 0) & ~is_mixed], np.nan)
         return
-    likeness = {name: _cosines(units.signatures[name][rows], base.signatures[name]) for name in parts}
-    total = np.mean(list(likeness.values()), axis=0)
+    likeness = [_cosines(units.signatures[name][rows], base.signatures[name]) for name in parts]
+    total = likeness[0].copy()
+    for scores in likeness[1:]:
+        total += scores
     count = total.shape[1]
     chosen = np.where(named >= 0, named, total.argmax(axis=1))
     at = np.arange(len(rows))
-    own = total[at, chosen]
-    others = total.copy()
-    others[at, chosen] = -1.0
-    lead = own - others.max(axis=1, initial=0.0)
+    own = total[at, chosen] / len(parts)
+    total[at, chosen] = -1.0
+    lead = own - total.max(axis=1, initial=0.0) / len(parts)
     least = np.clip((math.sqrt(2 * math.log(max(count, 2))) + 1) / math.sqrt(DIMENSIONS * len(parts)), LEAST_SIMILARITY, SURE)
-    for scores in likeness.values():
-        is_mixed = is_mixed | ((scores[at, chosen] < LEAST_SIMILARITY) & (scores.max(axis=1) >= SURE))
+    is_mixed = is_mixed.copy()
+    for scores in likeness:
+        unlike = np.flatnonzero(scores[at, chosen] < LEAST_SIMILARITY)
+        is_mixed[unlike] |= scores[unlike].max(axis=1) >= SURE
     is_placed = ~is_mixed & ((named >= 0) | ((own >= least) & (lead >= CLEAR)))
     answer.matches[rows[is_mixed]] = INCONSISTENT
     _claim(answer, rows[is_placed], chosen[is_placed], np.clip(lead[is_placed], 0.0, 1.0))
@@ -217,9 +222,11 @@ def _check_groups(heads: UnitPlaces, groups: UnitPlaces, num_base_heads: int, nu
 
 
 def _cosines(ours: Array, theirs: Array) -> Array:
-    """Dot products of sketches of unit length, -1 where one has none."""
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.nan_to_num(ours @ theirs.T, nan=-1.0))
+    """Dot products of sketches of unit length, (n, m) of (n, 16) and (m, 16); -1 where one has none."""
+    answer: Array = ours @ theirs.T
+    answer[~np.isfinite(ours).all(axis=1)] = -1.0
+    answer[:, ~np.isfinite(theirs).all(axis=1)] = -1.0
+    return answer
 
 
 def _rows(where: tuple[str, int, int, str], group: UnitGroup, base: UnitGroup, places: UnitPlaces) -> pa.Table:

@@ -56,8 +56,7 @@ def read_vectors(reader: TensorReader, ref: TensorRef, axis: int) -> Vectors:
         values = floats_of(ref.dtype, raw.reshape(-1)).reshape(len(raw), -1)
         with np.errstate(over="ignore", invalid="ignore"):
             if axis:
-                size = DTYPES[ref.dtype].bits // 8
-                columns = np.ascontiguousarray(raw.reshape(len(raw), count, size).transpose(1, 0, 2)).reshape(count, -1)
+                columns = np.ascontiguousarray(raw.view(f"u{DTYPES[ref.dtype].bits // 8}").T).view(np.uint8)
                 for hasher, column in zip(hashers, columns, strict=True):
                     hasher.update(column.data)
                 vectors.sketches[:] += values.T @ _signs(length)[first : first + len(raw)].astype(values.dtype)

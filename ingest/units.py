@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +43,12 @@ class _Described:
     sketches: Array | None
 
 
-def read_units(opened: OpenedWeights, checkpoint_id: str) -> tuple[pa.Table | None, list[Note]]:
+def read_units(opened: OpenedWeights, checkpoint_id: str, *, threads: int = 1) -> tuple[pa.Table | None, list[Note]]:
     """The rows of `units` of a checkpoint, without commit columns, and notes on layers whose units are not known; None where
     there are none.
 
-    One sweep over the weights of attention, MLP and experts, layer by layer; memory is a piece of a matrix, and the rows.
-    Raises InputError.
+    One sweep over the weights of attention, MLP and experts, a layer a thread; memory is a piece of a matrix a thread, and the
+    rows. Raises InputError.
     """
     import pyarrow as pa
 
@@ -59,13 +60,20 @@ def read_units(opened: OpenedWeights, checkpoint_id: str) -> tuple[pa.Table | No
             layers[tensor.stack, tensor.layer_index].append(tensor)
     tables: list[pa.Table] = []
     unknown: dict[str, list[int]] = defaultdict(list)
-    with TensorReader() as reader:
-        for (stack, index), tensors in sorted(layers.items()):
-            sizes = Sizes() if family is None else measure_layer(tensors, head_dim)
-            parts, reasons = find_parts(tensors, sizes)
+
+    def read_layer(place: tuple[str, int]) -> tuple[list[pa.Table], list[str]]:
+        sizes = Sizes() if family is None else measure_layer(layers[place], head_dim)
+        parts, reasons = find_parts(layers[place], sizes)
+        where = {"checkpoint_id": checkpoint_id, "stack": place[0], "layer_index": place[1]}
+        with TensorReader() as reader:
+            return list(_layer_tables(reader, parts, where)), reasons
+
+    places = sorted(layers)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        for (_, index), (found, reasons) in zip(places, pool.map(read_layer, places), strict=True):
+            tables += found
             for reason in reasons:
                 unknown[reason].append(index)
-            tables += _layer_tables(reader, parts, {"checkpoint_id": checkpoint_id, "stack": stack, "layer_index": index})
     notes = [note("units", _unknown_text(reason, indices)) for reason, indices in unknown.items()]
     return (pa.concat_tables(tables) if tables else None), notes
 

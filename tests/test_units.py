@@ -14,7 +14,7 @@ import xxhash
 from safetensors.torch import load_file, save_file
 
 import layerhouse as lh
-from layerhouse.ingest import unit_vectors
+from layerhouse.ingest import unit_matches, unit_vectors
 from layerhouse.ingest.streaming import TensorReader
 from layerhouse.ingest.tensors import TensorRef
 from layerhouse.ingest.unit_matches import UnitGroup, place_units
@@ -293,6 +293,18 @@ def test_the_stored_units_are_the_rows_and_columns_of_the_weights(llama):
     )
 
 
+def test_units_are_the_same_by_any_number_of_threads(llama, tmp_path):
+    folder, *_ = llama
+    lh.ingest([folder / "models/first"], warehouse=tmp_path / "w", threads=3, units=True)
+    with lh.open(tmp_path / "w") as by_three, lh.open(folder / "w") as by_one:
+        own = by_three.sql("SELECT * EXCLUDE (commit_id, ingested_at) FROM units")
+        checkpoint_id = own["checkpoint_id"][0]
+        found = by_one.sql(f"SELECT * EXCLUDE (commit_id, ingested_at) FROM units WHERE checkpoint_id = '{checkpoint_id}'")
+    keys = ["layer_index", "kind", "unit_index"]
+    assert own.height > 0
+    assert own.sort(keys).equals(found.sort(keys))
+
+
 @pytest.mark.parametrize(
     ("tiny", "cut", "groups"),
     [
@@ -465,6 +477,15 @@ def test_a_part_that_moved_leaves_the_unit_that_the_other_part_names():
     assert (places.positions.tolist(), places.matches.tolist()) == ([4, 2], ["similar", "similar"])
 
 
+def test_a_part_of_which_nothing_is_known_leaves_the_unit_that_the_other_part_names():
+    vectors = np.random.default_rng(8).normal(size=(6, 2, DIMENSIONS))
+    child = vectors[[4, 2]].copy()
+    child[0, 1] = np.nan
+    places = place_units(group(child), group(vectors))
+    assert (places.positions.tolist(), places.matches.tolist()) == ([4, 2], ["similar", "exact"])
+    assert places.confidences.tolist() == [0.0, 1.0]
+
+
 def test_units_like_none_of_the_base_are_not_placed():
     generator = np.random.default_rng(3)
     places = place_units(group(generator.normal(size=(50, 2, DIMENSIONS))), group(generator.normal(size=(200, 2, DIMENSIONS))))
@@ -478,6 +499,19 @@ def test_of_two_that_claim_one_unit_the_surer_keeps_it():
     child = vectors[[3, 3]] + noise * np.array([0.05, 0.3])[:, None, None]
     places = place_units(group(child), group(vectors))
     assert (places.positions.tolist(), places.matches.tolist()) == ([3, -1], ["similar", "none"])
+
+
+def test_units_are_placed_alike_however_many_are_set_beside_the_base_at_once(monkeypatch):
+    generator = np.random.default_rng(6)
+    vectors = generator.normal(size=(300, 2, DIMENSIONS))
+    child = vectors[200:20:-1] + 0.1 * generator.normal(size=(180, 2, DIMENSIONS))
+    child[7, 1] = np.nan
+    vectors[150] = np.nan
+    expected = list(range(200, 20, -1))
+    expected[7] = expected[50] = -1  # half of its likeness is not known; its unit's is not
+    for at_once in (1, 7, 180):
+        monkeypatch.setattr(unit_matches, "ROWS_AT_ONCE", at_once)
+        assert place_units(group(child), group(vectors)).positions.tolist() == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
