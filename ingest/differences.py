@@ -94,6 +94,8 @@ def _decode(code: str, chunk: Array, kind: type) -> Array:
     if dtype.bits == 8:
         return np.asarray(decoded(code)[chunk].astype(kind))
     if code == "BF16":
-        return (chunk.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32).astype(kind)
+        words = chunk.view(np.uint16).astype(np.uint32)
+        words <<= np.uint32(16)
+        return words.view(np.float32).astype(kind, copy=False)
     with np.errstate(invalid="ignore"):  # a signalling NaN
         return chunk.view(f"{dtype.kind[0]}{dtype.bits // 8}").astype(kind)

@@ -267,14 +267,23 @@ def test_rows_once_every_column_is_used_and_no_pattern_is_left(kind, width, case
             assert (found[1].view(kind) != 0).tolist() == matrix.any(axis=0).tolist()
 
 
+@pytest.mark.parametrize("size", [5000, 5007, 5001, 3, 0])
+@pytest.mark.parametrize("of_base", ["dense", "half zero", "odd"])
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_count_differences(kind):
-    base = weights("odd", 5000).astype(kind)
-    values = np.where(chance(5).random(5000) < 0.3, weights("half zero", 5000, 9).astype(kind), base)
+def test_count_differences(kind, of_base, size):
+    base = weights(of_base, size).astype(kind)
+    is_other = chance(5).random(size) < 0.3
+    is_other[-1:] = True
+    values = np.where(is_other, weights("half zero", size, 9).astype(kind), base)
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = base.astype(np.float16).astype(kind)
-    counts = assert_alike("count_differences", lambda: (values, base, rounded, np.zeros(4, np.int64), np.zeros(4)))[4]
-    assert counts[0] > 0
+    counts, sums = assert_alike("count_differences", lambda: (values, base, rounded, np.zeros(4, np.int64), np.zeros(4)))[4:]
+    unlike, apart = (~((values == other) | (np.isnan(values) & np.isnan(other))) for other in (base, rounded))
+    kinds = values == 0, (values != 0) & (base == 0), (values != 0) & (base != 0)
+    assert counts.tolist() == [unlike.sum(), *((unlike & apart & kind).sum() for kind in kinds)]
+    finite = np.isfinite(values) & np.isfinite(base)
+    one, other = values[finite].astype(np.float64), base[finite].astype(np.float64)
+    assert sums.tolist() == pytest.approx([((one - other) ** 2).sum(), one @ one, other @ other, one @ other], rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])

@@ -818,45 +818,57 @@ static void mark_nonzero_words(const u64 *words, int64_t size, uint64_t mask, ui
 
 /* ---- comparing, profiles ---- */
 
-INLINE int is_same(double a, double b) { return a == b || (a != a && b != b); }
-
+/* Element i belongs to lane i % 8 of each sum, and nothing is a jump: half-zero weights would mislead every other. */
 #define COUNT_DIFFERENCES(name, Type)                                                                                      \
+    VECTORISED                                                                                                             \
     static void name(const Type *values, const Type *base, const Type *rounded, Py_ssize_t size, int64_t *counts,          \
                      double *sums)                                                                                         \
     {                                                                                                                      \
-        int64_t changed = 0, zeroed = 0, filled = 0, other = 0;                                                            \
-        double apart = 0, own = 0, of_base = 0, product = 0;                                                               \
-        for (Py_ssize_t i = 0; i < size; i++) {                                                                            \
-            double value = values[i], there = base[i], near = rounded[i];                                                  \
-            if (!is_same(value, there)) {                                                                                  \
-                changed++;                                                                                                 \
-                if (!is_same(value, near)) {                                                                               \
-                    if (value == 0)                                                                                        \
-                        zeroed++;                                                                                          \
-                    else if (there == 0)                                                                                   \
-                        filled++;                                                                                          \
-                    else                                                                                                   \
-                        other++;                                                                                           \
-                }                                                                                                          \
+        typedef Type Stored __attribute__((vector_size(4 * sizeof(Type))));                                                \
+        longs changed = {0}, zeroed = {0}, filled = {0}, other = {0};                                                      \
+        doubles apart[2] = {{0}}, own[2] = {{0}}, of_base[2] = {{0}}, product[2] = {{0}};                                  \
+        for (Py_ssize_t i = 0; i < size; i += 8)                                                                           \
+            for (int half = 0; half < 2; half++) {                                                                         \
+                Py_ssize_t at = i + 4 * half, length = size - at;                                                          \
+                Stored value_here = {0}, base_here = {0}, rounded_here = {0}; /* what is not there is zero on all sides */ \
+                if (length >= 4) {                                                                                         \
+                    memcpy(&value_here, values + at, sizeof(Stored));                                                      \
+                    memcpy(&base_here, base + at, sizeof(Stored));                                                         \
+                    memcpy(&rounded_here, rounded + at, sizeof(Stored));                                                   \
+                } else                                                                                                     \
+                    for (Py_ssize_t k = 0; k < length; k++) {                                                              \
+                        value_here[k] = values[at + k];                                                                    \
+                        base_here[k] = base[at + k];                                                                       \
+                        rounded_here[k] = rounded[at + k];                                                                 \
+                    }                                                                                                      \
+                doubles value = __builtin_convertvector(value_here, doubles);                                              \
+                doubles there = __builtin_convertvector(base_here, doubles);                                               \
+                doubles near = __builtin_convertvector(rounded_here, doubles);                                             \
+                longs is_changed = ~((value == there) | ((value != value) & (there != there)));                            \
+                longs is_apart = is_changed & ~((value == near) | ((value != value) & (near != near)));                    \
+                longs is_zero = value == 0, was_zero = there == 0;                                                         \
+                longs is_finite = (value - value == 0) & (there - there == 0);                                             \
+                changed -= is_changed;                                                                                     \
+                zeroed -= is_apart & is_zero;                                                                              \
+                filled -= is_apart & was_zero;                                                                             \
+                other -= is_apart & ~is_zero & ~was_zero;                                                                  \
+                value = (doubles)((longs)value & is_finite), there = (doubles)((longs)there & is_finite);                  \
+                apart[half] += (value - there) * (value - there);                                                          \
+                own[half] += value * value;                                                                                \
+                of_base[half] += there * there;                                                                            \
+                product[half] += value * there;                                                                            \
             }                                                                                                              \
-            if (fabs(value) <= DBL_MAX && fabs(there) <= DBL_MAX) {                                                        \
-                apart += (value - there) * (value - there);                                                                \
-                own += value * value;                                                                                      \
-                of_base += there * there;                                                                                  \
-                product += value * there;                                                                                  \
-            }                                                                                                              \
+        for (int lane = 0; lane < 4; lane++) {                                                                             \
+            counts[0] += changed[lane], counts[1] += zeroed[lane];                                                         \
+            counts[2] += filled[lane], counts[3] += other[lane];                                                           \
         }                                                                                                                  \
-        counts[0] += changed;                                                                                              \
-        counts[1] += zeroed;                                                                                               \
-        counts[2] += filled;                                                                                               \
-        counts[3] += other;                                                                                                \
-        sums[0] += apart;                                                                                                  \
-        sums[1] += own;                                                                                                    \
-        sums[2] += of_base;                                                                                                \
-        sums[3] += product;                                                                                                \
+        for (int lane = 0; lane < 8; lane++) {                                                                             \
+            sums[0] += apart[lane / 4][lane % 4], sums[1] += own[lane / 4][lane % 4];                                      \
+            sums[2] += of_base[lane / 4][lane % 4], sums[3] += product[lane / 4][lane % 4];                                \
+        }                                                                                                                  \
     }
-COUNT_DIFFERENCES(count_differences_32, f32)
-COUNT_DIFFERENCES(count_differences_64, f64)
+COUNT_DIFFERENCES(count_differences_32, float)
+COUNT_DIFFERENCES(count_differences_64, double)
 
 #define ADD_SQUARES(name, Type)                                                                                            \
     VECTORISED                                                                                                             \
@@ -1259,9 +1271,9 @@ FUNCTION(count_differences)
                             buffers.views[1].itemsize == size && buffers.views[2].itemsize == size))
         return NULL;
     if (size == 4)
-        LOOP(count_differences_32(AT(f32, 0), AT(f32, 1), AT(f32, 2), SIZE(0), AT(int64_t, 3), AT(double, 4)));
+        LOOP(count_differences_32(AT(float, 0), AT(float, 1), AT(float, 2), SIZE(0), AT(int64_t, 3), AT(double, 4)));
     else
-        LOOP(count_differences_64(AT(f64, 0), AT(f64, 1), AT(f64, 2), SIZE(0), AT(int64_t, 3), AT(double, 4)));
+        LOOP(count_differences_64(AT(double, 0), AT(double, 1), AT(double, 2), SIZE(0), AT(int64_t, 3), AT(double, 4)));
     Py_RETURN_NONE;
 }
 

@@ -38,6 +38,7 @@ LEAST_EXPONENT = -1000
 """Lower bound of a row's exponent, so that 2**-exponent is a finite double."""
 
 _LARGEST = sys.float_info.max
+_DIFFERENCE_LANES = 8  # element i belongs to lane i % 8 of each sum, and lanes are added up in order
 _SPAN = 256  # ranks of 16 bits are looked up by their high byte, then by their low one
 
 
@@ -536,32 +537,25 @@ def count_differences(values: Array, base: Array, rounded: Array, counts: Array,
     Adds to counts: values that differ from the base; and of those that differ from it rounded: zero now, zero there, neither.
     Adds to sums, of what is finite in both: squared difference, squares of both, their product.
     """
-    changed = zeroed = filled = other = 0
-    apart = own = of_base = product = 0.0
+    apart, own = np.zeros(_DIFFERENCE_LANES), np.zeros(_DIFFERENCE_LANES)
+    of_base, product = np.zeros(_DIFFERENCE_LANES), np.zeros(_DIFFERENCE_LANES)
     for i in range(values.size):
         value, there, near = np.float64(values[i]), np.float64(base[i]), np.float64(rounded[i])
         if not (value == there or (math.isnan(value) and math.isnan(there))):
-            changed += 1
+            counts[0] += 1
             if not (value == near or (math.isnan(value) and math.isnan(near))):
-                if value == 0:
-                    zeroed += 1
-                elif there == 0:
-                    filled += 1
-                else:
-                    other += 1
+                counts[1 if value == 0 else 2 if there == 0 else 3] += 1
         if abs(value) <= _LARGEST and abs(there) <= _LARGEST:
-            apart += (value - there) * (value - there)
-            own += value * value
-            of_base += there * there
-            product += value * there
-    counts[0] += changed
-    counts[1] += zeroed
-    counts[2] += filled
-    counts[3] += other
-    sums[0] += apart
-    sums[1] += own
-    sums[2] += of_base
-    sums[3] += product
+            lane = i % _DIFFERENCE_LANES
+            apart[lane] += (value - there) * (value - there)
+            own[lane] += value * value
+            of_base[lane] += there * there
+            product[lane] += value * there
+    for lane in range(_DIFFERENCE_LANES):
+        sums[0] += apart[lane]
+        sums[1] += own[lane]
+        sums[2] += of_base[lane]
+        sums[3] += product[lane]
 
 
 @compiled
