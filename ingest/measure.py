@@ -273,8 +273,8 @@ class _Run:
         self._device, self._chunk_bytes = device, chunk_bytes
         positions = list(accumulate((job.ref.logical_bytes for job in jobs), initial=0))  # the last is after all
         tensors = (_Tensor(index, job, near_zero, positions[index]) for index, job in enumerate(jobs))
-        self._tasks = self._plan(tensors, positions, threads)
         self._prefetch = Prefetch(job.ref for job in jobs)
+        self._tasks = self._plan(tensors, positions, threads)
         self._next: deque[Task] = deque()
         self._busy = 0
         self._turn = threading.Condition()
@@ -317,7 +317,9 @@ class _Run:
             self._prefetch.reach(positions[tail])
             if self._prefetch.has_drawn:
                 yield from (task for _, task in self._tasks_of(islice(tensors, max(0, start_of(DRAWN_TAIL_BYTES) - tail))))
-            yield from (task for _, task in sorted(self._tasks_of(tensors), key=itemgetter(0), reverse=True))
+            last = deque(sorted(self._tasks_of(tensors), key=itemgetter(0), reverse=True))
+            while last:  # what is taken is kept no longer
+                yield last.popleft()[1]
         yield from (task for _, task in self._tasks_of(tensors))
 
     def _tasks_of(self, tensors: Iterable[_Tensor]) -> Iterator[tuple[int, Task]]:

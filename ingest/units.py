@@ -69,11 +69,14 @@ def read_units(opened: OpenedWeights, checkpoint_id: str, *, threads: int = 1) -
             return list(_layer_tables(reader, parts, where)), reasons
 
     places = sorted(layers)
-    with ThreadPoolExecutor(max(1, threads)) as pool:
+    pool = ThreadPoolExecutor(max(1, threads))
+    try:
         for (_, index), (found, reasons) in zip(places, pool.map(read_layer, places), strict=True):
             tables += found
             for reason in reasons:
                 unknown[reason].append(index)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # who interrupts waits for no layer
     notes = [note("units", _unknown_text(reason, indices)) for reason, indices in unknown.items()]
     return (pa.concat_tables(tables) if tables else None), notes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,12 @@ from safetensors.torch import load_file, save_file
 
 import layerhouse as lh
 from layerhouse.ingest import unit_matches, unit_vectors
+from layerhouse.ingest import units as ingest_units
 from layerhouse.ingest.streaming import TensorReader
 from layerhouse.ingest.tensors import TensorRef
 from layerhouse.ingest.unit_matches import UnitGroup, place_units
 from layerhouse.ingest.unit_vectors import DIMENSIONS, read_vectors
+from layerhouse.ingest.weights import open_weights
 from layerhouse.tests.tiny_models import (
     EXPERTS,
     EXPLICIT,
@@ -291,6 +294,25 @@ def test_the_stored_units_are_the_rows_and_columns_of_the_weights(llama):
     assert head["l2_norm"] == pytest.approx(
         math.sqrt((attention[0][own] ** 2).sum() + (attention[1][:, own] ** 2).sum()), rel=1e-6
     )
+
+
+def test_who_interrupts_waits_for_no_layer(llama, monkeypatch):
+    folder, *_ = llama
+    path = folder / "models/first/model.safetensors"
+    opened = open_weights(path.parent, (path,), "first")
+    may_end, ended = threading.Event(), []
+
+    def tables(reader, parts, where):
+        if where["layer_index"] == 0:
+            raise KeyboardInterrupt
+        ended.append(may_end.wait(20))
+        return []
+
+    monkeypatch.setattr(ingest_units, "_layer_tables", tables)
+    with pytest.raises(KeyboardInterrupt):
+        ingest_units.read_units(opened, "c", threads=2)
+    assert ended == []
+    may_end.set()
 
 
 def test_units_are_the_same_by_any_number_of_threads(llama, tmp_path):
