@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import layerhouse.ingest  # noqa: F401 - loaded before the function of that name, which takes its place
-from layerhouse.version import __version__
-from layerhouse.warehouse.errors import (
+from layerhouse.errors import (
     InputError,
     LayerhouseError,
     MissingWarehouseError,
@@ -27,10 +26,11 @@ from layerhouse.warehouse.errors import (
     UsageError,
     WarehouseError,
 )
+from layerhouse.version import __version__
 
 if TYPE_CHECKING:
     from layerhouse.ingest.run import Event, Progress, Report
-    from layerhouse.warehouse.handle import Warehouse
+    from layerhouse.warehouse.answers.handle import Warehouse
 
 __all__ = [
     "InputError",
@@ -48,7 +48,7 @@ __all__ = [
 
 def open(path: str | Path = "layerhouse-data", *, as_of: datetime | str | None = None) -> Warehouse:
     """Open a warehouse for reading. Raises MissingWarehouseError or WarehouseError."""
-    from layerhouse.warehouse.handle import Warehouse
+    from layerhouse.warehouse.answers.handle import Warehouse
 
     return Warehouse(path, as_of=as_of)
 
@@ -86,15 +86,15 @@ def ingest(
     device; headers alone of many models are read by a second process too, unless `workers` or `threads` is 1). The report's
     events of kind `failed` are the inputs that could not be taken. Raises UsageError and WarehouseError.
     """
-    from layerhouse.ingest.checkpoints import Reading, available_cores
-    from layerhouse.ingest.devices import find_devices
-    from layerhouse.ingest.family_files import check_own_families
-    from layerhouse.ingest.limits import scaled_limits
+    from layerhouse.ingest.checkpoint.limits import scaled_limits
+    from layerhouse.ingest.measure.devices import find_devices
+    from layerhouse.ingest.model.family_files import check_own_families
     from layerhouse.ingest.run import Options, ingest_roots
-    from layerhouse.warehouse.kept import is_large
-    from layerhouse.warehouse.known import Known
-    from layerhouse.warehouse.schema import TABLES
-    from layerhouse.warehouse.store import MARKER, create_store, list_commits
+    from layerhouse.ingest.take_weights import Reading, available_cores
+    from layerhouse.warehouse.answers.answer_cache import is_large
+    from layerhouse.warehouse.storage.inventory import Known
+    from layerhouse.warehouse.storage.schema import TABLES
+    from layerhouse.warehouse.storage.store import MARKER, create_store, list_commits
 
     reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units, workers)
     check_own_families()
@@ -103,7 +103,7 @@ def ingest(
         path = create_store(path)
     known = Known()
     if (path / MARKER).exists() and any(list_commits(path).rows(table) for table in TABLES):
-        from layerhouse.warehouse.query import load_known
+        from layerhouse.warehouse.answers.query import load_known
 
         known = load_known(path)
     with scaled_limits(limit_factor):
@@ -123,7 +123,7 @@ def ingest(
             on_progress=on_progress,
         )
     if not dry_run and is_large(list_commits(path)):
-        from layerhouse.warehouse.database import keep_answers
+        from layerhouse.warehouse.answers.session import keep_answers
 
         keep_answers(path)
     return report

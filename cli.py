@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from layerhouse.errors import LayerhouseError, UsageError, WarehouseError
 from layerhouse.version import __version__
-from layerhouse.warehouse.errors import LayerhouseError, UsageError, WarehouseError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from layerhouse.ingest.run import Event, Progress, Report
-    from layerhouse.warehouse.export.registry import Layout
-    from layerhouse.warehouse.handle import Warehouse
-    from layerhouse.warehouse.selection import Selection
+    from layerhouse.warehouse.answers.handle import Warehouse
+    from layerhouse.warehouse.answers.selection import Selection
+    from layerhouse.warehouse.render.registry import Layout
 
 Command = Callable[..., Any]
 
@@ -108,8 +108,8 @@ def table_options(command: Command) -> Command:
         best: bool,
         **rest: Any,
     ) -> Any:
-        from layerhouse.warehouse.export.registry import Layout
-        from layerhouse.warehouse.selection import Selection, split_names
+        from layerhouse.warehouse.answers.selection import Selection, split_names
+        from layerhouse.warehouse.render.registry import Layout
 
         selection = Selection(
             where=where,
@@ -295,7 +295,7 @@ def summarize(
     output: Path | None,
 ) -> None:
     """The summary table: one row a model, what it kept against its base."""
-    from layerhouse.warehouse.export import format_of
+    from layerhouse.warehouse.render import format_of
 
     with _opened(warehouse, as_of) as wh:
         if since is not None:
@@ -361,7 +361,7 @@ def compare(
     BASE is the one that MODEL was last compared with; another one is compared by: layerhouse ingest MODEL --base BASE. A
     --format or --output gives the table behind the picture.
     """
-    from layerhouse.warehouse.comparing import require_pair
+    from layerhouse.warehouse.answers.comparing import require_pair
 
     with _opened(warehouse, as_of) as wh:
         require_pair(wh.connection, model, base)
@@ -387,7 +387,7 @@ def link(file: str | None, model: str | None, table: Path | None, warehouse: Pat
 
     `layerhouse query unlinked` lists the files that no model was found for.
     """
-    from layerhouse.warehouse.linking import link_results, read_pairs
+    from layerhouse.warehouse.admin.link_results import link_results, read_pairs
 
     if (table is None) == (file is None or model is None):
         raise UsageError("name a FILE and a MODEL, or a table with --from")
@@ -404,8 +404,8 @@ def link(file: str | None, model: str | None, table: Path | None, warehouse: Pat
 @click.option("--force", is_flag=True, help="Overwrite files of another writer.")
 def analysis(model: str, warehouse: Path, as_of: str | None, output_dir: Path, force: bool) -> None:
     """Write MODEL's structure in the files of the study scripts: its layers, its base's, and one against the other."""
-    from layerhouse.warehouse.analysis_files import analysis_files
-    from layerhouse.warehouse.written_files import write_files
+    from layerhouse.warehouse.study.analysis_files import analysis_files
+    from layerhouse.warehouse.study.written_files import write_files
 
     with _opened(warehouse, as_of) as wh:
         files = analysis_files(wh.connection, model)
@@ -416,7 +416,7 @@ def analysis(model: str, warehouse: Path, as_of: str | None, output_dir: Path, f
 
 def _write_analyses(warehouse: Path, models: Sequence[str], folder: Path, *, force: bool) -> bool:
     """Write analysis files beside each model, and what became of each into a folder; whether all could be."""
-    from layerhouse.warehouse.analysis_files import write_analyses
+    from layerhouse.warehouse.study.analysis_files import write_analyses
 
     with _opened(warehouse, None) as wh:
         failures = write_analyses(wh.connection, models, folder, force=force)
@@ -427,7 +427,7 @@ def _write_analyses(warehouse: Path, models: Sequence[str], folder: Path, *, for
 
 def _draw(wh: Warehouse, models: Sequence[str]) -> list[str]:
     """The picture of each model like one of these that has a base other than itself."""
-    from layerhouse.warehouse.comparing import pictures
+    from layerhouse.warehouse.answers.comparing import pictures
 
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
     return pictures(wh.connection, models, is_unicode=encoding.startswith("utf"))
@@ -456,7 +456,7 @@ def performance(
     output: Path | None,
 ) -> None:
     """The performance table: quality, speed and memory beside structure."""
-    from layerhouse.warehouse.selection import split_names
+    from layerhouse.warehouse.answers.selection import split_names
 
     selection = replace(
         shown.selection,
@@ -488,7 +488,7 @@ def query(
     output: Path | None,
 ) -> None:
     """Run the query NAME; list the queries without one."""
-    from layerhouse.warehouse.query import query_list, query_text
+    from layerhouse.warehouse.answers.query import query_list, query_text
 
     if name is None:
         _show(query_list(), format_name, output)
@@ -509,9 +509,9 @@ def sql(
     statement: str | None, warehouse: Path, as_of: str | None, init: bool, format_name: str | None, output: Path | None
 ) -> None:
     """Run the SQL STATEMENT over every table and view; `-` reads it from standard input."""
-    from layerhouse.warehouse.database import init_script, parse_as_of
-    from layerhouse.warehouse.export.target import write_file
-    from layerhouse.warehouse.query import run_sql
+    from layerhouse.warehouse.answers.query import run_sql
+    from layerhouse.warehouse.answers.session import init_script, parse_as_of
+    from layerhouse.warehouse.render.target import write_file
 
     if init == (statement is not None):
         raise UsageError("give a statement, or --init")
@@ -533,7 +533,7 @@ def sql(
 @output_options
 def tables(name: str | None, warehouse: Path, format_name: str | None, output: Path | None) -> None:
     """The tables and views with their sizes; with NAME its columns, types, units and meaning."""
-    from layerhouse.warehouse.tables import list_columns, list_tables
+    from layerhouse.warehouse.answers.tables import list_columns, list_tables
 
     _show(list_tables(warehouse) if name is None else list_columns(warehouse, name), format_name, output)
 
@@ -545,7 +545,7 @@ def tables(name: str | None, warehouse: Path, format_name: str | None, output: P
 )
 def check(warehouse: Path, repair: bool) -> None:
     """The health of a warehouse: every file read in full, every promise of the rows asked. Exit code 3 where one is broken."""
-    from layerhouse.warehouse.health import check_warehouse
+    from layerhouse.warehouse.admin.health import check_warehouse
 
     findings = check_warehouse(warehouse, repair=repair)
     for finding in findings:
@@ -564,7 +564,7 @@ def check(warehouse: Path, repair: bool) -> None:
 @warehouse_option
 def drop(model: str, warehouse: Path) -> None:
     """Take MODEL and its results out of every answer; --as-of an earlier time still shows them."""
-    from layerhouse.warehouse.removals import drop_model
+    from layerhouse.warehouse.admin.removals import drop_model
 
     drop_model(warehouse, model)
     _talk(f"dropped {model}")
@@ -576,7 +576,7 @@ def drop(model: str, warehouse: Path) -> None:
 @warehouse_option
 def rename(model: str, new_name: str, warehouse: Path) -> None:
     """Call MODEL by NEW_NAME, in later ingests of its folder too."""
-    from layerhouse.warehouse.removals import rename_model
+    from layerhouse.warehouse.admin.removals import rename_model
 
     rename_model(warehouse, model, new_name)
     _talk(f"renamed {model} to {new_name}")
@@ -590,7 +590,7 @@ def rename(model: str, new_name: str, warehouse: Path) -> None:
 )
 def export(warehouse: Path, as_of: str | None, target: Path) -> None:
     """Write a self-contained DuckDB database with every table and view, for any DuckDB client."""
-    from layerhouse.warehouse.database import export_database, parse_as_of
+    from layerhouse.warehouse.answers.session import export_database, parse_as_of
 
     export_database(warehouse, target, as_of=None if as_of is None else parse_as_of(as_of))
     _talk(f"wrote {target}")
@@ -694,8 +694,8 @@ def _show_query(
     shown: Shown | None = None,
     caption: str | None = None,
 ) -> None:
-    from layerhouse.warehouse.query import asked_by, query_text
-    from layerhouse.warehouse.selection import Selection, select_table
+    from layerhouse.warehouse.answers.query import asked_by, query_text
+    from layerhouse.warehouse.answers.selection import Selection, select_table
 
     selection = replace(shown.selection if shown else Selection(), models=tuple(models))
     is_plain = replace(selection, models=()) == Selection()
@@ -708,8 +708,8 @@ def _show_since(
     wh: Warehouse, since: str, models: Sequence[str], format_name: str | None, output: Path | None, shown: Shown
 ) -> None:
     import layerhouse
-    from layerhouse.warehouse.dates import summary_since
-    from layerhouse.warehouse.selection import select_rows
+    from layerhouse.warehouse.answers.dates import summary_since
+    from layerhouse.warehouse.answers.selection import select_rows
 
     with layerhouse.open(wh.path, as_of=since) as earlier:
         table = summary_since(earlier.connection, wh.connection, models)
@@ -723,8 +723,8 @@ def _show(
     layout: Layout | None = None,
     caption: str | None = None,
 ) -> None:
-    from layerhouse.warehouse.export import FORMATS, write_table
-    from layerhouse.warehouse.export.target import choose_format, write_table_file
+    from layerhouse.warehouse.render import FORMATS, write_table
+    from layerhouse.warehouse.render.target import choose_format, write_table_file
 
     chosen = choose_format(format_name, output)
     if output is not None:
@@ -743,9 +743,9 @@ def _show(
 
 
 def _write_study_files(wh: Warehouse, models: Sequence[str], prefix: Path) -> None:
-    from layerhouse.warehouse.export.study import study_document, study_json, study_text
-    from layerhouse.warehouse.export.target import write_file
-    from layerhouse.warehouse.query import study_rows
+    from layerhouse.warehouse.answers.query import study_rows
+    from layerhouse.warehouse.render.target import write_file
+    from layerhouse.warehouse.study.summary_form import study_document, study_json, study_text
 
     document = study_document(*study_rows(wh.connection, models))
     for suffix, text in ((".txt", study_text(document)), (".json", study_json(document))):
@@ -779,7 +779,7 @@ def _ingest_display(*, quiet: bool) -> Iterator[tuple[Callable[[Event], None], C
     from rich.console import Console
     from rich.text import Text
 
-    from layerhouse.ingest.checkpoints import size_text
+    from layerhouse.ingest.take_weights import size_text
 
     columns = (
         bars.TextColumn("ingest"),
@@ -850,7 +850,7 @@ def _interrupt(*_: object) -> NoReturn:
 def _on_one_line(text: str) -> str:
     if text.isprintable():
         return text
-    from layerhouse.warehouse.export.terminal import visible
+    from layerhouse.warehouse.render.terminal import visible
 
     return visible(text)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerhouse.warehouse.errors import UsageError
+from layerhouse.errors import UsageError
 
 if TYPE_CHECKING:
     import torch

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from layerhouse.ingest.batches import Batch
-from layerhouse.ingest.checkpoints import Reading
-from layerhouse.ingest.comparisons import Comparer
-from layerhouse.warehouse.known import Known, Sighting
-from layerhouse.warehouse.store import create_store
+from layerhouse.ingest.batch import Batch
+from layerhouse.ingest.compare_with_base import Comparer
+from layerhouse.ingest.take_weights import Reading
+from layerhouse.warehouse.storage.inventory import Known, Sighting
+from layerhouse.warehouse.storage.store import create_store
 
 LAYERS = 32
 ROLES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "attention_norm", "mlp_norm")

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from layerhouse.ingest import alignment
-from layerhouse.ingest.alignment import LayerPrint, place_by_score, score_layers
-from layerhouse.ingest.signatures import signature
-from layerhouse.ingest.streaming import TensorReader
-from layerhouse.ingest.tensors import TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+from layerhouse.ingest.compare import alignment
+from layerhouse.ingest.compare.alignment import LayerPrint, place_by_score, score_layers
+from layerhouse.ingest.measure.io.tensor_reader import TensorReader
+from layerhouse.ingest.measure.signatures import signature
 
 BLOCKS, HIDDEN, HEADS, HEAD_DIM, WIDTH = 12, 256, 8, 32, 704
 RESIDUAL_AXIS = {"q": 1, "k": 1, "v": 1, "o": 0, "gate": 1, "up": 1, "down": 0, "attention_norm": None, "mlp_norm": None}

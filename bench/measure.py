@@ -134,8 +134,8 @@ def read_plainly(path: Path, threads: int) -> None:
 
 def measure_file(path: Path, threads: int, *, signed: bool) -> None:
     """Ours, as `ingest` calls it."""
-    from layerhouse.ingest.measure import Job, measure
-    from layerhouse.ingest.readers.safetensors import read_safetensors
+    from layerhouse.ingest.checkpoint.containers.safetensors import read_safetensors
+    from layerhouse.ingest.measure.scheduler import Job, measure
 
     refs = read_safetensors(path, path.name).tensors
     for _, found in measure([Job(ref, 1, 1 if signed else None) for ref in refs], threads=threads, chunk_bytes=CHUNK):

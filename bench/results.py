@@ -19,7 +19,7 @@ from typing import Any
 
 from ingest import run
 
-from layerhouse.warehouse.database import connect
+from layerhouse.warehouse.answers.session import connect
 
 SEVEN = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 RANKED = ("piqa", "hellaswag", "arc_easy", "arc_challenge", "openbookqa")

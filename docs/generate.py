@@ -14,12 +14,12 @@ from typing import Any
 import click
 
 from layerhouse.cli import Exit, cli
-from layerhouse.warehouse.database import connect
-from layerhouse.warehouse.query import query_list, query_names, query_text
-from layerhouse.warehouse.schema import TABLES
-from layerhouse.warehouse.sql_text import quote_identifier, sql_files
-from layerhouse.warehouse.store import create_store
-from layerhouse.warehouse.tables import documented_columns, list_tables
+from layerhouse.warehouse.answers.query import query_list, query_names, query_text
+from layerhouse.warehouse.answers.session import connect
+from layerhouse.warehouse.answers.sql_text import quote_identifier, sql_files
+from layerhouse.warehouse.answers.tables import documented_columns, list_tables
+from layerhouse.warehouse.storage.schema import TABLES
+from layerhouse.warehouse.storage.store import create_store
 
 HELP_WIDTH = 88
 EXIT_TEXTS = {

@@ -1,0 +1,1 @@
+"""The order in which an ingest does things: discover, plan, take, compare, commit."""

@@ -10,14 +10,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.dtypes import TORCH_DTYPES, byte_count
-from layerhouse.ingest.json_files import read_json
-from layerhouse.ingest.names import place_tensors
-from layerhouse.ingest.parameters import count_parameters
-from layerhouse.ingest.readers.weight_sets import WeightSet, WeightSetContents
-from layerhouse.ingest.tensors import TensorRef
-from layerhouse.ingest.weights import OpenedWeights, weight_rows
-from layerhouse.warehouse.errors import InputError
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.dtypes import TORCH_DTYPES, byte_count
+from layerhouse.ingest.checkpoint.json_files import read_json
+from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+from layerhouse.ingest.checkpoint.weight_set import WeightSet, WeightSetContents
+from layerhouse.ingest.checkpoint_rows import OpenedWeights, weight_rows
+from layerhouse.ingest.model.parameters import count_parameters
+from layerhouse.ingest.model.placement import place_tensors
 
 Row = dict[str, Any]
 

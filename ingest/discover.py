@@ -10,14 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from layerhouse.ingest.analyses import ANALYSIS_NAMES, REMOVAL_NAME
-from layerhouse.ingest.links import leads_out
-from layerhouse.ingest.readers.slicing import SUFFIX as SLICED_SUFFIX
-from layerhouse.ingest.readers.slicing import is_pair
-from layerhouse.ingest.results import recognise
-from layerhouse.ingest.results.documents import HARNESS_NAME, is_text_file, may_be_result, read_document
-from layerhouse.warehouse.errors import InputError, UsageError
-from layerhouse.warehouse.written_files import is_recorded, recorded_files
+from layerhouse.errors import InputError, UsageError
+from layerhouse.ingest.checkpoint.slicegpt import SUFFIX as SLICED_SUFFIX
+from layerhouse.ingest.checkpoint.slicegpt import is_pair
+from layerhouse.ingest.checkpoint.symlinks import leads_out
+from layerhouse.ingest.results.documents import (
+    HARNESS_NAME,
+    is_text_file,
+    may_be_result,
+    read_document,
+)
+from layerhouse.ingest.results.registry import recognise
+from layerhouse.ingest.study.analyses import ANALYSIS_NAMES, REMOVAL_NAME
+from layerhouse.warehouse.study.written_files import is_recorded, recorded_files
 
 MARKER = "layerhouse.json"
 ANALYSIS, EVALUATION, WEIGHTS = "analysis", "evaluation", "pruned_model"

@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Generic, Self, TypeVar
 
-from layerhouse.ingest.checkpoints import ReadWeights, read_headers
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.limits import factor_now, scaled_limits
+from layerhouse.ingest.checkpoint_rows import HEADERS
 from layerhouse.ingest.column_rows import ColumnRows
-from layerhouse.ingest.limits import factor_now, scaled_limits
-from layerhouse.ingest.weights import HEADERS
-from layerhouse.warehouse.errors import InputError
+from layerhouse.ingest.take_weights import ReadWeights, read_headers
 
 if TYPE_CHECKING:
     import subprocess

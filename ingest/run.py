@@ -15,24 +15,49 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.analyses import ORIGINAL_NAME, AnalysisRows, Base, Parsed, combine, read_file
-from layerhouse.ingest.batches import Batch
-from layerhouse.ingest.checkpoints import VALUES, Reading, ReadWeights, WeightsTaker
-from layerhouse.ingest.comparisons import Comparer, Side
-from layerhouse.ingest.declarations import declare
-from layerhouse.ingest.discover import EVALUATION, NO_RESULT, Discovery, FoundModel, discover, path_text
+from layerhouse.errors import InputError, NotFoundError, UsageError
+from layerhouse.ingest.batch import Batch
+from layerhouse.ingest.checkpoint_rows import HEADERS
+from layerhouse.ingest.compare_with_base import Comparer, Side
+from layerhouse.ingest.declarations.declare import declare
+from layerhouse.ingest.declarations.method_patterns import compile_method_pattern, declare_by
+from layerhouse.ingest.discover import (
+    EVALUATION,
+    NO_RESULT,
+    Discovery,
+    FoundModel,
+    discover,
+    path_text,
+)
 from layerhouse.ingest.fingerprints import fingerprint_of
 from layerhouse.ingest.header_process import LEAST_MODELS, HeadersAhead, Request
-from layerhouse.ingest.linking import FOLDER, Match, Models, name_alone
-from layerhouse.ingest.method_patterns import compile_method_pattern, declare_by
 from layerhouse.ingest.read_ahead import ReadAhead
-from layerhouse.ingest.results import measure_id, recognise
 from layerhouse.ingest.results.documents import read_document
+from layerhouse.ingest.results.model_lookup import (
+    FOLDER,
+    Match,
+    Models,
+    name_alone,
+)
 from layerhouse.ingest.results.native import HARNESS as NATIVE
-from layerhouse.ingest.structures import Structure
-from layerhouse.ingest.weights import HEADERS
-from layerhouse.warehouse.errors import InputError, NotFoundError, UsageError
-from layerhouse.warehouse.known import Known, Sighting
+from layerhouse.ingest.results.parsed import measure_id
+from layerhouse.ingest.results.registry import recognise
+from layerhouse.ingest.study.analyses import (
+    ORIGINAL_NAME,
+    AnalysisRows,
+    Base,
+    Parsed,
+    combine,
+    read_file,
+)
+from layerhouse.ingest.study.structures import Structure
+from layerhouse.ingest.take_weights import (
+    VALUES,
+    Reading,
+    ReadWeights,
+    WeightsTaker,
+)
+from layerhouse.warehouse.storage.inventory import Known, Sighting
 
 Row = dict[str, Any]
 

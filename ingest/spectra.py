@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from layerhouse.ingest.names import Placed
-from layerhouse.ingest.tensors import PLAIN
-from layerhouse.warehouse.errors import InputError
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.tensor_ref import PLAIN
+from layerhouse.ingest.model.placement import Placed
 
 if TYPE_CHECKING:
-    from layerhouse.ingest.measure import Measurement
-    from layerhouse.ingest.weights import OpenedWeights
+    from layerhouse.ingest.checkpoint_rows import OpenedWeights
+    from layerhouse.ingest.measure.scheduler import Measurement
 
 SPECTRAL_COLUMNS = ("spectral_norm", "stable_rank", "effective_rank", "alpha")
 
@@ -31,7 +31,7 @@ def add_spectra(
 
     Raises InputError naming the model where bytes cannot be read, and UsageError where the device refuses.
     """
-    from layerhouse.ingest.spectral import measure_spectra
+    from layerhouse.ingest.measure.spectrum import measure_spectra
 
     tensors = [placed for placed in opened.measured if has_spectrum(placed)]
     reasons: dict[str, list[str]] = defaultdict(list)

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
-from layerhouse.ingest.layer_sizes import Sizes, declared_head_dim, measure_layer
-from layerhouse.ingest.names import Note, Placed, note
-from layerhouse.ingest.signatures import signs
-from layerhouse.ingest.streaming import TensorReader
-from layerhouse.ingest.unit_parts import Part, find_parts
-from layerhouse.ingest.unit_vectors import Array, Vectors, read_vectors
-from layerhouse.warehouse.schema import arrow_schema
+from layerhouse.ingest.measure.io.tensor_reader import TensorReader
+from layerhouse.ingest.measure.signatures import signs
+from layerhouse.ingest.measure.unit_vectors import Array, Vectors, read_vectors
+from layerhouse.ingest.model.layer_sizes import Sizes, declared_head_dim, measure_layer
+from layerhouse.ingest.model.placement import Note, Placed, note
+from layerhouse.ingest.model.unit_parts import Part, find_parts
+from layerhouse.warehouse.storage.schema import arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from layerhouse.ingest.weights import OpenedWeights
+    from layerhouse.ingest.checkpoint_rows import OpenedWeights
 
 KINDS = ("head", "kv_group", "neuron", "expert")
 PART_HASH_DIGITS = 16

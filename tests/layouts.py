@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layerhouse.tests.tiny_models import EXPERTS, HEAD_DIM, HEADS, HIDDEN, INTERMEDIATE, KV_HEADS, SIZES, VOCAB
+from layerhouse.tests.tiny_models import (
+    EXPERTS,
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    INTERMEDIATE,
+    KV_HEADS,
+    SIZES,
+    VOCAB,
+)
 
 Shapes = dict[str, tuple[int, ...]]
 ROWS, KV_ROWS = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.run import Options, Report, ingest_roots
-from layerhouse.warehouse.handle import Warehouse
-from layerhouse.warehouse.known import Known
-from layerhouse.warehouse.query import load_known
-from layerhouse.warehouse.store import create_store
+from layerhouse.warehouse.answers.handle import Warehouse
+from layerhouse.warehouse.answers.query import load_known
+from layerhouse.warehouse.storage.inventory import Known
+from layerhouse.warehouse.storage.store import create_store
 
 FULL, HALF, EMPTY = (400, 600), (200, 300), (0, 0)
 NORM = 24

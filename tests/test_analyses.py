@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from layerhouse.ingest.analyses import Base, combine, read_file
+from layerhouse.errors import InputError
+from layerhouse.ingest.study.analyses import Base, combine, read_file
 from layerhouse.tests.study_files import (
     ANALYSIS,
     COMPARISON,
@@ -29,7 +30,6 @@ from layerhouse.tests.study_files import (
     structure,
 )
 from layerhouse.version import __version__
-from layerhouse.warehouse.errors import InputError
 
 PLAIN = "analysis/model_structure.json"
 PRUNING = "analysis/pruning_comparison.json"

@@ -9,9 +9,9 @@ import pytest
 
 import layerhouse as lh
 from layerhouse import demo
+from layerhouse.errors import NotFoundError
 from layerhouse.tests.running import layerhouse
-from layerhouse.warehouse.analysis_files import analysis_files
-from layerhouse.warehouse.errors import NotFoundError
+from layerhouse.warehouse.study.analysis_files import analysis_files
 
 FILES = {
     "model_structure.json",

@@ -19,7 +19,7 @@ from layerhouse import demo
 from layerhouse.tests import study_builder
 from layerhouse.tests.running import CLEAN, layerhouse
 from layerhouse.version import __version__
-from layerhouse.warehouse.schema import TABLES
+from layerhouse.warehouse.storage.schema import TABLES
 
 DEMO_LINES = [
     "taken       baselines/Tiny-Base: weights (1 file, 3.3 MiB, 75 tensors), 1 result file",

@@ -9,10 +9,16 @@ import torch
 from safetensors.torch import save_file
 
 import layerhouse as lh
+from layerhouse.errors import InputError, UsageError
 from layerhouse.ingest.config_base import config_base_rows
 from layerhouse.tests.running import layerhouse
-from layerhouse.tests.tiny_models import EXPLICIT, MODELS, TinyModel, build, save
-from layerhouse.warehouse.errors import InputError, UsageError
+from layerhouse.tests.tiny_models import (
+    EXPLICIT,
+    MODELS,
+    TinyModel,
+    build,
+    save,
+)
 
 
 @pytest.fixture(scope="module")

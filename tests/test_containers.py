@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import layerhouse as lh
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
+from layerhouse.ingest.checkpoint.weight_set import find_weight_set, read_weight_set
 from layerhouse.ingest.discover import discover
-from layerhouse.ingest.readers import read_weight_file
-from layerhouse.ingest.readers.weight_sets import find_weight_set, read_weight_set
 from layerhouse.tests.study_files import put
 from layerhouse.tests.test_reader_torch_zip import assert_same
 from layerhouse.tests.tiny_models import MODELS, build
@@ -32,7 +33,6 @@ from layerhouse.tests.weight_files import (
     torch_zip_bytes,
     zip_bytes,
 )
-from layerhouse.warehouse.errors import InputError
 
 MAGIC = p_file(p_int(0x1950A86A20F9469CFC6C))
 MACHINE = p_file(p_dict({"protocol_version": b"M\xe9\x03", "little_endian": b"\x88"}))

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import xxhash
 
-from layerhouse.ingest import content_hash
-from layerhouse.ingest.content_hash import ContentHash
-from layerhouse.ingest.histogram import Counter, cpu
+from layerhouse.ingest.measure import content_hash
+from layerhouse.ingest.measure.content_hash import ContentHash
+from layerhouse.ingest.measure.counter import Counter
+from layerhouse.ingest.measure.kernels import cpu
 
 SIZES = [
     241,

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 import layerhouse as lh
+from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.tests.running import layerhouse
-from layerhouse.warehouse.errors import NotFoundError, UsageError
-from layerhouse.warehouse.removals import drop_model
+from layerhouse.warehouse.admin.removals import drop_model
 
 
 def put_model(folder, *, rows, zeros=0):

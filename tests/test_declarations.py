@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerhouse.ingest.declarations import Declaration, declare, load_rules
+from layerhouse.ingest.declarations.declare import Declaration, declare, load_rules
 
 STUDY = Path(__file__).parents[2] / "shared/data/llama3-8b"
-DOCUMENT = tomllib.loads((Path(__file__).parents[1] / "ingest/declarations.toml").read_text("utf-8"))
+DOCUMENT = tomllib.loads((Path(__file__).parents[1] / "ingest/declarations/declarations.toml").read_text("utf-8"))
 NOTHING = Declaration()
 
 

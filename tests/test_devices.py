@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from layerhouse.ingest import devices, histogram
-from layerhouse.ingest import measure as module
-from layerhouse.ingest.devices import find_devices
-from layerhouse.ingest.dtypes import DTYPES
-from layerhouse.ingest.histogram import gpu
-from layerhouse.ingest.histogram.gpu import DeviceCounter
-from layerhouse.ingest.measure import Job, measure
-from layerhouse.ingest.tensors import TensorRef
-from layerhouse.warehouse.errors import InputError, UsageError
+from layerhouse.errors import InputError, UsageError
+from layerhouse.ingest.checkpoint.dtypes import DTYPES
+from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+from layerhouse.ingest.measure import counter as histogram
+from layerhouse.ingest.measure import devices
+from layerhouse.ingest.measure import gpu_counter as gpu
+from layerhouse.ingest.measure import scheduler as module
+from layerhouse.ingest.measure.devices import find_devices
+from layerhouse.ingest.measure.gpu_counter import DeviceCounter
+from layerhouse.ingest.measure.scheduler import Job, measure
 
 DEVICES = [
     "torch",
@@ -167,7 +168,7 @@ def test_a_driver_is_looked_for_in_three_places(monkeypatch, tmp_path):
 @pytest.mark.skipif(HAS_DRIVER, reason="this machine has a driver")
 def test_where_there_is_no_driver_torch_is_not_imported():
     code = (
-        "import sys\nfrom layerhouse.ingest.devices import find_devices\nfrom layerhouse.warehouse.errors import UsageError\n"
+        "import sys\nfrom layerhouse.ingest.measure.devices import find_devices\nfrom layerhouse.errors import UsageError\n"
         "print(find_devices('auto'))\ntry:\n    find_devices('cuda')\nexcept UsageError as error:\n    print(error)\n"
         "print('torch' in sys.modules)"
     )

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from layerhouse.ingest.analyses import ANALYSIS_NAMES
+from layerhouse.errors import UsageError
+from layerhouse.ingest.checkpoint.json_files import MAX_BYTES
 from layerhouse.ingest.discover import discover
-from layerhouse.ingest.json_files import MAX_BYTES
+from layerhouse.ingest.study.analyses import ANALYSIS_NAMES
 from layerhouse.tests.study_files import put, result, structure
-from layerhouse.warehouse.errors import UsageError
 
 NOTHING = "no weights, no analysis, no results"
 EMPTY = f"empty folder: {NOTHING}"

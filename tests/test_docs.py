@@ -35,13 +35,13 @@ from layerhouse import demo
 from layerhouse.cli import cli, main
 from layerhouse.tests import study_builder
 from layerhouse.tests.running import CLEAN
-from layerhouse.warehouse.database import connect
-from layerhouse.warehouse.query import query_names, query_text
-from layerhouse.warehouse.schema import TABLES
-from layerhouse.warehouse.sql_text import quote_identifier, sql_files
-from layerhouse.warehouse.store import create_store
-from layerhouse.warehouse.tables import documented_columns, list_tables
-from layerhouse.warehouse.view_columns import VIEW_COLUMNS
+from layerhouse.warehouse.answers.query import query_names, query_text
+from layerhouse.warehouse.answers.session import connect
+from layerhouse.warehouse.answers.sql_text import quote_identifier, sql_files
+from layerhouse.warehouse.answers.tables import documented_columns, list_tables
+from layerhouse.warehouse.answers.view_columns import VIEW_COLUMNS
+from layerhouse.warehouse.storage.schema import TABLES
+from layerhouse.warehouse.storage.store import create_store
 
 ROOT = Path(__file__).parents[1]
 RUN_PAGES = ("README.md", "docs/guide.md", "docs/families.md")
@@ -313,7 +313,13 @@ def command():
 
 def serve(address: str) -> None:
     """Run each command that is asked for at a socket in a fork, with the streams, folder and environment of who asks."""
-    for name in ("layerhouse.ingest.histogram.cpu", "layerhouse.warehouse.handle", "polars", "pyarrow.parquet", "rich.text"):
+    for name in (
+        "layerhouse.ingest.measure.kernels.cpu",
+        "layerhouse.warehouse.answers.handle",
+        "polars",
+        "pyarrow.parquet",
+        "rich.text",
+    ):
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:

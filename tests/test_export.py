@@ -26,11 +26,25 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.cells import cell_len
 
-from layerhouse.warehouse.errors import UsageError
-from layerhouse.warehouse.export import FORMATS, Format, format_of, register, resolve_format, write_table
-from layerhouse.warehouse.export.columns import COLUMNS, describe
-from layerhouse.warehouse.export.kinds import COUNT, GIB, MS, NUMBER, PPL, RATIO
-from layerhouse.warehouse.export.numbers import number_text
+from layerhouse.errors import UsageError
+from layerhouse.warehouse.render import (
+    FORMATS,
+    Format,
+    format_of,
+    register,
+    resolve_format,
+    write_table,
+)
+from layerhouse.warehouse.render.columns import COLUMNS, describe
+from layerhouse.warehouse.render.kinds import (
+    COUNT,
+    GIB,
+    MS,
+    NUMBER,
+    PPL,
+    RATIO,
+)
+from layerhouse.warehouse.render.numbers import number_text
 
 GOLDEN = Path(__file__).parent / "golden" / "export"
 NOTES = pa.list_(pa.struct([("code", pa.string()), ("text", pa.string())]))
@@ -527,9 +541,9 @@ def test_formats_is_read_only():
 
 
 def test_import_is_light():
-    code = "import sys, layerhouse.warehouse.export; print(*sys.modules)"
+    code = "import sys, layerhouse.warehouse.render; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert "layerhouse.warehouse.export.as_parquet" in loaded
+    assert "layerhouse.warehouse.render.as_parquet" in loaded
     assert not {"pyarrow", "duckdb", "polars", "torch", "click", "rich.table"} & set(loaded)
 
 

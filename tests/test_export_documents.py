@@ -14,14 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerhouse.tests.test_export import GOLDEN, TRAPS, nasty, read_markdown, read_text_table, text_of, written
-from layerhouse.warehouse.errors import UsageError
-from layerhouse.warehouse.export import as_xlsx, write_table
-from layerhouse.warehouse.export.columns import COLUMNS, describe_field, presented_field
-from layerhouse.warehouse.export.headings import HEADINGS
-from layerhouse.warehouse.export.kinds import NUMBER, RATIO
-from layerhouse.warehouse.export.registry import Layout
-from layerhouse.warehouse.export.terminal import visible
+from layerhouse.errors import UsageError
+from layerhouse.tests.test_export import (
+    GOLDEN,
+    TRAPS,
+    nasty,
+    read_markdown,
+    read_text_table,
+    text_of,
+    written,
+)
+from layerhouse.warehouse.render import as_xlsx, write_table
+from layerhouse.warehouse.render.columns import COLUMNS, describe_field, presented_field
+from layerhouse.warehouse.render.headings import HEADINGS
+from layerhouse.warehouse.render.kinds import NUMBER, RATIO
+from layerhouse.warehouse.render.registry import Layout
+from layerhouse.warehouse.render.terminal import visible
 
 VOID = {"br", "meta", "link", "img", "input", "hr"}
 

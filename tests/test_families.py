@@ -12,16 +12,24 @@ from tempfile import TemporaryDirectory
 import pytest
 
 import layerhouse as lh
-from layerhouse.ingest.family_files import load_families, read_families
-from layerhouse.ingest.layers import SIZE_WORDS, layer_rows
-from layerhouse.ingest.names import place_tensors
-from layerhouse.ingest.parameters import count_parameters
-from layerhouse.ingest.templates import NUMBER_MARK
+from layerhouse.errors import InputError, UsageError
+from layerhouse.ingest.model.family import NUMBER_MARK
+from layerhouse.ingest.model.family_files import load_families, read_families
+from layerhouse.ingest.model.layer_rows import SIZE_WORDS, layer_rows
+from layerhouse.ingest.model.parameters import count_parameters
+from layerhouse.ingest.model.placement import place_tensors
 from layerhouse.tests.layouts import LAYOUTS
-from layerhouse.tests.tiny_models import HIDDEN, MODELS, TinyModel, build, save, shape_refs, state_refs
-from layerhouse.warehouse.errors import InputError, UsageError
+from layerhouse.tests.tiny_models import (
+    HIDDEN,
+    MODELS,
+    TinyModel,
+    build,
+    save,
+    shape_refs,
+    state_refs,
+)
 
-FILES = Path(__file__).parents[1] / "ingest/families"
+FILES = Path(__file__).parents[1] / "ingest/model/families"
 FAMILIES = {family.name: family for family in load_families()}
 CASES = [
     pytest.param(name, number, form, id=f"{name}-{number}-{form}")

@@ -15,12 +15,14 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from layerhouse.ingest import file_window, measure, streaming
-from layerhouse.ingest.file_window import LEAST_BYTES, PIECE_BYTES, FileWindow
-from layerhouse.ingest.measure import Job
-from layerhouse.ingest.streaming import TensorReader
-from layerhouse.ingest.tensors import TensorRef
-from layerhouse.warehouse.errors import InputError
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+from layerhouse.ingest.measure import scheduler as measure
+from layerhouse.ingest.measure.io import file_window
+from layerhouse.ingest.measure.io import tensor_reader as streaming
+from layerhouse.ingest.measure.io.file_window import LEAST_BYTES, PIECE_BYTES, FileWindow
+from layerhouse.ingest.measure.io.tensor_reader import TensorReader
+from layerhouse.ingest.measure.scheduler import Job
 
 if sys.platform != "linux":
     pytest.skip("windows are of Linux", allow_module_level=True)
@@ -169,7 +171,7 @@ def test_wrong_arguments_are_refused(window, file):
 CRASH = """
 import mmap, os, sys
 import numpy as np
-from layerhouse.ingest.file_window import FileWindow
+from layerhouse.ingest.measure.io.file_window import FileWindow
 
 with open(sys.argv[1], "w+b") as file:
     file.truncate(1 << 21)
@@ -195,7 +197,7 @@ def test_a_fault_elsewhere_ends_the_process_as_ever(tmp_path, state, options):
 
 OTHER = """
 import os, signal, sys
-from layerhouse.ingest.file_window import FileWindow
+from layerhouse.ingest.measure.io.file_window import FileWindow
 
 with open(sys.argv[1], "w+b") as file:
     file.write(bytes(1 << 21))

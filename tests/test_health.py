@@ -14,13 +14,19 @@ import layerhouse as lh
 from layerhouse import WarehouseError
 from layerhouse.ingest.run import Options, ingest_roots
 from layerhouse.tests.running import layerhouse
-from layerhouse.tests.study_builder import Scores, Width, analysis_document, result_document, write_json
+from layerhouse.tests.study_builder import (
+    Scores,
+    Width,
+    analysis_document,
+    result_document,
+    write_json,
+)
 from layerhouse.tests.test_store import checkpoint, layer
-from layerhouse.warehouse.health import check_warehouse
-from layerhouse.warehouse.query import load_known
-from layerhouse.warehouse.removals import drop_model
-from layerhouse.warehouse.sql_text import sql_files
-from layerhouse.warehouse.store import create_store, list_commits, write_commit
+from layerhouse.warehouse.admin.health import check_warehouse
+from layerhouse.warehouse.admin.removals import drop_model
+from layerhouse.warehouse.answers.query import load_known
+from layerhouse.warehouse.answers.sql_text import sql_files
+from layerhouse.warehouse.storage.store import create_store, list_commits, write_commit
 
 WIDE, NARROW = Width(8, 4, 704), Width(4, 2, 352)
 MODELS = {"a": (WIDE, WIDE), "b": (WIDE, NARROW), "c": (NARROW, NARROW)}

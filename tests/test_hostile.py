@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import layerhouse as lh
-from layerhouse.ingest.readers import read_weight_file
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
 from layerhouse.tests.running import CLEAN
 from layerhouse.tests.test_containers import ONE, legacy, tar_bytes
 from layerhouse.tests.weight_files import (
@@ -29,7 +30,6 @@ from layerhouse.tests.weight_files import (
     torch_zip_bytes,
     zip_bytes,
 )
-from layerhouse.warehouse.errors import InputError
 
 HARNESS = Path(__file__).resolve().parents[2] / "shared/data/harness/malformed"
 LIMIT = "limit exceeded: "

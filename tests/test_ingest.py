@@ -31,10 +31,10 @@ from layerhouse.tests.study_files import (
     rows,
     structure,
 )
-from layerhouse.warehouse.handle import Warehouse
-from layerhouse.warehouse.query import load_known
-from layerhouse.warehouse.removals import drop_model, rename_model
-from layerhouse.warehouse.store import create_store
+from layerhouse.warehouse.admin.removals import drop_model, rename_model
+from layerhouse.warehouse.answers.handle import Warehouse
+from layerhouse.warehouse.answers.query import load_known
+from layerhouse.warehouse.storage.store import create_store
 
 HISTORY = "SELECT params FROM history ORDER BY model_id, commit_id"
 PPL = "SELECT model_id, ppl_wikitext2 FROM performance ORDER BY model_id"

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerhouse.ingest.json_files import read_json
-from layerhouse.warehouse.errors import InputError
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.json_files import read_json
 
 MALFORMED = Path(__file__).parents[2] / "shared/data/harness/malformed"
 

@@ -16,10 +16,16 @@ import pytest
 
 import layerhouse as lh
 from layerhouse.tests.running import CLEAN
-from layerhouse.tests.study_builder import Scores, Width, analysis_document, result_document, write_json
-from layerhouse.warehouse.health import check_warehouse
-from layerhouse.warehouse.schema import TABLES
-from layerhouse.warehouse.sql_text import sql_files
+from layerhouse.tests.study_builder import (
+    Scores,
+    Width,
+    analysis_document,
+    result_document,
+    write_json,
+)
+from layerhouse.warehouse.admin.health import check_warehouse
+from layerhouse.warehouse.answers.sql_text import sql_files
+from layerhouse.warehouse.storage.schema import TABLES
 
 COMMAND = [sys.executable, "-m", "layerhouse", "ingest"]
 VIEWS = [stem.partition("_")[2] for stem in sql_files("warehouse.views") if not stem.startswith("00")]

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from layerhouse.ingest.dtypes import byte_count
-from layerhouse.ingest.weights import measure_weights, open_weights, weight_rows
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.dtypes import byte_count
+from layerhouse.ingest.checkpoint_rows import measure_weights, open_weights, weight_rows
 from layerhouse.tests.tiny_models import HIDDEN, Width, llama_shapes
 from layerhouse.tests.weight_files import safetensors_bytes
-from layerhouse.warehouse.errors import InputError
 
 Entry = tuple[str, tuple[int, ...], bytes | None]
 """Dtype, shape, and the bytes; None for bytes of 0x5A."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 import layerhouse as lh
-from layerhouse.ingest.limits import allowed, check_limit, scaled_limits
+from layerhouse.errors import InputError, UsageError
+from layerhouse.ingest.checkpoint.limits import allowed, check_limit, scaled_limits
 from layerhouse.tests.running import layerhouse
 from layerhouse.tests.weight_files import safetensors_bytes
-from layerhouse.warehouse.errors import InputError, UsageError
 
 
 def model_of(tmp_path, tensors):

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 import layerhouse as lh
-from layerhouse.ingest.compare import compare_layers
-from layerhouse.ingest.signatures import sketch
+from layerhouse.ingest.compare.match_layers import compare_layers
+from layerhouse.ingest.measure.signatures import sketch
 from layerhouse.tests.tiny_models import EXPLICIT, TinyModel, build
 
 BLOCKS = 12

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 import layerhouse as lh
-from layerhouse.ingest.declarations import Declaration
-from layerhouse.ingest.method_patterns import compile_method_pattern, declare_by
+from layerhouse.errors import UsageError
+from layerhouse.ingest.declarations.declare import Declaration
+from layerhouse.ingest.declarations.method_patterns import compile_method_pattern, declare_by
 from layerhouse.tests.running import layerhouse
-from layerhouse.warehouse.errors import UsageError
 
 
 @pytest.mark.parametrize(

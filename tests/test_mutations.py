@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from layerhouse.ingest.readers import read_weight_file
-from layerhouse.ingest.streaming import TensorReader
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
+from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 from layerhouse.tests.test_reader_safetensors import mutated
-from layerhouse.warehouse.errors import InputError
 
 ROUNDS = 200
 

@@ -33,9 +33,9 @@ def loaded_after(code: str) -> set[str]:
             set(),
         ),
         ("import layerhouse.ingest.run", set()),
-        ("import layerhouse.warehouse.store", set()),
-        ("import layerhouse.warehouse.export", {"rich"}),
-        ("import layerhouse.warehouse.handle", {"duckdb"}),
+        ("import layerhouse.warehouse.storage.store", set()),
+        ("import layerhouse.warehouse.render", {"rich"}),
+        ("import layerhouse.warehouse.answers.handle", {"duckdb"}),
     ],
 )
 def test_an_import_loads_no_more_than_it_needs(code, allowed):
@@ -90,7 +90,9 @@ def expected_names():
 
 def test_the_wheel_holds_every_module_sql_and_toml_and_one_top_level_name(wheel):
     left = sorted(name.split(".")[0] for name in names_in(wheel) ^ expected_names())
-    extensions = ["layerhouse/ingest/_file_window"] * (sys.platform == "linux") + ["layerhouse/ingest/histogram/_loops"]
+    extensions = ["layerhouse/ingest/measure/io/_file_window"] * (sys.platform == "linux") + [
+        "layerhouse/ingest/measure/kernels/_loops"
+    ]
     assert left == (extensions if shutil.which("cc") else [])
     if left:
         assert "-cp311-abi3-" in wheel.name

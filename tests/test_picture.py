@@ -7,7 +7,7 @@ import pytest
 import layerhouse as lh
 from layerhouse import demo
 from layerhouse.tests.running import layerhouse
-from layerhouse.warehouse.export.picture import bar, layer_picture, ranges
+from layerhouse.warehouse.render.picture import bar, layer_picture, ranges
 
 LAYER = {
     "base_layer_index": 0,

@@ -21,12 +21,17 @@ import layerhouse as lh
 from layerhouse import UsageError, WarehouseError
 from layerhouse.ingest.run import Options, ingest_roots
 from layerhouse.tests.running import CLEAN, layerhouse
-from layerhouse.tests.study_builder import Width, analysis_document, write_json, write_study
-from layerhouse.warehouse.database import export_database, init_script
-from layerhouse.warehouse.export import write_table
-from layerhouse.warehouse.health import check_warehouse
-from layerhouse.warehouse.query import load_known, query_text, run_sql
-from layerhouse.warehouse.store import create_store, write_commit
+from layerhouse.tests.study_builder import (
+    Width,
+    analysis_document,
+    write_json,
+    write_study,
+)
+from layerhouse.warehouse.admin.health import check_warehouse
+from layerhouse.warehouse.answers.query import load_known, query_text, run_sql
+from layerhouse.warehouse.answers.session import export_database, init_script
+from layerhouse.warehouse.render import write_table
+from layerhouse.warehouse.storage.store import create_store, write_commit
 
 PLACES = (
     'it\'s a; "place"/~/$HOME/-x',

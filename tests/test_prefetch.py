@@ -23,11 +23,18 @@ import numpy as np
 import pytest
 import xxhash
 
-from layerhouse.ingest import measure, prefetch
-from layerhouse.ingest.measure import BLOCK_BYTES, Job
-from layerhouse.ingest.prefetch import GAP_BYTES, PIECE_BYTES, Piece, Prefetch, pieces_of
-from layerhouse.ingest.tensors import SparseParts, TensorRef
-from layerhouse.warehouse.errors import InputError
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.tensor_ref import SparseParts, TensorRef
+from layerhouse.ingest.measure import scheduler as measure
+from layerhouse.ingest.measure.io import prefetch
+from layerhouse.ingest.measure.io.prefetch import (
+    GAP_BYTES,
+    PIECE_BYTES,
+    Piece,
+    Prefetch,
+    pieces_of,
+)
+from layerhouse.ingest.measure.scheduler import BLOCK_BYTES, Job
 
 MIB = 1 << 20
 

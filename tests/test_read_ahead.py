@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 import layerhouse as lh
-from layerhouse.ingest import header_process, limits, read_ahead, run
-from layerhouse.ingest.checkpoints import read_headers
+from layerhouse.errors import InputError, UsageError
+from layerhouse.ingest import header_process, read_ahead, run
+from layerhouse.ingest.checkpoint import limits
 from layerhouse.ingest.header_process import ASKED, HeadersAhead
 from layerhouse.ingest.read_ahead import AHEAD, ReadAhead
+from layerhouse.ingest.take_weights import read_headers
 from layerhouse.tests.running import layerhouse
-from layerhouse.warehouse.errors import InputError, UsageError
 
 
 def put_models(root, count):

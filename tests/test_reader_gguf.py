@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import layerhouse as lh
-from layerhouse.ingest.readers import read_weight_file
-from layerhouse.ingest.readers.gguf import BLOCK_TYPES, PLAIN_TYPES
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.gguf import BLOCK_TYPES, PLAIN_TYPES
+from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
 from layerhouse.tests.test_layouts import rows_of
 from layerhouse.tests.tiny_models import EXPLICIT, TinyModel, build
 from layerhouse.tests.weight_files import stored_values
-from layerhouse.warehouse.errors import InputError
 
 
 def text(value: str) -> bytes:

@@ -8,11 +8,19 @@ import time
 
 import pytest
 
-from layerhouse.ingest.readers import read_weight_file
-from layerhouse.ingest.readers.safetensors import read_safetensors
-from layerhouse.ingest.readers.sniff import Kind, sniff
-from layerhouse.tests.weight_files import entry, p_file, p_text, safetensors_bytes, stored_values, torch_values, zip_bytes
-from layerhouse.warehouse.errors import InputError
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
+from layerhouse.ingest.checkpoint.containers.safetensors import read_safetensors
+from layerhouse.ingest.checkpoint.containers.sniff import Kind, sniff
+from layerhouse.tests.weight_files import (
+    entry,
+    p_file,
+    p_text,
+    safetensors_bytes,
+    stored_values,
+    torch_values,
+    zip_bytes,
+)
 
 GOOD = {"__metadata__": {"format": "pt"}, "a": entry("F32", [2, 2], 0, 16), "b": entry("BF16", [3], 16, 22)}
 

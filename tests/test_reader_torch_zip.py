@@ -9,9 +9,11 @@ import zipfile
 
 import pytest
 
-from layerhouse.ingest.readers import read_weight_file, zip_members
-from layerhouse.ingest.readers.pickle_machine import PickleLimits
-from layerhouse.ingest.readers.torch_zip import read_torch_zip
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers import zip_directory as zip_members
+from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
+from layerhouse.ingest.checkpoint.containers.torch_zip import read_torch_zip
+from layerhouse.ingest.checkpoint.pickle.machine import PickleLimits
 from layerhouse.tests.test_reader_safetensors import mutated
 from layerhouse.tests.weight_files import (
     p_call,
@@ -28,7 +30,6 @@ from layerhouse.tests.weight_files import (
     torch_zip_bytes,
     zip_bytes,
 )
-from layerhouse.warehouse.errors import InputError
 
 TOO_MANY = "tensor 'w': limit exceeded: more than 64 dimensions or 9223372036854775807 elements"
 

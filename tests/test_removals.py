@@ -12,12 +12,18 @@ import layerhouse as lh
 from layerhouse import NotFoundError, UsageError
 from layerhouse.ingest.run import Options, Report, ingest_roots
 from layerhouse.tests.running import layerhouse
-from layerhouse.tests.study_builder import Scores, Width, analysis_document, result_document, write_json
-from layerhouse.warehouse.database import parse_as_of
-from layerhouse.warehouse.health import check_warehouse
-from layerhouse.warehouse.query import load_known
-from layerhouse.warehouse.removals import drop_model, rename_model
-from layerhouse.warehouse.store import create_store
+from layerhouse.tests.study_builder import (
+    Scores,
+    Width,
+    analysis_document,
+    result_document,
+    write_json,
+)
+from layerhouse.warehouse.admin.health import check_warehouse
+from layerhouse.warehouse.admin.removals import drop_model, rename_model
+from layerhouse.warehouse.answers.query import load_known
+from layerhouse.warehouse.answers.session import parse_as_of
+from layerhouse.warehouse.storage.store import create_store
 
 NAMES = ("it's; DROP TABLE x", "a|b", "=x", "123", "null")
 

@@ -10,9 +10,10 @@ from unittest import mock
 import pytest
 
 import layerhouse as lh
-from layerhouse.ingest.results import documents, recognise
+from layerhouse.errors import InputError
+from layerhouse.ingest.results import documents
 from layerhouse.ingest.results.documents import may_be_result, read_document
-from layerhouse.warehouse.errors import InputError
+from layerhouse.ingest.results.registry import recognise
 
 HARNESS = Path(__file__).parents[2] / "shared/data/harness"
 needs_data = pytest.mark.skipif(not HARNESS.is_dir(), reason="the published result files are not here")

@@ -13,12 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layerhouse.errors import InputError
 from layerhouse.ingest import results
-from layerhouse.ingest.json_files import read_json
-from layerhouse.ingest.results import FORMATS, ResultFormat, left_out_line, recognise, register, score, stderr_of
+from layerhouse.ingest.checkpoint.json_files import read_json
 from layerhouse.ingest.results.native import parse
-from layerhouse.warehouse.errors import InputError
-from layerhouse.warehouse.schema import RESULTS, arrow_schema
+from layerhouse.ingest.results.parsed import (
+    ResultFormat,
+    left_out_line,
+    score,
+    stderr_of,
+)
+from layerhouse.ingest.results.registry import FORMATS, recognise, register
+from layerhouse.warehouse.storage.schema import RESULTS, arrow_schema
 
 STUDY = Path(__file__).parents[2] / "shared/data/llama3-8b"
 HARNESS = Path(__file__).parents[2] / "shared/data/harness"

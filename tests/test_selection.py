@@ -12,10 +12,16 @@ import pytest
 
 import layerhouse as lh
 from layerhouse import demo
+from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.tests.running import layerhouse
 from layerhouse.tests.test_export import read_markdown, read_text_table, text_of
-from layerhouse.warehouse.errors import NotFoundError, UsageError
-from layerhouse.warehouse.selection import Selection, filter_rows, select_table, sort_rows, split_names
+from layerhouse.warehouse.answers.selection import (
+    Selection,
+    filter_rows,
+    select_table,
+    sort_rows,
+    split_names,
+)
 
 NAMES = ("results/a|b", "results/=SUM(A1)", "results/数据_é")
 

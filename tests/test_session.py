@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 import layerhouse as lh
-from layerhouse.warehouse import database
-from layerhouse.warehouse.database import HELD, Session
-from layerhouse.warehouse.errors import WarehouseError
-from layerhouse.warehouse.query import run_query
-from layerhouse.warehouse.schema import TABLES
-from layerhouse.warehouse.sql_text import sql_files
-from layerhouse.warehouse.store import create_store, write_commit
+from layerhouse.errors import WarehouseError
+from layerhouse.warehouse.answers import session as database
+from layerhouse.warehouse.answers.query import run_query
+from layerhouse.warehouse.answers.session import HELD, Session
+from layerhouse.warehouse.answers.sql_text import sql_files
+from layerhouse.warehouse.storage.schema import TABLES
+from layerhouse.warehouse.storage.store import create_store, write_commit
 
 VIEW_NAMES = [stem.partition("_")[2] for stem in sql_files("warehouse.views") if not stem.startswith("00_")]
 QUESTIONS = {f"view {name}": f"SELECT * FROM {name}" for name in VIEW_NAMES}

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from layerhouse.ingest.signatures import DIMENSIONS, LONGEST, signature, signs, sketch
-from layerhouse.ingest.streaming import TensorReader
-from layerhouse.ingest.tensors import TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+from layerhouse.ingest.measure.io.tensor_reader import TensorReader
+from layerhouse.ingest.measure.signatures import (
+    DIMENSIONS,
+    LONGEST,
+    signature,
+    signs,
+    sketch,
+)
 
 TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64", torch.int32: "I32"}
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layerhouse.ingest import sparse
-from layerhouse.ingest.measure import Job, measure
-from layerhouse.ingest.readers import read_weight_file, sparse_claims, storages
-from layerhouse.ingest.streaming import TensorReader
-from layerhouse.tests.weight_files import p_call, p_dict, p_int, p_tensor, p_text, p_tuple, torch_values, torch_zip_bytes
-from layerhouse.warehouse.errors import InputError
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers import torch_sparse as sparse_claims
+from layerhouse.ingest.checkpoint.containers import torch_storages as storages
+from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
+from layerhouse.ingest.measure.io import sparse
+from layerhouse.ingest.measure.io.tensor_reader import TensorReader
+from layerhouse.ingest.measure.scheduler import Job, measure
+from layerhouse.tests.weight_files import (
+    p_call,
+    p_dict,
+    p_int,
+    p_tensor,
+    p_text,
+    p_tuple,
+    torch_values,
+    torch_zip_bytes,
+)
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Sparse"), pytest.mark.filterwarnings("ignore:.*Sparse")]
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int8, torch.bool, torch.complex64]

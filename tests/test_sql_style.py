@@ -7,10 +7,10 @@ import re
 import duckdb
 import pytest
 
-from layerhouse.warehouse.database import connect
-from layerhouse.warehouse.schema import TABLES
-from layerhouse.warehouse.sql_text import quote_identifier, sql_files
-from layerhouse.warehouse.store import create_store
+from layerhouse.warehouse.answers.session import connect
+from layerhouse.warehouse.answers.sql_text import quote_identifier, sql_files
+from layerhouse.warehouse.storage.schema import TABLES
+from layerhouse.warehouse.storage.store import create_store
 
 QUERIES, VIEWS, CHECKS = (sql_files(package) for package in ("queries", "warehouse.views", "warehouse.checks"))
 FILES = {

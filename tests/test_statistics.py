@@ -10,9 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerhouse.ingest.dtypes import DTYPES, decoded
-from layerhouse.ingest.histogram import Counter
-from layerhouse.ingest.statistics import QUANTILES, Statistics, join_rows, statistics_from_counts, statistics_from_tally
+from layerhouse.ingest.checkpoint.dtypes import DTYPES, decoded
+from layerhouse.ingest.measure.counter import Counter
+from layerhouse.ingest.measure.statistics import (
+    QUANTILES,
+    Statistics,
+    join_rows,
+    statistics_from_counts,
+    statistics_from_tally,
+)
 
 NARROW = [code for code, dtype in DTYPES.items() if dtype.bits <= 16 and code != "BOOL"]
 INTEGERS = {"I32": np.int32, "U32": np.uint32, "I64": np.int64, "U64": np.uint64}

@@ -17,9 +17,14 @@ import pytest
 import layerhouse as lh
 from layerhouse import LayerhouseError, MissingWarehouseError, WarehouseError
 from layerhouse.tests.running import layerhouse
-from layerhouse.warehouse.health import check_warehouse
-from layerhouse.warehouse.schema import TABLES, arrow_schema
-from layerhouse.warehouse.store import create_store, list_commits, open_store, write_commit
+from layerhouse.warehouse.admin.health import check_warehouse
+from layerhouse.warehouse.storage.schema import TABLES, arrow_schema
+from layerhouse.warehouse.storage.store import (
+    create_store,
+    list_commits,
+    open_store,
+    write_commit,
+)
 
 BIG = (2**53 + 1, 2**63 - 1, 0, -(2**63))
 
@@ -172,7 +177,7 @@ def test_two_processes_that_create_at_once_share_one_warehouse(tmp_path):
 import sys, time
 from pathlib import Path
 from layerhouse.tests.test_store import checkpoint
-from layerhouse.warehouse.store import create_store, write_commit
+from layerhouse.warehouse.storage.store import create_store, write_commit
 folder, name = Path(sys.argv[1]), sys.argv[2]
 (folder / f"ready-{name}").touch()
 while len(list(folder.glob("ready-*"))) < 2:

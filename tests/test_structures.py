@@ -10,9 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerhouse.ingest.structures import MAX_LAYERS, Comparison, Layer, Structure, read_comparison, read_structure
-from layerhouse.tests.study_files import EMPTY, FULL, HALF, base, comparison, layer, structure
-from layerhouse.warehouse.errors import InputError
+from layerhouse.errors import InputError
+from layerhouse.ingest.study.structures import (
+    MAX_LAYERS,
+    Comparison,
+    Layer,
+    Structure,
+    read_comparison,
+    read_structure,
+)
+from layerhouse.tests.study_files import (
+    EMPTY,
+    FULL,
+    HALF,
+    base,
+    comparison,
+    layer,
+    structure,
+)
 
 ABSENT = object()
 COUNT = "expected an integer that is not negative, found"

@@ -10,7 +10,7 @@ import openpyxl
 import pytest
 
 from layerhouse.tests.running import layerhouse
-from layerhouse.warehouse.handle import Warehouse
+from layerhouse.warehouse.answers.handle import Warehouse
 
 STUDY = Path(__file__).parents[2] / "shared/data/llama3-8b"
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from layerhouse.warehouse.database import connect
-from layerhouse.warehouse.export.study import study_document, study_json, study_text
-from layerhouse.warehouse.query import study_rows
-from layerhouse.warehouse.store import create_store, write_commit
+from layerhouse.warehouse.answers.query import study_rows
+from layerhouse.warehouse.answers.session import connect
+from layerhouse.warehouse.storage.store import create_store, write_commit
+from layerhouse.warehouse.study.summary_form import study_document, study_json, study_text
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 BIG = 2**53 + 1

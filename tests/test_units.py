@@ -15,13 +15,14 @@ import xxhash
 from safetensors.torch import load_file, save_file
 
 import layerhouse as lh
-from layerhouse.ingest import unit_matches, unit_vectors
 from layerhouse.ingest import units as ingest_units
-from layerhouse.ingest.streaming import TensorReader
-from layerhouse.ingest.tensors import TensorRef
-from layerhouse.ingest.unit_matches import UnitGroup, place_units
-from layerhouse.ingest.unit_vectors import DIMENSIONS, read_vectors
-from layerhouse.ingest.weights import open_weights
+from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+from layerhouse.ingest.checkpoint_rows import open_weights
+from layerhouse.ingest.compare import match_units as unit_matches
+from layerhouse.ingest.compare.match_units import UnitGroup, place_units
+from layerhouse.ingest.measure import unit_vectors
+from layerhouse.ingest.measure.io.tensor_reader import TensorReader
+from layerhouse.ingest.measure.unit_vectors import DIMENSIONS, read_vectors
 from layerhouse.tests.tiny_models import (
     EXPERTS,
     EXPLICIT,
@@ -34,7 +35,7 @@ from layerhouse.tests.tiny_models import (
     TinyModel,
     build,
 )
-from layerhouse.warehouse.health import check_warehouse
+from layerhouse.warehouse.admin.health import check_warehouse
 
 RATIO = HEADS // KV_HEADS
 

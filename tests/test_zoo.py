@@ -16,12 +16,18 @@ import torch
 from safetensors.torch import save_file
 
 import layerhouse as lh
+from layerhouse.ingest.checkpoint_rows import measure_weights, open_weights, weight_rows
 from layerhouse.ingest.discover import discover
-from layerhouse.ingest.weights import measure_weights, open_weights, weight_rows
 from layerhouse.tests.running import CLEAN, layerhouse
-from layerhouse.tests.tiny_models import EXPLICIT, TinyModel, Width, build, llama_shapes
+from layerhouse.tests.tiny_models import (
+    EXPLICIT,
+    TinyModel,
+    Width,
+    build,
+    llama_shapes,
+)
 from layerhouse.tests.weight_files import safetensors_bytes
-from layerhouse.warehouse.health import check_warehouse
+from layerhouse.warehouse.admin.health import check_warehouse
 
 STUDY = Path(__file__).parents[2] / "shared/data/llama3-8b"
 SHARD = "pytorch_model-{:05}-of-00002.bin"
@@ -134,7 +140,7 @@ def test_a_base_that_is_nowhere_and_one_that_is_two_are_usage_errors(zoo, tmp_pa
 
 FEW_AT_ONCE = """
 import sys
-from layerhouse.ingest import batches
+from layerhouse.ingest import batch as batches
 from layerhouse.cli import main
 batches.FLUSH_ITEMS = 5
 main()

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.dtypes import byte_count
-from layerhouse.ingest.tensors import TensorRef
+from layerhouse.ingest.checkpoint.dtypes import byte_count
+from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
 VOCAB, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, EXPERTS = 96, 64, 4, 4, 2, 16, 160, 4
 COMMON = {

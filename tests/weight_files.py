@@ -67,7 +67,7 @@ def stored_values(ref: Any) -> bytes:
     """The tensor's bytes in C order, by its path, offset, strides and nothing else."""
     import numpy as np
 
-    from layerhouse.ingest.dtypes import DTYPES
+    from layerhouse.ingest.checkpoint.dtypes import DTYPES
 
     with ref.path.open("rb") as file:
         file.seek(ref.offset)

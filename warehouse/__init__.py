@@ -1,0 +1,1 @@
+"""Rows in Parquet, and SQL over them."""

@@ -8,9 +8,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.json_files import MAX_CONTAINERS, read_json
-from layerhouse.ingest.limits import allowed, check_limit, exceeded
-from layerhouse.warehouse.errors import InputError
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.json_files import MAX_CONTAINERS, read_json
+from layerhouse.ingest.checkpoint.limits import allowed, check_limit, exceeded
 
 JSON, JSON_LINES = ".json", ".jsonl"
 TEXT_SUFFIXES = (".csv", ".tsv", ".log", ".txt")

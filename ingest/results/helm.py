@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.json_files import read_json
-from layerhouse.ingest.results import (
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.json_files import read_json
+from layerhouse.ingest.results.parsed import (
     EMPTY_ROW,
     INT32_MAX,
     Item,
@@ -24,7 +25,6 @@ from layerhouse.ingest.results import (
     read_run_at,
 )
 from layerhouse.ingest.results.task_names import canonical_task, suite_of_shots
-from layerhouse.warehouse.errors import InputError
 
 HARNESS = "helm"
 BOOKKEEPING = re.compile(

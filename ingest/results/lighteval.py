@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.results import (
+from layerhouse.ingest.results.lm_eval import FILE_TIME
+from layerhouse.ingest.results.parsed import (
     EMPTY_ROW,
     INT32_MAX,
     Item,
@@ -26,7 +27,6 @@ from layerhouse.ingest.results import (
     stderr_of,
     unusable,
 )
-from layerhouse.ingest.results.lm_eval import FILE_TIME
 from layerhouse.ingest.results.task_names import canonical_task, suite_of_shots
 
 HARNESS = "lighteval"

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.results import (
+from layerhouse.ingest.results.parsed import (
     EMPTY_ROW,
     INT32_MAX,
     INT64_MAX,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.results import (
+from layerhouse.ingest.results.parsed import (
     EMPTY_ROW,
     Item,
     ParsedResults,

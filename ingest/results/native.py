@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.results import (
+from layerhouse.errors import InputError
+from layerhouse.ingest.results.parsed import (
     EMPTY_ROW,
     INT32_MAX,
     INT64_MAX,
@@ -31,7 +32,6 @@ from layerhouse.ingest.results import (
     stderr_of,
     unusable,
 )
-from layerhouse.warehouse.errors import InputError
 
 HARNESS = "native"
 SECTIONS = ("model_info", "zeroshot", "efficiency", "avg_zeroshot_acc")

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.json_files import read_json
-from layerhouse.ingest.results import (
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.json_files import read_json
+from layerhouse.ingest.results.parsed import (
     EMPTY_ROW,
     INT64_MAX,
     Item,
@@ -28,7 +29,6 @@ from layerhouse.ingest.results import (
     note,
     read_run_at,
 )
-from layerhouse.warehouse.errors import InputError
 
 OUTPUT, TOTAL, DECODE, PREFILL = (
     "output_tokens_per_sec",

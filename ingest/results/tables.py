@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.results import (
+from layerhouse.ingest.results.parsed import (
     EMPTY_ROW,
     INT32_MAX,
     INT64_MAX,

@@ -1,0 +1,1 @@
+"""The SQL of the views, one file a view, made in file order."""

@@ -1,0 +1,1 @@
+"""The containers of weight files, one module a container: headers into tensor references."""

@@ -1,0 +1,226 @@
+"""Read the header of a GGUF file (ggml, docs/gguf.md, versions 2 and 3, little-endian).
+
+Magic, version, counts; keys with typed values; tensors with their dimensions, nearest first, which are turned round here; then,
+from the next multiple of the alignment on, their bytes. A block-quantised tensor keeps its own shape and is counted by it, its
+values stay unknown.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.shapes import MAX_ELEMENTS, count_elements
+from layerhouse.ingest.checkpoint.containers.sniff import opened
+from layerhouse.ingest.checkpoint.dtypes import byte_count
+from layerhouse.ingest.checkpoint.limits import check_limit
+from layerhouse.ingest.checkpoint.tensor_ref import Contents, Layout, TensorRef
+
+VERSIONS = (2, 3)
+MAX_KEYS = 100_000
+MAX_TENSORS = 500_000
+MAX_TEXT_BYTES = 1 << 24
+MAX_ITEMS = 1 << 24
+MAX_HEADER_BYTES = 1 << 28
+MAX_DIMENSIONS = 8
+MAX_KEPT = 4096
+"""Items of an array, and characters of a text, that are kept as declared; vocabularies are passed over."""
+DEFAULT_ALIGNMENT = 32
+
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+TEXT, ARRAY = 8, 9
+
+PLAIN_TYPES = {0: "F32", 1: "F16", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 30: "BF16"}
+BLOCK_TYPES: dict[int, tuple[str, int, int]] = {
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    9: ("Q8_1", 32, 40),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    15: ("Q8_K", 256, 292),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    29: ("IQ1_M", 256, 56),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
+    41: ("Q1_0", 128, 18),
+}
+"""ggml's block types by number: name, elements and bytes of a block."""
+
+
+def read_gguf(path: Path, shown: str) -> Contents:
+    """Every tensor of the file, and its keys as a config. Raises InputError of one line that names the tensor at fault."""
+    with opened(path, shown) as (file, size):
+        header = _Header(file, size, shown)
+        num_tensors, num_keys = header.read_counts()
+        keys = dict(header.read_keys(num_keys))
+        infos = [header.read_info() for _ in range(num_tensors)]
+        alignment = keys.get("general.alignment", DEFAULT_ALIGNMENT)
+        if type(alignment) is not int or alignment <= 0 or alignment % 8:
+            header.refuse(f"general.alignment is {str(alignment)[:40]}, no multiple of 8")
+        data_offset = -(-header.position // alignment) * alignment
+    tensors = tuple(_reference(info, path, data_offset, alignment, shown) for info in infos)
+    _check_layout(tensors, size, shown)
+    return Contents("gguf", tensors, config=_config(keys))
+
+
+@dataclass(frozen=True)
+class _Info:
+    """What the header says of one tensor; `shape` is turned round, rows first."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    offset: int
+
+
+class _Header:
+    """A reader of the header's fields that knows how far it is."""
+
+    def __init__(self, file: BinaryIO, size: int, shown: str) -> None:
+        self.file, self.size, self.shown = file, size, shown
+        self.position = 0
+
+    def refuse(self, what: str) -> NoReturn:
+        raise InputError(self.shown, what)
+
+    def take(self, count: int) -> bytes:
+        """The next bytes."""
+        check_limit(self.shown, "bytes of a header", self.position + count, MAX_HEADER_BYTES)
+        raw = self.file.read(count)
+        if len(raw) < count:
+            self.refuse(
+                f"cut off in the header: expected at least {self.position + count} bytes, found {self.size}; fetch it again"
+            )
+        self.position += count
+        return raw
+
+    def number(self, form: str) -> Any:
+        return struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}")))[0]
+
+    def text(self) -> str:
+        length = self.number("Q")
+        check_limit(self.shown, "bytes of one text in the header", length, MAX_TEXT_BYTES)
+        return self.take(length).decode("utf-8", "backslashreplace")
+
+    def read_counts(self) -> tuple[int, int]:
+        """Numbers of tensors and keys, after the magic and the version."""
+        self.take(4)
+        version = self.number("I")
+        if version not in VERSIONS:
+            is_swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS
+            what = "big-endian GGUF" if is_swapped else f"GGUF version {version}"
+            self.refuse(f"{what} is not read; convert it to little-endian version {VERSIONS[-1]}")
+        tensors, keys = self.number("Q"), self.number("Q")
+        check_limit(self.shown, "tensors", tensors, MAX_TENSORS)
+        check_limit(self.shown, "keys", keys, MAX_KEYS)
+        return tensors, keys
+
+    def read_keys(self, count: int) -> Iterator[tuple[str, Any]]:
+        seen: set[str] = set()
+        for _ in range(count):
+            key = self.text()
+            if key in seen:
+                self.refuse(f"damaged header: duplicate key {key[:80]!r}")
+            seen.add(key)
+            value = self.value(self.number("I"), key)
+            if value is not None:
+                yield key, value
+
+    def value(self, kind: int, key: str) -> Any:
+        """A key's value; None for one that is passed over."""
+        if kind in SCALARS:
+            number = self.number(SCALARS[kind])
+            return number if math.isfinite(number) else None
+        if kind == TEXT:
+            text = self.text()
+            return text if len(text) <= MAX_KEPT else None
+        if kind != ARRAY:
+            self.refuse(f"damaged header: key {key[:80]!r} has a value of unknown kind {kind}")
+        of, count = self.number("I"), self.number("Q")
+        check_limit(self.shown, f"items of key {key[:80]!r}", count, MAX_ITEMS)
+        if of in SCALARS:
+            width = struct.calcsize(f"<{SCALARS[of]}")
+            raw = self.take(count * width)
+            return list(struct.unpack(f"<{count}{SCALARS[of]}", raw)) if count <= MAX_KEPT else None
+        if of != TEXT:
+            self.refuse(f"damaged header: key {key[:80]!r} has items of kind {of}")
+        for _ in range(count):
+            self.text()
+        return None
+
+    def read_info(self) -> _Info:
+        name = self.text()
+        dimensions = self.number("I")
+        if dimensions > MAX_DIMENSIONS:
+            self.refuse(f"tensor {name[:80]!r}: limit exceeded: {dimensions} dimensions, over {MAX_DIMENSIONS}")
+        shape = tuple(self.number("Q") for _ in range(dimensions))[::-1]
+        if count_elements(shape) is None:
+            self.refuse(f"tensor {name[:80]!r}: limit exceeded: over {MAX_ELEMENTS} elements")
+        return _Info(name, shape, self.number("I"), self.number("Q"))
+
+
+def _reference(info: _Info, path: Path, data_offset: int, alignment: int, shown: str) -> TensorRef:
+    """The tensor in the file; a block-quantised one with its own shape, over the bytes of its blocks."""
+
+    def refuse(what: str) -> NoReturn:
+        raise InputError(shown, f"tensor {info.name[:80]!r}: {what}")
+
+    elements, offset = math.prod(info.shape), data_offset + info.offset
+    if info.offset % alignment:
+        refuse(f"begins at {info.offset}, no multiple of the alignment {alignment}")
+    if info.type in PLAIN_TYPES:
+        code = PLAIN_TYPES[info.type]
+        return TensorRef(info.name, code, info.shape, path, offset, byte_count(code, elements))
+    if info.type not in BLOCK_TYPES:
+        refuse(f"unknown ggml type {info.type}")
+    type_name, block, block_bytes = BLOCK_TYPES[info.type]
+    if not info.shape or info.shape[-1] % block:
+        refuse(f"rows of {list(info.shape)[-1:]} elements do not fill blocks of {block}")
+    stored = elements // block * block_bytes
+    layout = Layout(info.name, "weight", f"gguf {type_name}", (stored,), type_name=type_name)
+    return TensorRef(info.name, "U8", info.shape, path, offset, stored, layout=layout)
+
+
+def _check_layout(tensors: tuple[TensorRef, ...], size: int, shown: str) -> None:
+    """Every tensor has a name of its own and lies in the file, on no byte of another."""
+    names: set[str] = set()
+    for tensor in tensors:
+        if tensor.name in names:
+            raise InputError(shown, f"damaged header: duplicate tensor name {tensor.name[:80]!r}")
+        names.add(tensor.name)
+    end, previous = 0, ""
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.storage_bytes)):
+        if tensor.offset < end and tensor.storage_bytes:
+            raise InputError(shown, f"tensor {tensor.name[:80]!r}: overlaps tensor {previous[:80]!r}")
+        end, previous = tensor.offset + tensor.storage_bytes, tensor.name
+        if end > size:
+            what = f"ends at byte {end} of a file of {size} bytes; fetch it again"
+            raise InputError(shown, f"cut off: tensor {tensor.name[:80]!r} {what}")
+
+
+def _config(keys: dict[str, Any]) -> dict[str, Any]:
+    """The keys as declared, those of the architecture (`llama.block_count`) without its name, vocabularies left out."""
+    architecture = keys.get("general.architecture")
+    prefix = f"{architecture}."
+    kept = {key.removeprefix(prefix): value for key, value in keys.items() if not key.startswith("tokenizer.")}
+    return {**kept, "model_type": "gguf"}

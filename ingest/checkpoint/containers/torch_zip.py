@@ -1,0 +1,119 @@
+"""Read a file of torch.save since 1.6: a zip of one folder that holds data.pkl and, uncompressed, one member a storage.
+
+The layout is torch/serialization.py's (_save): FOLDER/data.pkl, FOLDER/data/KEY, FOLDER/byteorder, FOLDER/version. The pickle
+is read by our own machine; what it claims of a storage is checked against the bytes that are there.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.sniff import opened
+from layerhouse.ingest.checkpoint.containers.torch_storages import Block, Storages, contents_of
+from layerhouse.ingest.checkpoint.containers.zip_directory import (
+    DEFLATED,
+    STORED,
+    Member,
+    find_directory,
+    read_members,
+)
+from layerhouse.ingest.checkpoint.limits import allowed, exceeded
+from layerhouse.ingest.checkpoint.pickle.find_model import find_model, printable
+from layerhouse.ingest.checkpoint.pickle.load import load_pickle
+from layerhouse.ingest.checkpoint.pickle.machine import PickleLimits, default_limits
+from layerhouse.ingest.checkpoint.tensor_ref import Contents
+
+MAX_RATIO = 200
+"""How many times its stored size data.pkl may be; that of a real model is 10 to 20."""
+
+
+def read_torch_zip(path: Path, shown: str, *, limits: PickleLimits | None = None) -> Contents:
+    """The tensors of the model in the file: of a dict of tensors, or of a whole pickled module (see pickled_models).
+
+    Views keep their offset and strides. A view whose strides make it larger than its storage (torch's expand) is taken up to
+    16 MiB, as masks and position ids are; a larger one is refused, and so is a file whose tensors claim over four times its
+    size. Raises InputError of one line that names the tensor at fault.
+    """
+    limits = limits or default_limits()
+    with opened(path, shown) as (file, size):
+        directory = find_directory(file, size, shown)
+        if directory is None:
+            raise InputError(shown, f"cut off: a zip file of {size} bytes without an end record")
+        members = read_members(file, directory, shown)
+        folder = _folder(members, shown)
+        _check_byte_order(file, members.get(f"{folder}/byteorder"), shown)
+        raw, notes = _read_pickle(file, members[f"{folder}/data.pkl"], limits, shown)
+    unpickled = load_pickle(raw, shown, limits=limits)
+    if unpickled.end != len(raw):
+        raise InputError(shown, f"pickle: {len(raw) - unpickled.end} bytes after its end, at byte {unpickled.end}")
+    model = find_model(unpickled, shown)
+
+    def find(key: str) -> Block | str:
+        member = members.get(f"{folder}/data/{key}")
+        if member is None:
+            return f"its storage {printable(key)!r} is not in the file"
+        if member.method != STORED:
+            return f"compressed member {printable(member.name)!r}: its bytes have no place in the file"
+        return Block(member.offset, member.size_bytes)
+
+    return contents_of(model, Storages(path, shown, find), size, "torch zip", notes)
+
+
+def _folder(members: dict[str, Member], shown: str) -> str:
+    """The one folder that everything is in."""
+    folders = {name.partition("/")[0] for name in members}
+    pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(pickles) != 1:
+        raise InputError(shown, f"{len(pickles)} members named FOLDER/data.pkl in the zip file, expected one")
+    folder = pickles[0].partition("/")[0]
+    strangers = sorted(folders - {folder})
+    if strangers:
+        raise InputError(
+            shown, f"ambiguous zip: {printable(strangers[0])!r} beside the folder {printable(folder)!r} of data.pkl"
+        )
+    return folder
+
+
+def _read_bytes(file: BinaryIO, member: Member, shown: str) -> bytes:
+    file.seek(member.offset)
+    raw = file.read(member.stored_bytes)
+    if len(raw) < member.stored_bytes:
+        raise InputError(shown, f"cut off: member {member.name!r} is {member.stored_bytes} bytes, found {len(raw)}")
+    return raw
+
+
+def _check_byte_order(file: BinaryIO, member: Member | None, shown: str) -> None:
+    if member is None:
+        return
+    if member.stored_bytes > 16 or member.method != STORED:
+        raise InputError(shown, f"member {member.name!r} names no byte order")
+    order = _read_bytes(file, member, shown)
+    if order != b"little":
+        raise InputError(shown, f"byte order {order!r}: only little-endian files are read")
+
+
+def _read_pickle(file: BinaryIO, member: Member, limits: PickleLimits, shown: str) -> tuple[bytes, list[str]]:
+    """The pickle, unpacked within the limits. A wrong checksum is only noted: torch can be told not to compute any."""
+    if member.size_bytes > limits.bytes:
+        raise InputError(shown, exceeded(f"data.pkl of {member.size_bytes} bytes", limits.bytes))
+    if member.size_bytes > allowed(MAX_RATIO) * max(member.stored_bytes, 1024):
+        raise InputError(
+            shown,
+            exceeded("times its size that data.pkl unpacks to", allowed(MAX_RATIO)),
+        )
+    if member.method not in (STORED, DEFLATED):
+        raise InputError(shown, f"compressed member {member.name!r}: zip method {member.method} is not read")
+    raw = _read_bytes(file, member, shown)
+    if member.method == DEFLATED:
+        unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            raw = unpacker.decompress(raw, member.size_bytes + 1)
+        except zlib.error as error:
+            raise InputError(shown, f"damaged zip: data.pkl does not unpack ({error})") from error
+        if not unpacker.eof or len(raw) != member.size_bytes:
+            raise InputError(shown, f"damaged zip: data.pkl does not unpack to the {member.size_bytes} bytes promised")
+    wrong = zlib.crc32(raw) != member.crc
+    return raw, ["the zip checksum of data.pkl does not fit its bytes"] if wrong else []

@@ -1,0 +1,35 @@
+"""How large a torch zip that was cut off was meant to be: its pickle comes first and tells of the storages behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.shapes import MAX_ELEMENTS
+from layerhouse.ingest.checkpoint.containers.sniff import opened
+from layerhouse.ingest.checkpoint.containers.zip_directory import LOCAL, STORED
+from layerhouse.ingest.checkpoint.dtypes import byte_count
+from layerhouse.ingest.checkpoint.pickle.load import load_pickle
+
+HEAD_BYTES = 8 << 20
+
+
+def least_size(path: Path, shown: str) -> int | None:
+    """Bytes that the pickle and the storages take alone; None where the pickle is not there as a whole, or not first."""
+    with opened(path, shown) as (file, _):
+        head = file.read(HEAD_BYTES)
+    if len(head) < LOCAL.size:
+        return None
+    fields = LOCAL.unpack_from(head)
+    begin = LOCAL.size + fields[9] + fields[10]
+    if fields[3] != STORED or not head[LOCAL.size : LOCAL.size + fields[9]].endswith(b"/data.pkl"):
+        return None
+    try:
+        unpickled = load_pickle(head, shown, start=begin)
+    except InputError:
+        return None
+    least = unpickled.end
+    for storage in unpickled.storages.values():
+        if storage.dtype is not None and 0 <= storage.elements <= MAX_ELEMENTS:
+            least += byte_count(storage.dtype, storage.elements)
+    return least

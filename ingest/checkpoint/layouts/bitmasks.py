@@ -1,0 +1,50 @@
+"""compressed-tensors' sparse layouts: `compressed` values, a `bitmask` of where they are, and the `shape`.
+
+sparse-24-bitmask (sparse_24_bitmask.py): compressed (rows, cols / 2), bitmask U8 (rows, ceil(cols / 8)).
+sparse-bitmask (sparse_bitmask.py): compressed flat, the same bitmask, row_offsets (rows): where each row's values begin.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from layerhouse.ingest.checkpoint.layouts.modules import (
+    Module,
+    Quantization,
+    auxiliaries,
+    main,
+)
+from layerhouse.ingest.checkpoint.tensor_ref import (
+    BITMASK,
+    PLAIN,
+    Assembly,
+    TensorRef,
+)
+
+
+def bitmask(module: Module, quantization: Quantization) -> list[TensorRef]:
+    """The dense weight. Raises InputError where its parts do not fit each other."""
+    prefix = "weight." if "weight.compressed" in module.parts else ""
+    names = {part: f"{prefix}{part}" for part in ("compressed", "bitmask", "shape", "row_offsets")}
+    if names["bitmask"] not in module.parts or names["shape"] not in module.parts:
+        return []
+    values, bits = (module.parts[names[part]] for part in ("compressed", "bitmask"))
+    shape = tuple(module.integers(names["shape"]))
+    if len(shape) != 2 or min(shape) <= 0 or bits.dtype != "U8" or bits.shape != (shape[0], -(-shape[1] // 8)):
+        module.refuse(f"shape {list(shape)[:8]} does not fit the bitmask {bits.dtype} {list(bits.shape)}")
+    sources = [values, bits]
+    if names["row_offsets"] in module.parts:
+        offsets = module.parts[names["row_offsets"]]
+        if offsets.dtype != "I64" or offsets.elements != shape[0]:
+            module.refuse(f"row_offsets {offsets.dtype} {list(offsets.shape)} are not one for each of {shape[0]} rows")
+        sources.append(offsets)
+        scheme = "sparse-bitmask"
+    elif 2 * values.elements == math.prod(shape):
+        scheme = "sparse-24-bitmask"
+    else:
+        module.refuse(f"{values.elements} compressed values without row_offsets are not half of shape {list(shape)}")
+    weight = main(module, names["compressed"], scheme, shape, values=PLAIN)
+    assembly = Assembly(BITMASK, tuple(sources), shape)
+    others = tuple(names[part] for part in ("bitmask", "shape", "row_offsets"))
+    return [replace(weight, assembly=assembly, strides=None, storage_offset=0), *auxiliaries(module, others, scheme)]

@@ -1,0 +1,1 @@
+"""A checkpoint beside its base: layers, tensors and units, matched from stored rows."""

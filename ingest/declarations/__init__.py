@@ -1,0 +1,1 @@
+"""What a model's name declares: method, ratio, removed layers, tags."""

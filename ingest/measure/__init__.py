@@ -1,0 +1,1 @@
+"""Exact numbers from the bytes of tensors."""

@@ -1,0 +1,1 @@
+"""The bytes of a tensor, read in C order, whatever the file holds them as."""

@@ -1,0 +1,1 @@
+"""The loops that count bytes, in C and in numpy."""

@@ -1,0 +1,188 @@
+"""Answers that a large warehouse keeps: they are what the rows give, of every state its own, and nothing depends on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+
+import layerhouse as lh
+from layerhouse.warehouse.admin.health import check_warehouse
+from layerhouse.warehouse.admin.link_results import link_results
+from layerhouse.warehouse.admin.removals import drop_model, rename_model
+from layerhouse.warehouse.answers.answer_cache import KEPT, LEAST_RESULTS, SECONDS_OF_AN_OLD_SESSION
+from layerhouse.warehouse.answers.session import connect, keep_answers
+from layerhouse.warehouse.storage.store import create_store, write_commit
+
+MODELS = 100
+TASKS = LEAST_RESULTS // MODELS
+QUESTIONS = ("SELECT * FROM measures ORDER BY model_id, kind, measure", "SELECT * FROM performance ORDER BY model_id")
+
+
+def results(model, value, tasks=TASKS):
+    """Rows of one result file: zero-shot tasks, of which boolq is one of the seven, and a perplexity."""
+    names = ["boolq", *(f"task_{number}" for number in range(tasks - 2))]
+    common = {"result_id": f"file-{model}-{value}", "harness": "lm_eval", "source_uri": f"/runs/{model}.json", "status": "ok"}
+    common |= dict.fromkeys(("dataset", "seq_len"))
+    rows = [
+        common | {"measure_id": name, "suite": "zeroshot", "task": name, "metric": "acc", "value": value, "unit": "fraction"}
+        for name in names
+    ]
+    perplexity = {"measure_id": "ppl", "suite": "perplexity", "dataset": "wikitext2", "metric": "perplexity", "value": 7.5}
+    return [*rows, common | perplexity | {"unit": "per_token", "seq_len": 2048}]
+
+
+def link(model, value):
+    row = {"result_id": f"file-{model}-{value}", "model_id": model, "rule": "folder", "source_uri": f"/runs/{model}.json"}
+    return row | {"linked_at": datetime.now(UTC), "tags": {}}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A warehouse with as many results as make one large, its answers kept."""
+    root = create_store(tmp_path_factory.mktemp("kept") / "warehouse")
+    models = [f"model_{number:03d}" for number in range(MODELS)]
+    rows = pa.Table.from_pylist([row for model in models for row in results(model, 0.5)])
+    write_commit(root, {"results": rows, "links": [link(model, 0.5) for model in models]}, "ingest")
+    keep_answers(root)
+    return root
+
+
+@pytest.fixture
+def large(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "warehouse")
+
+
+def kept(root):
+    return sorted(path.name for path in (root / KEPT).iterdir())
+
+
+def answers(root, **options):
+    """All measures, and all of performance."""
+    connection, _ = connect(root, **options)
+    with connection:
+        return [connection.sql(question).fetchall() for question in QUESTIONS]
+
+
+def reads_kept(root):
+    connection, _ = connect(root)
+    with connection:
+        [(sql,)] = connection.sql("SELECT sql FROM duckdb_views() WHERE view_name = 'measures'").fetchall()
+    return f"/{KEPT}/measures-" in sql
+
+
+def test_kept_answers_are_what_the_rows_give(large):
+    assert [name.partition("-")[0] for name in kept(large)] == ["measures", "model_measures"]
+    assert reads_kept(large)
+    found = answers(large)
+    assert found == answers(large, computes_all=True)
+    assert len(found[0]) == LEAST_RESULTS
+    with lh.open(large) as wh:
+        row = wh.sql("SELECT boolq, n_tasks, perplexities FROM performance WHERE model_id = 'model_007'").to_dicts()
+    assert row == [{"boolq": 0.5, "n_tasks": 1, "perplexities": {"wikitext2@2048": 7.5}}]
+
+
+def test_an_ingest_keeps_the_answers_of_what_it_made(large, tmp_path):
+    first = kept(large)
+    file = tmp_path / "models" / "model_new" / "results_2026-01-01T00-00-00.json"
+    file.parent.mkdir(parents=True)
+    document = {"results": {"boolq": {"alias": "boolq", "acc,none": 0.75}}, "versions": {"boolq": 2.0}, "n-shot": {"boolq": 0}}
+    file.write_text(json.dumps(document | {"config": {"model": "hf", "model_args": "pretrained=model_new"}}))
+    report = lh.ingest([tmp_path / "models"], warehouse=large)
+    assert report.count("failed") == 0
+    assert set(first) < set(kept(large))
+    assert len(kept(large)) == 4
+    assert reads_kept(large)
+    with lh.open(large) as wh:
+        [(name, _)] = wh.sql("SELECT model_id, boolq FROM performance WHERE boolq = 0.75").rows()
+    assert name.endswith("model_new")
+    assert answers(large) == answers(large, computes_all=True)
+
+
+@pytest.mark.parametrize("change", ["drop", "rename", "link"])
+def test_what_is_changed_by_hand_is_in_the_kept_answers(large, change):
+    if change == "drop":
+        drop_model(large, "model_003")
+    elif change == "rename":
+        rename_model(large, "model_003", "model_x")
+    else:
+        link_results(large, [("/runs/model_003.json", "model_004")])
+    assert reads_kept(large)
+    found = answers(large)
+    assert found == answers(large, computes_all=True)
+    names = {row[0] for row in found[0]}
+    assert "model_003" not in names
+    assert ("model_x" in names) == (change == "rename")
+
+
+def test_rows_that_nobody_kept_answers_of_are_computed(large):
+    write_commit(large, {"results": results("model_000", 0.25, 3), "links": [link("model_000", 0.25)]}, "ingest")
+    assert not reads_kept(large)
+    with lh.open(large) as wh:
+        assert wh.sql("SELECT boolq FROM performance WHERE model_id = 'model_000'").item() == 0.25
+
+
+def test_an_earlier_time_is_computed_from_its_rows(large):
+    with lh.open(large, as_of=datetime(2020, 1, 1, tzinfo=UTC)) as wh:
+        assert wh.sql("SELECT count(*) FROM measures").item() == 0
+
+
+def test_a_warehouse_that_is_not_large_keeps_nothing(tmp_path):
+    root = create_store(tmp_path / "warehouse")
+    write_commit(root, {"results": results("model", 0.5, 10), "links": [link("model", 0.5)]}, "ingest")
+    keep_answers(root)
+    assert not (root / KEPT).exists()
+
+
+def test_answers_that_cannot_be_kept_are_computed(large):
+    for name in kept(large):
+        (large / KEPT / name).unlink()
+    (large / KEPT).rmdir()
+    (large / KEPT).write_text("in the way")
+    drop_model(large, "model_003")
+    assert not reads_kept(large)
+    assert len(answers(large)[1]) == MODELS - 1
+
+
+def test_an_answer_cut_short_is_not_read(large):
+    path = large / KEPT / kept(large)[0]
+    path.write_bytes(path.read_bytes()[:-100])
+    assert not reads_kept(large)
+    keep_answers(large)
+    assert reads_kept(large)
+
+
+def test_answers_of_states_long_past_go(large):
+    first = kept(large)
+    drop_model(large, "model_001")
+    assert set(first) < set(kept(large))
+    past = time.time() - SECONDS_OF_AN_OLD_SESSION - 60
+    for name in first:
+        os.utime(large / KEPT / name, (past, past))
+    drop_model(large, "model_002")
+    assert not set(first) & set(kept(large))
+    assert len(kept(large)) == 4
+
+
+def test_check_compares_kept_answers_with_the_rows(large):
+    assert check_warehouse(large) == []
+    name = next(name for name in kept(large) if name.startswith("measures-"))
+    connection, _ = connect(large)
+    with connection:
+        other = large / "other.parquet"
+        connection.execute(f"COPY (SELECT * REPLACE (value / 2 AS value) FROM measures) TO '{other}' (FORMAT parquet)")
+    other.replace(large / KEPT / name)
+    (large / KEPT / f".{name}.0123abcd.tmp").write_bytes(b"")
+    found = check_warehouse(large)
+    assert [(finding.kind, finding.where) for finding in found] == [
+        ("orphan", f"{KEPT}/.{name}.0123abcd.tmp"),
+        ("damaged", f"{KEPT}/{name}"),
+    ]
+    assert all(finding.repaired for finding in check_warehouse(large, repair=True))
+    assert check_warehouse(large) == []
+    assert answers(large) == answers(large, computes_all=True)

@@ -1,0 +1,67 @@
+"""What a token costs, against what the modules of real models do with one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from layerhouse.ingest.model.layer_rows import layer_rows
+from layerhouse.ingest.model.parameters import count_parameters
+from layerhouse.ingest.model.placement import place_tensors
+from layerhouse.ingest.model.token_cost import model_kv_bytes, model_macs
+from layerhouse.tests.tiny_models import (
+    EXPLICIT,
+    MODELS,
+    TinyModel,
+    build,
+    save,
+)
+
+DENSE = ["llama", "gpt2", "phi3", "opt", "gpt_neox", "gemma2", "qwen2", "falcon", "bloom", "gptj", "cohere", "mpt"]
+COPIED = {"falcon"}
+"""Families of which transformers caches a copy of a key for each of the queries that share it."""
+
+
+def run_one_token(model):
+    """Multiply-accumulates of the linear modules that one token goes through, and the bytes that it leaves in the KV cache."""
+    counted = []
+
+    def count(module, inputs, output):
+        counted.append(inputs[0].numel() // inputs[0].shape[-1] * module.weight.numel())
+
+    handles = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, nn.Linear | Conv1D)]
+    with torch.no_grad():
+        cache = model(input_ids=torch.tensor([[1]]), use_cache=True).past_key_values
+    for handle in handles:
+        handle.remove()
+    kept = sum(tensor.numel() * tensor.element_size() for layer in cache.layers for tensor in (layer.keys, layer.values))
+    return sum(counted), kept
+
+
+def costs(model, folder):
+    refs, config = save(model, folder)
+    placement = place_tensors(refs, config)
+    rows, _ = layer_rows(placement, config)
+    return model_macs(placement, config, count_parameters(placement, config), rows), model_kv_bytes(placement, config, rows)
+
+
+@pytest.mark.parametrize(("name", "number"), [(name, number) for name in DENSE for number in range(len(MODELS[name]))])
+def test_costs_are_those_of_the_modules(name, number, tmp_path):
+    model = build(MODELS[name][number]).eval()
+    macs, kept = costs(model, tmp_path)
+    macs_run, kept_run = run_one_token(model)
+    assert macs == macs_run
+    assert kept == kept_run or (name in COPIED and kept_run % kept == 0)
+
+
+def test_of_experts_a_token_goes_through_some(tmp_path):
+    tiny = TinyModel("mixtral", {**EXPLICIT, "num_local_experts": 4, "num_experts_per_tok": 2})
+    model = build(tiny).eval()
+    through_modules, kept = run_one_token(model)
+    experts = sum(p.numel() for name, p in model.named_parameters() if ".experts." in name)
+    routers = sum(p.numel() for name, p in model.named_parameters() if ".gate.weight" in name and ".experts." not in name)
+    linear = {id(p) for module in model.modules() if isinstance(module, nn.Linear) for p in module.parameters()}
+    outside = 0 if any(id(p) in linear for name, p in model.named_parameters() if ".gate.weight" in name) else routers
+    assert costs(model, tmp_path) == (through_modules + outside + experts // 2, kept)

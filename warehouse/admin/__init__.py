@@ -1,0 +1,1 @@
+"""The upkeep of a warehouse: health checks, result links, removals and renames."""

@@ -1,0 +1,38 @@
+"""Undo a wrong ingest: a model dropped or renamed by a tombstone. Rows stay, and `--as-of` an earlier time still shows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.warehouse.answers.query import MODEL_NAMES, model_names
+from layerhouse.warehouse.answers.session import connect, keep_answers
+from layerhouse.warehouse.storage.store import write_commit
+
+
+def drop_model(root: Path, model_id: str) -> None:
+    """Hide a model and its results. Raises NotFoundError."""
+    _present_names(root, model_id)
+    write_commit(root, {"removals": [{"action": "drop", "model_id": model_id}]}, "drop")
+    keep_answers(root)
+
+
+def rename_model(root: Path, model_id: str, new_model_id: str) -> None:
+    """Give a model another name, which later ingests of its folder keep. Raises NotFoundError or UsageError."""
+    names = _present_names(root, model_id)
+    if not new_model_id.strip():
+        raise UsageError("the new name is empty")
+    if new_model_id in names:
+        raise UsageError(f"there is a model {new_model_id!r} already; drop or rename that one first")
+    row = {"action": "rename", "model_id": model_id, "new_model_id": new_model_id}
+    write_commit(root, {"removals": [row]}, "rename")
+    keep_answers(root)
+
+
+def _present_names(root: Path, model_id: str) -> tuple[str, ...]:
+    connection, _ = connect(root, asked=MODEL_NAMES)
+    with connection:
+        names = model_names(connection)
+    if model_id not in names:
+        raise NotFoundError("model", model_id, names)
+    return names

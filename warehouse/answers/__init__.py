@@ -1,0 +1,1 @@
+"""Questions to a warehouse and their answers: DuckDB sessions, views, queries, selections."""

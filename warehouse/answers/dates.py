@@ -1,0 +1,58 @@
+"""The summary at two dates side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from layerhouse.warehouse.answers.query import keep_models, own_sql, run_sql
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+SIDE_BY_SIDE = """
+SELECT
+    coalesce(now.model_id, earlier.model_id) AS model_id,
+    CASE
+        WHEN earlier.model_id IS NULL THEN 'new'
+        WHEN now.model_id IS NULL THEN 'gone'
+        WHEN now.checkpoint_id IS DISTINCT FROM earlier.checkpoint_id THEN 'other weights'
+        WHEN now.base_checkpoint_id IS DISTINCT FROM earlier.base_checkpoint_id THEN 'other base'
+        ELSE 'unchanged'
+    END AS change,
+    earlier.params AS earlier_params,
+    now.params,
+    now.params - earlier.params AS params_change,
+    earlier.reduction_ratio AS earlier_reduction_ratio,
+    now.reduction_ratio,
+    earlier.num_layers AS earlier_num_layers,
+    now.num_layers,
+    earlier.removed_layers AS earlier_removed_layers,
+    now.removed_layers,
+    earlier.sparsity AS earlier_sparsity,
+    now.sparsity,
+    earlier.strategy AS earlier_strategy,
+    now.strategy
+FROM now
+FULL JOIN earlier ON earlier.model_id = now.model_id
+ORDER BY coalesce(now.model_id, earlier.model_id);
+"""
+
+
+def summary_since(earlier: duckdb.DuckDBPyConnection, now: duckdb.DuckDBPyConnection, models: Sequence[str] = ()) -> pa.Table:
+    """One row a model of either of two sessions of a warehouse: what it was, what it is, and what became of it.
+
+    `models` keeps those that match one of the globs. Raises NotFoundError for a glob that no model matches.
+    """
+    with own_sql():
+        tables = {"earlier": run_sql(earlier, "SELECT * FROM models"), "now": run_sql(now, "SELECT * FROM models")}
+    with duckdb.connect() as session:
+        session.execute("SET TimeZone = 'UTC'")
+        for name, table in tables.items():
+            session.register(name, table)
+        both = run_sql(session, SIDE_BY_SIDE)
+        session.register("models", both)
+        return keep_models(session, both, models) if models else both

@@ -1,0 +1,147 @@
+"""The warehouse in Python: every answer is a polars frame."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.warehouse.answers.column_names import refuse_repeated_names
+from layerhouse.warehouse.answers.query import (
+    asked_by,
+    keep_models,
+    own_sql,
+    query_text,
+    run_query,
+    run_sql,
+)
+from layerhouse.warehouse.answers.session import Session, parse_as_of
+from layerhouse.warehouse.storage.schema import TABLES, arrow_schema
+
+if TYPE_CHECKING:
+    import duckdb
+    import polars as pl
+    import pyarrow as pa
+
+    from layerhouse.warehouse.storage.store import Damage
+
+
+class Warehouse:
+    """A warehouse opened for reading, as its commits were when it was opened; `refresh()` shows later ones.
+
+    `as_of` (a datetime, or text such as `2026-01-31`, its end, UTC) shows it as it was then. Usable in a `with` block.
+    """
+
+    def __init__(self, path: str | Path = "layerhouse-data", *, as_of: datetime | str | None = None) -> None:
+        self.path = Path(path).absolute()
+        self.as_of = parse_as_of(as_of) if isinstance(as_of, str) else as_of
+        if self.as_of is not None and self.as_of.tzinfo is None:
+            raise UsageError("as_of: a datetime without a zone; give it one, such as tzinfo=UTC")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """List the commits again."""
+        self._session = Session(self.path, as_of=self.as_of)
+
+    def __enter__(self) -> Warehouse:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._session.connection.close()
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The DuckDB session that all answers come from, with every table and view."""
+        return self._session.make()
+
+    def connection_for(self, sql: str) -> duckdb.DuckDBPyConnection:
+        """The same, with the views that some SQL names and those that they stand on, which takes less time."""
+        return self._session.make(sql)
+
+    @property
+    def damages(self) -> tuple[Damage, ...]:
+        """Commits that are left out because a file of theirs is damaged; empty in a healthy warehouse."""
+        return self._session.snapshot.damages
+
+    def models(self) -> pl.DataFrame:
+        """One row a model: what it shows now, against its base."""
+        return self._of_model("SELECT * FROM models ORDER BY model_id", None)
+
+    def layers(self, model: str | None = None) -> pl.DataFrame:
+        """One row for every layer of a model (or of all) and every removed block of its base."""
+        order = "model_id, stack, coalesce(base_layer_index, layer_index) NULLS LAST, layer_index NULLS LAST"
+        return self._of_model(f"SELECT * FROM layer_pruning ORDER BY {order}", model)
+
+    def tensors(self, model: str | None = None) -> pl.DataFrame:
+        """One row a tensor of a model (or of all)."""
+        return self._of_model(
+            "SELECT model_id, tensors.* FROM tensors JOIN current_checkpoints USING (checkpoint_id) ORDER BY model_id, name",
+            model,
+        )
+
+    def results(self, model: str | None = None) -> pl.DataFrame:
+        """One row a measured value of a model (or of all): the newest run of each measure."""
+        return self._of_model(
+            "SELECT * FROM model_results ORDER BY model_id, harness, suite, task, subset, metric, measure_id",
+            model,
+        )
+
+    def query(self, name: str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
+        """A named query, such as `summary`, kept to the models that match one of the globs. Raises NotFoundError."""
+        connection = self.connection_for(asked_by(query_text(name), models))
+        return _frame(run_query(connection, name, models))
+
+    def since(self, earlier: datetime | str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
+        """One row a model: what it was at an earlier time beside what it is, and what became of it."""
+        from layerhouse.warehouse.answers.dates import summary_since
+
+        with Warehouse(self.path, as_of=earlier) as before:
+            return _frame(summary_since(before.connection, self.connection, models))
+
+    def sql(self, sql: str) -> pl.DataFrame:
+        """The answer of SQL over every table and view. Raises QueryError; UsageError where two columns share a name."""
+        return _frame(run_sql(self.connection, sql))
+
+    def scan(self, table: str) -> pl.LazyFrame:
+        """A stored table as a polars LazyFrame over its Parquet files, with the rows that SQL shows. Raises NotFoundError."""
+        import polars as pl
+
+        if table not in TABLES:
+            raise NotFoundError("table", table, tuple(TABLES))
+        empty = _frame(arrow_schema(table).empty_table())
+        rows = pl.scan_parquet(
+            self._session.snapshot.files(table),
+            schema=empty.schema,
+            glob=False,
+            hive_partitioning=False,
+            missing_columns="insert",
+            extra_columns="ignore",
+        )
+        if self.as_of is not None:
+            rows = rows.filter(pl.col("ingested_at") <= self.as_of)
+        keys = [*TABLES[table].fact_key]
+        if keys:
+            commits = pl.col("commit_id")
+            chosen = rows.group_by(keys).agg(commits.max() if TABLES[table].is_newest_shown else commits.min())
+            rows = rows.join(chosen, on=[*keys, "commit_id"], how="semi")
+        return rows
+
+    def _of_model(self, sql: str, model: str | None) -> pl.DataFrame:
+        models = () if model is None else (model,)
+        connection = self.connection_for(asked_by(sql, models))
+        with own_sql():
+            table = run_sql(connection, sql)
+        return _frame(keep_models(connection, table, models) if models else table)
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    import polars as pl
+
+    refuse_repeated_names(table.column_names, "a polars frame")
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

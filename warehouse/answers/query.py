@@ -1,0 +1,233 @@
+"""Answers: named queries and SQL over a warehouse as Arrow tables, and what an ingest has to know of it."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from layerhouse.errors import (
+    NotFoundError,
+    QueryError,
+    UsageError,
+    WarehouseError,
+)
+from layerhouse.warehouse.answers.session import connect
+from layerhouse.warehouse.answers.sql_text import sql_files
+from layerhouse.warehouse.storage.inventory import Known, KnownBase, Sighting
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MODEL_COLUMN = "model_id"
+MODEL_NAMES = "SELECT model_id FROM models ORDER BY model_id"
+
+
+@contextmanager
+def own_sql() -> Iterator[None]:
+    """SQL of layerhouse itself: what DuckDB refuses in it is a file that cannot be read. Raises WarehouseError."""
+    try:
+        yield
+    except (duckdb.Error, QueryError) as error:
+        reason = str(error).splitlines()[0]
+        raise WarehouseError(f"a file of the warehouse cannot be read ({reason}); it is named by: layerhouse check") from None
+
+
+def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    """Run SQL of a user; the answer of its last statement. Raises QueryError in DuckDB's words.
+
+    A sum of BIGINT is HUGEINT in DuckDB; it comes back as int64 where it fits, so that counts stay exact integers.
+    """
+    try:
+        relation = connection.sql(sql)
+        if relation is None:
+            raise QueryError("the SQL gives no rows; end it with a SELECT")
+        return _with_exact_integers(relation.to_arrow_table())
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from None
+
+
+def query_names() -> tuple[str, ...]:
+    return tuple(sql_files("queries"))
+
+
+def query_text(name: str) -> str:
+    """The SQL of a query file; raises NotFoundError."""
+    if name not in query_names():
+        raise NotFoundError("query", name, query_names())
+    return sql_files("queries")[name]
+
+
+def asked_by(sql: str, models: Sequence[str] = ()) -> str:
+    """All the SQL that is run to answer some SQL kept to `models`: what the views are to be made for."""
+    return f"{sql}\n{MODEL_NAMES}" if models else sql
+
+
+def query_list() -> pa.Table:
+    """Every query file and what it makes."""
+    import pyarrow as pa
+
+    texts = [" ".join(_head_comment(sql)) for sql in sql_files("queries").values()]
+    return pa.table({"name": pa.array(query_names(), pa.string()), "description": pa.array(texts, pa.string())})
+
+
+def _head_comment(sql: str) -> Iterator[str]:
+    for line in sql.splitlines():
+        if not line.startswith("--"):
+            return
+        yield line.removeprefix("--").strip()
+
+
+def run_query(connection: duckdb.DuckDBPyConnection, name: str, models: Sequence[str] = ()) -> pa.Table:
+    """Run a query file by name. `models` keeps the rows of models that match one of the globs, or are named so exactly.
+
+    Raises NotFoundError for a query that is not there or a glob that no model of the warehouse matches.
+    """
+    sql = query_text(name)
+    with own_sql():
+        table = run_sql(connection, sql)
+    return keep_models(connection, table, models) if models else table
+
+
+def keep_models(connection: duckdb.DuckDBPyConnection, table: pa.Table, globs: Sequence[str]) -> pa.Table:
+    """The rows of a table whose model_id matches a glob."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if MODEL_COLUMN not in table.column_names:
+        raise UsageError("this table has no model_id, so --model cannot filter it")
+    names = model_names(connection)
+    kept: set[str] = set()
+    for glob in globs:
+        matching = {name for name in names if name == glob} or {name for name in names if fnmatch.fnmatchcase(name, glob)}
+        if not matching:
+            raise NotFoundError("model", glob, names)
+        kept |= matching
+    return table.filter(pc.is_in(table[MODEL_COLUMN], pa.array(sorted(kept), pa.string())))
+
+
+def study_rows(
+    connection: duckdb.DuckDBPyConnection, models: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of the models view and of layer_pruning, for the summary in the study's form."""
+    answers = []
+    for sql in (
+        "SELECT * FROM models ORDER BY model_id",
+        "SELECT * FROM layer_pruning ORDER BY model_id, base_layer_index NULLS LAST, layer_index NULLS LAST",
+    ):
+        with own_sql():
+            table = run_sql(connection, sql)
+        answers.append((keep_models(connection, table, models) if models else table).to_pylist())
+    return answers[0], answers[1]
+
+
+def model_names(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+    with own_sql():
+        return tuple(row[0] for row in connection.execute(MODEL_NAMES).fetchall())
+
+
+def load_known(root: Path) -> Known:
+    """What the warehouse holds, for an ingest that does only what is new."""
+    connection, _ = connect(root, asked="checkpoint_facts sightings result_links")
+    known = Known()
+    with connection, own_sql():
+        connection.execute(
+            """
+            CREATE TEMP TABLE complete AS
+            SELECT checkpoint_id
+            FROM checkpoint_facts
+            WHERE
+                (coalesce(num_layers, 0) = 0 OR checkpoint_id IN (SELECT checkpoint_id FROM layers))
+                AND (source_kind <> 'weights' OR checkpoint_id IN (SELECT checkpoint_id FROM tensors))
+            """
+        )
+        for model_id, kind, *seen in _rows(
+            connection,
+            """
+            SELECT model_id, source_kind, fingerprint, stats_level, checkpoint_id, params, device
+            FROM sightings
+            WHERE checkpoint_id IN (SELECT checkpoint_id FROM complete)
+            QUALIFY row_number() OVER (PARTITION BY model_id, source_kind ORDER BY commit_id DESC, checkpoint_id) = 1
+            """,
+        ):
+            known.sightings[model_id, kind] = Sighting(*seen)
+        for model_id, folder in _rows(
+            connection,
+            """
+            WITH places AS (
+                SELECT model_id, source_uri AS folder, commit_id FROM sightings
+                UNION ALL
+                SELECT model_id, model_uri AS folder, commit_id FROM result_links WHERE model_uri IS NOT NULL
+            )
+            SELECT model_id, arg_max(folder, commit_id)
+            FROM places
+            GROUP BY ALL
+            """,
+        ):
+            known.folders_by_model[model_id] = folder
+            known.models_by_folder[folder] = model_id
+        known.models_by_result = dict(
+            _rows(connection, "SELECT result_id, model_id FROM result_links WHERE result_id IN (SELECT result_id FROM results)")
+        )
+        known.standing_alone = {
+            row[0] for row in _rows(connection, "SELECT result_id FROM result_links WHERE rule = 'declared'")
+        }
+        known.results = {result_id for (result_id,) in _rows(connection, "SELECT DISTINCT result_id FROM results")}
+        known.checkpoints = {row[0] for row in _rows(connection, "SELECT checkpoint_id FROM complete")}
+        known.comparisons = dict(
+            _rows(
+                connection,
+                """
+                SELECT checkpoint_id, arg_max(base_checkpoint_id, (commit_id, base_checkpoint_id))
+                FROM layer_matches
+                GROUP BY checkpoint_id
+                """,
+            )
+        )
+        related = _rows(
+            connection,
+            """
+            SELECT
+                checkpoint_id,
+                base_checkpoint_id,
+                bool_and(relation IS NOT NULL OR name IS NULL OR base_name IS NULL) AS is_explained
+            FROM tensor_matches
+            GROUP BY checkpoint_id, base_checkpoint_id
+            """,
+        )
+        known.related = {(checkpoint_id, base_id) for checkpoint_id, base_id, _ in related}
+        known.unexplained = {(checkpoint_id, base_id) for checkpoint_id, base_id, is_explained in related if not is_explained}
+        known.with_units = {row[0] for row in _rows(connection, "SELECT DISTINCT checkpoint_id FROM units")}
+        known.unit_comparisons = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM unit_matches"))
+        for name, params, checkpoint_id, num_layers in _rows(
+            connection,
+            """
+            SELECT DISTINCT declared_name, params, checkpoint_id, num_layers
+            FROM checkpoints
+            WHERE model_id IS NULL AND params IS NOT NULL AND status = 'ok'
+            ORDER BY checkpoint_id
+            """,
+        ):
+            known.bases.setdefault((name, params), []).append(KnownBase(checkpoint_id, num_layers))
+    return known
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
+    return connection.execute(sql).fetchall()
+
+
+def _with_exact_integers(table: pa.Table) -> pa.Table:
+    """Columns of HUGEINT (decimal of 38 digits, none after the point) as int64 where every value fits."""
+    import pyarrow as pa
+
+    for position, column in enumerate(table.schema):
+        if column.type == pa.decimal128(38, 0):
+            try:
+                table = table.set_column(position, column.name, table.column(position).cast(pa.int64()))
+            except pa.ArrowInvalid:
+                continue
+    return table

@@ -1,0 +1,264 @@
+"""Tasks as columns of the performance table, their means, and the standard errors of scores."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.warehouse.answers.query import MODEL_COLUMN, own_sql, run_sql
+from layerhouse.warehouse.render.columns import presented_field
+from layerhouse.warehouse.render.kinds import NUMBER, RATIO
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
+"""The tasks that have a column of their own, by the metric of `task_metric` in SQL."""
+
+_SCORES, _GROUPS = "other_scores", "group_scores"
+_REPLACED = ("mean_accuracy", "n_tasks", _SCORES, _GROUPS)
+_ERROR_SUFFIX = "_stderr"
+_TOLD = re.compile(r"( (\?|\d+)-shot)?( of all| capped \S+)?( group)?\Z")
+GROUP_SUFFIX = " group"
+"""Ends the name of a group's column where a task that is no group has the same name."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One stored score of a model. Scores of another number of shots or cap on the documents are of another measure.
+
+    `measure` is its key in the maps of the performance table, `metric` has the filter after a comma where there is one.
+    """
+
+    model_id: str
+    measure: str
+    task: str
+    metric: str
+    value: float
+    stderr: float | None
+    higher_is_better: bool | None
+    is_fraction: bool
+    n_shot: int | None
+    sample_limit: float | None
+    is_group: bool
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What all scores of a task and metric have in common: whether they are fractions, and which way is better."""
+
+    is_fraction: bool
+    directions: frozenset[bool | None]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A column to be: its name, task (or group of tasks) and metric (None: the task's own), and its values by model."""
+
+    name: str
+    task: str
+    metric: str | None
+    values: Mapping[str, float]
+    is_group: bool = False
+
+    def facts(self, facts: Mapping[tuple[str, bool], _Facts]) -> _Facts:
+        return facts.get((f"{self.task}/{self.metric}", self.is_group), _Facts(False, frozenset()))
+
+    def is_fraction(self, facts: Mapping[tuple[str, bool], _Facts]) -> bool:
+        return self.metric is None or self.facts(facts).is_fraction
+
+
+def promote_tasks(
+    connection: duckdb.DuckDBPyConnection, table: pa.Table, globs: Sequence[str], metrics: Sequence[str]
+) -> pa.Table:
+    """The performance table with a column for each task like a glob, in place of its seven tasks and its other scores.
+
+    A task outside the seven, or a group of tasks, has a column `task/metric` for each of its metrics; with `metrics`, every
+    task has one for each of those, and a model without that metric a null there. `mean_score` is over all these columns, null
+    where one is missing, `n_tasks` counts those that are there. Both are left out where a mean would say nothing: the columns
+    hold a task twice, a group beside what may be its members, or other things than fractions. Raises NotFoundError for a glob
+    that no task is like.
+    """
+    import pyarrow as pa
+
+    if _SCORES not in table.column_names:
+        raise UsageError("--tasks and --metrics are for tables with tasks: performance")
+    facts = _facts(connection)
+    models = table[MODEL_COLUMN].to_pylist()
+    found = _chosen(globs, _measured(connection, set(models), metrics) if metrics else _own_tasks(table))
+    rows = [[task.values.get(model) for task in found] for model in models]
+    fields = [_field(task, facts) for task in found]
+    at = table.column_names.index(TASKS[0])
+    table = table.drop_columns([*TASKS, *_REPLACED])
+    for index, field in enumerate(fields):
+        table = table.add_column(at + index, field, pa.array([row[index] for row in rows], pa.float64()))
+    is_fair = len({task.task for task in found}) == len(found) and all(task.is_fraction(facts) for task in found)
+    if not is_fair or (len(found) > 1 and any(task.is_group for task in found)):
+        return table
+    means = [None if None in row else sum(value for value in row if value is not None) / len(row) for row in rows]
+    counts = [sum(value is not None for value in row) for row in rows]
+    field = presented_field(pa.field("mean_score", pa.float64()), kind=RATIO, better="higher")
+    table = table.add_column(at + len(fields), field, pa.array(means, pa.float64()))
+    field = presented_field(pa.field("n_tasks", pa.int64()), total=len(found))
+    return table.add_column(at + len(fields) + 1, field, pa.array(counts, pa.int64()))
+
+
+def add_errors(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> pa.Table:
+    """The table with a column of standard errors after each column of a task: of the value that is shown, null if not known."""
+    import pyarrow as pa
+
+    columns = [name for name in table.column_names if name in TASKS or "/" in name]
+    if MODEL_COLUMN not in table.column_names or not columns:
+        raise UsageError("--stderr is for tables with tasks: performance")
+    errors: dict[tuple[str, str, float], set[float | None]] = {}
+    for score in _scores(connection):
+        for name in {score.task, score.measure, f"{score.task}/{score.metric}"}:
+            errors.setdefault((score.model_id, name, score.value), set()).add(score.stderr)
+    models = table[MODEL_COLUMN].to_pylist()
+    for name in columns:
+        known = [
+            errors.get((model, name, value)) or errors.get((model, _TOLD.sub("", name), value), {None})
+            for model, value in zip(models, table[name].to_pylist(), strict=True)
+        ]
+        field = presented_field(pa.field(name + _ERROR_SUFFIX, pa.float64()), kind=_kind_of(table.schema.field(name)))
+        at = table.column_names.index(name) + 1
+        values = [next(iter(found)) if len(found) == 1 else None for found in known]
+        table = table.add_column(at, field, pa.array(values, pa.float64()))
+    return table
+
+
+def _kind_of(field: pa.Field) -> Any:
+    from layerhouse.warehouse.render.columns import describe_field
+
+    return RATIO if describe_field(field).kind.name == "ratio" else NUMBER
+
+
+def _scores(connection: duckdb.DuckDBPyConnection) -> list[Score]:
+    """What model_results hold of tasks, newest run first."""
+    with own_sql():
+        rows = run_sql(
+            connection,
+            f"""
+            SELECT
+                {MODEL_COLUMN},
+                score_key(task, metric, filter, n_shot, sample_limit) AS measure,
+                task,
+                concat(metric, CASE WHEN coalesce(filter, 'none') <> 'none' THEN concat(',', filter) END) AS metric,
+                value,
+                stderr,
+                higher_is_better,
+                coalesce(unit = 'fraction', FALSE) AS is_fraction,
+                n_shot,
+                sample_limit,
+                coalesce(is_group, FALSE) AS is_group
+            FROM model_results
+            WHERE suite IN ('zeroshot', 'fewshot') AND value IS NOT NULL
+            ORDER BY run_at DESC NULLS LAST, commit_id DESC, value
+            """,
+        ).to_pylist()
+    return [Score(**row) for row in rows]
+
+
+def _facts(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, bool], _Facts]:
+    """By `task/metric`, with and without the number of shots and the cap, and whether it is a group."""
+    with own_sql():
+        rows = run_sql(
+            connection,
+            """
+            WITH scores AS (
+                SELECT
+                    score_key(task, metric, filter, NULL, NULL) AS name,
+                    score_key(task, metric, filter, n_shot, sample_limit) AS measure,
+                    coalesce(is_group, FALSE) AS is_group,
+                    coalesce(unit = 'fraction', FALSE) AS is_fraction,
+                    higher_is_better
+                FROM results
+                SEMI JOIN result_links ON result_links.result_id = results.result_id
+                WHERE suite IN ('zeroshot', 'fewshot') AND value IS NOT NULL
+            ),
+            named AS (
+                SELECT DISTINCT name, is_group, is_fraction, higher_is_better FROM scores
+                UNION
+                SELECT DISTINCT measure AS name, is_group, is_fraction, higher_is_better FROM scores
+            )
+            SELECT
+                name,
+                is_group,
+                bool_and(is_fraction) AS is_fraction,
+                list(DISTINCT higher_is_better) AS directions
+            FROM named
+            GROUP BY name, is_group
+            """,
+        ).to_pylist()
+    return {(row["name"], row["is_group"]): _Facts(row["is_fraction"], frozenset(row["directions"])) for row in rows}
+
+
+def _own_tasks(table: pa.Table) -> list[_Task]:
+    """Every column that a task can have, those of the seven first."""
+    models = table[MODEL_COLUMN].to_pylist()
+    own = [_Task(name, name, None, _by_model(models, table[name].to_pylist())) for name in TASKS]
+    others, groups = (_by_key(models, table[column].to_pylist()) for column in (_SCORES, _GROUPS))
+    for key in sorted(others):
+        task, _, metric = key.rpartition("/")
+        own.append(_Task(key, task, metric, others[key]))
+    for key in sorted(groups):
+        task, _, metric = key.rpartition("/")
+        own.append(_Task(f"{key}{GROUP_SUFFIX}" if key in others else key, task, metric, groups[key], is_group=True))
+    return own
+
+
+def _by_key(models: Sequence[str], maps: Iterable[Iterable[tuple[str, float]] | None]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for model, entries in zip(models, maps, strict=True):
+        for key, value in entries or ():
+            found.setdefault(key, {})[model] = value
+    return found
+
+
+def _measured(connection: duckdb.DuckDBPyConnection, models: Set[str], metrics: Sequence[str]) -> list[_Task]:
+    """A column a task, metric and, where those differ, number of shots and cap, those of the seven first: of each model the
+    newest value."""
+    scores = [score for score in _scores(connection) if score.metric.partition(",")[0] in metrics and score.model_id in models]
+    by_measure: dict[tuple[str, str, bool], dict[tuple[int | None, float | None], dict[str, float]]] = {}
+    for score in scores:
+        variants = by_measure.setdefault((score.task, score.metric, score.is_group), {})
+        variants.setdefault((score.n_shot, score.sample_limit), {}).setdefault(score.model_id, score.value)
+    found = []
+    for (task, metric, is_group), variants in sorted(by_measure.items()):
+        for (shots, cap), values in sorted(variants.items(), key=lambda variant: repr(variant[0])):
+            told = f" {'?' if shots is None else shots}-shot" if len({shots for shots, _ in variants}) > 1 else ""
+            if len({cap for _, cap in variants}) > 1:
+                told += " of all" if cap is None else f" capped {cap:g}"
+            told += GROUP_SUFFIX if is_group and (task, metric, False) in by_measure else ""
+            found.append(_Task(f"{task}/{metric}{told}", task, metric, values, is_group))
+    return sorted(found, key=lambda task: TASKS.index(task.task) if task.task in TASKS else len(TASKS))
+
+
+def _by_model(models: Sequence[str], values: Sequence[float | None]) -> dict[str, float]:
+    return {model: value for model, value in zip(models, values, strict=True) if value is not None}
+
+
+def _chosen(globs: Sequence[str], tasks: Sequence[_Task]) -> list[_Task]:
+    found: dict[str, _Task] = {}
+    for glob in globs:
+        like = [task for task in tasks if fnmatch.fnmatchcase(task.task, glob) or fnmatch.fnmatchcase(task.name, glob)]
+        if not like:
+            raise NotFoundError("task", glob, tuple(dict.fromkeys(task.task for task in tasks)))
+        found |= {task.name: task for task in like}
+    return list(found.values())
+
+
+def _field(task: _Task, facts: Mapping[tuple[str, bool], _Facts]) -> pa.Field:
+    """The column's field, noting its kind and direction where all results of it agree."""
+    import pyarrow as pa
+
+    if task.metric is None:
+        return pa.field(task.name, pa.float64())
+    own = task.facts(facts)
+    better = "higher" if own.directions == {True} else "lower" if own.directions == {False} else None
+    return presented_field(pa.field(task.name, pa.float64()), kind=RATIO if own.is_fraction else NUMBER, better=better)

@@ -1,0 +1,20 @@
+"""Parquet: the table as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO
+
+from layerhouse.warehouse.answers.column_names import refuse_repeated_names
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from layerhouse.warehouse.render.registry import Layout
+
+
+def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
+    """Write Parquet, zstd-compressed, types untouched. Two columns of one name are a UsageError."""
+    import pyarrow.parquet as pq
+
+    refuse_repeated_names(table.column_names, "what reads Parquet")
+    pq.write_table(table, stream, compression="zstd")

@@ -1,0 +1,101 @@
+"""A table for the terminal: aligned columns, nothing truncated, unknown columns named under it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from rich.cells import cell_len
+
+from layerhouse.warehouse.render.cells import Cell, present
+from layerhouse.warehouse.render.kinds import Column
+from layerhouse.warehouse.render.terminal import visible
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from layerhouse.warehouse.render.registry import Layout
+
+_GAP = "  "
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One rendered column: heading first, every cell padded to the same width in terminal cells."""
+
+    heading: str
+    cells: tuple[str, ...]
+    width: int
+
+
+def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
+    """Write a text table.
+
+    A column that is null in every row is named under the table instead; the first is kept if all are. Where the layout
+    has a width that the table exceeds, it is split into stacked parts that each repeat the first column.
+    """
+    stream.write("".join(f"{line.rstrip(' ')}\n" for line in _lines(table, layout)).encode())
+
+
+def _lines(table: pa.Table, layout: Layout) -> Iterator[str]:
+    shown = present(table, layout)
+    columns, rows = shown.columns, shown.rows
+    unknown = [rows != () and all(row[index].is_null for row in rows) for index in range(len(columns))]
+    if unknown and all(unknown):
+        unknown[0] = False
+    blocks = [_block(column, [row[index] for row in rows]) for index, column in enumerate(columns) if not unknown[index]]
+    if layout.caption is not None:
+        yield from map(visible, layout.caption.split("\n"))
+    for number, part in enumerate(_parts(blocks, layout.width)):
+        if number:
+            yield ""
+        yield _GAP.join(block.heading for block in part)
+        yield _GAP.join("-" * block.width for block in part)
+        for cells in zip(*(block.cells for block in part), strict=True):
+            yield _GAP.join(cells)
+    if not rows:
+        yield "(no rows)"
+    if any(unknown):
+        names = [_sentence_name(column) for column, left_out in zip(columns, unknown, strict=True) if left_out]
+        yield f"not known for any row: {', '.join(names)}"
+
+
+def _sentence_name(column: Column) -> str:
+    return visible(column.heading.removesuffix(" %"))
+
+
+def _block(column: Column, column_cells: Sequence[Cell]) -> _Block:
+    heading = visible(column.heading)
+    cells = [_cell(cell) for cell in column_cells]
+    lengths = [cell_len(text) for text in (heading, *cells)]
+    width = max(lengths)
+    padded = [
+        " " * (width - length) + text if column.is_number else text + " " * (width - length)
+        for text, length in zip((heading, *cells), lengths, strict=True)
+    ]
+    return _Block(padded[0], tuple(padded[1:]), width)
+
+
+def _cell(cell: Cell) -> str:
+    """The value; text that reads as no value at all, or as null, stands in quotes."""
+    if not cell.is_null and cell.text in ("", "-"):
+        return f'"{cell.text}"'
+    return visible(cell.text)
+
+
+def _parts(blocks: Sequence[_Block], width: int | None) -> Iterator[list[_Block]]:
+    """Greedy parts no wider than the width, save where the first column and one more already are."""
+    if width is None or len(blocks) < 2:
+        if blocks:
+            yield list(blocks)
+        return
+    first, *rest = blocks
+    part, used = [first], first.width
+    for block in rest:
+        if len(part) > 1 and used + len(_GAP) + block.width > width:
+            yield part
+            part, used = [first], first.width
+        part.append(block)
+        used += len(_GAP) + block.width
+    yield part

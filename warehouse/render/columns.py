@@ -1,0 +1,220 @@
+"""How each output column is presented to people: heading, kind and digits. The only place that says so."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from layerhouse.warehouse.render.headings import HEADINGS
+from layerhouse.warehouse.render.kinds import (
+    BILLIONS,
+    BOOL,
+    COUNT,
+    FACTOR,
+    GIB,
+    ID,
+    INDEX,
+    LIST,
+    MAP,
+    MIB,
+    MS,
+    NUMBER,
+    PPL,
+    RATE,
+    RATIO,
+    TEXT,
+    TIME,
+    Column,
+    Kind,
+)
+from layerhouse.warehouse.storage.schema import TABLES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SUMMARY = {
+    "model_id": Column("model", ID),
+    "method": Column("method", TEXT),
+    "declared_ratio": Column("declared", RATIO),
+    "params": Column("params", COUNT),
+    "base_params": Column("base params", COUNT),
+    "reduction_ratio": Column("reduction", RATIO),
+    "layer_reduction_ratio": Column("layer reduction", RATIO),
+    "num_layers": Column("layers", COUNT),
+    "base_num_layers": Column("base layers", COUNT),
+    "zero_layers": Column("zero layers", COUNT),
+    "removed_layers": Column("removed layers", LIST),
+    "num_removed_layers": Column("removed count", COUNT),
+    "heavy_layers": Column("heavy layers", COUNT),
+    "light_layers": Column("light layers", COUNT),
+    "retention_mean": Column("retention", RATIO),
+    "cut_layer_retention": Column("cut layer retention", RATIO),
+    "retention_std": Column("retention std", NUMBER),
+    "retention_var": Column("retention var", NUMBER),
+    "strategy": Column("strategy", TEXT),
+    "sparsity": Column("sparsity", RATIO),
+    "prunable_sparsity": Column("prunable sparsity", RATIO),
+    "nonzero_params": Column("nonzero params", COUNT),
+    "size_gb": Column("size", GIB),
+    "compact_size_gb": Column("compact size", GIB),
+    "status_note": Column("note", TEXT),
+}
+
+_PER_LAYER = {
+    "base_layer_index": Column("base layer", INDEX),
+    "layer_index": Column("layer", INDEX),
+    "match": Column("match", TEXT),
+    "attention_params": Column("attention params", COUNT),
+    "base_attention_params": Column("base attention params", COUNT),
+    "attention_reduction_ratio": Column("attention reduction", RATIO),
+    "mlp_params": Column("MLP params", COUNT),
+    "base_mlp_params": Column("base MLP params", COUNT),
+    "mlp_reduction_ratio": Column("MLP reduction", RATIO),
+    "num_heads": Column("heads", COUNT),
+    "num_kv_heads": Column("KV heads", COUNT),
+    "intermediate_size": Column("MLP width", COUNT),
+    "is_zero_layer": Column("zero layer", BOOL),
+    "level": Column("level", TEXT),
+}
+
+_PERFORMANCE = {
+    "params_b": Column("params", BILLIONS),
+    "ppl_wikitext2": Column("ppl wikitext2", PPL, better="lower"),
+    "ppl_ptb": Column("ppl ptb", PPL, better="lower"),
+    "perplexities": Column("perplexities", MAP, PPL),
+    "boolq": Column("boolq", RATIO, better="higher"),
+    "piqa": Column("piqa", RATIO, better="higher"),
+    "hellaswag": Column("hellaswag", RATIO, better="higher"),
+    "winogrande": Column("winogrande", RATIO, better="higher"),
+    "arc_easy": Column("arc easy", RATIO, better="higher"),
+    "arc_challenge": Column("arc challenge", RATIO, better="higher"),
+    "openbookqa": Column("openbookqa", RATIO, better="higher"),
+    "mean_accuracy": Column("mean accuracy", RATIO, better="higher"),
+    "n_tasks": Column("tasks", COUNT, total=7),
+    "other_scores": Column("other scores", MAP, NUMBER),
+    "group_scores": Column("group scores", MAP, NUMBER),
+    "throughput_bs1": Column("tok/s bs1", RATE, better="higher"),
+    "latency_ms_bs1": Column("ms/tok bs1", MS, better="lower"),
+    "throughput_bs4": Column("tok/s bs4", RATE, better="higher"),
+    "latency_ms_bs4": Column("ms/tok bs4", MS, better="lower"),
+    "memory_mb": Column("memory", MIB, better="lower"),
+    "speed_hardware": Column("speeds on", TEXT),
+    "speeds": Column("other speeds", MAP, NUMBER),
+    "macs_per_token": Column("MACs/tok", COUNT),
+    "kv_cache_bytes_per_token": Column("KV cache bytes/tok", COUNT),
+    "layers_below_5pct": Column("layers below 5%", LIST),
+    "layers_below_10pct": Column("layers below 10%", LIST),
+    "layers_below_15pct": Column("layers below 15%", LIST),
+    "layers_below_20pct": Column("layers below 20%", LIST),
+}
+
+_AGAINST_BASE = {
+    "base_model_id": Column("base", ID),
+    "ppl_wikitext2_change": Column("ppl wikitext2 change", PPL),
+    "ppl_wikitext2_factor": Column("ppl wikitext2 factor", FACTOR, better="lower"),
+    "ppl_ptb_change": Column("ppl ptb change", PPL),
+    "ppl_ptb_factor": Column("ppl ptb factor", FACTOR, better="lower"),
+    "mean_accuracy_change": Column("accuracy change", RATIO),
+    "kept_accuracy_share": Column("accuracy kept", RATIO),
+    "speedup_bs1": Column("speed-up bs1", FACTOR, better="higher"),
+    "speedup_bs4": Column("speed-up bs4", FACTOR, better="higher"),
+    "speedup_hardware": Column("speed-ups on", TEXT),
+    "speed_note": Column("speed note", TEXT),
+}
+
+_UNITS = {
+    "least_confidence": Column("least confidence", RATIO),
+    "units_kept": Column("units kept", LIST),
+    "units_removed": Column("units removed", LIST),
+    "jaccard": Column("overlap", RATIO),
+}
+
+COLUMNS = MappingProxyType(_SUMMARY | _PER_LAYER | _PERFORMANCE | _AGAINST_BASE | _UNITS)
+
+_NOTED_KINDS = {kind.name: kind for kind in (RATIO, NUMBER, COUNT, PPL)}
+
+_FRACTIONS = frozenset(column.name for table in TABLES.values() for column in table.columns if column.unit == "fraction")
+
+_CONVENTIONS = (
+    (re.compile(r"\w*(std|var|variance)(_\w+)?"), NUMBER),
+    (re.compile(r"\w*_(ratio|share|fraction|accuracy)(_(mean|median|min|max|best|worst))?"), RATIO),
+    (re.compile(r"\w*sparsity\w*|retention_mean\w*"), RATIO),
+    (re.compile(r"(ppl|perplexity)(_\w+)?"), PPL),
+    (re.compile(r"throughput(_\w+)?"), RATE),
+    (re.compile(r"latency_ms(_\w+)?"), MS),
+)
+
+
+def describe_field(field: pa.Field, language: str = "en") -> Column:
+    """How a column is presented, in a language of HEADINGS or English.
+
+    What `presented_field` noted in the field wins over what the name says.
+    """
+    column = describe(field.name, field.type)
+    title = HEADINGS.get(language, {}).get(field.name, column.title)
+    noted = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    kind = _NOTED_KINDS.get(noted.get("kind", ""), column.kind)
+    total = int(noted["total"]) if "total" in noted else column.total
+    return replace(column, title=title, kind=kind, better=noted.get("better", column.better), total=total)
+
+
+def presented_field(
+    field: pa.Field, *, kind: Kind | None = None, better: str | None = None, total: int | None = None
+) -> pa.Field:
+    """The field with a note of how it is presented, for a column whose name alone does not say."""
+    notes = {"kind": kind.name if kind else None, "better": better, "total": None if total is None else str(total)}
+    return field.with_metadata({key: value for key, value in notes.items() if value is not None})
+
+
+def describe(name: str, type_: pa.DataType) -> Column:
+    """How the column of that name and Arrow type is presented.
+
+    A known column whose type cannot hold its kind (text in a ratio, say) keeps its heading and is presented by type.
+
+    An unknown one is presented by type under its own name, underscores as spaces. Integers are counts, but `*_index`
+    and `*_id` are plain numbers. Of the other numbers, what schema.py calls a fraction, `*_ratio`, `*_share`,
+    `*_fraction`, `*_accuracy` (also before `_mean`, `_median`, `_min`, `_max`, `_best`, `_worst`), `*sparsity*` and
+    `retention_mean*` are ratios, with ` %` in the heading; `ppl_*`, `perplexity_*`, `throughput_*` and `latency_ms_*`
+    get the digits of their kind; the rest, any `*std` or `*var`, and an expression such as `max(sparsity)`, are plain.
+    """
+    import pyarrow.types as t
+
+    if t.is_dictionary(type_):
+        type_ = type_.value_type
+    family = _family(type_)
+    known = COLUMNS.get(name)
+    if known is not None and (known.kind.family == family or t.is_null(type_)):
+        return known
+    title = known.title if known else name.replace("_", " ")
+    if family == "number":
+        return Column(title, _number_kind(name, type_))
+    if t.is_map(type_) and t.is_integer(type_.item_type):
+        return Column(title, MAP, COUNT)
+    if family == "text" and name.endswith(("_id", "_hash", "fingerprint")):
+        return Column(title, ID)
+    return Column(title, {"bool": BOOL, "time": TIME, "list": LIST, "map": MAP, "text": TEXT}[family])
+
+
+def _family(type_: pa.DataType) -> str:
+    import pyarrow.types as t
+
+    tests = {
+        "bool": (t.is_boolean,),
+        "number": (t.is_integer, t.is_floating, t.is_decimal),
+        "time": (t.is_temporal,),
+        "list": (t.is_list, t.is_large_list, t.is_fixed_size_list),
+        "map": (t.is_map, t.is_struct),
+    }
+    return next((family for family, holds in tests.items() if any(test(type_) for test in holds)), "text")
+
+
+def _number_kind(name: str, type_: pa.DataType) -> Kind:
+    import pyarrow.types as t
+
+    if t.is_integer(type_) or (t.is_decimal(type_) and type_.scale == 0):
+        return INDEX if name.endswith(("_index", "_id")) else COUNT
+    if name in _FRACTIONS:
+        return RATIO
+    return next((kind for pattern, kind in _CONVENTIONS if pattern.fullmatch(name)), NUMBER)

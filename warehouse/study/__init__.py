@@ -1,0 +1,1 @@
+"""The study scripts' files, written from a warehouse."""
