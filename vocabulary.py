@@ -1,0 +1,310 @@
+"""The closed vocabularies of layerhouse: one StrEnum for each set of words that a column, a family file or an option may hold.
+
+Members are their own text, so that rows, SQL and JSON hold plain words. The words that SQL files spell out are checked against
+these enums by the tests.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Stack(StrEnum):
+    """A part of a model that has layers of its own; the order is that in which a stack stands for the model."""
+
+    TEXT = "text"
+    DECODER = "decoder"
+    ENCODER = "encoder"
+    VISION = "vision"
+    AUDIO = "audio"
+    PROJECTOR = "projector"
+    MTP = "mtp"
+
+
+class Module(StrEnum):
+    """What a tensor's module does."""
+
+    ATTENTION = "attention"
+    MLP = "mlp"
+    EXPERT = "expert"
+    SSM = "ssm"
+    ROUTER = "router"
+    NORM = "norm"
+    EMBEDDING = "embedding"
+    LM_HEAD = "lm_head"
+    HEAD = "head"
+    PROJECTOR = "projector"
+    ROTATION = "rotation"
+    BUFFER = "buffer"
+    ADAPTER = "adapter"
+    QUANT_AUX = "quant_aux"
+    OTHER = "other"
+
+
+class Role(StrEnum):
+    """What a tensor is within its module. Family files of users may name further roles; those of layerhouse may not."""
+
+    ADAPTER_1 = "adapter_1"
+    ADAPTER_2 = "adapter_2"
+    ATTENTION_NORM = "attention_norm"
+    ATTENTION_NORM_2 = "attention_norm_2"
+    ATTENTION_OUTPUT_NORM = "attention_output_norm"
+    ATTENTION_SHORTCUT = "attention_shortcut"
+    CLASS_EMBEDDING = "class_embedding"
+    CLASSIFIER = "classifier"
+    CONV1 = "conv1"
+    CONV1D = "conv1d"
+    CONV2 = "conv2"
+    CROSS_ATTENTION_NORM = "cross_attention_norm"
+    CROSS_K_PROJ = "cross_k_proj"
+    CROSS_O_PROJ = "cross_o_proj"
+    CROSS_Q_PROJ = "cross_q_proj"
+    CROSS_RELATIVE_POSITIONS = "cross_relative_positions"
+    CROSS_V_PROJ = "cross_v_proj"
+    DEEPSTACK_MERGER_1 = "deepstack_merger_1"
+    DEEPSTACK_MERGER_2 = "deepstack_merger_2"
+    DEEPSTACK_MERGER_NORM = "deepstack_merger_norm"
+    DOWN_PROJ = "down_proj"
+    DOWN_PROJ_OF_HEAD = "down_proj_of_head"
+    DT_BIAS = "dt_bias"
+    DT_PROJ = "dt_proj"
+    EMBED_PATCHES = "embed_patches"
+    EMBED_POSITIONS = "embed_positions"
+    EMBED_TOKEN_TYPES = "embed_token_types"
+    EMBED_TOKENS = "embed_tokens"
+    EMBEDDING_NORM = "embedding_norm"
+    FINAL_LOGITS_BIAS = "final_logits_bias"
+    FINAL_NORM = "final_norm"
+    GATE_PROJ = "gate_proj"
+    GATE_UP_PROJ = "gate_up_proj"
+    HEAD_NORM = "head_norm"
+    HEAD_TRANSFORM = "head_transform"
+    IMAGE_NEWLINE = "image_newline"
+    IN_PROJ = "in_proj"
+    INV_FREQ = "inv_freq"
+    K_B_PROJ = "k_b_proj"
+    K_NORM = "k_norm"
+    K_PROJ = "k_proj"
+    KV_A_NORM = "kv_a_norm"
+    KV_A_PROJ = "kv_a_proj"
+    KV_B_PROJ = "kv_b_proj"
+    LINEAR_ATTN = "linear_attn"
+    LINEAR_MLP = "linear_mlp"
+    LM_HEAD = "lm_head"
+    MASK = "mask"
+    MASKED_BIAS = "masked_bias"
+    MERGER_1 = "merger_1"
+    MERGER_2 = "merger_2"
+    MERGER_NORM = "merger_norm"
+    MIXER_INPUT_NORM = "mixer_input_norm"
+    MIXER_NORM = "mixer_norm"
+    MLP_NORM = "mlp_norm"
+    MLP_OUTPUT_NORM = "mlp_output_norm"
+    MLP_SHORTCUT = "mlp_shortcut"
+    MTP_EMBED_TOKENS = "mtp_embed_tokens"
+    MTP_EMBEDDING_NORM = "mtp_embedding_norm"
+    MTP_FINAL_NORM = "mtp_final_norm"
+    MTP_HEAD = "mtp_head"
+    MTP_HIDDEN_NORM = "mtp_hidden_norm"
+    MTP_PROJ = "mtp_proj"
+    NEXT_SENTENCE = "next_sentence"
+    O_PROJ = "o_proj"
+    O_PROJ_OF_HEAD = "o_proj_of_head"
+    OUT_PROJ = "out_proj"
+    PATCH_MERGER = "patch_merger"
+    POOLER = "pooler"
+    POSITION_IDS = "position_ids"
+    POSITIONS = "positions"
+    PROBE = "probe"
+    PROJECT_IN = "project_in"
+    PROJECT_OUT = "project_out"
+    PROJECTOR_1 = "projector_1"
+    PROJECTOR_2 = "projector_2"
+    PROJECTOR_NORM = "projector_norm"
+    Q_A_NORM = "q_a_norm"
+    Q_A_PROJ = "q_a_proj"
+    Q_B_PROJ = "q_b_proj"
+    Q_NORM = "q_norm"
+    Q_PROJ = "q_proj"
+    QKV_PROJ = "qkv_proj"
+    QKV_PROJ_OF_HEAD = "qkv_proj_of_head"
+    RELATIVE_POSITIONS = "relative_positions"
+    ROUTER = "router"
+    SCORE_CORRECTION = "score_correction"
+    SHARED_DOWN_PROJ = "shared_down_proj"
+    SHARED_EXPERT_GATE = "shared_expert_gate"
+    SHARED_GATE_PROJ = "shared_gate_proj"
+    SHARED_GATE_UP_PROJ = "shared_gate_up_proj"
+    SHARED_UP_PROJ = "shared_up_proj"
+    SINKS = "sinks"
+    UP_PROJ = "up_proj"
+    UP_PROJ_OF_HEAD = "up_proj_of_head"
+    V_B_PROJ = "v_b_proj"
+    V_PROJ = "v_proj"
+    X_PROJ = "x_proj"
+
+
+class FusedLayout(StrEnum):
+    """How several weights share one tensor."""
+
+    QKV = "qkv"
+    """Queries, keys, values in a row, sized by their heads."""
+    QKV_THIRDS = "qkv_thirds"
+    """Queries, keys, values in a row, of equal sizes."""
+    QKV_GROUPED = "qkv_grouped"
+    """One KV group after the other: its queries, its key, its value."""
+    GATE_UP = "gate_up"
+    """Gate and up, as halves or as rows in turn."""
+    EXPERTS = "experts"
+    """All experts in one matrix, one after the other."""
+
+
+class UnitKind(StrEnum):
+    """What structured pruning removes within a layer."""
+
+    HEAD = "head"
+    KV_GROUP = "kv_group"
+    NEURON = "neuron"
+    EXPERT = "expert"
+
+
+class LayerMatch(StrEnum):
+    """The rule that says which block of the base a layer is."""
+
+    EXACT = "exact"
+    SIMILAR = "similar"
+    POSITIONAL = "positional"
+    DECLARED = "declared"
+    NONE = "none"
+
+
+class UnitMatch(StrEnum):
+    """How a unit of the base was found again."""
+
+    EXACT = "exact"
+    SIMILAR = "similar"
+    INCONSISTENT = "inconsistent"
+    NONE = "none"
+
+
+class Relation(StrEnum):
+    """What became of a tensor of the base."""
+
+    IDENTICAL = "identical"
+    CAST = "cast"
+    MASKED = "masked"
+    REFILLED = "refilled"
+    CHANGED = "changed"
+    SLICED = "sliced"
+    ADDED = "added"
+    REMOVED = "removed"
+
+
+class Level(StrEnum):
+    """By how much a block was cut; the macro `layer_level` has the thresholds."""
+
+    REMOVED = "removed"
+    ZERO = "zero"
+    HEAVY = "heavy"
+    MEDIUM = "medium"
+    LIGHT = "light"
+    UNTOUCHED = "untouched"
+    GROWN = "grown"
+
+
+class Strategy(StrEnum):
+    """How a model was cut; the macro `pruning_strategy` has the rules."""
+
+    LAYER_REMOVAL = "layer_removal"
+    MIXED = "mixed"
+    SLICED = "sliced"
+    MASKED = "masked"
+    DENSE = "dense"
+    UNIFORM = "uniform"
+    NON_UNIFORM = "non_uniform"
+
+
+class SourceKind(StrEnum):
+    """What a model's structure was read from."""
+
+    WEIGHTS = "weights"
+    ANALYSIS = "analysis"
+    CONFIG = "config"
+    RESULTS = "results"
+    """No structure: the view `models` has the model by its results alone."""
+
+
+class StatsLevel(StrEnum):
+    """How much of a checkpoint is measured, in rising order."""
+
+    NONE = "none"
+    """Headers alone."""
+    FULL = "full"
+    SPECTRAL = "spectral"
+    """In full, and the spectra of weight matrices."""
+
+
+class CompareMode(StrEnum):
+    """Where values are read beside the base's."""
+
+    AUTO = "auto"
+    """Of models that are measured in this run."""
+    ROWS = "rows"
+    """Of none: stored rows alone are compared."""
+    VALUES = "values"
+    """Of every model."""
+
+
+class EventKind(StrEnum):
+    """What an ingest says of one input."""
+
+    TAKEN = "taken"
+    PLANNED = "planned"
+    UNCHANGED = "unchanged"
+    PASSED = "passed"
+    FAILED = "failed"
+
+
+class CheckpointStatus(StrEnum):
+    """Whether all of a checkpoint could be read."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+
+
+class ResultStatus(StrEnum):
+    """What a result's value is; it is null unless `ok`."""
+
+    OK = "ok"
+    NAN = "nan"
+    INF = "inf"
+    MISSING = "missing"
+
+
+class LinkRule(StrEnum):
+    """What says which model a result file belongs to."""
+
+    FOLDER = "folder"
+    MODEL_NAME = "model_name"
+    MODEL_PATH = "model_path"
+    FLAT_NAME = "flat_name"
+    LAST_NAME = "last_name"
+    BY_HAND = "by_hand"
+    DECLARED = "declared"
+
+
+class RemovalAction(StrEnum):
+    """What a tombstone does to a model's name."""
+
+    DROP = "drop"
+    RENAME = "rename"
+
+
+class FindingKind(StrEnum):
+    """What `check` finds in a warehouse."""
+
+    DAMAGED = "damaged"
+    ORPHAN = "orphan"
+    FOREIGN = "foreign"
+    SCHEMA = "schema"
+    PROMISE = "promise"
