@@ -1,0 +1,106 @@
+"""A warehouse that an earlier version wrote gives the same answers: every table, view, query and command.
+
+`earlier/warehouse-VERSION` is such a warehouse, with what `layerhouse VERSION` answered in `answers-VERSION.zip`. It holds
+weights with spectra and units, analyses without weights, results, hand-made links, a rename, a drop, and a model whose content
+changed. Columns that were added since are not compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import layerhouse as lh
+from layerhouse.tests.running import layerhouse
+from layerhouse.warehouse.answers.query import query_names, query_text, run_sql
+from layerhouse.warehouse.render import write_table
+
+EARLIER = Path(__file__).parent / "earlier"
+VERSIONS = sorted(path.name.removeprefix("warehouse-") for path in EARLIER.glob("warehouse-*"))
+TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00")
+COMMANDS = {
+    "summarize.txt": ("summarize",),
+    "layers.txt": ("layers",),
+    "performance.txt": ("performance",),
+    "compare_flap.txt": ("compare", "results/FLAP_2000"),
+    "compare_shortgpt.txt": ("compare", "baselines/ShortGPT_remove_1"),
+}
+
+
+def recorded(version: str) -> dict[str, str]:
+    with zipfile.ZipFile(EARLIER / f"answers-{version}.zip") as answers:
+        return {name: answers.read(name).decode() for name in answers.namelist()}
+
+
+def cases(suffix: str) -> list[Any]:
+    return [
+        pytest.param(version, name, id=f"{version}-{name.removesuffix(suffix)}")
+        for version in VERSIONS
+        for name in recorded(version)
+        if name.endswith(suffix)
+    ]
+
+
+@pytest.fixture(scope="module")
+def warehouses(tmp_path_factory) -> Path:
+    """Copies, so that no test can change what is kept."""
+    return Path(shutil.copytree(EARLIER, tmp_path_factory.mktemp("earlier"), dirs_exist_ok=True))
+
+
+@pytest.fixture(scope="module")
+def opened(warehouses) -> Iterator[dict[str, Any]]:
+    """A session a version, in which all views are made once."""
+    with contextlib.ExitStack() as stack:
+        yield {version: stack.enter_context(lh.open(warehouses / f"warehouse-{version}")) for version in VERSIONS}
+
+
+def rows_of(lines: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+def in_order(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted(json.dumps(row, sort_keys=True) for row in rows)
+
+
+@pytest.mark.parametrize(("version", "name"), cases(".ndjson"))
+def test_tables_views_and_queries_answer_as_before(opened, version, name):
+    stem = name.removesuffix(".ndjson")
+    is_query = stem.startswith("query_")
+    statement = query_text(stem.removeprefix("query_")) if is_query else f"SELECT * FROM {stem}"
+    lines = io.BytesIO()
+    write_table(run_sql(opened[version].connection, statement), "ndjson", lines)
+    before, now = rows_of(recorded(version)[name]), rows_of(lines.getvalue().decode())
+    columns = before[0].keys() if before else ()
+    now = [{column: row[column] for column in columns} for row in now]
+    assert now == before if is_query else in_order(now) == in_order(before)
+
+
+@pytest.mark.parametrize(("version", "name"), cases(".txt"))
+def test_commands_print_as_before(warehouses, tmp_path, version, name):
+    warehouse = warehouses / f"warehouse-{version}"
+    if name == "study.txt":
+        done = layerhouse("summarize", "--output", tmp_path / "study", "--warehouse", warehouse)
+        for suffix in (".txt", ".json"):
+            written = (tmp_path / f"study{suffix}").read_text("utf-8")
+            assert TIME.sub("TIME", written) == TIME.sub("TIME", recorded(version)[f"study{suffix}"])
+    else:
+        done = layerhouse(*COMMANDS[name], "--warehouse", warehouse)
+        assert done.stdout == recorded(version)[name]
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_query_of_then_is_still_there_and_the_warehouse_is_healthy(warehouses, version):
+    asked = {name.removeprefix("query_").removesuffix(".ndjson") for name in recorded(version) if name.startswith("query_")}
+    assert asked <= set(query_names())
+    checked = layerhouse("check", "--warehouse", warehouses / f"warehouse-{version}")
+    assert (checked.returncode, checked.stdout) == (0, "")
