@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from layerhouse.errors import InputError, UsageError
-from layerhouse.ingest.checkpoint.slicegpt import SUFFIX as SLICED_SUFFIX
+from layerhouse.ingest.checkpoint.file_names import SLICEGPT_SUFFIX
 from layerhouse.ingest.checkpoint.slicegpt import is_pair
 from layerhouse.ingest.checkpoint.symlinks import leads_out
 from layerhouse.ingest.results.documents import (
@@ -211,7 +211,7 @@ class _Walk:
         files, evaluated = ([path for path in part if self._stays(folder, path)] for part in (files, evaluated))
         weights = [path for path in files if _is_weight_file(path.name)]
         pairs = [path for path in weights if is_pair(path)]
-        singles = [path for path in weights if path.suffix.lower() == SLICED_SUFFIX] if pairs else []
+        singles = [path for path in weights if path.suffix.lower() == SLICEGPT_SUFFIX] if pairs else []
         if len(singles) > 1:  # SliceGPT saves into one folder: every file is a model
             weights = [path for path in weights if path not in singles]
             for path in singles:

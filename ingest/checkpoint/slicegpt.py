@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.file_names import SLICEGPT_SUFFIX
 from layerhouse.ingest.checkpoint.json_files import read_json
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.ingest.declarations.declare import declare
 
-SUFFIX = ".pt"
 KEY = "attention_input_dimensions"
 ROTATION = ".attn_shortcut_Q"
 EMBEDDING = ".embed_tokens.weight"
@@ -27,7 +27,7 @@ INTERVALS = (1, 2, 4, 8, 16, 32, 64, 128)
 def config_beside(weights: Path) -> Path | None:
     """The JSON of the same stem, if there is one that this file could have been saved with."""
     path = weights.with_suffix(".json")
-    return path if weights.suffix.lower() == SUFFIX and path.is_file() else None
+    return path if weights.suffix.lower() == SLICEGPT_SUFFIX and path.is_file() else None
 
 
 def read_slicing(path: Path, shown: str) -> dict[str, Any] | None:

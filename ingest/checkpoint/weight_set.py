@@ -11,7 +11,6 @@ An adapter (`adapter_model.*`) is the set only if there is nothing else.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +18,17 @@ from typing import Any
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
+from layerhouse.ingest.checkpoint.file_names import (
+    ADAPTER_WEIGHTS,
+    INDEX_NAMES,
+    INDEX_SUFFIX,
+    PREFERRED_WEIGHT_NAMES,
+    SHARD_NAME,
+    SLICEGPT_SUFFIX,
+    TRAINING_STATE,
+    WEIGHT_SUFFIXES,
+)
 from layerhouse.ingest.checkpoint.json_files import read_json
-from layerhouse.ingest.checkpoint.slicegpt import SUFFIX as SLICED_SUFFIX
 from layerhouse.ingest.checkpoint.slicegpt import (
     config_beside,
     is_sliced,
@@ -30,19 +38,6 @@ from layerhouse.ingest.checkpoint.slicegpt import (
 from layerhouse.ingest.checkpoint.symlinks import leads_out
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
-INDEX_SUFFIX = ".index.json"
-INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-PREFERRED = (
-    "model.safetensors",
-    "pruned_model.safetensors",
-    "consolidated.safetensors",
-    "pytorch_model.bin",
-    "pruned_model.bin",
-)
-SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
-SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.[a-z]+)", re.IGNORECASE)
-NO_MODEL = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state|random_states|trainer_state)[^/]*", re.IGNORECASE)
-ADAPTER = re.compile(r"adapter_model\b.*", re.IGNORECASE)
 MAX_NAMED = 5
 MAX_INDEX_BYTES = 64 << 20
 
@@ -111,11 +106,11 @@ class _Choice:
         for path in sorted(set(files)):
             if path.parent != self.folder:
                 self.ignored.append((path, "in a folder below"))
-            elif NO_MODEL.fullmatch(path.name):
+            elif TRAINING_STATE.fullmatch(path.name):
                 self.ignored.append((path, "state of a training run, not a model"))
-            elif not path.name.lower().endswith(SUFFIXES):
+            elif not path.name.lower().endswith(WEIGHT_SUFFIXES):
                 self.ignored.append((path, "not a weight file by its name"))
-            elif ADAPTER.fullmatch(path.name):
+            elif ADAPTER_WEIGHTS.fullmatch(path.name):
                 adapters.append(path)
             else:
                 candidates.append(path)
@@ -137,7 +132,7 @@ class _Choice:
             weight_map, total_size = read_index(index, f"{self.shown}/{index.name}")
             names = list(dict.fromkeys(weight_map.values()))
             absent = [name for name in names if not self.shard(index, name).is_file()]
-            if len(absent) == len(names) and any(not ADAPTER.fullmatch(path.name) for path in candidates):
+            if len(absent) == len(names) and any(not ADAPTER_WEIGHTS.fullmatch(path.name) for path in candidates):
                 self.ignored.append((index, f"none of its {len(names)} shards is here"))
                 continue
             if absent:
@@ -164,13 +159,13 @@ class _Choice:
             passed = "; ".join(f"{path.name}: {why}" for path, why in self.ignored[:MAX_NAMED])
             raise InputError(self.shown, "no weight file" + (f" ({passed})" if passed else ""))
         by_name = {path.name: path for path in candidates}
-        for name in PREFERRED:
+        for name in PREFERRED_WEIGHT_NAMES:
             if name in by_name:
                 return WeightSet(self.folder, (by_name[name],))
         shards = self.by_shards(candidates)
         if shards:
             return shards
-        singles = self.without_twins([path for path in candidates if not SHARD.fullmatch(path.name)])
+        singles = self.without_twins([path for path in candidates if not SHARD_NAME.fullmatch(path.name)])
         if len(singles) > 1:
             names = ", ".join(path.name for path in singles[:MAX_NAMED])
             more = f" and {len(singles) - MAX_NAMED} more" if len(singles) > MAX_NAMED else ""
@@ -182,10 +177,10 @@ class _Choice:
         """The shards that their names count, of the first format that has any."""
         groups: dict[tuple[int, str, str, int], dict[int, Path]] = {}
         for path in candidates:
-            match = SHARD.fullmatch(path.name)
+            match = SHARD_NAME.fullmatch(path.name)
             if match:
                 suffix = match["suffix"].lower()
-                key = (SUFFIXES.index(suffix), match["stem"], match["suffix"], int(match["count"]))
+                key = (WEIGHT_SUFFIXES.index(suffix), match["stem"], match["suffix"], int(match["count"]))
                 groups.setdefault(key, {})[int(match["number"])] = path
         if not groups:
             return None
@@ -208,7 +203,7 @@ class _Choice:
     def without_twins(self, singles: list[Path]) -> list[Path]:
         """Of files with one stem the safetensors one, or else the first in the order of suffixes."""
         by_stem: dict[str, Path] = {}
-        for path in sorted(singles, key=lambda path: SUFFIXES.index(path.suffix.lower())):
+        for path in sorted(singles, key=lambda path: WEIGHT_SUFFIXES.index(path.suffix.lower())):
             kept = by_stem.setdefault(path.stem, path)
             if kept != path:
                 self.ignored.append((path, f"{kept.name} is the same model by its name"))
@@ -280,7 +275,7 @@ def _read_slicing(weight_set: WeightSet, tensors: Sequence[TensorRef], metadata:
             return [f"{beside.name} cannot be read: {error.what}"] if is_sliced(tensors) else []
     if slicing is not None:
         metadata["slicing"] = slicing
-    elif not (path.suffix.lower() == SLICED_SUFFIX and is_sliced(tensors)):
+    elif not (path.suffix.lower() == SLICEGPT_SUFFIX and is_sliced(tensors)):
         return []
     return slicing_notes(path.stem, tensors, slicing)
 

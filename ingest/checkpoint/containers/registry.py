@@ -9,10 +9,11 @@ from pathlib import Path
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.gguf import read_gguf
 from layerhouse.ingest.checkpoint.containers.safetensors import read_safetensors
-from layerhouse.ingest.checkpoint.containers.sniff import TORCH_SUFFIXES, Kind, sniff
+from layerhouse.ingest.checkpoint.containers.sniff import Kind, sniff
 from layerhouse.ingest.checkpoint.containers.torch_legacy import read_torch_legacy
 from layerhouse.ingest.checkpoint.containers.torch_zip import read_torch_zip
 from layerhouse.ingest.checkpoint.containers.truncated_zip import least_size
+from layerhouse.ingest.checkpoint.file_names import SAFETENSORS_SUFFIX, TORCH_SUFFIXES
 from layerhouse.ingest.checkpoint.tensor_ref import Contents
 
 READERS: dict[Kind, Callable[[Path, str], Contents]] = {
@@ -31,13 +32,13 @@ def read_weight_file(path: Path, shown: str) -> Contents:
     """
     sniffed = sniff(path, shown)
     suffix = path.suffix.lower()
-    if sniffed.kind is Kind.UNKNOWN and suffix == ".safetensors":
+    if sniffed.kind is Kind.UNKNOWN and suffix == SAFETENSORS_SUFFIX:
         return read_safetensors(path, shown)
     reader = READERS.get(sniffed.kind)
     if reader is None:
         least = least_size(path, shown) if sniffed.kind is Kind.TRUNCATED_ZIP else None
         raise InputError(shown, sniffed.diagnosis + (f" (its pickle tells of at least {least} bytes)" if least else ""))
-    if suffix == ".safetensors" and sniffed.kind is not Kind.SAFETENSORS:
+    if suffix == SAFETENSORS_SUFFIX and sniffed.kind is not Kind.SAFETENSORS:
         what = f"{sniffed.diagnosis}; if that is what it should be, give it the suffix .bin, else fetch it again"
         raise InputError(shown, what)
     contents = reader(path, shown)

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.zip_directory import find_directory, read_names
+from layerhouse.ingest.checkpoint.file_names import SAFETENSORS_SUFFIX, TORCH_SUFFIXES
 
 HEAD_BYTES = 1024
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -25,7 +26,6 @@ LEGACY_HEAD = re.compile(
 )
 LFS_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/.*?\nsize (\d{1,19})\n", re.DOTALL)
 TAR_MAGIC = slice(257, 262)
-TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 class Kind(StrEnum):
@@ -110,7 +110,7 @@ def opened(path: Path, shown: str) -> Iterator[tuple[BinaryIO, int]]:
 def expected_kind(path: Path) -> str:
     """What the suffix promises."""
     suffix = path.suffix.lower()
-    if suffix == ".safetensors":
+    if suffix == SAFETENSORS_SUFFIX:
         return "a safetensors file"
     return "a torch zip file" if suffix in TORCH_SUFFIXES else "a weight file"
 

@@ -1,0 +1,49 @@
+"""The one table of the names of a checkpoint's files: weights, indices, configs, and what stands beside them.
+
+A name only selects candidates: what a file is, its content decides (see containers.sniff).
+"""
+
+from __future__ import annotations
+
+import re
+
+SAFETENSORS_SUFFIX = ".safetensors"
+TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+"""What torch.save is told to write to."""
+GGUF_SUFFIX = ".gguf"
+WEIGHT_SUFFIXES = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES, GGUF_SUFFIX)
+"""Suffixes of weight files, the preferred ones first; compared in lower case."""
+SLICEGPT_SUFFIX = ".pt"
+"""The suffix of the state dicts that SliceGPT saves, each beside a JSON file of the same stem."""
+
+CONFIG_NAME = "config.json"
+ADAPTER_CONFIG_NAME = "adapter_config.json"
+INDEX_SUFFIX = ".index.json"
+INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+"""The index files that transformers writes, the preferred one first."""
+PREFERRED_WEIGHT_NAMES = (
+    "model.safetensors",
+    "pruned_model.safetensors",
+    "consolidated.safetensors",
+    "pytorch_model.bin",
+    "pruned_model.bin",
+)
+"""Names of a whole model in one file, the preferred one first."""
+
+SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.[a-z]+)", re.IGNORECASE)
+ADAPTER_WEIGHTS = re.compile(r"adapter_model\b.*", re.IGNORECASE)
+TRAINING_STATE = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|trainer_state|all_checkpoint)[^/]*", re.IGNORECASE
+)
+"""State of a training run, in files whose suffix is that of weights."""
+SIDECAR_JSON = re.compile(
+    r"(.*config|.*\.index|tokenizer.*|vocab|.*vocab|special_tokens_map|added_tokens|merges|params|trainer_state|recipe"
+    r"|chat_template|reserved_layers|layer_mapping|batch_analysis_results|run_spec|scenario_state|per_instance_stats|benchmark)\.json",
+    re.IGNORECASE,
+)
+"""JSON beside weights or results that is itself neither an analysis nor a result."""
+
+
+def is_weight_file(name: str) -> bool:
+    """Whether a file of this name may hold weights of a model."""
+    return name.lower().endswith(WEIGHT_SUFFIXES) and not TRAINING_STATE.fullmatch(name)
