@@ -8,11 +8,12 @@ A package lists the object in its pyproject.toml, under the group of the part; e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
-from layerhouse.errors import UsageError
+from layerhouse.errors import InputError, LayerhouseError, UsageError
 
 
 class Named(Protocol):
@@ -23,6 +24,8 @@ class Named(Protocol):
 
 
 Part = TypeVar("Part", bound=Named)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,23 @@ def load_plugins(group: str, expected: type[Part], built_in: tuple[Part, ...] = 
     return tuple(parts)
 
 
+def call_plugin(
+    display_path: str, what: str, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Result:
+    """Call a function of another package for one input. Any exception of its becomes an InputError that names the input and
+    the part, `what`, so that the rest of a batch goes on; errors of layerhouse pass through."""
+    try:
+        return function(*args, **kwargs)
+    except LayerhouseError:
+        raise
+    except Exception as error:
+        raise InputError(display_path, f"{what} of another package failed: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 @cache
 def _load_group(group: str) -> tuple[_Loaded, ...]:
     # Takes longer to import than a small checkpoint takes to read.
@@ -71,5 +91,5 @@ def _load_group(group: str) -> tuple[_Loaded, ...]:
         try:
             loaded.append(_Loaded(origin, entry_point.load()))
         except (Exception, SystemExit) as error:  # a package may do anything while it is imported
-            loaded.append(_Loaded(origin, problem=" ".join(f"{type(error).__name__}: {error}".split())))
+            loaded.append(_Loaded(origin, problem=_one_line(error)))
     return tuple(loaded)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
 from layerhouse.ingest.checkpoint.json_files import read_json
 from layerhouse.ingest.checkpoint.layouts.registry import lay_out
 from layerhouse.ingest.checkpoint.slicegpt import config_beside
@@ -19,7 +20,6 @@ from layerhouse.ingest.checkpoint.weight_set import (
     WeightSet,
     WeightSetContents,
     find_weight_set,
-    read_weight_set,
 )
 from layerhouse.ingest.column_rows import ColumnRows
 from layerhouse.ingest.model.inactive import inactive_tensors

@@ -14,7 +14,8 @@ import torch
 import layerhouse as lh
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
-from layerhouse.ingest.checkpoint.weight_set import find_weight_set, read_weight_set
+from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
+from layerhouse.ingest.checkpoint.weight_set import find_weight_set
 from layerhouse.ingest.discover import discover
 from layerhouse.tests.study_files import put
 from layerhouse.tests.test_reader_torch_zip import assert_same

@@ -1,4 +1,4 @@
-"""The one table of element types: code as safetensors spells it, bits, and how bits mean a value.
+"""The one table of element types: safetensors' code, width in bits, and how a bit pattern encodes a value.
 
 Sources: the safetensors format's dtype list; OCP 8-bit and Microscaling formats for F8, F6 and F4; IEEE 754 for the rest.
 """
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class DType:
     """One element type. `bits` per element; `kind` is float, int, uint, bool or complex.
 
-    For floats `exponent` and `mantissa` are field widths; `special` says which codes are no finite number: ieee (top exponent
-    is infinity and NaN), fn (all ones is NaN, no infinity), fnuz (only the code of negative zero is NaN, no negative zero),
-    e8m0 (a power of two, all ones is NaN, no zero), none (every code is finite).
+    For floats `exponent` and `mantissa` are widths of fields in bits, and `special` says which patterns are not finite: ieee
+    (the top exponent is infinity and NaN), fn (all ones is NaN, no infinity), fnuz (negative zero's pattern is NaN, no
+    infinity, no negative zero), e8m0 (a power of two, all ones is NaN, no zero), none (every pattern is finite).
     """
 
     code: str
@@ -59,7 +59,6 @@ DTYPES: dict[str, DType] = {
     )
 }
 
-# The names that torch gives its dtypes and storage classes, for pickles.
 TORCH_DTYPES: dict[str, str] = {
     "float32": "F32",
     "float": "F32",
@@ -87,6 +86,7 @@ TORCH_DTYPES: dict[str, str] = {
     "float8_e5m2fnuz": "F8_E5M2FNUZ",
     "float8_e8m0fnu": "F8_E8M0",
 }
+"""torch's names of its dtypes, as pickles and configs spell them."""
 TORCH_STORAGES: dict[str, str] = {
     "FloatStorage": "F32",
     "DoubleStorage": "F64",
@@ -101,11 +101,12 @@ TORCH_STORAGES: dict[str, str] = {
     "ComplexFloatStorage": "C64",
     "UntypedStorage": "U8",
 }
+"""torch's storage classes, as pickles spell them."""
 
 
 @cache
 def decoded(code: str) -> np.ndarray:
-    """The float64 value of every bit pattern of a type of at most 16 bits; index = the pattern as an unsigned integer."""
+    """A lookup table of a type of at most 16 bits: bit pattern as an unsigned integer -> float64 value."""
     import numpy as np
 
     dtype = DTYPES[code]
@@ -138,5 +139,5 @@ def decoded(code: str) -> np.ndarray:
 
 
 def byte_count(code: str, elements: int) -> int:
-    """Bytes that hold so many elements in a row; a partial last byte counts whole."""
+    """Bytes of so many elements, packed without padding and rounded up to a whole byte."""
     return (elements * DTYPES[code].bits + 7) // 8

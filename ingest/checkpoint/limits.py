@@ -1,4 +1,4 @@
-"""Limits on what a file may claim and cost; one factor raises or lowers them all."""
+"""Limits on what a file may claim and what reading it may cost. One factor scales them all."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from contextlib import contextmanager
 
 from layerhouse.errors import InputError, UsageError
 
+MAX_REMEMBERED_TENSORS = 5_000
+"""Tensors of the largest checkpoint whose names are kept in an LRU cache, which bounds the memory of these caches."""
+
 _factors = [1.0]
 
 
 @contextmanager
 def scaled_limits(factor: float) -> Iterator[None]:
-    """Multiply the limits of this process, in all of its threads, until the block ends. Raises UsageError."""
+    """Multiply all limits by a factor until the block ends, in every thread of this process. Raises UsageError."""
     if not (0 < factor < math.inf):
         raise UsageError(f"limit factor {factor}: a positive number")
     _factors.append(factor)
@@ -24,21 +27,21 @@ def scaled_limits(factor: float) -> Iterator[None]:
 
 
 def factor_now() -> float:
-    """What limits are multiplied by."""
+    """The factor that limits are multiplied by at present."""
     return _factors[-1]
 
 
 def allowed(limit: int) -> int:
-    """A limit as it holds now."""
+    """A limit multiplied by the present factor."""
     return int(limit * factor_now())
 
 
 def exceeded(what: str, limit: int) -> str:
-    """What a message says of a limit, as it holds now, that something is over."""
+    """The message that something is over a limit; `limit` is already scaled."""
     return f"limit exceeded: {what}, over {limit}; --limit-factor raises it"
 
 
-def check_limit(shown: str, what: str, count: int, limit: int) -> None:
-    """Raise InputError if a count is over a limit as it holds now; `what` is counted."""
+def check_limit(display_path: str, what: str, count: int, limit: int) -> None:
+    """Raise InputError if `count` is over a limit, which is scaled here. `what` names the things counted."""
     if count > allowed(limit):
-        raise InputError(shown, exceeded(f"{count} {what}", allowed(limit)))
+        raise InputError(display_path, exceeded(f"{count} {what}", allowed(limit)))

@@ -1,7 +1,7 @@
-"""What SliceGPT leaves: NAME_RATIO.pt, a state dict with rotations in it, and NAME_RATIO.json, which tells how it was sliced.
+"""SliceGPT's pair of files: NAME_RATIO.pt, a state dict that includes rotations, and NAME_RATIO.json, its slicing config.
 
-The JSON is slicegpt.model_adapter.SlicingConfig: hidden_size is that of the model before, embedding_dimensions the width of the
-embeddings after. Names and JSON are only declared; the hidden size is that of the tensors.
+The JSON is slicegpt.model_adapter.SlicingConfig: hidden_size is the width of the unsliced model, embedding_dimensions the
+sliced width of the embeddings. Name and JSON are declarations only; the hidden size of a model is that of its tensors.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ ROTATION = ".attn_shortcut_Q"
 EMBEDDING = ".embed_tokens.weight"
 MAX_BYTES = 4 << 20
 INTERVALS = (1, 2, 4, 8, 16, 32, 64, 128)
-"""Multiples to which a sliced width may have been rounded down; slicegpt's own default is 8."""
+"""Multiples that a sliced width may have been rounded down to; slicegpt's default is 8."""
 
 
 def config_beside(weights: Path) -> Path | None:
-    """The JSON of the same stem, if there is one that this file could have been saved with."""
+    """The JSON file of the same stem as a weight file, if both could be SliceGPT's."""
     path = weights.with_suffix(".json")
     return path if weights.suffix.lower() == SLICEGPT_SUFFIX and path.is_file() else None
 
 
-def read_slicing(path: Path, shown: str) -> dict[str, Any] | None:
+def read_slicing(path: Path, display_path: str) -> dict[str, Any] | None:
     """The slicing config in a JSON file; None if the file holds something else. Raises InputError."""
-    document = read_json(path, shown, max_bytes=MAX_BYTES)[1]
+    document = read_json(path, display_path, max_bytes=MAX_BYTES)[1]
     is_slicing = (
         isinstance(document, dict) and isinstance(document.get(KEY), dict) and isinstance(document.get("hidden_size"), int)
     )
@@ -40,7 +40,7 @@ def read_slicing(path: Path, shown: str) -> dict[str, Any] | None:
 
 
 def is_pair(weights: Path) -> bool:
-    """Whether a weight file and the JSON beside it are SliceGPT's."""
+    """Whether a weight file has a slicing config beside it."""
     path = config_beside(weights)
     try:
         return path is not None and read_slicing(path, path.name) is not None
@@ -54,7 +54,7 @@ def is_sliced(tensors: Sequence[TensorRef]) -> bool:
 
 
 def slicing_notes(stem: str, tensors: Sequence[TensorRef], slicing: dict[str, Any] | None) -> list[str]:
-    """Where name, JSON and tensors disagree on how much was sliced. Without the JSON nothing tells the width before."""
+    """Notes on where file name, slicing config and tensors disagree. Without the config the unsliced width is unknown."""
     embedding = next((tensor for tensor in tensors if tensor.name.endswith(EMBEDDING) and len(tensor.shape) == 2), None)
     if slicing is None:
         width = "" if embedding is None else f"; sliced to {embedding.shape[1]}"
@@ -64,16 +64,17 @@ def slicing_notes(stem: str, tensors: Sequence[TensorRef], slicing: dict[str, An
     notes = []
     measured, before = embedding.shape[1], slicing["hidden_size"]
     dimensions = slicing.get("embedding_dimensions")
-    stated = dimensions.get("0") if isinstance(dimensions, dict) else None
-    if isinstance(stated, int) and stated != measured:
-        notes.append(f"{stem}.json declares embeddings of {stated}, the tensors have {measured}")
+    declared = dimensions.get("0") if isinstance(dimensions, dict) else None
+    if isinstance(declared, int) and declared != measured:
+        notes.append(f"{stem}.json declares embeddings of {declared}, the tensors have {measured}")
     ratio = declare(stem).ratio
-    if ratio is not None and before > 0 and measured not in _widths(before, ratio):
+    if ratio is not None and before > 0 and measured not in _sliced_widths(before, ratio):
         share = 1 - measured / before
         notes.append(f"the name declares {ratio:g} sliced, the tensors {share:g}: hidden size {before} to {measured}")
     return notes
 
 
-def _widths(before: int, ratio: float) -> set[int]:
+def _sliced_widths(before: int, ratio: float) -> set[int]:
+    """Every width that slicing off a share of a hidden size may give."""
     width = int((1 - ratio) * before)
     return {width - width % interval for interval in INTERVALS}

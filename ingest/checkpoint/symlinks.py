@@ -1,4 +1,4 @@
-"""Links in a model's folder: a folder that somebody else made must not lead to files that its reader has elsewhere."""
+"""Symbolic links in a model's folder, which must not lead to files elsewhere: the folder may be somebody else's."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 
 def leads_out(folder: Path, path: Path) -> bool:
-    """Whether a path is a link that ends neither in the folder nor in its `models--*` folder of a hub cache, where snapshots
-    link to blobs. A link in a circle ends nowhere."""
+    """Whether a path is a symbolic link that ends outside of the folder; so does a link in a loop.
+
+    In a hub cache, where files of a snapshot are links to blobs, the whole `models--*` folder counts as the folder.
+    """
     if not path.is_symlink():
         return False
     try:

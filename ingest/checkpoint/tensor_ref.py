@@ -1,4 +1,4 @@
-"""A tensor as a reference into a file: what it is and where its bytes lie. Holding one costs no weight bytes."""
+"""References to tensors: what each is and where in which file its bytes lie. Holding one takes no memory for weights."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from layerhouse.ingest.checkpoint.dtypes import byte_count
 
 PLAIN, CODES, PACKED = "plain", "codes", "packed"
-"""What the stored elements are: the values themselves; codes, each a value but for a scale, the code zero being zero; words
-that hold parts of one or several values, of which nothing but the hash means anything."""
+"""What the stored elements are: the values themselves; codes, each a value up to a scale, where code zero is the value zero;
+or words with several values packed into them, of which only the hash can be compared."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a stored tensor serves a weight that is kept quantised, packed or in several tensors.
+    """What a stored tensor is to a weight that is quantised, packed or split over several tensors.
 
-    `weight_name` is the name that the weight would have if it were stored plainly, `part` what this tensor is of it, `scheme`
-    the way of storing (gptq, ...), `stored_shape` the shape in the file. `is_aux`: scales, zero points, indices and masks,
-    which are no parameters. `values` is PLAIN, CODES or PACKED; `bits` those of one value where packed; `type_name` the element
-    type where the container has a name of its own for it.
+    `weight_name` is the name of the weight if it were stored plainly, `part` the role of this tensor in it (`qweight`,
+    `scales`, ...), `scheme` the storage scheme (`gptq`, ...), `stored_shape` the shape in the file. `values` is PLAIN, CODES or
+    PACKED; `bits` the width of one packed value; `type_name` the container's own name of the element type, if it has one.
+    `is_aux` marks scales, zero points, indices and masks, which are not parameters.
     """
 
     weight_name: str
@@ -39,7 +39,7 @@ MASKED, BITMASK = "masked", "bitmask"
 
 @dataclass(frozen=True)
 class Assembly:
-    """The tensors that together are one of the given shape; `kind` says how (assemblies.ASSEMBLERS)."""
+    """Several tensors that are read as one of the given shape; `kind` says how they combine: MASKED or BITMASK."""
 
     kind: str
     sources: tuple[TensorRef, ...]
@@ -47,23 +47,28 @@ class Assembly:
 
 
 DENSE_BYTES = 1 << 26
-"""A sparse tensor of at most so many logical bytes is made dense as a whole; a larger one by windows, its entries in order."""
+"""A sparse tensor of at most so many logical bytes is made dense as a whole, a larger one window by window, which takes entries
+in C order."""
 
 MAX_ENTRY_ELEMENTS = 1 << 20
-"""Elements that one entry of a sparse tensor (a block, or the dense dimensions behind the sparse ones) may have."""
+"""Limit on the elements of one entry of a sparse tensor: of a block, or of the dense dimensions behind the sparse ones."""
 
 
 @dataclass(slots=True)
 class TensorRef:
-    """One tensor of a checkpoint. Nothing changes one; it is not frozen, since that takes five times as long to make.
+    """One tensor of a checkpoint. Treated as immutable, but not frozen: creating a frozen dataclass takes five times as long.
 
-    `dtype` is safetensors' spelling. `offset` is the byte in `path` where the storage starts that holds it, `storage_bytes` its
-    size; the tensor starts `storage_offset` elements into it and has these `strides` (elements; None: C order).
-    Two tensors with the same path, offset, storage_offset, shape and strides are one (tied). With a `layout` the shape is that
-    of the weight, and the file's own is in the layout. With an `assembly` the bytes are those that its parts stand for, and
-    strides and storage_offset are of these. A `sparse` one stands for the dense tensor of this shape: `storage_bytes` are those
-    of its indices and values, `offset` is where the values' storage starts. `logical_bytes` are those of its elements in C
-    order, as they are stored or as assembled. `place` is the identity of the bytes: equal places are one tensor of two names.
+    `dtype` is a code of the table of dtypes, `shape` the tensor's shape; that of a tensor with a `layout` is the weight's.
+    `offset` is the byte of `path` at which the tensor's storage begins, `storage_bytes` the size of the storage. The tensor
+    begins `storage_offset` elements into it and has these `strides`, in elements (None: C order). `is_buffer` marks a buffer of
+    a pickled module. `layout` says what the tensor is to a weight that is not stored plainly.
+
+    With an `assembly` the bytes are the ones assembled from other tensors, and `strides` and `storage_offset` refer to them.
+    With `sparse` parts the tensor stands for a dense one of this shape; `storage_bytes` are those of its indices and values,
+    and `offset` is that of the values.
+
+    `elements` is the number of elements of `shape`, `logical_bytes` the size of the tensor in C order, as it is stored or
+    assembled. `place` identifies the bytes: two names with one place are one (tied) tensor.
     """
 
     name: str
@@ -92,12 +97,12 @@ class TensorRef:
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        """Shape in the file."""
+        """The shape in the file."""
         return self.shape if self.layout is None else self.layout.stored_shape
 
     @property
     def as_stored(self) -> TensorRef:
-        """The tensor to be read, without regard to what it serves: as the file has it, or as its parts stand for it."""
+        """The tensor to be read, without its layout: as the file stores it, or as it is assembled."""
         if self.layout is None:
             return self
         return replace(self, shape=self.shape if self.assembly else self.layout.stored_shape, layout=None)
@@ -105,10 +110,11 @@ class TensorRef:
 
 @dataclass(frozen=True)
 class SparseParts:
-    """What a sparse tensor of `shape` stores. `layout` is coo, csr, csc, bsr or bsc.
+    """The tensors that store a sparse tensor of `shape`. `layout` is coo, csr, csc, bsr or bsc.
 
     coo: `indices` (sparse dimensions, entries), `values` (entries, dense dimensions). The others: compressed indices
-    (rows + 1), plain indices (entries), values (entries), or (entries, height, width) in blocks. Entries at one place add up.
+    (rows + 1), plain indices (entries), and values (entries), or (entries, height, width) where entries are blocks. The values
+    of entries with equal indices add up.
     """
 
     layout: str
@@ -118,19 +124,21 @@ class SparseParts:
 
     @property
     def entry_elements(self) -> int:
+        """Elements of one entry: of a block, or of the dense dimensions."""
         return math.prod(self.values.shape[1:])
 
     @property
     def place(self) -> tuple[Any, ...]:
+        """What identifies the bytes of indices and values."""
         return (self.layout, *(part.place for part in (*self.indices, self.values)))
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What one weight file holds. `container` names how; `metadata` is what the file declares of itself.
+    """What one weight file holds. `container` names its format, `metadata` is the file's own, as declared.
 
-    `class_path` is that of a whole pickled model; `config` the plain values of a config object inside it; `skipped` lists
-    what was not taken, such as globals that stayed inert stubs.
+    Of a whole pickled model, `class_path` is the class, and `config` the plain values of the config object inside it.
+    `skipped` says, in one line each, what was not read, such as objects of classes that were not executed.
     """
 
     container: str

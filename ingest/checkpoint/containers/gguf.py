@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.containers.shapes import MAX_ELEMENTS, count_elements
-from layerhouse.ingest.checkpoint.containers.sniff import opened
 from layerhouse.ingest.checkpoint.dtypes import byte_count
 from layerhouse.ingest.checkpoint.limits import check_limit
+from layerhouse.ingest.checkpoint.regular_file import open_regular_file
+from layerhouse.ingest.checkpoint.shapes import MAX_ELEMENTS, count_elements
 from layerhouse.ingest.checkpoint.tensor_ref import Contents, Layout, TensorRef
 
 VERSIONS = (2, 3)
@@ -67,10 +67,10 @@ BLOCK_TYPES: dict[int, tuple[str, int, int]] = {
 """ggml's block types by number: name, elements and bytes of a block."""
 
 
-def read_gguf(path: Path, shown: str) -> Contents:
+def read_gguf(path: Path, display_path: str) -> Contents:
     """Every tensor of the file, and its keys as a config. Raises InputError of one line that names the tensor at fault."""
-    with opened(path, shown) as (file, size):
-        header = _Header(file, size, shown)
+    with open_regular_file(path, display_path) as (file, size):
+        header = _Header(file, size, display_path)
         num_tensors, num_keys = header.read_counts()
         keys = dict(header.read_keys(num_keys))
         infos = [header.read_info() for _ in range(num_tensors)]
@@ -78,8 +78,8 @@ def read_gguf(path: Path, shown: str) -> Contents:
         if type(alignment) is not int or alignment <= 0 or alignment % 8:
             header.refuse(f"general.alignment is {str(alignment)[:40]}, no multiple of 8")
         data_offset = -(-header.position // alignment) * alignment
-    tensors = tuple(_reference(info, path, data_offset, alignment, shown) for info in infos)
-    _check_layout(tensors, size, shown)
+    tensors = tuple(_reference(info, path, data_offset, alignment, display_path) for info in infos)
+    _check_layout(tensors, size, display_path)
     return Contents("gguf", tensors, config=_config(keys))
 
 
@@ -96,16 +96,16 @@ class _Info:
 class _Header:
     """A reader of the header's fields that knows how far it is."""
 
-    def __init__(self, file: BinaryIO, size: int, shown: str) -> None:
-        self.file, self.size, self.shown = file, size, shown
+    def __init__(self, file: BinaryIO, size: int, display_path: str) -> None:
+        self.file, self.size, self.display_path = file, size, display_path
         self.position = 0
 
     def refuse(self, what: str) -> NoReturn:
-        raise InputError(self.shown, what)
+        raise InputError(self.display_path, what)
 
     def take(self, count: int) -> bytes:
         """The next bytes."""
-        check_limit(self.shown, "bytes of a header", self.position + count, MAX_HEADER_BYTES)
+        check_limit(self.display_path, "bytes of a header", self.position + count, MAX_HEADER_BYTES)
         raw = self.file.read(count)
         if len(raw) < count:
             self.refuse(
@@ -119,7 +119,7 @@ class _Header:
 
     def text(self) -> str:
         length = self.number("Q")
-        check_limit(self.shown, "bytes of one text in the header", length, MAX_TEXT_BYTES)
+        check_limit(self.display_path, "bytes of one text in the header", length, MAX_TEXT_BYTES)
         return self.take(length).decode("utf-8", "backslashreplace")
 
     def read_counts(self) -> tuple[int, int]:
@@ -131,8 +131,8 @@ class _Header:
             what = "big-endian GGUF" if is_swapped else f"GGUF version {version}"
             self.refuse(f"{what} is not read; convert it to little-endian version {VERSIONS[-1]}")
         tensors, keys = self.number("Q"), self.number("Q")
-        check_limit(self.shown, "tensors", tensors, MAX_TENSORS)
-        check_limit(self.shown, "keys", keys, MAX_KEYS)
+        check_limit(self.display_path, "tensors", tensors, MAX_TENSORS)
+        check_limit(self.display_path, "keys", keys, MAX_KEYS)
         return tensors, keys
 
     def read_keys(self, count: int) -> Iterator[tuple[str, Any]]:
@@ -157,7 +157,7 @@ class _Header:
         if kind != ARRAY:
             self.refuse(f"damaged header: key {key[:80]!r} has a value of unknown kind {kind}")
         of, count = self.number("I"), self.number("Q")
-        check_limit(self.shown, f"items of key {key[:80]!r}", count, MAX_ITEMS)
+        check_limit(self.display_path, f"items of key {key[:80]!r}", count, MAX_ITEMS)
         if of in SCALARS:
             width = struct.calcsize(f"<{SCALARS[of]}")
             raw = self.take(count * width)
@@ -179,11 +179,11 @@ class _Header:
         return _Info(name, shape, self.number("I"), self.number("Q"))
 
 
-def _reference(info: _Info, path: Path, data_offset: int, alignment: int, shown: str) -> TensorRef:
+def _reference(info: _Info, path: Path, data_offset: int, alignment: int, display_path: str) -> TensorRef:
     """The tensor in the file; a block-quantised one with its own shape, over the bytes of its blocks."""
 
     def refuse(what: str) -> NoReturn:
-        raise InputError(shown, f"tensor {info.name[:80]!r}: {what}")
+        raise InputError(display_path, f"tensor {info.name[:80]!r}: {what}")
 
     elements, offset = math.prod(info.shape), data_offset + info.offset
     if info.offset % alignment:
@@ -201,21 +201,21 @@ def _reference(info: _Info, path: Path, data_offset: int, alignment: int, shown:
     return TensorRef(info.name, "U8", info.shape, path, offset, stored, layout=layout)
 
 
-def _check_layout(tensors: tuple[TensorRef, ...], size: int, shown: str) -> None:
+def _check_layout(tensors: tuple[TensorRef, ...], size: int, display_path: str) -> None:
     """Every tensor has a name of its own and lies in the file, on no byte of another."""
     names: set[str] = set()
     for tensor in tensors:
         if tensor.name in names:
-            raise InputError(shown, f"damaged header: duplicate tensor name {tensor.name[:80]!r}")
+            raise InputError(display_path, f"damaged header: duplicate tensor name {tensor.name[:80]!r}")
         names.add(tensor.name)
     end, previous = 0, ""
     for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.storage_bytes)):
         if tensor.offset < end and tensor.storage_bytes:
-            raise InputError(shown, f"tensor {tensor.name[:80]!r}: overlaps tensor {previous[:80]!r}")
+            raise InputError(display_path, f"tensor {tensor.name[:80]!r}: overlaps tensor {previous[:80]!r}")
         end, previous = tensor.offset + tensor.storage_bytes, tensor.name
         if end > size:
             what = f"ends at byte {end} of a file of {size} bytes; fetch it again"
-            raise InputError(shown, f"cut off: tensor {tensor.name[:80]!r} {what}")
+            raise InputError(display_path, f"cut off: tensor {tensor.name[:80]!r} {what}")
 
 
 def _config(keys: dict[str, Any]) -> dict[str, Any]:

@@ -1,23 +1,20 @@
-"""Tell what a weight file is from its first bytes and its size; a suffix proves nothing."""
+"""Tell what a weight file is from its first bytes and its size, never from its suffix."""
 
 from __future__ import annotations
 
 import re
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
-from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.zip_directory import find_directory, read_names
 from layerhouse.ingest.checkpoint.file_names import SAFETENSORS_SUFFIX, TORCH_SUFFIXES
+from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 
 HEAD_BYTES = 1024
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-"""The number that torch before 1.6 began every file with, as a pickle of its own."""
+"""The number, a pickle of its own, with which torch before 1.6 began every file."""
 LEGACY_HEAD = re.compile(
     rb"(?:\x80[\x02-\x05](?:\x95.{8})?)?(?:\x8a\x0a"
     + re.escape(LEGACY_MAGIC.to_bytes(10, "little"))
@@ -26,10 +23,12 @@ LEGACY_HEAD = re.compile(
 )
 LFS_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/.*?\nsize (\d{1,19})\n", re.DOTALL)
 TAR_MAGIC = slice(257, 262)
+TAR_BLOCK = 512
+TORCH_TAR_MEMBERS = {b"sys_info", b"pickle", b"storages", b"tensors"}
 
 
 class Kind(StrEnum):
-    """What a file's bytes are."""
+    """What a file's bytes are; the value is the phrase for messages."""
 
     SAFETENSORS = "safetensors"
     TORCH_ZIP = "torch zip"
@@ -52,8 +51,8 @@ class Kind(StrEnum):
     UNKNOWN = "a file of an unknown kind"
 
 
-# Kinds that hold weights, or might, in a form that no reader here takes.
 NOT_READ = (Kind.TORCHSCRIPT, Kind.PICKLE, Kind.TORCH_TAR, Kind.TAR, Kind.GZIP, Kind.HDF5)
+"""Kinds that can hold weights, in a form that no built-in container reads."""
 
 FETCH = "fetch it again"
 SAVE = "where it can be loaded, save its state_dict() as safetensors"
@@ -73,88 +72,68 @@ ADVICE = {
     Kind.ZEROS: f"{FETCH}: the disk or the download left out the rest",
     Kind.UNKNOWN: f"{FETCH}, or take it out of the folder",
 }
-TAR_BLOCK = 512
-TORCH_TAR_MEMBERS = {b"sys_info", b"pickle", b"storages", b"tensors"}
+"""What to do about a file that cannot be read."""
 
 
 @dataclass(frozen=True)
-class Sniffed:
-    """What a file is; `diagnosis` is one line for the case that it cannot be read."""
+class SniffedFile:
+    """What a file is. `head` has its first HEAD_BYTES bytes; `diagnosis` is the message, of one line, if nothing reads it."""
 
+    path: Path
+    head: bytes
+    size_bytes: int
     kind: Kind
     diagnosis: str
 
 
-@contextmanager
-def opened(path: Path, shown: str) -> Iterator[tuple[BinaryIO, int]]:
-    """A regular file open for reading, and its size in bytes; whatever the system refuses is an InputError."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError as error:
-        raise InputError(shown, "no such file") from error
-    except OSError as error:
-        raise InputError(shown, f"cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(shown, f"is no path: {error}") from error
-    if not stat.S_ISREG(mode):
-        raise InputError(shown, "is not a regular file")
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            yield file, size
-    except OSError as error:
-        raise InputError(shown, f"cannot be read: {error.strerror}") from error
-
-
 def expected_kind(path: Path) -> str:
-    """What the suffix promises."""
+    """What the suffix says that the file is."""
     suffix = path.suffix.lower()
     if suffix == SAFETENSORS_SUFFIX:
         return "a safetensors file"
     return "a torch zip file" if suffix in TORCH_SUFFIXES else "a weight file"
 
 
-def sniff(path: Path, shown: str) -> Sniffed:
-    """Say what the file is. Raises InputError only if it cannot be read, or is a zip whose end record contradicts itself."""
-    with opened(path, shown) as (file, size):
+def sniff(path: Path, display_path: str) -> SniffedFile:
+    """Tell what the file is. Raises InputError if it cannot be read, or is a zip file whose end record contradicts itself."""
+    with open_regular_file(path, display_path) as (file, size):
         head = file.read(HEAD_BYTES)
-        kind = _sniff_zip(file, size, shown) if head.startswith(b"PK\x03\x04") else _sniff_head(head)
+        kind = _sniff_zip(file, size, display_path) if head.startswith(b"PK\x03\x04") else _sniff_head(head)
         if kind is Kind.TAR and _is_torch_tar(file):
             kind = Kind.TORCH_TAR
-    return Sniffed(kind, _diagnosis(kind, head, size, expected_kind(path)))
+    return SniffedFile(path, head, size, kind, _diagnosis(kind, head, size, expected_kind(path)))
 
 
-def _sniff_zip(file: BinaryIO, size: int, shown: str) -> Kind:
-    directory = find_directory(file, size, shown)
+def _sniff_zip(file: BinaryIO, size: int, display_path: str) -> Kind:
+    directory = find_directory(file, size, display_path)
     if directory is None:
         return Kind.TRUNCATED_ZIP
-    parts = [name.split("/")[1:] for name in read_names(file, directory, shown)]
-    if any(part == ["constants.pkl"] or part[:1] == ["code"] for part in parts):
+    paths = [name.split("/")[1:] for name in read_names(file, directory, display_path)]
+    if any(path == ["constants.pkl"] or path[:1] == ["code"] for path in paths):
         return Kind.TORCHSCRIPT
-    return Kind.TORCH_ZIP if ["data.pkl"] in parts else Kind.OTHER_ZIP
+    return Kind.TORCH_ZIP if ["data.pkl"] in paths else Kind.OTHER_ZIP
 
 
 def _is_torch_tar(file: BinaryIO) -> bool:
-    """Whether the first members are those of torch's first format, at the top or in ./ (POSIX ustar headers)."""
-    found: set[bytes] = set()
+    """Whether the first members of a tar archive are those of torch's first format, in its root or in ./ (POSIX ustar)."""
+    members: set[bytes] = set()
     position = 0
     for _ in range(8):
         file.seek(position)
         header = file.read(TAR_BLOCK)
         if header[TAR_MAGIC] != b"ustar":
             break
-        found.add(header[:100].partition(b"\0")[0].removeprefix(b"./"))
-        digits = header[124:136].strip(b"\0 ")
-        if not re.fullmatch(rb"[0-7]{1,12}", digits):
+        members.add(header[:100].partition(b"\0")[0].removeprefix(b"./"))
+        octal_size = header[124:136].strip(b"\0 ")
+        if not re.fullmatch(rb"[0-7]{1,12}", octal_size):
             break
-        position += TAR_BLOCK + -(-int(digits, 8) // TAR_BLOCK) * TAR_BLOCK
-    return found >= TORCH_TAR_MEMBERS
+        position += TAR_BLOCK + -(-int(octal_size, 8) // TAR_BLOCK) * TAR_BLOCK
+    return members >= TORCH_TAR_MEMBERS
 
 
 def _sniff_head(head: bytes) -> Kind:
-    # A safetensors header is at most 100 MB, so that the high half of its length is zero.
-    signs = (
+    # A safetensors header is at most 100 MB long, so the upper half of its 64-bit length is zero.
+    signatures = (
         (not head, Kind.EMPTY),
         (head[4:8] == b"\0\0\0\0" and head[8:9] == b"{", Kind.SAFETENSORS),
         (LEGACY_HEAD.match(head) is not None, Kind.TORCH_LEGACY),
@@ -165,7 +144,7 @@ def _sniff_head(head: bytes) -> Kind:
         (len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5, Kind.PICKLE),
         (not head.strip(b"\0"), Kind.ZEROS),
     )
-    return next((kind for holds, kind in signs if holds), None) or _sniff_text(head)
+    return next((kind for matches, kind in signatures if matches), None) or _sniff_text(head)
 
 
 def _sniff_text(head: bytes) -> Kind:
@@ -182,8 +161,8 @@ def _sniff_text(head: bytes) -> Kind:
 def _diagnosis(kind: Kind, head: bytes, size: int, expected: str) -> str:
     pointer = LFS_POINTER.match(head)
     if kind is Kind.LFS_POINTER and pointer:
-        promised = int(pointer[1])
-        return f"a Git LFS pointer of {size} bytes, not the weights of {promised} bytes; fetch them with: git lfs pull"
+        size_of_weights = int(pointer[1])
+        return f"a Git LFS pointer of {size} bytes, not the weights of {size_of_weights} bytes; fetch them with: git lfs pull"
     advice = f"; {ADVICE[kind]}" if kind in ADVICE else ""
     if kind in (Kind.EMPTY, Kind.TRUNCATED_ZIP):
         reason = "" if kind is Kind.EMPTY else ", its end record is missing"

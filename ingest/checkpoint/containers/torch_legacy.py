@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.containers.shapes import MAX_ELEMENTS
-from layerhouse.ingest.checkpoint.containers.sniff import LEGACY_MAGIC, opened
+from layerhouse.ingest.checkpoint.containers.sniff import LEGACY_MAGIC
 from layerhouse.ingest.checkpoint.containers.torch_storages import Block, Storages, contents_of
 from layerhouse.ingest.checkpoint.dtypes import TORCH_STORAGES, byte_count
 from layerhouse.ingest.checkpoint.limits import exceeded
@@ -20,6 +19,8 @@ from layerhouse.ingest.checkpoint.pickle.find_model import find_model, printable
 from layerhouse.ingest.checkpoint.pickle.load import Unpickled, load_pickle
 from layerhouse.ingest.checkpoint.pickle.machine import CutOffError, PickleLimits, default_limits
 from layerhouse.ingest.checkpoint.pickle.values import PickledDict, StorageStub
+from layerhouse.ingest.checkpoint.regular_file import open_regular_file
+from layerhouse.ingest.checkpoint.shapes import MAX_ELEMENTS
 from layerhouse.ingest.checkpoint.tensor_ref import Contents
 
 PROTOCOL_VERSION = 1001
@@ -33,70 +34,70 @@ OPAQUE_STORAGES = {"QInt8Storage": 1, "QUInt8Storage": 1, "QInt32Storage": 4, "Q
 OPAQUE_STORAGES |= {"ComplexDoubleStorage": 16, "TypedStorage": 1}
 
 
-def read_torch_legacy(path: Path, shown: str, *, limits: PickleLimits | None = None) -> Contents:
+def read_torch_legacy(path: Path, display_path: str, *, limits: PickleLimits | None = None) -> Contents:
     """The tensors of the model in the file, as torch_zip gives them. Raises InputError of one line."""
-    with opened(path, shown) as (file, size):
-        unpickled, keys, start = _read_pickles(file, size, limits or default_limits(), shown)
-        blocks = _find_blocks(file, size, start, keys, unpickled.storages, shown)
-    model = find_model(unpickled, shown)
+    with open_regular_file(path, display_path) as (file, size):
+        unpickled, keys, start = _read_pickles(file, size, limits or default_limits(), display_path)
+        blocks = _find_blocks(file, size, start, keys, unpickled.storages, display_path)
+    model = find_model(unpickled, display_path)
 
     def find(key: str) -> Block | str:
         return blocks.get(key, f"its storage {printable(key)!r} is not in the file")
 
-    return contents_of(model, Storages(path, shown, find), size, "torch legacy", ())
+    return contents_of(model, Storages(path, display_path, find), size, "torch legacy", ())
 
 
-def _read_pickles(file: BinaryIO, size: int, limits: PickleLimits, shown: str) -> tuple[Unpickled, list[str], int]:
+def _read_pickles(file: BinaryIO, size: int, limits: PickleLimits, display_path: str) -> tuple[Unpickled, list[str], int]:
     """The object, the keys of the storages in their order, and the byte at which the storages begin."""
     window = FIRST_WINDOW
     while True:
         file.seek(0)
         data = file.read(min(window, size, limits.bytes))
         try:
-            return _load_pickles(data, limits, shown)
+            return _load_pickles(data, limits, display_path)
         except CutOffError as error:
             if len(data) == size:
-                raise InputError(shown, f"{error.what}; the file has {size} bytes, fetch it again") from error
+                raise InputError(display_path, f"{error.what}; the file has {size} bytes, fetch it again") from error
             if len(data) == limits.bytes:
-                raise InputError(shown, exceeded("bytes of pickles", limits.bytes)) from error
+                raise InputError(display_path, exceeded("bytes of pickles", limits.bytes)) from error
         window *= 8
 
 
-def _load_pickles(data: bytes, limits: PickleLimits, shown: str) -> tuple[Unpickled, list[str], int]:
-    magic = load_pickle(data, shown, limits=limits)
+def _load_pickles(data: bytes, limits: PickleLimits, display_path: str) -> tuple[Unpickled, list[str], int]:
+    magic = load_pickle(data, display_path, limits=limits)
     if magic.value != LEGACY_MAGIC:
-        raise InputError(shown, "a pickle without torch's magic number")
-    version = load_pickle(data, shown, start=magic.end, limits=limits)
+        raise InputError(display_path, "a pickle without torch's magic number")
+    version = load_pickle(data, display_path, start=magic.end, limits=limits)
     if version.value != PROTOCOL_VERSION or isinstance(version.value, bool):
         found = printable(str(version.value)) if isinstance(version.value, int) else type(version.value).__name__
-        raise InputError(shown, f"torch's old format of version {found}: only {PROTOCOL_VERSION} is read")
-    machine = load_pickle(data, shown, start=version.end, limits=limits)
+        raise InputError(display_path, f"torch's old format of version {found}: only {PROTOCOL_VERSION} is read")
+    machine = load_pickle(data, display_path, start=version.end, limits=limits)
     if not isinstance(machine.value, PickledDict):
-        raise InputError(shown, "damaged: no description of the machine after the version")
+        raise InputError(display_path, "damaged: no description of the machine after the version")
     if machine.value.by_text.get("little_endian") is False:
-        raise InputError(shown, "written on a big-endian machine: only little-endian files are read")
-    unpickled = load_pickle(data, shown, start=machine.end, limits=limits)
-    listed = load_pickle(data, shown, start=unpickled.end, limits=limits)
-    return unpickled, _keys(listed.value, shown), listed.end
+        raise InputError(display_path, "written on a big-endian machine: only little-endian files are read")
+    unpickled = load_pickle(data, display_path, start=machine.end, limits=limits)
+    listed = load_pickle(data, display_path, start=unpickled.end, limits=limits)
+    return unpickled, _keys(listed.value, display_path), listed.end
 
 
-def _keys(value: Any, shown: str) -> list[str]:
+def _keys(value: Any, display_path: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
-        raise InputError(shown, "damaged: no list of storage keys after the object")
+        raise InputError(display_path, "damaged: no list of storage keys after the object")
     if len(set(value)) != len(value):
-        raise InputError(shown, "damaged: the list of storage keys names one twice")
+        raise InputError(display_path, "damaged: the list of storage keys names one twice")
     return value
 
 
 def _find_blocks(
-    file: BinaryIO, size: int, start: int, keys: list[str], storages: dict[str, StorageStub], shown: str
+    file: BinaryIO, size: int, start: int, keys: list[str], storages: dict[str, StorageStub], display_path: str
 ) -> dict[str, Block]:
     """Where each storage lies: its count, which must be the one that the pickle claims, and its bytes, up to the end."""
-    expected = start + sum(COUNT_BYTES + _claimed_bytes(key, storages.get(key), shown) for key in keys)
+    expected = start + sum(COUNT_BYTES + _claimed_bytes(key, storages.get(key), display_path) for key in keys)
     if expected > size:
-        raise InputError(shown, f"cut off: expected {expected} bytes, found {size}; fetch it again")
+        raise InputError(display_path, f"cut off: expected {expected} bytes, found {size}; fetch it again")
     if expected < size:
-        raise InputError(shown, f"{size - expected} trailing bytes: expected {expected} bytes, found {size}")
+        raise InputError(display_path, f"{size - expected} trailing bytes: expected {expected} bytes, found {size}")
     blocks: dict[str, Block] = {}
     position = start
     for key in keys:
@@ -104,21 +105,25 @@ def _find_blocks(
         count = int.from_bytes(file.read(COUNT_BYTES), "little", signed=True)
         if count != storages[key].elements:
             claimed = storages[key].elements
-            raise InputError(shown, f"storage {printable(key)!r} has {count} elements, the pickle claims {claimed}")
-        block = blocks[key] = Block(position + COUNT_BYTES, _claimed_bytes(key, storages[key], shown))
+            raise InputError(display_path, f"storage {printable(key)!r} has {count} elements, the pickle claims {claimed}")
+        block = blocks[key] = Block(position + COUNT_BYTES, _claimed_bytes(key, storages[key], display_path))
         position = block.offset + block.size_bytes
     return blocks
 
 
-def _claimed_bytes(key: str, storage: StorageStub | None, shown: str) -> int:
+def _claimed_bytes(key: str, storage: StorageStub | None, display_path: str) -> int:
     where = f"storage {printable(key)!r}"
     if storage is None:
-        raise InputError(shown, f"{where} is listed, and the pickle says nothing of its type: the ones behind it are not found")
+        raise InputError(
+            display_path, f"{where} is listed, and the pickle says nothing of its type: the ones behind it are not found"
+        )
     name = storage.class_path.rpartition(".")[2]
     if not 0 <= storage.elements <= MAX_ELEMENTS:
-        raise InputError(shown, f"{where} claims {printable(str(storage.elements))} elements")
+        raise InputError(display_path, f"{where} claims {printable(str(storage.elements))} elements")
     if name in TORCH_STORAGES:
         return byte_count(TORCH_STORAGES[name], storage.elements)
     if name not in OPAQUE_STORAGES:
-        raise InputError(shown, f"{where} of unknown type {printable(storage.class_path)}: the ones behind it are not found")
+        raise InputError(
+            display_path, f"{where} of unknown type {printable(storage.class_path)}: the ones behind it are not found"
+        )
     return OPAQUE_STORAGES[name] * storage.elements

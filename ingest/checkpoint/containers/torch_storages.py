@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.containers.shapes import (
-    MAX_DIMENSIONS,
-    MAX_ELEMENTS,
-    count_elements,
-    kept_strides,
-    reach,
-)
 from layerhouse.ingest.checkpoint.containers.torch_sparse import MAX_SPARSE_FACTOR, SPARSE_SLACK, sparse_reference
 from layerhouse.ingest.checkpoint.dtypes import byte_count
 from layerhouse.ingest.checkpoint.limits import allowed
 from layerhouse.ingest.checkpoint.pickle.find_model import NamedTensor, PickledModel, printable
 from layerhouse.ingest.checkpoint.pickle.values import SparseStub, StorageStub, TensorStub
+from layerhouse.ingest.checkpoint.shapes import (
+    MAX_DIMENSIONS,
+    MAX_ELEMENTS,
+    count_elements,
+    normalized_strides,
+    span,
+)
 from layerhouse.ingest.checkpoint.tensor_ref import Contents, TensorRef
 
 MAX_EXPANDED_BYTES = 16 * 1024 * 1024
@@ -43,7 +43,7 @@ class Storages:
     """The storages of one file. `find` gives the block of a key, or what keeps it from being read."""
 
     path: Path
-    shown: str
+    display_path: str
     find: Callable[[str], Block | str]
 
     def references(self, tensors: Iterable[NamedTensor], size: int) -> tuple[tuple[TensorRef, ...], tuple[str, ...]]:
@@ -82,7 +82,7 @@ class Storages:
             if any(value > MAX_ELEMENTS for value in values):
                 self.refuse(name, f"{what} over {MAX_ELEMENTS}")
         elements = self.elements(name, tensor.shape)
-        end = tensor.storage_offset + reach(tensor.shape, tensor.strides)
+        end = tensor.storage_offset + span(tensor.shape, tensor.strides)
         if byte_count(tensor.dtype, end) > block.size_bytes:
             self.refuse(name, f"needs {byte_count(tensor.dtype, end)} bytes of a storage of {block.size_bytes}")
         view = tensor.storage.view
@@ -99,7 +99,7 @@ class Storages:
             block.offset,
             block.size_bytes,
             tensor.storage_offset,
-            kept_strides(tensor.shape, tensor.strides),
+            normalized_strides(tensor.shape, tensor.strides),
             is_buffer,
         )
 
@@ -139,17 +139,17 @@ class Storages:
         total = sum({tensor.place: tensor.logical_bytes for tensor in tensors}.values())
         if total > allowed(MAX_TOTAL_FACTOR * size + MAX_TOTAL_FACTOR * MAX_EXPANDED_BYTES):
             what = f"limit exceeded: tensors of {total} bytes in a file of {size} bytes, overlapping views"
-            raise InputError(self.shown, what)
+            raise InputError(self.display_path, what)
 
     def refuse(self, name: str, what: str) -> NoReturn:
-        raise InputError(self.shown, f"tensor {name[:80]!r}: {what}")
+        raise InputError(self.display_path, f"tensor {name[:80]!r}: {what}")
 
 
 def contents_of(model: PickledModel, storages: Storages, size: int, container: str, notes: Sequence[str]) -> Contents:
     """What a file of `size` bytes holds, by the model in its pickle and its storages. Raises InputError if nothing."""
     tensors, left_out = storages.references(model.tensors, size)
     if not tensors:
-        raise InputError(storages.shown, f"no tensor that can be read; {left_out[0]}")
+        raise InputError(storages.display_path, f"no tensor that can be read; {left_out[0]}")
     name = container if model.class_path is None else f"{container}, pickled whole model"
     skipped = (*notes, *left_out, *model.skipped)
     return Contents(name, tensors, class_path=model.class_path, config=model.config, skipped=skipped)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.containers.sniff import opened
 from layerhouse.ingest.checkpoint.containers.torch_storages import Block, Storages, contents_of
 from layerhouse.ingest.checkpoint.containers.zip_directory import (
     DEFLATED,
@@ -24,13 +23,14 @@ from layerhouse.ingest.checkpoint.limits import allowed, exceeded
 from layerhouse.ingest.checkpoint.pickle.find_model import find_model, printable
 from layerhouse.ingest.checkpoint.pickle.load import load_pickle
 from layerhouse.ingest.checkpoint.pickle.machine import PickleLimits, default_limits
+from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 from layerhouse.ingest.checkpoint.tensor_ref import Contents
 
 MAX_RATIO = 200
 """How many times its stored size data.pkl may be; that of a real model is 10 to 20."""
 
 
-def read_torch_zip(path: Path, shown: str, *, limits: PickleLimits | None = None) -> Contents:
+def read_torch_zip(path: Path, display_path: str, *, limits: PickleLimits | None = None) -> Contents:
     """The tensors of the model in the file: of a dict of tensors, or of a whole pickled module (see pickled_models).
 
     Views keep their offset and strides. A view whose strides make it larger than its storage (torch's expand) is taken up to
@@ -38,18 +38,18 @@ def read_torch_zip(path: Path, shown: str, *, limits: PickleLimits | None = None
     size. Raises InputError of one line that names the tensor at fault.
     """
     limits = limits or default_limits()
-    with opened(path, shown) as (file, size):
-        directory = find_directory(file, size, shown)
+    with open_regular_file(path, display_path) as (file, size):
+        directory = find_directory(file, size, display_path)
         if directory is None:
-            raise InputError(shown, f"cut off: a zip file of {size} bytes without an end record")
-        members = read_members(file, directory, shown)
-        folder = _folder(members, shown)
-        _check_byte_order(file, members.get(f"{folder}/byteorder"), shown)
-        raw, notes = _read_pickle(file, members[f"{folder}/data.pkl"], limits, shown)
-    unpickled = load_pickle(raw, shown, limits=limits)
+            raise InputError(display_path, f"cut off: a zip file of {size} bytes without an end record")
+        members = read_members(file, directory, display_path)
+        folder = _folder(members, display_path)
+        _check_byte_order(file, members.get(f"{folder}/byteorder"), display_path)
+        raw, notes = _read_pickle(file, members[f"{folder}/data.pkl"], limits, display_path)
+    unpickled = load_pickle(raw, display_path, limits=limits)
     if unpickled.end != len(raw):
-        raise InputError(shown, f"pickle: {len(raw) - unpickled.end} bytes after its end, at byte {unpickled.end}")
-    model = find_model(unpickled, shown)
+        raise InputError(display_path, f"pickle: {len(raw) - unpickled.end} bytes after its end, at byte {unpickled.end}")
+    model = find_model(unpickled, display_path)
 
     def find(key: str) -> Block | str:
         member = members.get(f"{folder}/data/{key}")
@@ -59,61 +59,61 @@ def read_torch_zip(path: Path, shown: str, *, limits: PickleLimits | None = None
             return f"compressed member {printable(member.name)!r}: its bytes have no place in the file"
         return Block(member.offset, member.size_bytes)
 
-    return contents_of(model, Storages(path, shown, find), size, "torch zip", notes)
+    return contents_of(model, Storages(path, display_path, find), size, "torch zip", notes)
 
 
-def _folder(members: dict[str, Member], shown: str) -> str:
+def _folder(members: dict[str, Member], display_path: str) -> str:
     """The one folder that everything is in."""
     folders = {name.partition("/")[0] for name in members}
     pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
-        raise InputError(shown, f"{len(pickles)} members named FOLDER/data.pkl in the zip file, expected one")
+        raise InputError(display_path, f"{len(pickles)} members named FOLDER/data.pkl in the zip file, expected one")
     folder = pickles[0].partition("/")[0]
     strangers = sorted(folders - {folder})
     if strangers:
         raise InputError(
-            shown, f"ambiguous zip: {printable(strangers[0])!r} beside the folder {printable(folder)!r} of data.pkl"
+            display_path, f"ambiguous zip: {printable(strangers[0])!r} beside the folder {printable(folder)!r} of data.pkl"
         )
     return folder
 
 
-def _read_bytes(file: BinaryIO, member: Member, shown: str) -> bytes:
+def _read_bytes(file: BinaryIO, member: Member, display_path: str) -> bytes:
     file.seek(member.offset)
     raw = file.read(member.stored_bytes)
     if len(raw) < member.stored_bytes:
-        raise InputError(shown, f"cut off: member {member.name!r} is {member.stored_bytes} bytes, found {len(raw)}")
+        raise InputError(display_path, f"cut off: member {member.name!r} is {member.stored_bytes} bytes, found {len(raw)}")
     return raw
 
 
-def _check_byte_order(file: BinaryIO, member: Member | None, shown: str) -> None:
+def _check_byte_order(file: BinaryIO, member: Member | None, display_path: str) -> None:
     if member is None:
         return
     if member.stored_bytes > 16 or member.method != STORED:
-        raise InputError(shown, f"member {member.name!r} names no byte order")
-    order = _read_bytes(file, member, shown)
+        raise InputError(display_path, f"member {member.name!r} names no byte order")
+    order = _read_bytes(file, member, display_path)
     if order != b"little":
-        raise InputError(shown, f"byte order {order!r}: only little-endian files are read")
+        raise InputError(display_path, f"byte order {order!r}: only little-endian files are read")
 
 
-def _read_pickle(file: BinaryIO, member: Member, limits: PickleLimits, shown: str) -> tuple[bytes, list[str]]:
+def _read_pickle(file: BinaryIO, member: Member, limits: PickleLimits, display_path: str) -> tuple[bytes, list[str]]:
     """The pickle, unpacked within the limits. A wrong checksum is only noted: torch can be told not to compute any."""
     if member.size_bytes > limits.bytes:
-        raise InputError(shown, exceeded(f"data.pkl of {member.size_bytes} bytes", limits.bytes))
+        raise InputError(display_path, exceeded(f"data.pkl of {member.size_bytes} bytes", limits.bytes))
     if member.size_bytes > allowed(MAX_RATIO) * max(member.stored_bytes, 1024):
         raise InputError(
-            shown,
+            display_path,
             exceeded("times its size that data.pkl unpacks to", allowed(MAX_RATIO)),
         )
     if member.method not in (STORED, DEFLATED):
-        raise InputError(shown, f"compressed member {member.name!r}: zip method {member.method} is not read")
-    raw = _read_bytes(file, member, shown)
+        raise InputError(display_path, f"compressed member {member.name!r}: zip method {member.method} is not read")
+    raw = _read_bytes(file, member, display_path)
     if member.method == DEFLATED:
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             raw = unpacker.decompress(raw, member.size_bytes + 1)
         except zlib.error as error:
-            raise InputError(shown, f"damaged zip: data.pkl does not unpack ({error})") from error
+            raise InputError(display_path, f"damaged zip: data.pkl does not unpack ({error})") from error
         if not unpacker.eof or len(raw) != member.size_bytes:
-            raise InputError(shown, f"damaged zip: data.pkl does not unpack to the {member.size_bytes} bytes promised")
+            raise InputError(display_path, f"damaged zip: data.pkl does not unpack to the {member.size_bytes} bytes promised")
     wrong = zlib.crc32(raw) != member.crc
     return raw, ["the zip checksum of data.pkl does not fit its bytes"] if wrong else []

@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.containers.shapes import MAX_ELEMENTS
-from layerhouse.ingest.checkpoint.containers.sniff import opened
 from layerhouse.ingest.checkpoint.containers.zip_directory import LOCAL, STORED
 from layerhouse.ingest.checkpoint.dtypes import byte_count
 from layerhouse.ingest.checkpoint.pickle.load import load_pickle
+from layerhouse.ingest.checkpoint.regular_file import open_regular_file
+from layerhouse.ingest.checkpoint.shapes import MAX_ELEMENTS
 
 HEAD_BYTES = 8 << 20
 
 
-def least_size(path: Path, shown: str) -> int | None:
+def least_size(path: Path, display_path: str) -> int | None:
     """Bytes that the pickle and the storages take alone; None where the pickle is not there as a whole, or not first."""
-    with opened(path, shown) as (file, _):
+    with open_regular_file(path, display_path) as (file, _):
         head = file.read(HEAD_BYTES)
     if len(head) < LOCAL.size:
         return None
@@ -25,7 +25,7 @@ def least_size(path: Path, shown: str) -> int | None:
     if fields[3] != STORED or not head[LOCAL.size : LOCAL.size + fields[9]].endswith(b"/data.pkl"):
         return None
     try:
-        unpickled = load_pickle(head, shown, start=begin)
+        unpickled = load_pickle(head, display_path, start=begin)
     except InputError:
         return None
     least = unpickled.end

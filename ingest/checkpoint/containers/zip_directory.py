@@ -65,7 +65,7 @@ class _Entry:
         return self.name.decode("utf-8", "backslashreplace")
 
 
-def find_directory(file: BinaryIO, size: int, shown: str) -> Directory | None:
+def find_directory(file: BinaryIO, size: int, display_path: str) -> Directory | None:
     """Find the central directory through the end record; None if the file has none, so that it was cut off."""
     tail_start = max(0, size - END.size - MAX_COMMENT)
     file.seek(tail_start)
@@ -74,76 +74,80 @@ def find_directory(file: BinaryIO, size: int, shown: str) -> Directory | None:
     if at < 0 or at + END.size > len(tail):
         return None
     if at + END.size != len(tail):
-        raise InputError(shown, f"ambiguous zip: {len(tail) - at - END.size} bytes after its end record")
+        raise InputError(display_path, f"ambiguous zip: {len(tail) - at - END.size} bytes after its end record")
     end_offset = tail_start + at
     _, disk, first_disk, here, members, size_bytes, offset, _ = END.unpack_from(tail, at)
     fields = (disk, first_disk, here, members, size_bytes, offset)
     stop = end_offset
     if at >= END64_LOCATOR.size and tail[at - END64_LOCATOR.size :].startswith(b"PK\x06\x07"):
         _, _, stop, _ = END64_LOCATOR.unpack_from(tail, at - END64_LOCATOR.size)
-        fields = _read_end64(file, end_offset - END64_LOCATOR.size, stop, fields, shown)
+        fields = _read_end64(file, end_offset - END64_LOCATOR.size, stop, fields, display_path)
     disk, first_disk, here, members, size_bytes, offset = fields
     if disk or first_disk or here != members:
-        raise InputError(shown, "a zip file in several parts is not read")
+        raise InputError(display_path, "a zip file in several parts is not read")
     if offset + size_bytes != stop:
-        raise InputError(shown, f"ambiguous zip: its directory is {size_bytes} bytes at {offset}, its end record at {stop}")
-    check_limit(shown, "bytes of a zip directory", size_bytes, MAX_DIRECTORY_BYTES)
-    check_limit(shown, "zip members", members, MAX_MEMBERS)
+        raise InputError(
+            display_path, f"ambiguous zip: its directory is {size_bytes} bytes at {offset}, its end record at {stop}"
+        )
+    check_limit(display_path, "bytes of a zip directory", size_bytes, MAX_DIRECTORY_BYTES)
+    check_limit(display_path, "zip members", members, MAX_MEMBERS)
     return Directory(offset, size_bytes, members)
 
 
 def _read_end64(
-    file: BinaryIO, locator_offset: int, offset: int, short: tuple[int, ...], shown: str
+    file: BinaryIO, locator_offset: int, offset: int, short: tuple[int, ...], display_path: str
 ) -> tuple[int, int, int, int, int, int]:
     """The 64-bit end record; what the 16- and 32-bit one says as well must agree."""
     file.seek(min(offset, locator_offset))
     record = file.read(END64.size)
     if len(record) < END64.size or not record.startswith(b"PK\x06\x06") or offset + END64.size != locator_offset:
-        raise InputError(shown, "ambiguous zip: its 64-bit end record is not where it should be")
+        raise InputError(display_path, "ambiguous zip: its 64-bit end record is not where it should be")
     _, _, _, _, disk, first_disk, here, members, size_bytes, directory_offset = END64.unpack(record)
     fields = (disk, first_disk, here, members, size_bytes, directory_offset)
     full = (FULL16, FULL16, FULL16, FULL16, FULL32, FULL32)
     if any(value not in (wide, mark) for value, wide, mark in zip(short, fields, full, strict=True)):
-        raise InputError(shown, "ambiguous zip: its two end records disagree")
+        raise InputError(display_path, "ambiguous zip: its two end records disagree")
     return fields
 
 
-def read_names(file: BinaryIO, directory: Directory, shown: str) -> list[str]:
+def read_names(file: BinaryIO, directory: Directory, display_path: str) -> list[str]:
     """The names of all members, as the directory lists them."""
-    return [entry.text for entry in _entries(file, directory, shown)]
+    return [entry.text for entry in _entries(file, directory, display_path)]
 
 
-def read_members(file: BinaryIO, directory: Directory, shown: str) -> dict[str, Member]:
+def read_members(file: BinaryIO, directory: Directory, display_path: str) -> dict[str, Member]:
     """Every member by name, in order of the directory. Refuses duplicate names, encryption, members that overlap, and local
     headers that say anything else than the directory."""
     members: dict[str, Member] = {}
     ranges: list[tuple[int, int, str]] = []
-    for entry in _entries(file, directory, shown):
+    for entry in _entries(file, directory, display_path):
         name = entry.text
         if name in members:
-            raise InputError(shown, f"ambiguous zip: two members are named {name[:80]!r}")
+            raise InputError(display_path, f"ambiguous zip: two members are named {name[:80]!r}")
         if "\0" in name:
-            raise InputError(shown, f"ambiguous zip: the name {name[:80]!r} ends early for other tools")
+            raise InputError(display_path, f"ambiguous zip: the name {name[:80]!r} ends early for other tools")
         if entry.flags & ENCRYPTED:
-            raise InputError(shown, f"encrypted zip member {name[:80]!r}")
-        offset = _data_offset(file, entry, shown)
+            raise InputError(display_path, f"encrypted zip member {name[:80]!r}")
+        offset = _data_offset(file, entry, display_path)
         ranges.append((entry.header_offset, offset + entry.stored_bytes, name))
         members[name] = Member(name, entry.method, entry.crc, entry.stored_bytes, entry.size_bytes, offset)
     ranges.sort()
     starts = [start for start, _, _ in ranges[1:]] + [directory.offset]
     for (_, stop, name), following in zip(ranges, starts, strict=False):
         if stop > following:
-            raise InputError(shown, f"ambiguous zip: member {name[:80]!r} ends at {stop}, the next begins at {following}")
+            raise InputError(
+                display_path, f"ambiguous zip: member {name[:80]!r} ends at {stop}, the next begins at {following}"
+            )
     return members
 
 
-def _entries(file: BinaryIO, directory: Directory, shown: str) -> Iterator[_Entry]:
+def _entries(file: BinaryIO, directory: Directory, display_path: str) -> Iterator[_Entry]:
     file.seek(directory.offset)
     raw = file.read(directory.bytes)
     at = 0
     for _ in range(directory.members):
         if at + ENTRY.size > len(raw) or not raw.startswith(b"PK\x01\x02", at):
-            raise InputError(shown, f"damaged zip: no directory entry at byte {directory.offset + at}")
+            raise InputError(display_path, f"damaged zip: no directory entry at byte {directory.offset + at}")
         fields = ENTRY.unpack_from(raw, at)
         flags, method, crc, stored_bytes, size_bytes, name_bytes, extra_bytes, comment_bytes = fields[3:5] + fields[7:13]
         name_end = at + ENTRY.size + name_bytes
@@ -151,15 +155,16 @@ def _entries(file: BinaryIO, directory: Directory, shown: str) -> Iterator[_Entr
         name = raw[at + ENTRY.size : name_end]
         at = name_end + extra_bytes + comment_bytes
         if at > len(raw):
-            raise InputError(shown, f"damaged zip: its directory is cut off at byte {directory.offset + len(raw)}")
+            raise InputError(display_path, f"damaged zip: its directory is cut off at byte {directory.offset + len(raw)}")
         wide = _widened(extra, (size_bytes, stored_bytes, fields[16]))
         if wide is None:
             raise InputError(
-                shown, f"damaged zip: the 64-bit sizes of member {name.decode('utf-8', 'backslashreplace')[:80]!r} are missing"
+                display_path,
+                f"damaged zip: the 64-bit sizes of member {name.decode('utf-8', 'backslashreplace')[:80]!r} are missing",
             )
         yield _Entry(name, flags, method, crc, wide[1], wide[0], wide[2])
     if at != len(raw):
-        raise InputError(shown, f"damaged zip: {len(raw) - at} bytes after the last directory entry")
+        raise InputError(display_path, f"damaged zip: {len(raw) - at} bytes after the last directory entry")
 
 
 def _widened(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int] | None:
@@ -180,18 +185,18 @@ def _widened(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int]
     return None
 
 
-def _data_offset(file: BinaryIO, entry: _Entry, shown: str) -> int:
+def _data_offset(file: BinaryIO, entry: _Entry, display_path: str) -> int:
     """The byte behind the local header, after checking that header against the directory."""
     file.seek(entry.header_offset)
     raw = file.read(LOCAL.size + len(entry.name))
     if len(raw) < LOCAL.size or not raw.startswith(b"PK\x03\x04"):
-        raise InputError(shown, f"damaged zip: no header of member {entry.text[:80]!r} at byte {entry.header_offset}")
+        raise InputError(display_path, f"damaged zip: no header of member {entry.text[:80]!r} at byte {entry.header_offset}")
     _, _, flags, method, _, _, _, stored_bytes, size_bytes, name_bytes, extra_bytes = LOCAL.unpack_from(raw)
     deferred = 0 if flags & SIZES_FOLLOW else FULL32
     same_sizes = stored_bytes in (entry.stored_bytes, FULL32, deferred) and size_bytes in (entry.size_bytes, FULL32, deferred)
     same_name = name_bytes == len(entry.name) and raw[LOCAL.size :] == entry.name
     if not same_name or not same_sizes or method != entry.method or flags & ENCRYPTED:
-        raise InputError(shown, f"ambiguous zip: the header of member {entry.text[:80]!r} disagrees with the directory")
+        raise InputError(display_path, f"ambiguous zip: the header of member {entry.text[:80]!r} disagrees with the directory")
     if entry.method == STORED and entry.stored_bytes != entry.size_bytes:
-        raise InputError(shown, f"damaged zip: member {entry.text[:80]!r} is stored as it is, with two different sizes")
+        raise InputError(display_path, f"damaged zip: member {entry.text[:80]!r} is stored as it is, with two different sizes")
     return entry.header_offset + LOCAL.size + len(entry.name) + int(extra_bytes)

@@ -1,6 +1,7 @@
-"""PEFT adapters: low-rank and other additions to a module, `NAME.lora_A.weight`, with the adapter's name in training files.
+"""PEFT adapters: low-rank and other additions to a module, `NAME.lora_A.weight`.
 
-Key layout: peft, docs/source/developer_guides/checkpoint.md. Each tensor is a parameter of its own, of module adapter.
+Key layout: peft, docs/source/developer_guides/checkpoint.md; checkpoints of a training run have the adapter's name in the key,
+too. Each tensor counts as a parameter of its own, of module `adapter`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ PART = re.compile(
     r"|lokr_[wt][12](?:_[ab])?|oft_r|boft_[RSs]|vera_lambda_[bd]|randlora_\w+)(?=$|\.)"
 )
 WORDS = ("lora_", "ia3_l", "prompt_embeddings", "hada_w", "lokr_w", "oft_", "vera_lambda_")
-"""One of these is in the name of everything that PART finds."""
+"""Every name that PART matches contains one of these."""
 SCHEME = "adapter"
 
 
 def adapter_part(ref: TensorRef) -> TensorRef | None:
-    """The tensor as a part of the module that an adapter adds it to; None if its name shows no adapter."""
-    found = PART.search(ref.name)
-    if found is None:
+    """The tensor with its layout, as an addition to its module; None if its name is not that of an adapter's tensor."""
+    match = PART.search(ref.name)
+    if match is None:
         return None
-    module = ref.name[: found.start()]
-    return replace(ref, layout=Layout(f"{module}.weight" if module else found[1], found[1], SCHEME, ref.shape, PLAIN))
+    module, part = ref.name[: match.start()], match[1]
+    return replace(ref, layout=Layout(f"{module}.weight" if module else part, part, SCHEME, ref.shape, PLAIN))

@@ -1,7 +1,8 @@
-"""compressed-tensors' sparse layouts: `compressed` values, a `bitmask` of where they are, and the `shape`.
+"""compressed-tensors' sparse layouts: the non-zero values in `compressed`, their positions in `bitmask`, and the `shape`.
 
 sparse-24-bitmask (sparse_24_bitmask.py): compressed (rows, cols / 2), bitmask U8 (rows, ceil(cols / 8)).
-sparse-bitmask (sparse_bitmask.py): compressed flat, the same bitmask, row_offsets (rows): where each row's values begin.
+sparse-bitmask (sparse_bitmask.py): compressed flat, the same bitmask, row_offsets (rows): index of each row's
+first value.
 """
 
 from __future__ import annotations
@@ -9,12 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from layerhouse.ingest.checkpoint.layouts.modules import (
-    Module,
-    Quantization,
-    auxiliaries,
-    main,
-)
+from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import (
     BITMASK,
     PLAIN,
@@ -23,14 +21,14 @@ from layerhouse.ingest.checkpoint.tensor_ref import (
 )
 
 
-def bitmask(module: Module, quantization: Quantization) -> list[TensorRef]:
-    """The dense weight. Raises InputError where its parts do not fit each other."""
+def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:
+    """The dense weight. Raises InputError if its parts do not fit each other."""
     prefix = "weight." if "weight.compressed" in module.parts else ""
     names = {part: f"{prefix}{part}" for part in ("compressed", "bitmask", "shape", "row_offsets")}
     if names["bitmask"] not in module.parts or names["shape"] not in module.parts:
         return []
     values, bits = (module.parts[names[part]] for part in ("compressed", "bitmask"))
-    shape = tuple(module.integers(names["shape"]))
+    shape = tuple(module.read_integers(names["shape"]))
     if len(shape) != 2 or min(shape) <= 0 or bits.dtype != "U8" or bits.shape != (shape[0], -(-shape[1] // 8)):
         module.refuse(f"shape {list(shape)[:8]} does not fit the bitmask {bits.dtype} {list(bits.shape)}")
     sources = [values, bits]
@@ -44,7 +42,10 @@ def bitmask(module: Module, quantization: Quantization) -> list[TensorRef]:
         scheme = "sparse-24-bitmask"
     else:
         module.refuse(f"{values.elements} compressed values without row_offsets are not half of shape {list(shape)}")
-    weight = main(module, names["compressed"], scheme, shape, values=PLAIN)
+    weight = weight_ref(module, names["compressed"], scheme, shape, values=PLAIN)
     assembly = Assembly(BITMASK, tuple(sources), shape)
     others = tuple(names[part] for part in ("bitmask", "shape", "row_offsets"))
-    return [replace(weight, assembly=assembly, strides=None, storage_offset=0), *auxiliaries(module, others, scheme)]
+    return [replace(weight, assembly=assembly, strides=None, storage_offset=0), *auxiliary_refs(module, others, scheme)]
+
+
+LAYOUT = WeightLayout("compressed-tensors bitmask", _claims, suffixes=("compressed", "weight.compressed"))

@@ -1,17 +1,15 @@
-"""compressed-tensors' packed weights: `weight_packed` beside `weight_scale`, and `weight_shape` for integers.
+"""compressed-tensors' packed weights: `weight_packed` with `weight_scale`, and with `weight_shape` for integers.
 
-pack-quantized (compressors/pack_quantized/base.py): 32-bit words (out, ceil(in / (32 / bits))), `weight_shape` the shape.
-nvfp4 and mxfp4 (compressors/nvfp4/base.py): bytes (out, in / 2), two values each.
+pack-quantized (compressors/pack_quantized/base.py): 32-bit words (out, ceil(in / (32 / bits))); `weight_shape` has
+the weight's own shape.
+nvfp4 and mxfp4 (compressors/nvfp4/base.py): bytes (out, in / 2) of two values each.
 """
 
 from __future__ import annotations
 
-from layerhouse.ingest.checkpoint.layouts.modules import (
-    Module,
-    Quantization,
-    auxiliaries,
-    main,
-)
+from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
 AUXILIARY = (
@@ -26,8 +24,8 @@ AUXILIARY = (
 )
 
 
-def packed(module: Module, quantization: Quantization) -> list[TensorRef]:
-    """The weight that weight_packed holds. Raises InputError where its shape is not known or cannot be true."""
+def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:
+    """The weight in weight_packed. Raises InputError if its shape is unknown or does not fit the packed words."""
     weight = module.parts["weight_packed"]
     if "scale_packed" in module.parts or "meta" in module.parts:
         module.refuse("marlin-24: the weight's own shape is not stored, and not known")
@@ -36,23 +34,26 @@ def packed(module: Module, quantization: Quantization) -> list[TensorRef]:
     if weight.dtype == "U8":
         shape, bits, scheme = (*weight.shape[:-1], 2 * weight.shape[-1]), 4, "fp4-pack"
     elif weight.dtype in ("I32", "U32"):
-        shape, bits = _integers(module, weight, quantization)
+        shape, bits = _integers(config, module, weight)
         scheme = "pack-quantized"
     else:
         module.refuse(f"weight_packed is {weight.dtype}: words or bytes were expected")
-    return [main(module, "weight_packed", scheme, shape, bits=bits), *auxiliaries(module, AUXILIARY, scheme)]
+    return [weight_ref(module, "weight_packed", scheme, shape, bits=bits), *auxiliary_refs(module, AUXILIARY, scheme)]
 
 
-def _integers(module: Module, weight: TensorRef, quantization: Quantization) -> tuple[tuple[int, ...], int]:
-    """Shape and bits of a weight in words; what weight_shape claims has to fill the words that are there."""
-    declared = quantization.group_bits(module.name)
+def _integers(config: QuantizationConfig, module: ModuleTensors, weight: TensorRef) -> tuple[tuple[int, ...], int]:
+    """Shape of a weight in 32-bit words, and bits of a value. Words and weight_shape, if there is one, have to agree."""
+    declared = config.group_bits(module.name)
     words = weight.shape[-1]
     if "weight_shape" not in module.parts:
         if declared is None or not 1 <= declared <= 16:
             module.refuse("weight_packed without weight_shape, and no group of the config says its bits")
         return (*weight.shape[:-1], words * (32 // declared)), declared
-    shape = tuple(module.integers("weight_shape"))
+    shape = tuple(module.read_integers("weight_shape"))
     fitting = [bits for bits in (1, 2, 3, 4, 5, 6, 7, 8, 16) if shape and -(-shape[-1] // (32 // bits)) == words]
     if shape[:-1] != weight.shape[:-1] or not fitting:
         module.refuse(f"weight_shape {list(shape)[:8]} does not fit weight_packed {list(weight.shape)}")
     return shape, declared if declared in fitting else fitting[-1]
+
+
+LAYOUT = WeightLayout("compressed-tensors packed", _claims, suffixes=("weight_packed",))

@@ -1,25 +1,22 @@
-"""GPTQ and AWQ: `qweight` holds the weight's codes in 32-bit words, beside `qzeros`, `scales` and, for GPTQ, `g_idx`.
+"""GPTQ and AWQ: the weight's codes in 32-bit words in `qweight`, with `qzeros`, `scales` and, for GPTQ, `g_idx`.
 
 GPTQ (AutoGPTQ, qlinear_cuda.py): qweight (in / 32 * bits, out), qzeros (groups, out / 32 * bits), scales (groups, out).
 AWQ (AutoAWQ, modules/linear/gemm.py): qweight (in, out / 32 * bits), qzeros (groups, out / 32 * bits), scales (groups, out).
-Bits follow from these shapes alone.
+The bits of a value follow from these shapes alone.
 """
 
 from __future__ import annotations
 
-from layerhouse.ingest.checkpoint.layouts.modules import (
-    Module,
-    Quantization,
-    auxiliaries,
-    main,
-)
+from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
 AUXILIARY = ("qzeros", "scales", "g_idx", "perm", "workspace")
 
 
-def words(module: Module, quantization: Quantization) -> list[TensorRef]:
-    """The weight (out, in) that qweight packs. Raises InputError where the shapes do not fit each other."""
+def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:
+    """The weight (out, in) that is packed in qweight. Raises InputError if the shapes do not fit each other."""
     parts = module.parts
     weight = parts["qweight"]
     if "qzeros" not in parts or "scales" not in parts:
@@ -39,4 +36,7 @@ def words(module: Module, quantization: Quantization) -> list[TensorRef]:
     if not is_awq and "g_idx" in parts and parts["g_idx"].elements not in (0, inputs):
         module.refuse(f"g_idx has {parts['g_idx'].elements} inputs, qweight {inputs}")
     scheme = "awq" if is_awq else "gptq"
-    return [main(module, "qweight", scheme, (outputs, inputs), bits=bits), *auxiliaries(module, AUXILIARY, scheme)]
+    return [weight_ref(module, "qweight", scheme, (outputs, inputs), bits=bits), *auxiliary_refs(module, AUXILIARY, scheme)]
+
+
+LAYOUT = WeightLayout("gptq and awq", _claims, suffixes=("qweight",))

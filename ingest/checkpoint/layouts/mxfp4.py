@@ -1,20 +1,17 @@
-"""gpt-oss' experts in MXFP4: `NAME_blocks` U8 (experts, out, groups, 16), two values a byte, beside `NAME_scales`."""
+"""gpt-oss' experts in MXFP4: `NAME_blocks` U8 (experts, out, groups, 16), two values a byte, with `NAME_scales`."""
 
 from __future__ import annotations
 
-from layerhouse.ingest.checkpoint.layouts.modules import (
-    Module,
-    Quantization,
-    auxiliaries,
-    main,
-)
+from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
 GROUP_BYTES = 16
 
 
-def blocks(module: Module, quantization: Quantization) -> list[TensorRef]:
-    """The weight of all experts. Plain ones are (experts, in, out), so that is the shape here."""
+def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:
+    """The weight of all experts, in the shape (experts, in, out) that gpt-oss' plain weights have."""
     stored = module.parts["_blocks"]
     if stored.dtype != "U8" or len(stored.shape) != 4 or stored.shape[3] != GROUP_BYTES or "_scales" not in module.parts:
         return []
@@ -22,4 +19,10 @@ def blocks(module: Module, quantization: Quantization) -> list[TensorRef]:
     if module.parts["_scales"].shape != (experts, outputs, groups):
         module.refuse(f"_scales {list(module.parts['_scales'].shape)} do not fit _blocks {list(stored.shape)}")
     shape = (experts, groups * 2 * GROUP_BYTES, outputs)
-    return [main(module, "_blocks", "mxfp4", shape, bits=4, weight=""), *auxiliaries(module, ("_scales",), "mxfp4", weight="")]
+    return [
+        weight_ref(module, "_blocks", "mxfp4", shape, bits=4, weight=""),
+        *auxiliary_refs(module, ("_scales",), "mxfp4", weight=""),
+    ]
+
+
+LAYOUT = WeightLayout("gpt-oss mxfp4", _claims, suffixes=("_blocks",))

@@ -1,88 +1,87 @@
-"""Weights that are kept quantised, packed, masked or as adapters: which stored tensors make up one weight, and of what shape.
+"""The registry of layouts: which stored tensors make up a weight that is quantised, packed, masked or an adapter's.
 
-A module's tensors are looked at together: `qweight` means nothing without its `scales`. Each way of storing is a module here
-with one function, registered below under the suffix that shows it; what no layout claims stays the tensor that it is. Shapes
-are taken from the tensors wherever they give them, and the config is only asked where they do not.
+The tensors of a module are looked at together, since a `qweight` is meaningless without its `scales`. A tensor that no layout
+claims is stored plainly. Shapes are taken from the tensors wherever these determine them, and from the config otherwise.
+
+A built-in layout is a module here that defines a WeightLayout, and a line in BUILT_IN. Another package adds one by an entry
+point of the group `layerhouse.layouts` that names a WeightLayout (see layouts.weight_layout); what its function needs is in
+layouts.module_tensors, checkpoint.config_json, checkpoint.tensor_ref and checkpoint.dtypes. Such layouts are asked of modules
+that no built-in layout claims, and not at all for a checkpoint whose names and config are those of plain weights.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+from layerhouse.errors import InputError, UsageError
+from layerhouse.ingest.checkpoint.config_json import Config, QuantizationConfig, quantization_config
+from layerhouse.ingest.checkpoint.layouts import (
+    bitmasks,
+    bitsandbytes,
+    compressed_tensors,
+    gptq_awq,
+    masks,
+    mlx,
+    mxfp4,
+    scaled,
+)
 from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
 from layerhouse.ingest.checkpoint.layouts.adapters import WORDS as ADAPTER_WORDS
 from layerhouse.ingest.checkpoint.layouts.adapters import adapter_part
-from layerhouse.ingest.checkpoint.layouts.bitmasks import bitmask
-from layerhouse.ingest.checkpoint.layouts.bitsandbytes import eight_bit, four_bit
-from layerhouse.ingest.checkpoint.layouts.compressed_tensors import packed
-from layerhouse.ingest.checkpoint.layouts.gptq_awq import words
-from layerhouse.ingest.checkpoint.layouts.masks import masked
-from layerhouse.ingest.checkpoint.layouts.mlx import affine
-from layerhouse.ingest.checkpoint.layouts.modules import (
-    Module,
-    Quantization,
-    auxiliary,
-    quantization_of,
-    split_name,
-)
-from layerhouse.ingest.checkpoint.layouts.mxfp4 import blocks
-from layerhouse.ingest.checkpoint.layouts.scaled import scaled
-from layerhouse.ingest.checkpoint.memory import MAX_REMEMBERED_TENSORS, Memory
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_ref, split_name
+from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
+from layerhouse.ingest.checkpoint.limits import MAX_REMEMBERED_TENSORS
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, TensorRef
-from layerhouse.ingest.model.config import Config
+from layerhouse.plugins import call_plugin, load_plugins
 
-Claim = Callable[[Module, Quantization], Iterable[TensorRef]]
+GROUP = "layerhouse.layouts"
 
-LAYOUTS: tuple[tuple[str, Claim], ...] = (
-    ("qweight", words),
-    ("weight_packed", packed),
-    ("weight.absmax", four_bit),
-    ("SCB", eight_bit),
-    ("compressed", bitmask),
-    ("weight.compressed", bitmask),
-    ("weight_mask", masked),
-    ("bias_mask", masked),
-    ("scales", affine),
-    ("_blocks", blocks),
-    ("weight_scale", scaled),
-    ("weight_scale_inv", scaled),
+BUILT_IN: tuple[WeightLayout, ...] = (
+    gptq_awq.LAYOUT,
+    compressed_tensors.LAYOUT,
+    bitsandbytes.LAYOUT_4BIT,
+    bitsandbytes.LAYOUT_8BIT,
+    bitmasks.LAYOUT,
+    masks.LAYOUT,
+    mlx.LAYOUT,
+    mxfp4.LAYOUT,
+    scaled.LAYOUT,
 )
-"""The suffix that shows a layout, and its function: the module's tensors -> those that it claims, with their layout. The first
-whose suffix is there and that claims anything is taken."""
+"""In the order in which a module is offered to them; the first that claims any of its tensors is taken."""
 
 KV_SCALES = frozenset(
     ("k_scale", "v_scale", "q_scale", "kv_scale", "input_scale", "output_scale", "k_zero_point", "v_zero_point")
 )
-MARKS = KV_SCALES | {suffix for suffix, _ in LAYOUTS}
-"""Suffixes of which a module has one if it is not stored plainly."""
+MARKS = KV_SCALES | {suffix for layout in BUILT_IN for suffix in layout.suffixes}
+"""Every module that is not stored plainly has one of these suffixes."""
 WORDS = (*ADAPTER_WORDS, *(mark.rpartition(".")[2] for mark in sorted(MARKS)))
-"""Parts of names of which one is there where any weight is not stored plainly."""
+"""Every checkpoint with a weight that is not stored plainly has one of these words in a name."""
+PLAIN_SUFFIXES = (".weight", ".bias", ".inv_freq")
+"""Suffixes of tensors that belong to no layout."""
 
-_ARE_PLAIN: Memory[tuple[str, ...], bool] = Memory()
+REMEMBERED_CHECKPOINTS = 8
 
 
 @dataclass(frozen=True)
-class Laid:
-    """The tensors of a checkpoint, each with its layout where it has one, in the order given, and remarks of one line."""
+class LaidOut:
+    """The tensors of a checkpoint in the order given, each with its layout if it has one, and notes of one line each."""
 
     tensors: tuple[TensorRef, ...]
     notes: tuple[str, ...]
 
 
-def lay_out(tensors: Sequence[TensorRef], config: Config | None, shown: str) -> Laid:
-    """Find the weights that are not stored plainly. Raises InputError where what a module stores contradicts itself."""
+def lay_out(tensors: Sequence[TensorRef], config: Config | None, display_path: str) -> LaidOut:
+    """Find the weights that are not stored plainly. Raises InputError if the tensors of a module contradict each other."""
     names = tuple([tensor.name for tensor in tensors])
-    are_plain = _ARE_PLAIN.get(names)
-    if are_plain is None:
-        text = "\n".join(names)
-        are_plain = not any(word in text for word in WORDS)
-        if len(names) <= MAX_REMEMBERED_TENSORS:
-            _ARE_PLAIN.keep(names, are_plain)
-    if are_plain and all(tensor.layout is None for tensor in tensors):
-        return Laid(tuple(tensors), ())
-    quantization = quantization_of(config)
+    classify = _classify if len(names) <= MAX_REMEMBERED_TENSORS else _classify.__wrapped__
+    has_marks, has_odd_suffixes = classify(names)
+    quantization = quantization_config(config)
+    further = _further_layouts(display_path) if has_odd_suffixes or quantization.declared else ()
+    if not has_marks and not further and all(tensor.layout is None for tensor in tensors):
+        return LaidOut(tuple(tensors), ())
     modules: dict[str, dict[str, TensorRef]] = {}
     claimed: dict[str, TensorRef] = {}
     for tensor in tensors:
@@ -95,24 +94,59 @@ def lay_out(tensors: Sequence[TensorRef], config: Config | None, shown: str) -> 
         prefix, suffix = split_name(tensor.name)
         modules.setdefault(prefix, {})[suffix] = tensor
     for name, parts in modules.items():
-        if MARKS.isdisjoint(parts):
+        module = ModuleTensors(name, parts, display_path)
+        refs = [] if MARKS.isdisjoint(parts) else _claim(quantization, module)
+        refs = refs or _claim_by_plugins(further, quantization, module) or _claim_scales(module)
+        claimed.update({ref.name: ref for ref in refs})
+    laid_out = tuple(claimed.get(tensor.name, tensor) for tensor in tensors)
+    return LaidOut(laid_out, tuple(_notes(laid_out)))
+
+
+@lru_cache(REMEMBERED_CHECKPOINTS)
+def _classify(names: tuple[str, ...]) -> tuple[bool, bool]:
+    """Whether names suggest a layout of ours, and whether any has another suffix than those of plain weights."""
+    text = "\n".join(names)
+    return any(word in text for word in WORDS), not all(name.endswith(PLAIN_SUFFIXES) for name in names)
+
+
+def _further_layouts(display_path: str) -> tuple[WeightLayout, ...]:
+    try:
+        return load_plugins(GROUP, WeightLayout, BUILT_IN)
+    except UsageError as error:
+        raise InputError(display_path, str(error)) from error
+
+
+def _claim(config: QuantizationConfig, module: ModuleTensors) -> Sequence[TensorRef]:
+    for layout in BUILT_IN:
+        if not module.parts.keys().isdisjoint(layout.suffixes) and (refs := layout.claims(config, module)):
+            return refs
+    return ()
+
+
+def _claim_by_plugins(
+    layouts: Sequence[WeightLayout], config: QuantizationConfig, module: ModuleTensors
+) -> Sequence[TensorRef]:
+    """What layouts of other packages claim. Raises InputError if one returns anything but tensors of the module."""
+    names = {ref.name for ref in module.parts.values()}
+    for layout in layouts:
+        if layout.suffixes and module.parts.keys().isdisjoint(layout.suffixes):
             continue
-        module = Module(name, parts, shown)
-        for ref in _claim(module, quantization):
-            claimed[ref.name] = ref
-    laid = tuple(claimed.get(tensor.name, tensor) for tensor in tensors)
-    return Laid(laid, tuple(_notes(laid)))
+        refs = call_plugin(module.display_path, f"layout {layout.name!r}", layout.claims, config, module)
+        refs = list(refs) if isinstance(refs, Iterable) else [refs]
+        if not all(isinstance(ref, TensorRef) and ref.layout is not None and ref.name in names for ref in refs):
+            module.refuse(f"layout {layout.name!r} claims something else than tensors of the module, each with a layout")
+        if refs:
+            return refs
+    return ()
 
 
-def _claim(module: Module, quantization: Quantization) -> Iterable[TensorRef]:
-    for suffix, claim in LAYOUTS:
-        if suffix in module.parts and (found := [*claim(module, quantization)]):
-            return found
-    return [auxiliary(module, suffix, "scale") for suffix in module.parts if suffix in KV_SCALES]
+def _claim_scales(module: ModuleTensors) -> Sequence[TensorRef]:
+    """Scales of activations and of the KV cache, which quantisers add to modules of any layout."""
+    return [auxiliary_ref(module, suffix, "scale") for suffix in module.parts if suffix in KV_SCALES]
 
 
 def _notes(tensors: Iterable[TensorRef]) -> Iterable[str]:
-    """One line a scheme: how many weights, and what is therefore not known."""
+    """One line for each storage scheme: how many weights, and what is therefore unknown."""
     counts: Counter[tuple[str, int | None, str]] = Counter()
     for ref in tensors:
         if ref.layout is not None and not ref.layout.is_aux:

@@ -227,8 +227,8 @@ def _tensor(view: tuple[Any, ...], dtype_name: str | None = None) -> Any:
     if storage.view is not None:
         offset += storage.view[0]
     dtype = storage.dtype if dtype_name is None else TORCH_DTYPES.get(dtype_name)
-    shown = storage.class_path if dtype_name is None else f"torch.{dtype_name}"
-    return TensorStub(storage, dtype, shown, offset, shape, strides, requires_grad is True)
+    display_path = storage.class_path if dtype_name is None else f"torch.{dtype_name}"
+    return TensorStub(storage, dtype, display_path, offset, shape, strides, requires_grad is True)
 
 
 def _rebuild_tensor(arguments: tuple[Any, ...]) -> Any:

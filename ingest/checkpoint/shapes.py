@@ -1,4 +1,4 @@
-"""Arithmetic on the shapes and strides that a file claims, without trust in either."""
+"""Arithmetic on the shapes and strides that a file claims, neither of which is trusted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_ELEMENTS = 2**63 - 1
 
 
 def count_elements(shape: tuple[int, ...]) -> int | None:
-    """Elements of a shape of whole numbers; None beyond 64 dimensions or 2^63 - 1 elements, so that no product grows large."""
+    """Elements of a shape of integers >= 0; None for over 64 dimensions or 2^63 - 1 elements, which bounds the product."""
     if len(shape) > MAX_DIMENSIONS:
         return None
     elements = 1
@@ -20,9 +20,11 @@ def count_elements(shape: tuple[int, ...]) -> int | None:
     return elements
 
 
-def kept_strides(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The strides, or None if the elements lie in C order. The stride of a dimension of size 1 never moves anything: it is
-    replaced by the one that C order would give, so that equal places have equal strides."""
+def normalized_strides(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The strides in a form in which equal layouts compare equal; None if the elements lie in C order.
+
+    The stride of a dimension of size 1 has no effect and is replaced by the one of C order.
+    """
     kept: list[int] = []
     following = 1
     for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
@@ -33,8 +35,8 @@ def kept_strides(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int,
     return None if 0 in shape or kept == c_order else tuple(kept)
 
 
-def reach(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Elements from the first one to the last one that the strides reach, both counted; 0 for a tensor of no elements."""
+def span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """How many elements of the storage a view spans, from its first to its last; 0 for a tensor without elements."""
     if 0 in shape:
         return 0
     return 1 + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))

@@ -1,0 +1,111 @@
+"""The tensors of one module, from which layouts build their references."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.regular_file import open_regular_file
+from layerhouse.ingest.checkpoint.shapes import MAX_ELEMENTS, count_elements
+from layerhouse.ingest.checkpoint.tensor_ref import PACKED, Layout, TensorRef
+
+MAX_SMALL_BYTES = 1 << 16
+"""Size limit of a tensor that describes others, such as a shape or a description in JSON."""
+
+OF_WEIGHT = ".weight."
+SUFFIX_WITHOUT_DOT = re.compile(r"(_blocks|_scales)$")
+
+
+@dataclass(frozen=True)
+class ModuleTensors:
+    """A module's name and its tensors by suffix. `display_path` is the model's, for messages."""
+
+    name: str
+    parts: Mapping[str, TensorRef]
+    display_path: str
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise InputError that names the module."""
+        raise InputError(f"{self.display_path}: {self.name[:80]}", what)
+
+    def read_integers(self, suffix: str) -> list[int]:
+        """The values of a small tensor of 32- or 64-bit integers."""
+        ref = self.parts[suffix]
+        if ref.dtype not in ("I32", "I64", "U32", "U64"):
+            self.refuse(f"{suffix} is {ref.dtype}, integers were expected")
+        size = 4 if ref.dtype.endswith("32") else 8
+        raw = self.read_bytes(suffix)
+        return [int.from_bytes(raw[at : at + size], "little", signed=ref.dtype[0] == "I") for at in range(0, len(raw), size)]
+
+    def read_json(self, suffix: str) -> Any:
+        """The value of the JSON text in a small tensor of bytes."""
+        try:
+            return json.loads(self.read_bytes(suffix))
+        except (ValueError, RecursionError):
+            self.refuse(f"{suffix} holds no JSON")
+
+    def read_bytes(self, suffix: str) -> bytes:
+        """The bytes of a small tensor in C order."""
+        ref = self.parts[suffix]
+        if ref.logical_bytes > MAX_SMALL_BYTES or ref.strides is not None:
+            self.refuse(f"limit exceeded: {suffix} of {ref.logical_bytes} bytes, over {MAX_SMALL_BYTES}, or not in C order")
+        with open_regular_file(ref.path, self.display_path) as (file, _):
+            file.seek(ref.offset + ref.storage_offset * (ref.logical_bytes // max(1, ref.elements)))
+            raw = file.read(ref.logical_bytes)
+        if len(raw) < ref.logical_bytes:
+            self.refuse(f"cut off: {suffix} has {ref.logical_bytes} bytes, found {len(raw)}")
+        return raw
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Module and suffix of a tensor's name: `a.q_proj`, `qweight`; `a.q_proj`, `weight.absmax`; `a.up_proj`, `_blocks`."""
+    match = SUFFIX_WITHOUT_DOT.search(name)
+    if match is not None:
+        return name[: match.start()], match[1]
+    module, separator, rest = name.partition(OF_WEIGHT)
+    if separator:
+        return module, f"weight.{rest}"
+    module, _, suffix = name.rpartition(".")
+    return module, suffix
+
+
+def weight_ref(
+    module: ModuleTensors,
+    suffix: str,
+    scheme: str,
+    shape: tuple[int, ...],
+    *,
+    values: str = PACKED,
+    bits: int | None = None,
+    weight: str = "weight",
+) -> TensorRef:
+    """The tensor that holds a weight, as one of the weight's own shape, which counts as the parameter.
+
+    `weight` is the suffix that the weight would have if it were stored plainly, "" for none. Raises InputError for a shape that
+    no tensor can have.
+    """
+    if any(extent < 0 for extent in shape) or count_elements(shape) is None:
+        module.refuse(f"{suffix} stands for shape {list(shape)[:8]}, over {MAX_ELEMENTS} elements or negative")
+    ref = module.parts[suffix]
+    layout = Layout(_join(module.name, weight), suffix.strip("_"), scheme, ref.shape, values, bits=bits)
+    return replace(ref, shape=shape, layout=layout)
+
+
+def auxiliary_ref(module: ModuleTensors, suffix: str, scheme: str, *, weight: str = "weight") -> TensorRef:
+    """A tensor that belongs to a weight and is not a parameter, such as its scales."""
+    ref = module.parts[suffix]
+    part = suffix.strip("_").removeprefix("weight.")
+    return replace(ref, layout=Layout(_join(module.name, weight), part, scheme, ref.shape, values="plain", is_aux=True))
+
+
+def auxiliary_refs(module: ModuleTensors, suffixes: Iterable[str], scheme: str, *, weight: str = "weight") -> list[TensorRef]:
+    """`auxiliary_ref` of every suffix that the module has."""
+    return [auxiliary_ref(module, suffix, scheme, weight=weight) for suffix in suffixes if suffix in module.parts]
+
+
+def _join(module: str, suffix: str) -> str:
+    return f"{module}.{suffix}" if suffix and module else module or suffix
