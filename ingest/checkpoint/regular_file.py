@@ -11,6 +11,14 @@ from typing import BinaryIO
 from layerhouse.errors import InputError
 
 
+def check_file_size(display_path: str, size: int, expected: int) -> None:
+    """Raise InputError unless a file has exactly the bytes that its header describes."""
+    if expected > size:
+        raise InputError(display_path, f"cut off: expected {expected} bytes, found {size}; fetch it again")
+    if expected < size:
+        raise InputError(display_path, f"{size - expected} trailing bytes: expected {expected} bytes, found {size}")
+
+
 @contextmanager
 def open_regular_file(path: Path, display_path: str, *, expected: str | None = None) -> Iterator[tuple[BinaryIO, int]]:
     """A regular file open for reading, and its size in bytes. Any OSError, also within the block, becomes an InputError.

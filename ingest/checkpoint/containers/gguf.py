@@ -1,8 +1,8 @@
 """Read the header of a GGUF file (ggml, docs/gguf.md, versions 2 and 3, little-endian).
 
-Magic, version, counts; keys with typed values; tensors with their dimensions, nearest first, which are turned round here; then,
-from the next multiple of the alignment on, their bytes. A block-quantised tensor keeps its own shape and is counted by it, its
-values stay unknown.
+The file has a magic number, a version and counts; keys with typed values; tensors with their dimensions, the fastest-varying
+first, which is reversed here; then, from the next multiple of the alignment on, the tensors' bytes. A block-quantised tensor
+has its own shape, by which its parameters are counted; its values are unknown.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ MAX_ITEMS = 1 << 24
 MAX_HEADER_BYTES = 1 << 28
 MAX_DIMENSIONS = 8
 MAX_KEPT = 4096
-"""Items of an array, and characters of a text, that are kept as declared; vocabularies are passed over."""
+"""Limit on the items of an array and on the characters of a string that are kept; longer values, such as vocabularies, are
+skipped."""
 DEFAULT_ALIGNMENT = 32
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -64,11 +65,11 @@ BLOCK_TYPES: dict[int, tuple[str, int, int]] = {
     40: ("NVFP4", 64, 36),
     41: ("Q1_0", 128, 18),
 }
-"""ggml's block types by number: name, elements and bytes of a block."""
+"""ggml's block-quantised types by number: name, elements and bytes of a block."""
 
 
 def read_gguf(path: Path, display_path: str) -> Contents:
-    """Every tensor of the file, and its keys as a config. Raises InputError of one line that names the tensor at fault."""
+    """Every tensor of the file, and the keys as a config. Raises InputError of one line that names the tensor at fault."""
     with open_regular_file(path, display_path) as (file, size):
         header = _Header(file, size, display_path)
         num_tensors, num_keys = header.read_counts()
@@ -85,7 +86,7 @@ def read_gguf(path: Path, display_path: str) -> Contents:
 
 @dataclass(frozen=True)
 class _Info:
-    """What the header says of one tensor; `shape` is turned round, rows first."""
+    """A tensor's entry in the header; `shape` is in row-major order, `offset` is from the begin of the data."""
 
     name: str
     shape: tuple[int, ...]
@@ -94,17 +95,18 @@ class _Info:
 
 
 class _Header:
-    """A reader of the header's fields that knows how far it is."""
+    """Reads the header's fields in order and keeps the position."""
 
     def __init__(self, file: BinaryIO, size: int, display_path: str) -> None:
         self.file, self.size, self.display_path = file, size, display_path
         self.position = 0
 
     def refuse(self, what: str) -> NoReturn:
+        """Raise InputError for the file."""
         raise InputError(self.display_path, what)
 
     def take(self, count: int) -> bytes:
-        """The next bytes."""
+        """The next bytes. Raises InputError if the file ends before."""
         check_limit(self.display_path, "bytes of a header", self.position + count, MAX_HEADER_BYTES)
         raw = self.file.read(count)
         if len(raw) < count:
@@ -115,15 +117,17 @@ class _Header:
         return raw
 
     def number(self, form: str) -> Any:
+        """The next number, of a format character of `struct`."""
         return struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}")))[0]
 
     def text(self) -> str:
+        """The next string: its length in bytes, then UTF-8."""
         length = self.number("Q")
         check_limit(self.display_path, "bytes of one text in the header", length, MAX_TEXT_BYTES)
         return self.take(length).decode("utf-8", "backslashreplace")
 
     def read_counts(self) -> tuple[int, int]:
-        """Numbers of tensors and keys, after the magic and the version."""
+        """Skip the magic number and the version; returns the numbers of tensors and of keys."""
         self.take(4)
         version = self.number("I")
         if version not in VERSIONS:
@@ -136,6 +140,7 @@ class _Header:
         return tensors, keys
 
     def read_keys(self, count: int) -> Iterator[tuple[str, Any]]:
+        """The next keys with their values, without those whose value is not kept."""
         seen: set[str] = set()
         for _ in range(count):
             key = self.text()
@@ -146,29 +151,30 @@ class _Header:
             if value is not None:
                 yield key, value
 
-    def value(self, kind: int, key: str) -> Any:
-        """A key's value; None for one that is passed over."""
-        if kind in SCALARS:
-            number = self.number(SCALARS[kind])
+    def value(self, value_type: int, key: str) -> Any:
+        """The next value, of one of GGUF's value types; None for one that is not kept: not finite, or too long."""
+        if value_type in SCALARS:
+            number = self.number(SCALARS[value_type])
             return number if math.isfinite(number) else None
-        if kind == TEXT:
+        if value_type == TEXT:
             text = self.text()
             return text if len(text) <= MAX_KEPT else None
-        if kind != ARRAY:
-            self.refuse(f"damaged header: key {key[:80]!r} has a value of unknown kind {kind}")
-        of, count = self.number("I"), self.number("Q")
+        if value_type != ARRAY:
+            self.refuse(f"damaged header: key {key[:80]!r} has a value of unknown kind {value_type}")
+        item_type, count = self.number("I"), self.number("Q")
         check_limit(self.display_path, f"items of key {key[:80]!r}", count, MAX_ITEMS)
-        if of in SCALARS:
-            width = struct.calcsize(f"<{SCALARS[of]}")
+        if item_type in SCALARS:
+            width = struct.calcsize(f"<{SCALARS[item_type]}")
             raw = self.take(count * width)
-            return list(struct.unpack(f"<{count}{SCALARS[of]}", raw)) if count <= MAX_KEPT else None
-        if of != TEXT:
-            self.refuse(f"damaged header: key {key[:80]!r} has items of kind {of}")
+            return list(struct.unpack(f"<{count}{SCALARS[item_type]}", raw)) if count <= MAX_KEPT else None
+        if item_type != TEXT:
+            self.refuse(f"damaged header: key {key[:80]!r} has items of kind {item_type}")
         for _ in range(count):
             self.text()
         return None
 
     def read_info(self) -> _Info:
+        """The next tensor's entry."""
         name = self.text()
         dimensions = self.number("I")
         if dimensions > MAX_DIMENSIONS:
@@ -180,7 +186,7 @@ class _Header:
 
 
 def _reference(info: _Info, path: Path, data_offset: int, alignment: int, display_path: str) -> TensorRef:
-    """The tensor in the file; a block-quantised one with its own shape, over the bytes of its blocks."""
+    """The reference to a tensor; that of a block-quantised one has its own shape, and its blocks are U8 bytes."""
 
     def refuse(what: str) -> NoReturn:
         raise InputError(display_path, f"tensor {info.name[:80]!r}: {what}")
@@ -202,7 +208,7 @@ def _reference(info: _Info, path: Path, data_offset: int, alignment: int, displa
 
 
 def _check_layout(tensors: tuple[TensorRef, ...], size: int, display_path: str) -> None:
-    """Every tensor has a name of its own and lies in the file, on no byte of another."""
+    """Raise InputError unless names are unique, and every tensor lies within the file and overlaps no other."""
     names: set[str] = set()
     for tensor in tensors:
         if tensor.name in names:
@@ -219,7 +225,7 @@ def _check_layout(tensors: tuple[TensorRef, ...], size: int, display_path: str) 
 
 
 def _config(keys: dict[str, Any]) -> dict[str, Any]:
-    """The keys as declared, those of the architecture (`llama.block_count`) without its name, vocabularies left out."""
+    """The keys without those of the tokenizer; those of the architecture, such as `llama.block_count`, without its name."""
     architecture = keys.get("general.architecture")
     prefix = f"{architecture}."
     kept = {key.removeprefix(prefix): value for key, value in keys.items() if not key.startswith("tokenizer.")}

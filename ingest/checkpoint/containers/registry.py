@@ -61,18 +61,19 @@ def read_weight_file(path: Path, display_path: str) -> Contents:
     """
     file = sniff(path, display_path)
     suffix = path.suffix.lower()
+    is_named_safetensors = suffix == SAFETENSORS_SUFFIX
+    if is_named_safetensors and file.kind is Kind.UNKNOWN:
+        return read_safetensors(path, display_path)  # its errors are more precise
     container = next((container for container in BUILT_IN if container.sniff(file)), None)
-    if suffix == SAFETENSORS_SUFFIX and container is not SAFETENSORS:
-        if file.kind is Kind.UNKNOWN:
-            return read_safetensors(path, display_path)  # its errors are more precise
-        if container is not None:
-            what = f"{file.diagnosis}; if that is what it should be, give it the suffix .bin, else fetch it again"
-            raise InputError(display_path, what)
-    elif container is None and (contents := _read_by_plugin(file, display_path)) is not None:
-        return contents
     if container is None:
+        contents = None if is_named_safetensors else _read_by_plugin(file, display_path)
+        if contents is not None:
+            return contents
         least = least_size(path, display_path) if file.kind is Kind.TRUNCATED_ZIP else None
         raise InputError(display_path, file.diagnosis + (f" (its pickle tells of at least {least} bytes)" if least else ""))
+    if is_named_safetensors and container is not SAFETENSORS:
+        what = f"{file.diagnosis}; if that is what it should be, give it the suffix .bin, else fetch it again"
+        raise InputError(display_path, what)
     contents = container.read(path, display_path)
     if suffix in TORCH_SUFFIXES and container is SAFETENSORS:
         return replace(contents, skipped=(*contents.skipped, f"holds safetensors, though its name ends in {suffix}"))

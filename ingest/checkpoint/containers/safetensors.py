@@ -17,7 +17,7 @@ from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.json_files import SURROGATE_ESCAPE, first_duplicate
 from layerhouse.ingest.checkpoint.limits import allowed, check_limit, exceeded
-from layerhouse.ingest.checkpoint.regular_file import open_regular_file
+from layerhouse.ingest.checkpoint.regular_file import check_file_size, open_regular_file
 from layerhouse.ingest.checkpoint.shapes import MAX_DIMENSIONS, MAX_ELEMENTS, count_elements
 from layerhouse.ingest.checkpoint.tensor_ref import Contents, TensorRef
 
@@ -64,7 +64,7 @@ def read_safetensors(path: Path, display_path: str) -> Contents:
     except _HeaderError as error:
         raise InputError(display_path, str(error)) from error
     check_limit(display_path, "tensors", len(header.entries), MAX_TENSORS)
-    _check_size(data_offset + header.data_bytes, size, display_path)
+    check_file_size(display_path, size, data_offset + header.data_bytes)
     tensors = tuple(
         [
             TensorRef(name, dtype, shape, path, data_offset + begin, end - begin)
@@ -236,13 +236,6 @@ def _check_layout(entries: Sequence[_Entry]) -> int:
             _refuse(name, f"begins at {begin}, leaving a gap of {begin - position} bytes before it")
         position, previous = end, name
     return position
-
-
-def _check_size(expected: int, size: int, display_path: str) -> None:
-    if expected > size:
-        raise InputError(display_path, f"cut off: expected {expected} bytes, found {size}; fetch it again")
-    if expected < size:
-        raise InputError(display_path, f"{size - expected} trailing bytes: expected {expected} bytes, found {size}")
 
 
 def _refuse(name: str, what: str) -> NoReturn:

@@ -1,14 +1,14 @@
-"""Read a file of torch.save before 1.6, or of today with _use_new_zipfile_serialization=False: pickles, then the storages.
+"""Read a file of torch.save before 1.6, or with _use_new_zipfile_serialization=False: pickles, then the storages.
 
-The layout is torch/serialization.py's (_legacy_save, _legacy_load): the magic number, the protocol version, a dict about the
-machine, the object and the list of storage keys, a pickle each; then for every key of the list its count of elements (int64)
-and its bytes, little-endian on every machine. Where each storage lies thus follows from all those before it.
+The layout is that of torch/serialization.py (_legacy_save, _legacy_load). Five pickles: the magic number, the protocol version,
+a dict that describes the machine, the object, and the list of storage keys. Then, for every key of the list, the number of
+elements (int64) and the bytes, little-endian on every machine. The offset of a storage follows from the sizes of all before it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.sniff import LEGACY_MAGIC
@@ -19,23 +19,23 @@ from layerhouse.ingest.checkpoint.pickle.find_model import find_model, printable
 from layerhouse.ingest.checkpoint.pickle.load import Unpickled, load_pickle
 from layerhouse.ingest.checkpoint.pickle.machine import CutOffError, PickleLimits, default_limits
 from layerhouse.ingest.checkpoint.pickle.values import PickledDict, StorageStub
-from layerhouse.ingest.checkpoint.regular_file import open_regular_file
+from layerhouse.ingest.checkpoint.regular_file import check_file_size, open_regular_file
 from layerhouse.ingest.checkpoint.shapes import MAX_ELEMENTS
 from layerhouse.ingest.checkpoint.tensor_ref import Contents
 
 PROTOCOL_VERSION = 1001
 FIRST_WINDOW = 1 << 20
-"""Bytes that are read at first to find the pickles; eight times as many each time that they do not end within."""
+"""Bytes that are read first for the pickles; eight times as many each time the pickles are longer."""
 
 COUNT_BYTES = 8
 
-# Bytes of an element of the storages that hold no plain numbers, so that the ones behind them are found.
 OPAQUE_STORAGES = {"QInt8Storage": 1, "QUInt8Storage": 1, "QInt32Storage": 4, "QUInt4x2Storage": 1, "QUInt2x4Storage": 1}
 OPAQUE_STORAGES |= {"ComplexDoubleStorage": 16, "TypedStorage": 1}
+"""Element sizes in bytes of storages whose values are not read, since the offsets of the next storages depend on them."""
 
 
 def read_torch_legacy(path: Path, display_path: str, *, limits: PickleLimits | None = None) -> Contents:
-    """The tensors of the model in the file, as torch_zip gives them. Raises InputError of one line."""
+    """The tensors of the model in the file, by the rules of read_torch_zip. Raises InputError of one line."""
     with open_regular_file(path, display_path) as (file, size):
         unpickled, keys, start = _read_pickles(file, size, limits or default_limits(), display_path)
         blocks = _find_blocks(file, size, start, keys, unpickled.storages, display_path)
@@ -48,7 +48,7 @@ def read_torch_legacy(path: Path, display_path: str, *, limits: PickleLimits | N
 
 
 def _read_pickles(file: BinaryIO, size: int, limits: PickleLimits, display_path: str) -> tuple[Unpickled, list[str], int]:
-    """The object, the keys of the storages in their order, and the byte at which the storages begin."""
+    """The object, the keys of the storages in file order, and the byte at which the storages begin."""
     window = FIRST_WINDOW
     while True:
         file.seek(0)
@@ -69,19 +69,19 @@ def _load_pickles(data: bytes, limits: PickleLimits, display_path: str) -> tuple
         raise InputError(display_path, "a pickle without torch's magic number")
     version = load_pickle(data, display_path, start=magic.end, limits=limits)
     if version.value != PROTOCOL_VERSION or isinstance(version.value, bool):
-        found = printable(str(version.value)) if isinstance(version.value, int) else type(version.value).__name__
-        raise InputError(display_path, f"torch's old format of version {found}: only {PROTOCOL_VERSION} is read")
+        number = printable(str(version.value)) if isinstance(version.value, int) else type(version.value).__name__
+        raise InputError(display_path, f"torch's old format of version {number}: only {PROTOCOL_VERSION} is read")
     machine = load_pickle(data, display_path, start=version.end, limits=limits)
     if not isinstance(machine.value, PickledDict):
         raise InputError(display_path, "damaged: no description of the machine after the version")
     if machine.value.by_text.get("little_endian") is False:
         raise InputError(display_path, "written on a big-endian machine: only little-endian files are read")
     unpickled = load_pickle(data, display_path, start=machine.end, limits=limits)
-    listed = load_pickle(data, display_path, start=unpickled.end, limits=limits)
-    return unpickled, _keys(listed.value, display_path), listed.end
+    keys = load_pickle(data, display_path, start=unpickled.end, limits=limits)
+    return unpickled, _checked_keys(keys.value, display_path), keys.end
 
 
-def _keys(value: Any, display_path: str) -> list[str]:
+def _checked_keys(value: Any, display_path: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
         raise InputError(display_path, "damaged: no list of storage keys after the object")
     if len(set(value)) != len(value):
@@ -92,12 +92,9 @@ def _keys(value: Any, display_path: str) -> list[str]:
 def _find_blocks(
     file: BinaryIO, size: int, start: int, keys: list[str], storages: dict[str, StorageStub], display_path: str
 ) -> dict[str, Block]:
-    """Where each storage lies: its count, which must be the one that the pickle claims, and its bytes, up to the end."""
+    """Where each storage lies. Raises InputError if a count is not the pickle's, or if the storages do not fill the file."""
     expected = start + sum(COUNT_BYTES + _claimed_bytes(key, storages.get(key), display_path) for key in keys)
-    if expected > size:
-        raise InputError(display_path, f"cut off: expected {expected} bytes, found {size}; fetch it again")
-    if expected < size:
-        raise InputError(display_path, f"{size - expected} trailing bytes: expected {expected} bytes, found {size}")
+    check_file_size(display_path, size, expected)
     blocks: dict[str, Block] = {}
     position = start
     for key in keys:
@@ -112,18 +109,18 @@ def _find_blocks(
 
 
 def _claimed_bytes(key: str, storage: StorageStub | None, display_path: str) -> int:
-    where = f"storage {printable(key)!r}"
+    """Bytes of a storage, by its type and number of elements in the pickle."""
+
+    def refuse(what: str) -> NoReturn:
+        raise InputError(display_path, f"storage {printable(key)!r} {what}")
+
     if storage is None:
-        raise InputError(
-            display_path, f"{where} is listed, and the pickle says nothing of its type: the ones behind it are not found"
-        )
+        refuse("is listed, and the pickle says nothing of its type: the ones behind it are not found")
     name = storage.class_path.rpartition(".")[2]
     if not 0 <= storage.elements <= MAX_ELEMENTS:
-        raise InputError(display_path, f"{where} claims {printable(str(storage.elements))} elements")
+        refuse(f"claims {printable(str(storage.elements))} elements")
     if name in TORCH_STORAGES:
         return byte_count(TORCH_STORAGES[name], storage.elements)
     if name not in OPAQUE_STORAGES:
-        raise InputError(
-            display_path, f"{where} of unknown type {printable(storage.class_path)}: the ones behind it are not found"
-        )
+        refuse(f"of unknown type {printable(storage.class_path)}: the ones behind it are not found")
     return OPAQUE_STORAGES[name] * storage.elements

@@ -1,7 +1,7 @@
-"""The storages of a torch file, against which every claim of its pickle about a tensor is checked before it is a reference.
+"""The storages of a torch file. What its pickle claims of a tensor is checked against them before it becomes a reference.
 
-A file is taken at its bytes: a tensor's type, size, strides and offset must fit the storage that is there. What overlaps
-(torch's expand) or is stored sparse can stand for more bytes than the file has, and is bounded for that reason.
+A tensor's type, shape, strides and offset must fit the bytes of its storage. An overlapping view (torch's expand) and a sparse
+tensor can stand for more bytes than the file has, so there are limits on both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from layerhouse.ingest.checkpoint.shapes import (
 from layerhouse.ingest.checkpoint.tensor_ref import Contents, TensorRef
 
 MAX_EXPANDED_BYTES = 16 * 1024 * 1024
+"""Logical bytes up to which a view may be larger than its storage, as masks and position ids are."""
 MAX_TOTAL_FACTOR = 4
+"""Limit on the logical bytes of all views together, as a multiple of the file's size and of MAX_EXPANDED_BYTES."""
 
 
 @dataclass(frozen=True)
@@ -40,37 +42,37 @@ class Block:
 
 @dataclass(frozen=True)
 class Storages:
-    """The storages of one file. `find` gives the block of a key, or what keeps it from being read."""
+    """The storages of one file. `find` returns the block of a storage's key, or the reason why its bytes cannot be read."""
 
     path: Path
     display_path: str
     find: Callable[[str], Block | str]
 
     def references(self, tensors: Iterable[NamedTensor], size: int) -> tuple[tuple[TensorRef, ...], tuple[str, ...]]:
-        """References to the tensors of a file of `size` bytes, and a line for each sparse one that is not taken.
+        """References to the tensors of a file of `size` bytes, and a line for each sparse tensor that cannot be read.
 
-        Raises InputError where a claim cannot be true, or where overlapping views add up to over four times the file.
+        Raises InputError if a claim cannot be true, or if overlapping views add up to more than MAX_TOTAL_FACTOR allows.
         """
         refs: list[TensorRef] = []
         left_out: list[str] = []
-        left = allowed(MAX_SPARSE_FACTOR * size + SPARSE_SLACK)
+        sparse_budget = allowed(MAX_SPARSE_FACTOR * size + SPARSE_SLACK)
         for named in tensors:
             if isinstance(named.tensor, TensorStub):
                 refs.append(self.reference(named.name, named.tensor, is_buffer=named.is_buffer))
                 continue
-            found = self.sparse(named.name, named.tensor, is_buffer=named.is_buffer)
-            if isinstance(found, TensorRef) and found.logical_bytes > left:
-                found = f"limit exceeded: {found.logical_bytes} logical bytes, {MAX_SPARSE_FACTOR} times the file"
-            if isinstance(found, TensorRef):
-                left -= found.logical_bytes
-                refs.append(found)
+            outcome = self.sparse(named.name, named.tensor, is_buffer=named.is_buffer)
+            if isinstance(outcome, TensorRef) and outcome.logical_bytes > sparse_budget:
+                outcome = f"limit exceeded: {outcome.logical_bytes} logical bytes, {MAX_SPARSE_FACTOR} times the file"
+            if isinstance(outcome, TensorRef):
+                sparse_budget -= outcome.logical_bytes
+                refs.append(outcome)
             else:
-                left_out.append(f"sparse tensor not taken: {printable(named.name)}: {found}")
+                left_out.append(f"sparse tensor not taken: {printable(named.name)}: {outcome}")
         self.check_total([ref for ref in refs if ref.sparse is None], size)
         return tuple(refs), tuple(left_out)
 
     def reference(self, name: str, tensor: TensorStub, *, is_buffer: bool = False) -> TensorRef:
-        """A strided tensor, if every claim of the pickle about it can be true."""
+        """The reference to a strided tensor. Raises InputError if the pickle claims anything that cannot be true."""
         if tensor.dtype is None:
             self.refuse(name, f"unknown dtype {printable(tensor.dtype_name)}")
         block = self.block(name, tensor.storage)
@@ -104,7 +106,7 @@ class Storages:
         )
 
     def sparse(self, name: str, tensor: SparseStub, *, is_buffer: bool) -> TensorRef | str:
-        """A sparse tensor, its indices and values checked like tensors of their own; or why it is not taken."""
+        """The reference to a sparse tensor, whose indices and values are checked like tensors; or why it cannot be read."""
         if any(extent < 0 for extent in tensor.shape):
             self.refuse(name, "negative size")
         self.elements(name, tensor.shape)
@@ -112,13 +114,14 @@ class Storages:
         return sparse_reference(name, tensor, indices, self.reference(name, tensor.values), is_buffer=is_buffer)
 
     def elements(self, name: str, shape: tuple[int, ...]) -> int:
+        """The number of elements of a shape. Raises InputError beyond the limits."""
         elements = count_elements(shape)
         if elements is None:
             self.refuse(name, f"limit exceeded: more than {MAX_DIMENSIONS} dimensions or {MAX_ELEMENTS} elements")
         return elements
 
     def block(self, name: str, storage: StorageStub) -> Block:
-        """The bytes that hold the storage, as many as the pickle says at least."""
+        """The bytes of a storage. Raises InputError if they are fewer than the pickle claims."""
         block = self.find(storage.key)
         if isinstance(block, str):
             self.refuse(name, block)
@@ -135,18 +138,19 @@ class Storages:
         return block
 
     def check_total(self, tensors: Iterable[TensorRef], size: int) -> None:
-        """Overlapping views, each within its limit, must not add up to work without end; a tied tensor counts once."""
+        """Raise InputError if views, each of them within its limit, add up to too many bytes. A tied tensor counts once."""
         total = sum({tensor.place: tensor.logical_bytes for tensor in tensors}.values())
         if total > allowed(MAX_TOTAL_FACTOR * size + MAX_TOTAL_FACTOR * MAX_EXPANDED_BYTES):
             what = f"limit exceeded: tensors of {total} bytes in a file of {size} bytes, overlapping views"
             raise InputError(self.display_path, what)
 
     def refuse(self, name: str, what: str) -> NoReturn:
+        """Raise InputError that names the tensor."""
         raise InputError(self.display_path, f"tensor {name[:80]!r}: {what}")
 
 
 def contents_of(model: PickledModel, storages: Storages, size: int, container: str, notes: Sequence[str]) -> Contents:
-    """What a file of `size` bytes holds, by the model in its pickle and its storages. Raises InputError if nothing."""
+    """What a file of `size` bytes holds, by its pickle and its storages. Raises InputError if no tensor can be read."""
     tensors, left_out = storages.references(model.tensors, size)
     if not tensors:
         raise InputError(storages.display_path, f"no tensor that can be read; {left_out[0]}")

@@ -1,7 +1,7 @@
-"""Read a file of torch.save since 1.6: a zip of one folder that holds data.pkl and, uncompressed, one member a storage.
+"""Read a file of torch.save since 1.6: a zip of one folder, with data.pkl and one uncompressed member for each storage.
 
-The layout is torch/serialization.py's (_save): FOLDER/data.pkl, FOLDER/data/KEY, FOLDER/byteorder, FOLDER/version. The pickle
-is read by our own machine; what it claims of a storage is checked against the bytes that are there.
+The layout is that of torch/serialization.py (_save): FOLDER/data.pkl, FOLDER/data/KEY, FOLDER/byteorder, FOLDER/version. The
+pickle is not executed (see checkpoint.pickle), and what it claims of a storage is checked against the bytes of the member.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 from layerhouse.ingest.checkpoint.tensor_ref import Contents
 
 MAX_RATIO = 200
-"""How many times its stored size data.pkl may be; that of a real model is 10 to 20."""
+"""Limit on the compression ratio of data.pkl, which is 10 to 20 in a real model."""
 
 
 def read_torch_zip(path: Path, display_path: str, *, limits: PickleLimits | None = None) -> Contents:
-    """The tensors of the model in the file: of a dict of tensors, or of a whole pickled module (see pickled_models).
+    """The tensors of the model in the file, a dict of tensors or a whole pickled module (see pickle.find_model).
 
-    Views keep their offset and strides. A view whose strides make it larger than its storage (torch's expand) is taken up to
-    16 MiB, as masks and position ids are; a larger one is refused, and so is a file whose tensors claim over four times its
-    size. Raises InputError of one line that names the tensor at fault.
+    Views keep their offset and strides. A view that its strides make larger than its storage (torch's expand) is read up to
+    16 MiB, as masks and position ids are, and a file's tensors up to about four times its size (see torch_storages). Raises
+    InputError of one line that names the tensor at fault.
     """
     limits = limits or default_limits()
     with open_regular_file(path, display_path) as (file, size):
@@ -63,16 +63,16 @@ def read_torch_zip(path: Path, display_path: str, *, limits: PickleLimits | None
 
 
 def _folder(members: dict[str, Member], display_path: str) -> str:
-    """The one folder that everything is in."""
+    """The one folder that all members are in."""
     folders = {name.partition("/")[0] for name in members}
     pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
         raise InputError(display_path, f"{len(pickles)} members named FOLDER/data.pkl in the zip file, expected one")
     folder = pickles[0].partition("/")[0]
-    strangers = sorted(folders - {folder})
-    if strangers:
+    others = sorted(folders - {folder})
+    if others:
         raise InputError(
-            display_path, f"ambiguous zip: {printable(strangers[0])!r} beside the folder {printable(folder)!r} of data.pkl"
+            display_path, f"ambiguous zip: {printable(others[0])!r} beside the folder {printable(folder)!r} of data.pkl"
         )
     return folder
 
@@ -96,7 +96,7 @@ def _check_byte_order(file: BinaryIO, member: Member | None, display_path: str) 
 
 
 def _read_pickle(file: BinaryIO, member: Member, limits: PickleLimits, display_path: str) -> tuple[bytes, list[str]]:
-    """The pickle, unpacked within the limits. A wrong checksum is only noted: torch can be told not to compute any."""
+    """The pickle, decompressed within the limits, and notes. A wrong checksum is only noted, as torch can omit checksums."""
     if member.size_bytes > limits.bytes:
         raise InputError(display_path, exceeded(f"data.pkl of {member.size_bytes} bytes", limits.bytes))
     if member.size_bytes > allowed(MAX_RATIO) * max(member.stored_bytes, 1024):
@@ -108,12 +108,12 @@ def _read_pickle(file: BinaryIO, member: Member, limits: PickleLimits, display_p
         raise InputError(display_path, f"compressed member {member.name!r}: zip method {member.method} is not read")
     raw = _read_bytes(file, member, display_path)
     if member.method == DEFLATED:
-        unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+        decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
-            raw = unpacker.decompress(raw, member.size_bytes + 1)
+            raw = decompressor.decompress(raw, member.size_bytes + 1)
         except zlib.error as error:
             raise InputError(display_path, f"damaged zip: data.pkl does not unpack ({error})") from error
-        if not unpacker.eof or len(raw) != member.size_bytes:
+        if not decompressor.eof or len(raw) != member.size_bytes:
             raise InputError(display_path, f"damaged zip: data.pkl does not unpack to the {member.size_bytes} bytes promised")
-    wrong = zlib.crc32(raw) != member.crc
-    return raw, ["the zip checksum of data.pkl does not fit its bytes"] if wrong else []
+    is_wrong = zlib.crc32(raw) != member.crc
+    return raw, ["the zip checksum of data.pkl does not fit its bytes"] if is_wrong else []

@@ -1,4 +1,4 @@
-"""How large a torch zip that was cut off was meant to be: its pickle comes first and tells of the storages behind it."""
+"""How large a truncated torch zip was: its pickle comes first and lists the storages that follow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAD_BYTES = 8 << 20
 
 
 def least_size(path: Path, display_path: str) -> int | None:
-    """Bytes that the pickle and the storages take alone; None where the pickle is not there as a whole, or not first."""
+    """Bytes of the pickle and of all storages; None if the pickle is not the first member, or is cut off itself."""
     with open_regular_file(path, display_path) as (file, _):
         head = file.read(HEAD_BYTES)
     if len(head) < LOCAL.size:

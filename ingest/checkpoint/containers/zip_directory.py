@@ -1,8 +1,8 @@
 """Read a zip file's directory strictly, so that every tool that opens the file sees the same members at the same bytes.
 
-The layout is PKWARE's APPNOTE 6.3.9, sections 4.3.7, 4.3.12 and 4.3.14 to 4.3.16. The standard library's zipfile is made to
-open what it can: it searches for an end record, shifts offsets past a prefix, and takes the last of two members of one name.
-A checkpoint that needs any of that shows different weights to different readers, and is refused here.
+The layout is that of PKWARE's APPNOTE 6.3.9, sections 4.3.7, 4.3.12 and 4.3.14 to 4.3.16. The standard library's zipfile is
+lenient: it searches for an end record, corrects offsets for a prefix, and takes the last of two members with one name. A
+checkpoint that needs any of this can show different weights to different readers, so it is refused here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ENCRYPTED, SIZES_FOLLOW = 0x1, 0x8
 
 @dataclass(frozen=True)
 class Directory:
-    """Where the central directory lies in the file, and how many members it promises."""
+    """Where the central directory lies in the file, in bytes, and how many members it has."""
 
     offset: int
     bytes: int
@@ -40,7 +40,7 @@ class Directory:
 
 @dataclass(frozen=True)
 class Member:
-    """One member: its bytes are `stored_bytes` from `offset` on, `size_bytes` when unpacked."""
+    """One member: `stored_bytes` bytes from `offset` on, which decompress to `size_bytes`."""
 
     name: str
     method: int
@@ -52,6 +52,8 @@ class Member:
 
 @dataclass(frozen=True)
 class _Entry:
+    """An entry of the central directory, with 64-bit sizes."""
+
     name: bytes
     flags: int
     method: int
@@ -66,7 +68,7 @@ class _Entry:
 
 
 def find_directory(file: BinaryIO, size: int, display_path: str) -> Directory | None:
-    """Find the central directory through the end record; None if the file has none, so that it was cut off."""
+    """Find the central directory by the end record; None if there is none, as in a file that was cut off."""
     tail_start = max(0, size - END.size - MAX_COMMENT)
     file.seek(tail_start)
     tail = file.read(size - tail_start)
@@ -97,7 +99,7 @@ def find_directory(file: BinaryIO, size: int, display_path: str) -> Directory | 
 def _read_end64(
     file: BinaryIO, locator_offset: int, offset: int, short: tuple[int, ...], display_path: str
 ) -> tuple[int, int, int, int, int, int]:
-    """The 64-bit end record; what the 16- and 32-bit one says as well must agree."""
+    """The fields of the 64-bit end record. Raises InputError if they disagree with those of the 16- and 32-bit record."""
     file.seek(min(offset, locator_offset))
     record = file.read(END64.size)
     if len(record) < END64.size or not record.startswith(b"PK\x06\x06") or offset + END64.size != locator_offset:
@@ -116,8 +118,10 @@ def read_names(file: BinaryIO, directory: Directory, display_path: str) -> list[
 
 
 def read_members(file: BinaryIO, directory: Directory, display_path: str) -> dict[str, Member]:
-    """Every member by name, in order of the directory. Refuses duplicate names, encryption, members that overlap, and local
-    headers that say anything else than the directory."""
+    """Every member by name, in order of the directory.
+
+    Raises InputError for duplicate names, encryption, overlapping members, and local headers that differ from the directory.
+    """
     members: dict[str, Member] = {}
     ranges: list[tuple[int, int, str]] = []
     for entry in _entries(file, directory, display_path):
@@ -156,7 +160,7 @@ def _entries(file: BinaryIO, directory: Directory, display_path: str) -> Iterato
         at = name_end + extra_bytes + comment_bytes
         if at > len(raw):
             raise InputError(display_path, f"damaged zip: its directory is cut off at byte {directory.offset + len(raw)}")
-        wide = _widened(extra, (size_bytes, stored_bytes, fields[16]))
+        wide = _wide_sizes(extra, (size_bytes, stored_bytes, fields[16]))
         if wide is None:
             raise InputError(
                 display_path,
@@ -167,18 +171,18 @@ def _entries(file: BinaryIO, directory: Directory, display_path: str) -> Iterato
         raise InputError(display_path, f"damaged zip: {len(raw) - at} bytes after the last directory entry")
 
 
-def _widened(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int] | None:
-    """The 32-bit values, those that are full replaced by the ones of the 64-bit extra field; None if that lacks them."""
+def _wide_sizes(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int] | None:
+    """The 32-bit sizes, with those of value 0xFFFFFFFF replaced from the 64-bit extra field; None if that lacks one."""
     if FULL32 not in values:
         return values
     at = 0
     while at + 4 <= len(extra):
         field, length = struct.unpack_from("<2H", extra, at)
         if field == 1:
-            wanted = sum(value == FULL32 for value in values)
-            if length < 8 * wanted or at + 4 + length > len(extra):
+            num_wide = sum(value == FULL32 for value in values)
+            if length < 8 * num_wide or at + 4 + length > len(extra):
                 return None
-            wide = iter(struct.unpack_from(f"<{wanted}Q", extra, at + 4))
+            wide = iter(struct.unpack_from(f"<{num_wide}Q", extra, at + 4))
             first, second, third = (next(wide) if value == FULL32 else value for value in values)
             return first, second, third
         at += 4 + length
@@ -186,7 +190,7 @@ def _widened(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int]
 
 
 def _data_offset(file: BinaryIO, entry: _Entry, display_path: str) -> int:
-    """The byte behind the local header, after checking that header against the directory."""
+    """The byte at which a member's data begin. Raises InputError if its local header differs from the directory."""
     file.seek(entry.header_offset)
     raw = file.read(LOCAL.size + len(entry.name))
     if len(raw) < LOCAL.size or not raw.startswith(b"PK\x03\x04"):

@@ -1,1 +1,1 @@
-"""A pickle machine that executes nothing: pickles into plain values, tensors and inert stubs."""
+"""A pickle virtual machine that executes nothing: it turns pickles into plain values, tensors and inert stubs."""

@@ -1,12 +1,12 @@
-"""Find the model in what a pickle holds: a dict of tensors, or a whole module tree, and the names that its tensors would have.
+"""Find the model in the value of a pickle: a dict of tensors or a module tree, with the names of its state_dict.
 
-Where several things could be the model, the first that holds of these is taken, and the others are listed:
+The first rule that applies chooses the model; the other entries are listed as skipped:
 1. the value itself, if it is a module;
-2. in a dict, the entry state_dict, model_state_dict, model, module, net or weights, in this order, if it is a module or a dict
-   with a tensor in it;
-3. the dict itself, if it has a tensor in it;
-4. in a dict, the one entry of any other name that is a module or a dict with a tensor in it; several are an error;
-5. rules 1 to 4 again for an entry named in rule 2 that is a dict, at most four levels down.
+2. of a dict, the entry state_dict, model_state_dict, model, module, net or weights, in this order, if it is a module or a dict
+   that has a tensor;
+3. the dict itself, if it has a tensor;
+4. of a dict, the only entry of any other name that is a module or a dict that has a tensor; several are an error;
+5. rules 1 to 4 on an entry of rule 2 that is any dict, up to four levels down.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MAX_WRAPPED = 4
 MAX_MODULE_DEPTH = 200
 MIN_STEPS, MAX_STEPS = 20_000, 300_000
 STEPS_A_CONTAINER = 4
-"""Modules, entries of modules and 64s of characters in names that one walk may cost, by the containers of the pickle: what
-shared modules multiply. A module that is there once has ten containers and costs fewer steps."""
+"""Limit on the steps of a walk, for each container of the pickle. A step is a module, an entry of a module, or 64 characters of
+a name. Shared modules multiply the steps; a module that is not shared has ten containers and takes fewer steps than that."""
 MAX_NAME = 2048
 MAX_LISTED = 100
 MAX_SHOWN = 200
@@ -42,7 +42,7 @@ SPARSE = ("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_sparse_c
 
 @dataclass(frozen=True, slots=True)
 class NamedTensor:
-    """A tensor of the model under the name that the model's state_dict gives it."""
+    """A tensor of the model with its name in the model's state_dict."""
 
     name: str
     tensor: TensorStub | SparseStub
@@ -60,27 +60,28 @@ class PickledModel:
 
 
 class Notes:
-    """Remarks, each once; beyond MAX_LISTED they are only counted, so that no file can make them long."""
+    """Notes without duplicates. After MAX_LISTED of them further ones are only counted, which bounds their length."""
 
     def __init__(self) -> None:
         self.lines: dict[str, None] = {}
         self.more = 0
 
     def add(self, what: str, name: str, value: Any = None) -> None:
-        """Remark on the thing of this name, with a description of its value if there is one."""
+        """Add a note on the thing of this name, with a description of its value if there is one."""
         if len(self.lines) >= MAX_LISTED:
             self.more += 1
         else:
             self.lines[f"{what} {printable(name)}" + ("" if value is None else f" ({describe(value)})")] = None
 
     def as_texts(self) -> tuple[str, ...]:
+        """The notes, and a last one with the number of further ones."""
         return (*self.lines, f"and {self.more} more") if self.more else tuple(self.lines)
 
 
-def find_model(unpickled: Unpickled, where: str) -> PickledModel:
-    """The model, chosen by the rules above. Raises InputError if there is no tensor, saying what there is instead."""
-    walk = _Walk(where, min(MIN_STEPS + STEPS_A_CONTAINER * unpickled.containers, MAX_STEPS))
-    value = _Choice(walk.notes, where).choose(unpickled.value)
+def find_model(unpickled: Unpickled, display_path: str) -> PickledModel:
+    """The model by the rules above. Raises InputError if there is no tensor, with a description of what there is."""
+    walk = _Walk(display_path, min(MIN_STEPS + STEPS_A_CONTAINER * unpickled.containers, MAX_STEPS))
+    value = _Choice(walk.notes, display_path).choose(unpickled.value)
     class_path = None
     if _is_module(value):
         walk.read_modules(value)
@@ -88,18 +89,18 @@ def find_model(unpickled: Unpickled, where: str) -> PickledModel:
     elif isinstance(value, PickledDict):
         walk.read_dict(value)
     if not walk.tensors:
-        odd = f"; {walk.odd_tensors.as_texts()[0]}" if walk.odd_tensors.lines else ""
-        raise InputError(where, f"no tensor found in it, but {describe(unpickled.value)}{odd}")
+        unsupported = f"; {walk.unsupported.as_texts()[0]}" if walk.unsupported.lines else ""
+        raise InputError(display_path, f"no tensor found in it, but {describe(unpickled.value)}{unsupported}")
     inert = Notes()
     for name in unpickled.inert:
         if name not in walk.classes:
             inert.add("skipped, not executed:", name.path)
-    skipped = (*walk.odd_tensors.as_texts(), *inert.as_texts(), *walk.notes.as_texts())
+    skipped = (*walk.unsupported.as_texts(), *inert.as_texts(), *walk.notes.as_texts())
     return PickledModel(tuple(walk.tensors), class_path, walk.config, skipped)
 
 
 def describe(value: Any) -> str:
-    """What a value is, in a few words."""
+    """A short description of a value."""
     if isinstance(value, PickledDict):
         keys = ", ".join(printable(key) for key in list(value.by_text)[:8])
         return f"a dict of {len(value)}" + (f": {keys}" if keys else "")
@@ -120,18 +121,19 @@ def describe(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Text of the file in one short line, what cannot be printed as escapes."""
+    """Text from a file, cut to MAX_SHOWN characters, with unprintable ones as escapes."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:MAX_SHOWN])
 
 
 class _Choice:
-    """The search for the model among what a pickle holds. What was found out about a dict is kept: a dict may be met often."""
+    """The search for the model. Whether a dict has tensors is remembered, as a shared dict can be visited often."""
 
-    def __init__(self, notes: Notes, where: str) -> None:
-        self.notes, self.where = notes, where
+    def __init__(self, notes: Notes, display_path: str) -> None:
+        self.notes, self.display_path = notes, display_path
         self.with_tensors: dict[int, bool] = {}
 
     def choose(self, value: Any) -> Any:
+        """The model in a value; the value itself if no rule applies."""
         for _ in range(MAX_WRAPPED):
             if not isinstance(value, PickledDict):
                 break
@@ -141,7 +143,7 @@ class _Choice:
                 others = [key for key, entry in entries.items() if self.is_model(entry)]
                 if len(others) > 1:
                     names = ", ".join(printable(key) for key in others[:8])
-                    raise InputError(self.where, f"several models in one file, which one is meant is not known: {names}")
+                    raise InputError(self.display_path, f"several models in one file, which one is meant is not known: {names}")
                 wrapped = (key for key in WRAPPERS if isinstance(entries.get(key), PickledDict))
                 chosen = others[0] if others else next(wrapped, None)
             if chosen is None:
@@ -153,18 +155,20 @@ class _Choice:
         return value
 
     def has_tensor(self, value: PickledDict) -> bool:
-        found = self.with_tensors.get(id(value))
-        if found is None:
-            found = any(_is_tensor(entry) or _is_odd_tensor(entry) for entry in value.by_text.values())
-            self.with_tensors[id(value)] = found
-        return found
+        """Whether a tensor is among the entries, also one of an unsupported kind."""
+        known = self.with_tensors.get(id(value))
+        if known is None:
+            known = any(_is_tensor(entry) or _is_unsupported_tensor(entry) for entry in value.by_text.values())
+            self.with_tensors[id(value)] = known
+        return known
 
     def is_model(self, value: Any) -> bool:
+        """Whether a value is a module or a dict that has a tensor."""
         return _is_module(value) or (isinstance(value, PickledDict) and self.has_tensor(value))
 
 
 def _is_module(value: Any) -> bool:
-    """Whether this is an object with the state of a torch.nn.Module."""
+    """Whether this is an object whose state is that of a torch.nn.Module."""
     if not isinstance(value, Stub) or not isinstance(value.state, PickledDict):
         return False
     state = value.state.by_text
@@ -175,27 +179,30 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, TensorStub | SparseStub)
 
 
-def _is_odd_tensor(value: Any) -> bool:
-    """Whether torch would have made a tensor here that is not plain strided data: quantized, nested, without data."""
+def _is_unsupported_tensor(value: Any) -> bool:
+    """Whether torch would have rebuilt a tensor that is neither strided nor sparse: quantized, nested, or without data."""
     return (
         isinstance(value, Stub) and isinstance(value.target, Global) and value.target.path.startswith("torch._utils._rebuild_")
     )
 
 
 class _Walk:
-    """Tensors, remarks and classes in the order of state_dict(). It costs no more than `max_steps`, however modules are shared:
-    torch names a module once a path, and 30 levels of two paths each are a thousand million names."""
+    """A walk over the model in the order of state_dict(), which collects tensors, notes and classes.
 
-    def __init__(self, where: str, max_steps: int) -> None:
-        self.where, self.max_steps = where, max_steps
+    `max_steps` bounds it: torch names a shared module once for every path to it, and 30 levels of two paths are 10^9 names.
+    """
+
+    def __init__(self, display_path: str, max_steps: int) -> None:
+        self.display_path, self.max_steps = display_path, max_steps
         self.tensors: list[NamedTensor] = []
         self.notes = Notes()
-        self.odd_tensors = Notes()
+        self.unsupported = Notes()
         self.classes: set[Global] = set()
         self.config: dict[str, Any] | None = None
         self.steps = 0
 
     def read_dict(self, value: PickledDict) -> None:
+        """Take the tensors of a bare state dict."""
         for name, entry in value.by_text.items():
             if not self.take(name, entry, is_buffer=False) and entry is not None:
                 self.notes.add("not a tensor:", name, entry)
@@ -203,12 +210,13 @@ class _Walk:
             self.notes.add("not taken:", f"{value.other_keys} entries whose key is not text")
 
     def read_modules(self, root: Stub) -> None:
-        waiting: list[tuple[str, Stub, int]] = [("", root, 0)]
-        while waiting:
-            prefix, module, depth = waiting.pop()
+        """Take the tensors of a module and of those below it."""
+        pending: list[tuple[str, Stub, int]] = [("", root, 0)]
+        while pending:
+            prefix, module, depth = pending.pop()
             self.spend(1)
             if depth > MAX_MODULE_DEPTH:
-                raise InputError(self.where, f"limit exceeded: modules are nested over {MAX_MODULE_DEPTH} deep")
+                raise InputError(self.display_path, f"limit exceeded: modules are nested over {MAX_MODULE_DEPTH} deep")
             if isinstance(module.target, Global) and not module.is_call:
                 self.classes.add(module.target)
             state = module.state.by_text
@@ -216,30 +224,30 @@ class _Walk:
             self.read_own(prefix, state)
             children = _entries(state.get("_modules"))
             self.spend(len(children))
-            waiting += [
+            pending += [
                 (self.join(prefix, f"{name}."), child, depth + 1)
                 for name, child in reversed(children.items())
                 if _is_module(child)
             ]
 
     def read_own(self, prefix: str, state: dict[str, Any]) -> None:
-        """The module's own parameters, then the buffers that it would save."""
-        volatile = state.get("_non_persistent_buffers_set")
-        left_out: set[str] = set()
-        if isinstance(volatile, PickledSet):
-            self.spend(len(volatile.items))
-            left_out = {name for name in volatile.items if isinstance(name, str)}
+        """Take the module's own parameters, then its persistent buffers."""
+        listed = state.get("_non_persistent_buffers_set")
+        non_persistent: set[str] = set()
+        if isinstance(listed, PickledSet):
+            self.spend(len(listed.items))
+            non_persistent = {name for name in listed.items if isinstance(name, str)}
         for table, is_buffer in (("_parameters", False), ("_buffers", True)):
             for key, entry in _entries(state.get(table)).items():
                 self.spend(1)
-                if entry is None or (is_buffer and key in left_out):
+                if entry is None or (is_buffer and key in non_persistent):
                     continue
                 name = self.join(prefix, key)
                 if not self.take(name, entry, is_buffer=is_buffer):
                     self.notes.add("not a tensor:", name, entry)
 
     def read_config(self, config: Any) -> None:
-        """The outermost module that has a config says what the model is."""
+        """Take the config of the outermost module that has one."""
         if self.config is None and isinstance(config, Stub) and isinstance(config.state, PickledDict):
             self.config, dropped = plain_config(config.state)
             for key in dropped:
@@ -248,18 +256,19 @@ class _Walk:
                 self.classes.add(config.target)
 
     def take(self, name: str, entry: Any, *, is_buffer: bool) -> bool:
-        """Whether the entry is a tensor; one that cannot be read is told."""
+        """Take an entry if it is a tensor, and note it if it is an unsupported one; returns whether it is either."""
         if isinstance(entry, TensorStub | SparseStub):
             self.check_name(name)
             self.tensors.append(NamedTensor(name, entry, is_buffer))
             return True
-        if not _is_odd_tensor(entry):
+        if not _is_unsupported_tensor(entry):
             return False
         kind = "sparse layout" if entry.class_path in SPARSE else f"kind of tensor ({printable(entry.class_path)})"
-        self.odd_tensors.add(f"{kind} unsupported: tensor", name)
+        self.unsupported.add(f"{kind} unsupported: tensor", name)
         return True
 
     def join(self, prefix: str, key: str) -> str:
+        """A name in the state dict. Raises InputError if it is too long."""
         self.check_name(key)
         name = prefix + key
         self.check_name(name)
@@ -267,12 +276,14 @@ class _Walk:
         return name
 
     def check_name(self, name: str) -> None:
+        """Raise InputError if a name is too long."""
         if len(name) > MAX_NAME:
-            raise InputError(self.where, f"limit exceeded: a tensor name of over {MAX_NAME} characters")
+            raise InputError(self.display_path, f"limit exceeded: a tensor name of over {MAX_NAME} characters")
 
     def spend(self, steps: int) -> None:
+        """Count steps. Raises InputError beyond the limit."""
         self.steps += steps
-        check_limit(self.where, "modules and their entries", self.steps, self.max_steps)
+        check_limit(self.display_path, "modules and their entries", self.steps, self.max_steps)
 
 
 def _entries(value: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Pickles of protocols 0 to 5, read by a machine of our own that runs nothing.
+"""Read pickles of protocols 0 to 5 on a stack machine that executes nothing.
 
-Names stay text (pickle_values), bytes are checked before they are read, and every limit ends the run by name (pickle_machine),
-so that a hostile pickle costs seconds and bounded memory.
+Globals are kept as names and never imported (pickle.values), arguments are bounds-checked, and the machine stops with an error
+at any of its limits (pickle.machine). A hostile pickle therefore costs bounded time and memory, and runs no code.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.limits import exceeded
 from layerhouse.ingest.checkpoint.pickle.machine import Machine, PickleLimits, default_limits
 from layerhouse.ingest.checkpoint.pickle.opcodes import OPERATIONS
-from layerhouse.ingest.checkpoint.pickle.values import Global, StorageStub, is_understood
+from layerhouse.ingest.checkpoint.pickle.values import Global, StorageStub, is_allowed
 
 CHECK_EVERY = 256
+"""Opcodes between two checks of the limits."""
 STOP = ord(".")
 
 
 @dataclass(frozen=True)
 class Unpickled:
-    """The value of a pickle, the byte behind it, the names that stayed inert, each once, in order of appearance, the storages
-    that it names, by key, and how many containers it made."""
+    """The result of a pickle.
+
+    `end` is the byte behind its STOP opcode. `inert` are the globals outside of the allow-list, which became stubs, each once,
+    in order of appearance. `storages` are by key; `containers` counts the containers and objects that were created.
+    """
 
     value: Any
     end: int
@@ -31,14 +35,14 @@ class Unpickled:
     containers: int
 
 
-def load_pickle(data: bytes, where: str, *, start: int = 0, limits: PickleLimits | None = None) -> Unpickled:
-    """Read the pickle that begins at byte `start`. Raises InputError with the byte at which it cannot go on."""
+def load_pickle(data: bytes, display_path: str, *, start: int = 0, limits: PickleLimits | None = None) -> Unpickled:
+    """Read the pickle that begins at byte `start`. Raises InputError with the byte of the opcode at fault."""
     limits = limits or default_limits()
     if len(data) - start > limits.bytes:
-        raise InputError(where, exceeded(f"a pickle of {len(data) - start} bytes", limits.bytes))
-    machine = Machine(data, where, start, limits)
+        raise InputError(display_path, exceeded(f"a pickle of {len(data) - start} bytes", limits.bytes))
+    machine = Machine(data, display_path, start, limits)
     value = _run(machine)
-    inert = tuple(name for name in machine.globals.values() if not is_understood(name))
+    inert = tuple(name for name in machine.globals.values() if not is_allowed(name))
     return Unpickled(value, machine.position, inert, machine.storages, machine.containers)
 
 

@@ -1,4 +1,4 @@
-"""The opcodes of pickle protocols 0 to 5, as the standard library's pickletools documents them, one small function each."""
+"""The opcodes of pickle protocols 0 to 5, one small function each, as documented in the standard library's pickletools."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from layerhouse.ingest.checkpoint.pickle.machine import Machine
 from layerhouse.ingest.checkpoint.pickle.values import PickledDict, PickledSet
 
 Operation = Callable[[Machine], None]
+"""What an opcode does. Popping from an empty stack raises IndexError, which `load_pickle` reports as a stack underflow."""
 
 
 def _constant(value: Any) -> Operation:
     return lambda machine: machine.stack.append(value)
 
 
-def _whole(count: int) -> Operation:
+def _unsigned(count: int) -> Operation:
     return lambda machine: machine.stack.append(machine.unsigned(count))
 
 
 def _text(count: int) -> Operation:
-    """A text whose length in bytes comes first, as a number of `count` bytes."""
+    """A string with a length prefix of `count` bytes."""
     return lambda machine: machine.stack.append(machine.text(machine.counted(count)))
 
 
 def _bytes(count: int) -> Operation:
+    """Bytes with a length prefix of `count` bytes."""
     return lambda machine: machine.stack.append(machine.counted(count))
 
 
@@ -72,7 +74,7 @@ def _long(count: int) -> Operation:
 
 
 def _int_line(machine: Machine) -> None:
-    """Protocol 0: 00 and 01 are the booleans."""
+    """INT of protocol 0, where 00 and 01 are booleans."""
     raw = machine.line()
     machine.stack.append(raw == b"01" if raw in (b"00", b"01") else machine.number(raw))
 
@@ -94,7 +96,7 @@ def _float(machine: Machine) -> None:
 
 
 def _string_line(machine: Machine) -> None:
-    """Protocol 0: a Python 2 string literal."""
+    """STRING of protocol 0: a Python 2 string literal."""
     raw = machine.long_line().strip()
     if len(raw) < 2 or raw[:1] != raw[-1:] or raw[:1] not in (b"'", b'"'):
         machine.fail("a string without quotes")
@@ -113,7 +115,7 @@ def _unicode_line(machine: Machine) -> None:
 
 
 def _pop(machine: Machine) -> None:
-    """Off the stack goes a value, or the mark if nothing lies above it."""
+    """POP: drop the top value, or the mark if there is nothing above it."""
     if machine.stack:
         machine.stack.pop()
     else:
@@ -131,12 +133,12 @@ def _protocol(machine: Machine) -> None:
 
 
 def _frame(machine: Machine) -> None:
-    """A hint of how many bytes to fetch at once."""
+    """FRAME: the size of the next read, which is not needed here."""
     machine.take(8)
 
 
 def _read_only(machine: Machine) -> None:
-    """Makes the buffer on top read-only; what is read here never changes."""
+    """READONLY_BUFFER: nothing to do, as values are never modified after they are read. Checks that the stack is not empty."""
     machine.stack[-1]
 
 
@@ -188,19 +190,19 @@ def _memoize(machine: Machine) -> None:
     machine.store(len(machine.memo))
 
 
-def _name(machine: Machine) -> None:
+def _global_lines(machine: Machine) -> None:
     module = machine.text(machine.line())
-    machine.stack.append(machine.name(module, machine.text(machine.line())))
+    machine.stack.append(machine.global_name(module, machine.text(machine.line())))
 
 
-def _stack_name(machine: Machine) -> None:
+def _stack_global(machine: Machine) -> None:
     name = machine.stack.pop()
     module = machine.stack.pop()
     if not isinstance(module, str) or not isinstance(name, str):
         machine.fail("a name that is not text")
     if len(module) + len(name) > machine.limits.line_bytes:
         machine.fail(exceeded("characters of a pickle name", machine.limits.line_bytes))
-    machine.stack.append(machine.name(module, name))
+    machine.stack.append(machine.global_name(module, name))
 
 
 def _reduce(machine: Machine) -> None:
@@ -220,8 +222,8 @@ def _new_with_keywords(machine: Machine) -> None:
 
 
 def _instance(machine: Machine) -> None:
-    """Protocol 0: a class by name, its arguments since the mark. Any callable can stand there, so that it is a call."""
-    _name(machine)
+    """INST of protocol 0: a class by name, with its arguments above the mark. It can name any callable, so it is a call."""
+    _global_lines(machine)
     target = machine.stack.pop()
     machine.make(target, tuple(machine.since_mark()), is_call=True)
 
@@ -233,8 +235,10 @@ def _object(machine: Machine) -> None:
 
 
 def _persistent_line(machine: Machine) -> None:
-    machine.persistent(machine.text(machine.line()))
+    machine.push_persistent(machine.text(machine.line()))
 
+
+NO_EXTENSIONS = "extension codes mean a table that the file does not hold"
 
 OPCODES: dict[bytes, Operation] = {
     b"(": Machine.mark,
@@ -244,12 +248,12 @@ OPCODES: dict[bytes, Operation] = {
     b"F": _float_line,
     b"I": _int_line,
     b"J": _signed,
-    b"K": _whole(1),
+    b"K": _unsigned(1),
     b"L": _long_line,
-    b"M": _whole(2),
+    b"M": _unsigned(2),
     b"N": _constant(None),
     b"P": _persistent_line,
-    b"Q": lambda machine: machine.persistent(machine.stack.pop()),
+    b"Q": lambda machine: machine.push_persistent(machine.stack.pop()),
     b"R": _reduce,
     b"S": _string_line,
     b"T": _text(4),
@@ -261,7 +265,7 @@ OPCODES: dict[bytes, Operation] = {
     b"G": _float,
     b"a": _append,
     b"b": Machine.build,
-    b"c": _name,
+    b"c": _global_lines,
     b"d": _dict_since_mark,
     b"}": lambda machine: machine.push_container(PickledDict()),
     b"e": lambda machine: machine.extend(machine.since_mark()),
@@ -281,9 +285,9 @@ OPCODES: dict[bytes, Operation] = {
     b"u": lambda machine: machine.set_items(machine.since_mark()),
     b"\x80": _protocol,
     b"\x81": _new,
-    b"\x82": _refuse("extension codes mean a table that the file does not hold"),
-    b"\x83": _refuse("extension codes mean a table that the file does not hold"),
-    b"\x84": _refuse("extension codes mean a table that the file does not hold"),
+    b"\x82": _refuse(NO_EXTENSIONS),
+    b"\x83": _refuse(NO_EXTENSIONS),
+    b"\x84": _refuse(NO_EXTENSIONS),
     b"\x85": _tuple(1),
     b"\x86": _tuple(2),
     b"\x87": _tuple(3),
@@ -298,7 +302,7 @@ OPCODES: dict[bytes, Operation] = {
     b"\x90": lambda machine: machine.add_items(machine.since_mark()),
     b"\x91": _set_since_mark,
     b"\x92": _new_with_keywords,
-    b"\x93": _stack_name,
+    b"\x93": _stack_global,
     b"\x94": _memoize,
     b"\x95": _frame,
     b"\x96": _bytes(8),
@@ -312,3 +316,4 @@ def _unknown(machine: Machine) -> None:
 
 
 OPERATIONS = [OPCODES.get(bytes([code]), _unknown) for code in range(256)]
+"""The dispatch table, by the value of the opcode's byte."""

@@ -1,10 +1,10 @@
-"""What a pickle turns into here: plain data, tensors as claims about a storage, and inert stubs for everything else.
+"""The values that a pickle becomes: plain data, tensors as claims about a storage, and inert stubs for everything else.
 
-Nothing of a pickle is imported, looked up or called. The names that are understood are the ones that torch writes
-(torch/_utils.py, torch/_tensor.py, torch/serialization.py) and the containers of the standard library; a call of one of
-them makes one of the values below, a call of any other name a Stub that keeps what it was given.
+Nothing that a pickle names is imported, looked up or called. An allow-list has the functions and classes that torch writes
+(torch/_utils.py, torch/_tensor.py, torch/serialization.py) and the containers of the standard library: a call of one of these
+gives a value of this module. A call of anything else gives a Stub that holds the name and the arguments.
 
-These values share and contain each other as the pickle says, cycles included: walk them with a stack and by identity.
+Values may be shared and contain themselves, as the pickle says: walk them with a stack, by identity, never recursively.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from layerhouse.ingest.checkpoint.dtypes import TORCH_DTYPES, TORCH_STORAGES
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Global:
-    """A name that the pickle asks for: text, never an object. One a name and pickle, so that identity is equality."""
+    """A class or function by its name, never the object. One exists for each name in a pickle; compare by identity."""
 
     module: str
     name: str
@@ -30,8 +30,11 @@ class Global:
 
 @dataclass(eq=False, repr=False, slots=True)
 class Stub:
-    """An object or a call that stayed inert. `target` is the class or function, mostly a Global; `is_call` tells a call, which
-    would have run a function, from the making of an object. `state` is what BUILD gave, `items` and `pairs` what was put in."""
+    """An object that was not created, or a call that was not made.
+
+    `target` is the class or function, in most cases a Global. `is_call` tells a call of a function from the creation of an
+    object. `state` is the operand of BUILD; `items` and `pairs` are what was appended or set (keys and values in turn).
+    """
 
     target: Any
     arguments: Any
@@ -42,18 +45,20 @@ class Stub:
     pairs: list[Any] | None = None
 
     def add_items(self, values: list[Any]) -> None:
+        """Append values; the first list is kept itself, without a copy."""
         self.items = values if self.items is None else self.items
         if self.items is not values:
             self.items.extend(values)
 
     def add_pairs(self, flat: list[Any]) -> None:
+        """Add keys and values in turn; the first list is kept itself, without a copy."""
         self.pairs = flat if self.pairs is None else self.pairs
         if self.pairs is not flat:
             self.pairs.extend(flat)
 
     @property
     def class_path(self) -> str:
-        """The class or function by its full name; of one that the pickle computes, the function that would have made it."""
+        """The full name of the class or function; for a computed target, the function that would have computed it."""
         if isinstance(self.target, Global):
             return self.target.path
         inner = self.target
@@ -67,11 +72,11 @@ class Stub:
 
 
 DILL_CLASSES = ("dill._dill._create_type", "dill.dill._create_type")
-"""What dill calls with (metaclass, name, bases, namespace) for a class that is in no module."""
+"""dill's call for a class that it pickles by value: (metaclass, name, bases, namespace)."""
 
 
 def _dill_class(target: Any) -> str:
-    """The name of a class that dill wrote down whole, where its arguments say it."""
+    """The full name of a class that dill pickled by value, from the arguments of its call."""
     arguments = target.arguments if isinstance(target, Stub) else ()
     if not isinstance(arguments, tuple) or len(arguments) != 4 or not isinstance(arguments[1], str):
         return f"result of {DILL_CLASSES[0]}"
@@ -81,8 +86,10 @@ def _dill_class(target: Any) -> str:
 
 @dataclass(eq=False, repr=False, slots=True)
 class PickledDict:
-    """A dict in its order, keys and values in turn in `flat`. Its keys are not hashed while the pickle runs: the hash of a
-    tuple of tuples of shared tuples takes time exponential in its depth."""
+    """A dict: its keys and values in turn, in order, as `flat`.
+
+    Keys are not hashed, since hashing a tuple of shared tuples takes time exponential in the depth.
+    """
 
     flat: list[Any] = field(default_factory=list)
     state: Any = None
@@ -90,7 +97,7 @@ class PickledDict:
 
     @property
     def by_text(self) -> dict[str, Any]:
-        """The entries whose key is text; of two with one key the last. To be asked for when the pickle has been read."""
+        """The entries whose key is a string; the last one of a duplicate key wins. Only valid after the pickle was read."""
         if self._by_text is None:
             pairs = zip(self.flat[::2], self.flat[1::2], strict=True)
             self._by_text = {key: value for key, value in pairs if isinstance(key, str)}
@@ -98,7 +105,7 @@ class PickledDict:
 
     @property
     def other_keys(self) -> int:
-        """How many keys are no text."""
+        """How many keys are not strings."""
         return sum(not isinstance(key, str) for key in self.flat[::2])
 
     def __len__(self) -> int:
@@ -107,15 +114,17 @@ class PickledDict:
 
 @dataclass(eq=False, repr=False, slots=True)
 class PickledSet:
-    """A set or frozenset as the list of what was put in, not hashed, for the same reason."""
+    """A set or frozenset as the list of its members, not hashed for the same reason as keys of a PickledDict."""
 
     items: list[Any] | tuple[Any, ...]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class StorageStub:
-    """A block of bytes of the file: member `key`, `elements` of the storage class's type, as the pickle claims. `view` is the
-    part of it that is meant, first element and count, as torch before 0.4 told of storages that share memory."""
+    """A storage as the pickle claims it: a block of bytes with a `key`, of so many `elements` of the storage class's dtype.
+
+    `view` is a part of it, first element and count, by which torch before 0.4 described storages that share memory.
+    """
 
     key: str
     class_path: str
@@ -126,8 +135,10 @@ class StorageStub:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TensorStub:
-    """A view of a storage as the pickle claims it; shape and strides are in elements. `dtype` is None if `dtype_name` is not
-    one of the dtype table."""
+    """A strided tensor over a storage, as the pickle claims it; offset and strides are in elements.
+
+    `dtype` is None if the table of dtypes does not have `dtype_name`.
+    """
 
     storage: StorageStub
     dtype: str | None
@@ -140,9 +151,11 @@ class TensorStub:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SparseStub:
-    """A tensor that stores its non-zero entries alone, as the pickle claims it. `layout` is coo, csr, csc, bsr or bsc;
-    `indices` one tensor (coo) or two (compressed and plain indices). `is_ordered`: the pickle says that no entry is repeated
-    and that they lie in C order."""
+    """A sparse tensor as the pickle claims it.
+
+    `layout` is coo, csr, csc, bsr or bsc; `indices` is one tensor (coo) or two (compressed and plain indices). `is_ordered` is
+    the claim that entries are in C order without duplicates.
+    """
 
     layout: str
     indices: tuple[TensorStub, ...]
@@ -152,10 +165,10 @@ class SparseStub:
 
 
 UNKNOWN: Any = object()
-"""What a rebuild gives that does not know its arguments: the call then stays a Stub."""
+"""The result of a rebuild function for arguments that it does not accept; the call then becomes a Stub."""
 
 MAX_VIEW_DIMENSIONS = 128
-"""A claim of more dimensions is not looked at; any over 64 is refused where the tensor's name is known."""
+"""A tensor of more dimensions stays a Stub; one of over 64 is refused later, when its name is known."""
 
 STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
 REBUILD_FROM_TYPE = (
@@ -167,7 +180,7 @@ REBUILD_FROM_TYPE = (
 
 
 def make_storage(persistent_id: Any) -> Any:
-    """torch's persistent id ("storage", class, key, location, elements), in old files with a view behind it."""
+    """The storage of a persistent id of torch: ("storage", class, key, location, elements), in old files followed by a view."""
     if not isinstance(persistent_id, tuple) or len(persistent_id) not in (5, 6) or persistent_id[0] != "storage":
         return UNKNOWN
     _, storage_class, key, _, elements = persistent_id[:5]
@@ -183,7 +196,7 @@ def make_storage(persistent_id: Any) -> Any:
 
 
 def is_module_class(persistent_id: Any) -> bool:
-    """Whether this is ("module", class, source file, source), as torch's older files name the class of a module."""
+    """Whether this persistent id names the class of a module, as older torch files do: ("module", class, file, source)."""
     return (
         isinstance(persistent_id, tuple)
         and len(persistent_id) == 4
@@ -193,7 +206,7 @@ def is_module_class(persistent_id: Any) -> bool:
 
 
 def rebuild(target: Any, arguments: Any) -> Any:
-    """What a call of one of the understood names makes; UNKNOWN for another name, or for arguments that do not fit it."""
+    """The result of a call of a name on the allow-list; UNKNOWN for any other name, or for arguments that do not fit."""
     if not isinstance(target, Global) or not isinstance(arguments, tuple):
         return UNKNOWN
     if target.path in REBUILD_FROM_TYPE:
@@ -206,8 +219,8 @@ def rebuild(target: Any, arguments: Any) -> Any:
     return UNKNOWN if function is None or not isinstance(arguments, tuple) else function(arguments)
 
 
-def is_understood(name: Global) -> bool:
-    """Whether the name is one of plain data, so that there is nothing to report about it."""
+def is_allowed(name: Global) -> bool:
+    """Whether a name is on the allow-list of plain data, so that there is nothing to report about it."""
     if name.module in STORAGE_MODULES and name.name in TORCH_STORAGES:
         return True
     if name.module == "torch" and name.name in TORCH_DTYPES:
@@ -216,7 +229,7 @@ def is_understood(name: Global) -> bool:
 
 
 def _tensor(view: tuple[Any, ...], dtype_name: str | None = None) -> Any:
-    """From (storage, offset, shape, strides, requires_grad); values are checked where the tensor's name is known."""
+    """From (storage, offset, shape, strides, requires_grad). Values are checked later, when the tensor's name is known."""
     storage, offset, shape, strides, requires_grad = view
     if not isinstance(storage, StorageStub) or type(offset) is not int:
         return UNKNOWN
@@ -227,8 +240,8 @@ def _tensor(view: tuple[Any, ...], dtype_name: str | None = None) -> Any:
     if storage.view is not None:
         offset += storage.view[0]
     dtype = storage.dtype if dtype_name is None else TORCH_DTYPES.get(dtype_name)
-    display_path = storage.class_path if dtype_name is None else f"torch.{dtype_name}"
-    return TensorStub(storage, dtype, display_path, offset, shape, strides, requires_grad is True)
+    full_dtype_name = storage.class_path if dtype_name is None else f"torch.{dtype_name}"
+    return TensorStub(storage, dtype, full_dtype_name, offset, shape, strides, requires_grad is True)
 
 
 def _rebuild_tensor(arguments: tuple[Any, ...]) -> Any:
@@ -251,7 +264,7 @@ def _rebuild_parameter(arguments: tuple[Any, ...]) -> Any:
 
 
 def _layout(arguments: tuple[Any, ...]) -> Any:
-    """torch.serialization._get_layout("torch.sparse_coo") and the like: the layout's name."""
+    """torch.serialization._get_layout("torch.sparse_coo"): the layout's name without its prefix."""
     name = arguments[0] if len(arguments) == 1 else None
     return name.removeprefix("torch.sparse_") if isinstance(name, str) and name in SPARSE_LAYOUTS else UNKNOWN
 
@@ -274,7 +287,7 @@ def _rebuild_sparse(arguments: tuple[Any, ...]) -> Any:
 
 
 def _ordered_dict(arguments: tuple[Any, ...]) -> Any:
-    """Empty, or of pairs as Python 2 pickles them."""
+    """Without arguments, or with a list of pairs as in pickles of Python 2."""
     if not arguments:
         return PickledDict()
     pairs = arguments[0]
@@ -298,6 +311,7 @@ def _size(arguments: tuple[Any, ...]) -> Any:
 
 
 Rebuild = Callable[[tuple[Any, ...]], Any]
+"""What a function of the allow-list gives for its arguments, or UNKNOWN."""
 
 SPARSE_LAYOUTS = tuple(f"torch.sparse_{layout}" for layout in ("coo", "csr", "csc", "bsr", "bsc"))
 TENSORS: dict[str, Rebuild] = {
@@ -319,7 +333,6 @@ CONTAINERS: dict[str, Rebuild] = {
     "torch.Size": _size,
     "torch.serialization._get_layout": _layout,
 }
-# Data that nothing here looks into: it stays a Stub without a remark.
 OPAQUE = {
     "torch.Tensor",
     "torch.nn.parameter.Parameter",
@@ -335,3 +348,4 @@ OPAQUE = {
     "numpy.dtype",
     "numpy.ndarray",
 }
+"""Plain data that is not read: it becomes a Stub, and is not reported as skipped."""
