@@ -1,1 +1,1 @@
-"""What a model's name declares: method, ratio, removed layers, tags."""
+"""What a model's name declares: pruning method, ratio, removed layers, tags."""

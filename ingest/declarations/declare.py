@@ -1,11 +1,11 @@
-"""What a model's name declares: method, share removed, layers removed. The rules are data, in declarations.toml."""
+"""What a model's name declares: pruning method, ratio, removed layers. The rules are data, in declarations.toml."""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -18,10 +18,10 @@ LEADING_NAME = re.compile(r"([A-Za-z][A-Za-z0-9.+-]*)_(.*)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a name says about how the model was made; None and no tags where it says nothing.
+    """What a name declares about how the model was made; None, or no tags, for what it does not declare.
 
-    `ratio` is the share removed, a fraction; `removed_layers` a count of layers. `tags` are the rest of the name after
-    the method or number, each word a key with an empty value; `checkpoint` is the step of a `checkpoint-N` folder.
+    `ratio` is the fraction that was removed, `removed_layers` a number of layers. `tags` has the words of the rest of the name,
+    each as a key with an empty value, and the step of a `checkpoint-N` folder under the key `checkpoint`.
     """
 
     method: str | None = None
@@ -32,7 +32,7 @@ class Declaration:
 
 @dataclass(frozen=True)
 class RatioRule:
-    """How a number between separators says a share; see declarations.toml."""
+    """How a number between separators is read as a ratio; see declarations.toml."""
 
     pattern: re.Pattern[str]
     divisor: int
@@ -42,7 +42,7 @@ class RatioRule:
 
 @dataclass(frozen=True)
 class Rules:
-    """declarations.toml with its patterns compiled. `spellings` maps a method's folded spellings to its name."""
+    """declarations.toml with its patterns compiled. `spellings` maps a method's normalized spellings to its name."""
 
     spellings: dict[str, str]
     pruner: re.Pattern[str]
@@ -58,40 +58,40 @@ class Rules:
 
 @dataclass(frozen=True)
 class Word:
-    """A piece of a name between separators, and the separator before it ("" at the start)."""
+    """The text between two separators of a name, and the separator before it ("" at the start)."""
 
     separator: str
     text: str
 
 
 def declare(model_id: str) -> Declaration:
-    """What the last part of a model_id declares; for a `checkpoint-N` folder, the part before. Never raises.
+    """What the last component of a model_id declares; of a `checkpoint-N` folder, the component before. Never raises.
 
-    A known method anywhere wins, a pruner before a quantiser; then an unknown name before `_` and four digits or
-    `remove_N` is a method (MyMethod_2000). A base's name is no method, and a share counts only outside of it:
-    Qwen2.5-0.5B declares nothing, Llama-3-8B_0.2 declares 0.2.
+    A known method anywhere in the name has precedence, a pruner before a quantiser. Otherwise an unknown word that is followed
+    by `_` and four digits or `remove_N` is the method (MyMethod_2000). The name of a base model is not a method, and numbers
+    within it are not ratios: Qwen2.5-0.5B declares nothing, Llama-3-8B_0.2 declares 0.2.
     """
     rules = load_rules()
     name, tags = _name_of(model_id, rules)
-    found = _declare_known(name, rules) or _declare_unknown(name, rules) or _declare_base(name, rules)
-    return Declaration(found.method, found.ratio, found.removed_layers, {**found.tags, **tags})
+    declared = _declare_known(name, rules) or _declare_unknown(name, rules) or _declare_base(name, rules)
+    return replace(declared, tags={**declared.tags, **tags})
 
 
 @cache
 def load_rules() -> Rules:
-    """The rules of declarations.toml; ValueError if two methods share a spelling, KeyError if a rule is missing."""
+    """The rules of declarations.toml. Raises ValueError if two methods share a spelling, KeyError if a rule is missing."""
     document = tomllib.loads(resources.files("layerhouse.ingest.declarations").joinpath("declarations.toml").read_text("utf-8"))
     names = document["names"]
     spellings: dict[str, str] = {}
     for method, further in (document["pruners"] | document["quantisers"]).items():
-        for spelling in {_fold(text) for text in (method, *further)}:
+        for spelling in {_normalize(text) for text in (method, *further)}:
             if spelling in spellings:
                 raise ValueError(f"declarations.toml: {method} and {spellings[spelling]} share the spelling {spelling!r}")
             spellings[spelling] = method
     return Rules(
         spellings=spellings,
-        pruner=_any_method(document["pruners"]),
-        quantiser=_any_method(document["quantisers"]),
+        pruner=_method_pattern(document["pruners"]),
+        quantiser=_method_pattern(document["quantisers"]),
         ratios=tuple(_ratio_rule(rule) for rule in document["ratios"]),
         removed_layers=re.compile(rf"(?<![^-_+\s]){names['removed_layers']}(?![^-_+\s])", re.IGNORECASE),
         base=re.compile(rf"(?<![A-Za-z0-9])(?:{_alternatives(names['families'])})(?![A-Za-z])", re.IGNORECASE),
@@ -103,6 +103,7 @@ def load_rules() -> Rules:
 
 
 def _name_of(model_id: str, rules: Rules) -> tuple[str, dict[str, str]]:
+    """The component of a model_id that declares, without the ending of a weight file; and the tag of a checkpoint's step."""
     parts = [part for part in model_id.split("/") if part]
     tags: dict[str, str] = {}
     if parts and (checkpoint := CHECKPOINT.fullmatch(parts[-1])):
@@ -116,27 +117,28 @@ def _name_of(model_id: str, rules: Rules) -> tuple[str, dict[str, str]]:
 
 
 def _declare_known(name: str, rules: Rules) -> Declaration | None:
-    if found := rules.pruner.search(name):
-        return _declare_tail(rules.spellings[_fold(found[0])], name[found.end() :], rules)
-    if found := rules.quantiser.search(name):
-        words = _words(name[found.end() :])
-        return Declaration(rules.spellings[_fold(found[0])], tags=_tags(words))
+    """What a name with a known method declares."""
+    if match := rules.pruner.search(name):
+        return _declare_tail(rules.spellings[_normalize(match[0])], name[match.end() :], rules)
+    if match := rules.quantiser.search(name):
+        return Declaration(rules.spellings[_normalize(match[0])], tags=_tags(_words(name[match.end() :])))
     return None
 
 
 def _declare_unknown(name: str, rules: Rules) -> Declaration | None:
-    found = LEADING_NAME.fullmatch(name)
-    if found is None or found[1].lower() in rules.no_methods or _is_base(found[1], rules):
+    """What a name declares whose first word is an unknown method, by the number that follows it."""
+    match = LEADING_NAME.fullmatch(name)
+    if match is None or match[1].lower() in rules.no_methods or _is_base(match[1], rules):
         return None
-    first = found[2].partition("_")[0].partition("-")[0]
-    names_method = any(rule.names_method and rule.pattern.fullmatch(first) for rule in rules.ratios)
-    if not names_method and not rules.removed_layers.match(found[2]):
+    next_word = match[2].partition("_")[0].partition("-")[0]
+    names_method = any(rule.names_method and rule.pattern.fullmatch(next_word) for rule in rules.ratios)
+    if not names_method and not rules.removed_layers.match(match[2]):
         return None
-    return _declare_tail(found[1], f"_{found[2]}", rules)
+    return _declare_tail(match[1], f"_{match[2]}", rules)
 
 
 def _declare_base(name: str, rules: Rules) -> Declaration:
-    """A name without a method: a share such as 0.2 or remove_N, and what follows it."""
+    """What a name without a method declares: a ratio such as 0.2, or remove_N, and the tags behind it."""
     removed, before_removed, after_removed = _cut_removed(name, rules)
     words = _words(before_removed + after_removed)
     is_base = rules.base.search(name) is not None
@@ -149,6 +151,7 @@ def _declare_base(name: str, rules: Rules) -> Declaration:
 
 
 def _declare_tail(method: str, tail: str, rules: Rules) -> Declaration:
+    """What the rest of a name behind its method declares."""
     removed, before_removed, after_removed = _cut_removed(tail, rules)
     words = _words(before_removed + after_removed)
     directly_after = not rules.removed_layers.match(tail[1:])
@@ -160,14 +163,15 @@ def _declare_tail(method: str, tail: str, rules: Rules) -> Declaration:
 
 
 def _cut_removed(text: str, rules: Rules) -> tuple[int | None, str, str]:
-    """The declared number of removed layers, and the text before and after it."""
-    found = rules.removed_layers.search(text)
-    if found is None or len(found[1]) > 10 or int(found[1]) > INT32_MAX:
+    """The number of removed layers, and the text before and after it."""
+    match = rules.removed_layers.search(text)
+    if match is None or len(match[1]) > 10 or int(match[1]) > INT32_MAX:
         return None, text, ""
-    return int(found[1]), text[: found.start()], text[found.end() :]
+    return int(match[1]), text[: match.start()], text[match.end() :]
 
 
 def _ratio(word: Word, before: tuple[Word, ...], rules: Rules, *, after_method: bool) -> float | None:
+    """The ratio that a word declares, given the words before it."""
     if before and before[-1].text.lower() in rules.other_numbers:
         return None
     for rule in rules.ratios:
@@ -177,6 +181,7 @@ def _ratio(word: Word, before: tuple[Word, ...], rules: Rules, *, after_method: 
 
 
 def _is_base(name: str, rules: Rules) -> bool:
+    """Whether a name has the name of a base model, or a model's size."""
     return rules.base.search(name) is not None or any(rules.size.fullmatch(word.text) for word in _words(name))
 
 
@@ -189,17 +194,18 @@ def _tags(words: Iterable[Word]) -> dict[str, str]:
     return {word.text: "" for word in words}
 
 
-def _fold(spelling: str) -> str:
+def _normalize(spelling: str) -> str:
+    """A spelling in lower case without separators."""
     return re.sub(r"[-_ ]", "", spelling).lower()
 
 
 def _alternatives(spellings: Iterable[str]) -> str:
-    """A pattern for any of the spellings, the longest first, a hyphen standing for any or no separator."""
+    """A pattern that matches any of the spellings, trying long ones first; a hyphen matches any separator or none."""
     longest_first = sorted(spellings, key=lambda spelling: (-len(spelling), spelling))
     return "|".join("[-_ ]?".join(re.escape(piece) for piece in spelling.split("-")) for spelling in longest_first)
 
 
-def _any_method(methods: dict[str, list[str]]) -> re.Pattern[str]:
+def _method_pattern(methods: dict[str, list[str]]) -> re.Pattern[str]:
     spellings = [spelling for method, further in methods.items() for spelling in (method, *further)]
     return re.compile(rf"(?<![A-Za-z0-9])(?:{_alternatives(spellings)})(?![A-Za-z0-9])", re.IGNORECASE)
 
