@@ -227,3 +227,4 @@ def test_plain_weights_look_up_no_package(tmp_path):
 def test_names_of_built_in_parts_are_unique():
     for parts in (containers.BUILT_IN, layouts.BUILT_IN):
         assert len({part.name for part in parts}) == len(parts)
+    assert all(layout.suffixes for layout in layouts.BUILT_IN)

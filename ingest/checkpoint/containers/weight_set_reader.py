@@ -59,16 +59,16 @@ def _read_slicing(
 ) -> list[str]:
     """Add SliceGPT's slicing config to the metadata, if there is one; returns notes on where it and the tensors disagree."""
     path = weight_set.files[0]
-    beside = config_beside(path)
+    slicing_path = config_beside(path)
     slicing = None
-    if beside is not None:
-        json_display_path = f"{display_path}.json" if path == weight_set.folder else f"{display_path}/{beside.name}"
-        if leads_out(path.parent, beside):
-            return [f"{beside.name} not read: a link that leads out of this folder"]
+    if slicing_path is not None:
+        json_display_path = f"{display_path}.json" if path == weight_set.folder else f"{display_path}/{slicing_path.name}"
+        if leads_out(path.parent, slicing_path):
+            return [f"{slicing_path.name} not read: a link that leads out of this folder"]
         try:
-            slicing = read_slicing(beside, json_display_path)
+            slicing = read_slicing(slicing_path, json_display_path)
         except InputError as error:
-            return [f"{beside.name} cannot be read: {error.what}"] if is_sliced(tensors) else []
+            return [f"{slicing_path.name} cannot be read: {error.what}"] if is_sliced(tensors) else []
     if slicing is not None:
         metadata["slicing"] = slicing
     elif not (path.suffix.lower() == SLICEGPT_SUFFIX and is_sliced(tensors)):

@@ -50,7 +50,8 @@ BUILT_IN: tuple[WeightLayout, ...] = (
     mxfp4.LAYOUT,
     scaled.LAYOUT,
 )
-"""In the order in which a module is offered to them; the first that claims any of its tensors is taken."""
+"""In the order in which they are asked; the first that claims any tensor of a module has it. Each has suffixes, by which plain
+weights are told apart without looking at every module."""
 
 KV_SCALES = frozenset(
     ("k_scale", "v_scale", "q_scale", "kv_scale", "input_scale", "output_scale", "k_zero_point", "v_zero_point")
@@ -67,7 +68,7 @@ REMEMBERED_CHECKPOINTS = 8
 
 @dataclass(frozen=True)
 class LaidOut:
-    """The tensors of a checkpoint in the order given, each with its layout if it has one, and notes of one line each."""
+    """The tensors of a checkpoint in the given order, each with its layout if it has one, and notes of one line each."""
 
     tensors: tuple[TensorRef, ...]
     notes: tuple[str, ...]
@@ -110,6 +111,7 @@ def _classify(names: tuple[str, ...]) -> tuple[bool, bool]:
 
 
 def _further_layouts(display_path: str) -> tuple[WeightLayout, ...]:
+    """The layouts of other packages. Raises InputError if one cannot be loaded."""
     try:
         return load_plugins(GROUP, WeightLayout, BUILT_IN)
     except UsageError as error:
@@ -117,8 +119,9 @@ def _further_layouts(display_path: str) -> tuple[WeightLayout, ...]:
 
 
 def _claim(config: QuantizationConfig, module: ModuleTensors) -> Sequence[TensorRef]:
+    """What the built-in layouts claim."""
     for layout in BUILT_IN:
-        if not module.parts.keys().isdisjoint(layout.suffixes) and (refs := layout.claims(config, module)):
+        if layout.may_claim(module) and (refs := layout.claims(config, module)):
             return refs
     return ()
 
@@ -127,12 +130,12 @@ def _claim_by_plugins(
     layouts: Sequence[WeightLayout], config: QuantizationConfig, module: ModuleTensors
 ) -> Sequence[TensorRef]:
     """What layouts of other packages claim. Raises InputError if one returns anything but tensors of the module."""
-    names = {ref.name for ref in module.parts.values()}
     for layout in layouts:
-        if layout.suffixes and module.parts.keys().isdisjoint(layout.suffixes):
+        if not layout.may_claim(module):
             continue
         refs = call_plugin(module.display_path, f"layout {layout.name!r}", layout.claims, config, module)
         refs = list(refs) if isinstance(refs, Iterable) else [refs]
+        names = {ref.name for ref in module.parts.values()}
         if not all(isinstance(ref, TensorRef) and ref.layout is not None and ref.name in names for ref in refs):
             module.refuse(f"layout {layout.name!r} claims something else than tensors of the module, each with a layout")
         if refs:

@@ -26,3 +26,7 @@ class WeightLayout:
     name: str
     claims: Claims
     suffixes: tuple[str, ...] = ()
+
+    def may_claim(self, module: ModuleTensors) -> bool:
+        """Whether `claims` has to be asked of a module."""
+        return not self.suffixes or not module.parts.keys().isdisjoint(self.suffixes)
