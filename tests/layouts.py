@@ -1,4 +1,4 @@
-"""Names and shapes of families that transformers does not build, written by hand as their own code or files have them."""
+"""Names and shapes of families that transformers cannot build, written by hand after the families' own code or files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GROUPED = {"hidden_size": HIDDEN, "num_attention_heads": HEADS, "num_key_value_h
 
 @dataclass(frozen=True)
 class Layout:
-    """A checkpoint's config and shapes, and the sizes that its layers are to be measured as."""
+    """A checkpoint's config and shapes, and the sizes of layers that are expected of it."""
 
     config: Mapping[str, Any]
     shapes: Shapes

@@ -1,4 +1,4 @@
-"""Torch's containers of every age, SliceGPT's pairs of files, and files that are something else: what is read and said."""
+"""torch's containers of all versions, SliceGPT's pairs of files, and files of other kinds."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def tar_bytes(*names: str) -> bytes:
     return buffer.getvalue()
 
 
-def test_containers_that_are_not_read_have_a_line_each_with_advice(tmp_path):
+def test_unsupported_containers_are_refused_with_advice(tmp_path):
     cut = torch_zip_bytes(p_dict({"w": p_tensor(numel=6000, shape=(6000,), strides=(1,))}), {"0": bytes(24000)})[:9000]
     lines = {
         tar_bytes("./sys_info", "./pickle", "./storages", "./tensors"): "a tar archive of torch before 0.1.10 is not read by "
@@ -182,7 +182,7 @@ def test_containers_that_are_not_read_have_a_line_each_with_advice(tmp_path):
         assert "weights_only" not in said
 
 
-def test_none_entries_beside_a_model_are_not_worth_a_note(tmp_path):
+def test_none_entries_next_to_a_model_give_no_note(tmp_path):
     contents = read(tmp_path, torch_zip_bytes(p_dict({"model": ONE, "tokenizer": b"N", "step": p_int(3)})))
     assert contents.skipped == ("not taken: step (int)",)
     assert read(tmp_path, torch_zip_bytes(p_dict({"w": p_tensor(), "bias": b"N"}))).skipped == ()
@@ -226,7 +226,7 @@ def notes_of(folder) -> tuple[str, ...]:
 DECLARED = "the name declares 0.25 sliced, the tensors 0.3125: hidden size 64 to 44"
 
 
-def test_name_json_and_tensors_of_a_pair_are_set_against_each_other(tmp_path):
+def test_name_json_and_tensors_of_a_pair_are_compared(tmp_path):
     cases = {
         "same": ("tiny_0.25", 48, slicing(48), ()),
         "ratio": ("tiny_0.25", 44, slicing(), (DECLARED,)),
@@ -259,19 +259,19 @@ def test_a_json_that_leads_out_of_the_folder_is_not_read(tmp_path):
     assert notes_of(tmp_path / "m") == ("tiny_0.25.json not read: a link that leads out of this folder",)
 
 
-def test_a_folder_of_pairs_is_a_model_a_pair(tmp_path):
+def test_each_pair_in_a_folder_is_a_model(tmp_path):
     out = tmp_path / "out"
     save_pair(out / "both", "tiny_0.25", config=slicing())
     save_pair(out / "both", "tiny_0.5", 32, slicing(32))
     save_pair(out / "one", "tiny_0.25", config=slicing())
     put(out / "both/config.json", {"model_type": "llama", "num_attention_heads": 4})
-    found = discover([out])
-    assert [(model.model_id, model.sliced_name) for model in found.models] == [
+    discovery = discover([out])
+    assert [(model.model_id, model.sliced_name) for model in discovery.models] == [
         ("out/both/tiny_0.25", "tiny_0.25"),
         ("out/both/tiny_0.5", "tiny_0.5"),
         ("out/one", "tiny_0.25"),
     ]
-    assert found.remarks == []
+    assert discovery.remarks == []
     assert [model.model_id for model in discover([out / "both"]).models] == ["both/tiny_0.25", "both/tiny_0.5"]
 
 
@@ -297,8 +297,8 @@ def test_a_pair_and_its_base_in_a_warehouse(tmp_path):
     assert ratio == 1 - params / sum(tensor.numel() for tensor in base.state_dict().values())
 
 
-def test_a_sliced_model_that_dill_wrote_with_its_class(tmp_path):
-    """dill writes a class of no module down as a call that makes it."""
+def test_a_sliced_model_that_dill_pickled_with_its_class(tmp_path):
+    """dill pickles a class that no module has as the call that creates it."""
     namespace = p_dict({"__module__": p_text("slicing_script")})
     made = p_call("dill._dill", "_create_type", p_global("builtins", "type"), p_text("SlicedLlama"), p_tuple(), namespace)
     parameters = p_dict({"attn_shortcut_Q": p_tensor()})

@@ -1,4 +1,4 @@
-"""What names declare, what they do not, and that the rules file holds together."""
+"""What names declare and what they do not, and the consistency of the rules file."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_names_that_declare_nothing(model_id):
         ("Wanda_remove_2147483648", ("remove", "2147483648")),
     ],
 )
-def test_numbers_that_are_no_share_stay_tags(model_id, tags):
+def test_numbers_that_are_not_ratios_stay_tags(model_id, tags):
     assert declare(model_id) == Declaration("Wanda", None, None, dict.fromkeys(tags, ""))
 
 
@@ -160,12 +160,12 @@ def test_a_training_checkpoint_is_declared_by_its_folder():
     assert declare("Wanda_2000/checkpoint") == NOTHING
 
 
-def test_only_the_last_part_counts():
+def test_only_the_last_component_counts():
     assert declare("Wanda_2000/Llama-3-8B-Instruct") == NOTHING
     assert declare("Wanda_2000/") == Declaration("Wanda", 0.2)
 
 
-def test_shares_are_exact_divisions():
+def test_ratios_are_exact_divisions():
     assert [declare(f"Wanda_{number:04}").ratio for number in range(10000)] == [number / 10000 for number in range(10000)]
     assert [declare(f"Wanda_{number:02}").ratio for number in range(100)] == [number / 100 for number in range(100)]
 
@@ -183,14 +183,16 @@ def test_every_spelling_in_the_file_is_read(method):
             spelling.replace("-", "_"),
             spelling.replace("-", ""),
         ):
-            found = declare(f"{text}_2500")
-            assert found.method == method, text
-            assert (found.ratio, found.tags) == ((0.25, {}) if method in DOCUMENT["pruners"] else (None, {"2500": ""}))
+            declaration = declare(f"{text}_2500")
+            assert declaration.method == method, text
+            assert (declaration.ratio, declaration.tags) == (
+                (0.25, {}) if method in DOCUMENT["pruners"] else (None, {"2500": ""})
+            )
             assert declare(f"Llama-3-8B-{text}").method == method
 
 
 @pytest.mark.parametrize("family", DOCUMENT["names"]["families"])
-def test_every_family_in_the_file_is_no_method(family):
+def test_no_family_in_the_file_is_a_method(family):
     assert family == family.lower()
     for name in (family, f"{family.title()}-3_2000", f"{family}_2000", f"{family}2.5-0.5B", f"my_{family}_2000"):
         assert declare(name) == NOTHING
@@ -237,12 +239,12 @@ PIECES = st.sampled_from(
 
 
 @given(st.text() | st.lists(PIECES, max_size=12).map("".join) | st.lists(PIECES, max_size=8).map("_".join))
-def test_any_text_declares_something_sane(model_id):
-    found = declare(model_id)
-    assert found.ratio is None or 0 <= found.ratio <= 1
-    assert found.removed_layers is None or 0 <= found.removed_layers < 2**31
-    assert found.method is None or found.method
-    assert "" not in found.tags
+def test_any_text_gives_a_valid_declaration(model_id):
+    declaration = declare(model_id)
+    assert declaration.ratio is None or 0 <= declaration.ratio <= 1
+    assert declaration.removed_layers is None or 0 <= declaration.removed_layers < 2**31
+    assert declaration.method is None or declaration.method
+    assert "" not in declaration.tags
 
 
 @pytest.mark.skipif(not STUDY.is_dir(), reason="the shared study is not here")

@@ -1,4 +1,4 @@
-"""read_json takes every valid document whole and gives one line of reason for everything else."""
+"""read_json reads every valid document and refuses everything else with a reason of one line."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_size_limit_is_inclusive(tmp_path):
     )
 
 
-def test_paths_that_are_no_readable_file(tmp_path):
+def test_paths_that_are_not_readable_files(tmp_path):
     cases = {
         tmp_path / "missing.json": "no such file",
         tmp_path: "is a directory, not a JSON file",
@@ -172,7 +172,7 @@ def test_what_json_writes_comes_back(tmp_path_factory, document, ascii_only):
 
 
 @pytest.mark.skipif(not MALFORMED.is_dir(), reason="the shared harness files are not here")
-def test_files_that_are_no_json_are_refused():
+def test_files_that_are_not_json_are_refused():
     files = sorted(MALFORMED.iterdir())
     assert files
     for path in files:

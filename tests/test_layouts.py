@@ -1,4 +1,4 @@
-"""Weights that are quantised, packed or kept as adapters are counted as the weights that they stand for."""
+"""Quantised and packed weights and adapters are counted as the weights that they stand for."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write(folder: Path, entries: Mapping[str, Entry], config: Mapping[str, Any] 
 def rows_of(
     folder: Path, files: str = "*.safetensors"
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[dict[str, Any]]]:
-    """The checkpoint's row, its tensors' by name, its layers', fully measured."""
+    """The row of the checkpoint, the rows of its tensors by name, and those of its layers, with full statistics."""
     opened = open_weights(folder, sorted(folder.glob(files)), folder.name)
     measured = measure_weights(opened, threads=2, near_zero=None, on_bytes=lambda count: None)
     checkpoint, tensors, layers = weight_rows(opened, measured, near_zero=None, fingerprint="f")
@@ -205,7 +205,7 @@ def test_experts_in_mxfp4_have_the_shape_of_plain_ones(tmp_path):
     assert tensors[f"{name}_scales"]["module"] == "quant_aux"
 
 
-def test_scales_of_a_cache_are_no_parameters(tmp_path, dense):
+def test_scales_of_a_cache_are_not_parameters(tmp_path, dense):
     entries: dict[str, Entry] = {**plain(SHAPES), "model.layers.0.self_attn.k_scale": ("F32", (1,), None)}
     checkpoint, tensors, _ = rows_of(write(tmp_path / "m", entries))
     row = tensors["model.layers.0.self_attn.k_scale"]
@@ -213,7 +213,7 @@ def test_scales_of_a_cache_are_no_parameters(tmp_path, dense):
     assert checkpoint["params"] == dense[0]["params"]
 
 
-def test_words_without_what_explains_them_are_plain_tensors(tmp_path):
+def test_packed_words_without_scales_are_plain_tensors(tmp_path):
     entries: dict[str, Entry] = {
         "a.scales": ("F16", (4, 4), None),
         "a.weight": ("BF16", (4, 4), None),
@@ -245,14 +245,14 @@ def eight(*values: int) -> bytes:
         (dict(mlx("a", 64, 64)), {"quantization": {"bits": 8, "group_size": 16}}, "are not 8 bits in groups of 16"),
     ],
 )
-def test_what_contradicts_itself_is_refused_by_name(tmp_path, entries, config, said):
+def test_contradicting_tensors_are_refused_by_name(tmp_path, entries, config, said):
     folder = write(tmp_path / "m", entries, config)
     with pytest.raises(InputError, match=said) as caught:
         open_weights(folder, sorted(folder.glob("*.safetensors")), "m")
     assert caught.value.where == "m: a"
 
 
-def test_a_pattern_that_could_take_forever_fits_nothing(tmp_path):
+def test_a_pattern_that_could_backtrack_exponentially_matches_nothing(tmp_path):
     groups = {"g": {"targets": ["re:(a+)+$"], "weights": {"num_bits": 4}}}
     entries: dict[str, Entry] = {"a" * 40 + "b.weight_packed": ("I32", (4, 4), None)}
     folder = write(tmp_path / "m", entries, {"quantization_config": {"config_groups": groups}})

@@ -1,4 +1,4 @@
-"""A user's own rules for names: what they give, and that none can take for ever."""
+"""Users' own rules for names: what they declare, and that none can backtrack exponentially."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_a_pattern_says_what_a_name_declares(pattern, name, declared):
         (r"(?P<method>" + "a" * 500 + ")", "it is too long"),
     ],
 )
-def test_a_pattern_that_is_wrong_or_could_take_for_ever_is_refused(pattern, why):
+def test_an_invalid_or_exponential_pattern_is_refused(pattern, why):
     with pytest.raises(UsageError) as caught:
         compile_method_pattern(pattern)
     assert why in str(caught.value)
 
 
 @pytest.mark.parametrize("pattern", [r"(?P<method>[*+(]+x)", r"(?P<method>\(a\+\)\+)", r"(?P<method>a(?:b)c+)"])
-def test_escapes_and_classes_are_no_repetitions(pattern):
+def test_escapes_and_classes_are_not_repetitions(pattern):
     assert compile_method_pattern(pattern).groupindex == {"method": 1}
 
 
@@ -64,7 +64,7 @@ def put(folder, tensors, config=None):
         (folder / "config.json").write_text(json.dumps(config))
 
 
-def test_what_is_declared_stands_beside_what_was_measured(tmp_path):
+def test_declared_values_are_listed_next_to_measured_ones(tmp_path):
     name = "model.layers.0.mlp.up_proj.weight"
     base = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
     half = base.clone().flatten()

@@ -1,4 +1,4 @@
-"""Mutated weight files of each container are read cleanly or refused in one line, and whatever is read can be measured.
+"""Mutated weight files of each container are read or refused in one line; every tensor that is read can be measured.
 
 `python -m layerhouse.tests.test_mutations N` makes N mutations of each file, and prints the slowest and the peak of memory.
 """
@@ -17,7 +17,7 @@ import pytest
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
-from layerhouse.tests.test_reader_safetensors import mutated
+from layerhouse.tests.weight_files import mutated, save_vanished
 
 ROUNDS = 200
 
@@ -50,8 +50,6 @@ def write_legacy(path: Path) -> None:
 
 
 def write_model(path: Path) -> None:
-    from layerhouse.tests.weight_files import save_vanished
-
     save_vanished(path, _use_new_zipfile_serialization=False)
 
 
@@ -66,7 +64,7 @@ WRITERS = {"m.safetensors": write_safetensors, "m.bin": write_zip, "m.pt": write
 
 
 def read_whole(path: Path) -> bool:
-    """Whether the file is read, every byte of its tensors included; False if it was refused in one line."""
+    """Whether the file can be read with every byte of its tensors; False if it is refused in one line."""
     try:
         with TensorReader() as reader:
             for ref in read_weight_file(path, "m").tensors:
@@ -79,7 +77,7 @@ def read_whole(path: Path) -> bool:
 
 
 def mutate(folder: Path, name: str, rounds: int, seed: int) -> tuple[int, float]:
-    """How many mutations were still read, and the seconds of the slowest."""
+    """How many mutations can still be read, and the seconds that the slowest took."""
     path = folder / name
     WRITERS[name](path)
     assert read_whole(path)

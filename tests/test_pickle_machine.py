@@ -1,4 +1,4 @@
-"""The pickle machine: every protocol gives the data, no pickle runs anything, every malformed or hostile one ends by name."""
+"""The pickle machine reads every protocol, executes nothing, and refuses malformed and hostile pickles with the reason."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ from layerhouse.tests.weight_files import (
 
 
 def refusal(raw: bytes, **limits: int) -> str:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InputError) as caught:
         load_pickle(raw, "shown.bin", limits=PickleLimits(**limits))
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     assert caught.value.where == "shown.bin"
     assert "\n" not in str(caught.value)
     return caught.value.what
@@ -118,7 +118,7 @@ def test_shared_values_and_cycles_keep_their_identity():
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_objects_become_stubs_that_keep_what_they_were_given(protocol):
+def test_objects_become_stubs_with_their_arguments_and_state(protocol):
     space = argparse.Namespace(ratio=0.5)
     loaded = load_pickle(pickle.dumps([Plain(), space, datetime.date(2024, 1, 2), os.getcwd], protocol), "x")
     first, second, date, function = loaded.value
@@ -155,7 +155,7 @@ def test_instances_by_name_are_calls():
         assert [name.path for name in loaded.inert] == ["os.system"]
 
 
-def test_text_that_is_no_utf8_becomes_visible():
+def test_text_that_is_not_utf8_is_escaped():
     raw = b"\x80\x02X\x03\x00\x00\x00\xed\xa0\x80."
     assert load_pickle(raw, "x").value == "\\xed\\xa0\\x80"
     assert load_pickle(b"V\\ud800\n.", "x").value == "\\xed\\xa0\\x80"
@@ -169,7 +169,7 @@ def test_a_tensor_is_a_claim_about_a_storage():
     assert (tensor.storage_offset, tensor.shape, tensor.strides, tensor.requires_grad) == (4, (2, 3), (3, 1), False)
 
 
-def test_calls_of_understood_names_with_odd_arguments_stay_stubs():
+def test_allowed_calls_with_unexpected_arguments_become_stubs():
     for value in (
         p_call("torch._utils", "_rebuild_tensor_v2", p_int(1)),
         p_call("torch._utils", "_rebuild_parameter", p_int(1), p_int(1), p_int(1)),
@@ -256,23 +256,23 @@ def test_a_large_memo_index_costs_nothing():
 
 
 def doubling(levels: int, opcode: bytes) -> bytes:
-    """A value that holds the one before twice, so many levels deep."""
+    """A value that contains the one of the level below twice, for so many levels."""
     return b"N" + b"".join(b"q\x01h\x01" + opcode for _ in range(levels))
 
 
 @pytest.mark.parametrize("levels", [30, 100_000])
-def test_doubling_ends_at_once(levels):
-    """As a value, as a key of a dict and as a member of a set: nothing is walked, hashed or compared."""
+def test_exponential_structures_take_linear_time(levels):
+    """As a value, a key of a dict and a member of a set: nothing is traversed, hashed or compared."""
     value = doubling(levels, b"\x86")
-    started = time.perf_counter()
+    started = time.process_time()
     for raw in (value, b"}(" + value + value + b"u", b"\x8f(" + value + value + b"\x90", value + b"0N"):
         load_pickle(p_file(raw), "x")
     unpickled = load_pickle(p_file(p_dict({"w": p_tensor(), "x": value})), "x")
     assert [named.name for named in find_model(unpickled, "x").tensors] == ["w"]
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
-def test_nothing_is_called_whoever_is_named(tmp_path, monkeypatch):
+def test_nothing_that_a_pickle_names_is_called(tmp_path, monkeypatch):
     """os.system, eval, posix.system, an import and a getattr chain, by REDUCE, NEWOBJ, OBJ, INST and BUILD."""
     monkeypatch.chdir(tmp_path)
     touch = p_text("touch sentinel")

@@ -85,7 +85,7 @@ def test_tensors_keys_and_bytes_are_those_that_were_written(tmp_path):
     assert not [key for key in contents.config if key.startswith("tokenizer") or key.endswith("rms_epsilon")]
 
 
-def test_block_quantised_tensors_count_and_say_nothing_of_values(tmp_path):
+def test_block_quantised_tensors_are_counted_without_values(tmp_path):
     (tmp_path / "m").mkdir()
     write(tmp_path / "m" / "m.gguf")
     checkpoint, tensors, _ = rows_of(tmp_path / "m", "*.gguf")
@@ -98,7 +98,7 @@ def test_block_quantised_tensors_count_and_say_nothing_of_values(tmp_path):
     assert "1 weights are packed by gguf Q8_0" in next(n["text"] for n in checkpoint["notes"] if n["code"] == "layout")
 
 
-def test_a_file_without_tensors_or_keys_is_whole(tmp_path):
+def test_a_file_without_tensors_or_keys_is_valid(tmp_path):
     (tmp_path / "m.gguf").write_bytes(file_of([]))
     assert read_weight_file(tmp_path / "m.gguf", "m.gguf").tensors == ()
 
@@ -129,7 +129,7 @@ def test_a_file_without_tensors_or_keys_is_whole(tmp_path):
         (file_of([], keys=[text("general.alignment") + struct.pack("<II", 4, 0)]), "no multiple of 8"),
     ],
 )
-def test_what_cannot_be_true_is_one_line(tmp_path, raw, said):
+def test_impossible_headers_are_refused_in_one_line(tmp_path, raw, said):
     (tmp_path / "m.gguf").write_bytes(raw)
     with pytest.raises(InputError, match=said):
         read_weight_file(tmp_path / "m.gguf", "m.gguf")

@@ -1,4 +1,4 @@
-"""The safetensors reader takes what the format allows and names the tensor at fault in everything else."""
+"""The safetensors reader accepts what the format allows, and names the tensor at fault in everything else."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from layerhouse.ingest.checkpoint.containers.safetensors import read_safetensors
 from layerhouse.ingest.checkpoint.containers.sniff import Kind, sniff
 from layerhouse.tests.weight_files import (
     entry,
+    mutated,
     p_file,
     p_text,
     safetensors_bytes,
@@ -87,7 +88,7 @@ def test_metadata_alone_padding_and_an_empty_header_are_legal(tmp_path):
 
 
 def wrong(**changes):
-    """A header whose tensor `a` of four bytes has these fields changed; None takes one away."""
+    """A header whose tensor `a` of four bytes has these fields changed; None removes one."""
     fields = {**entry("F32", [1], 0, 4), **changes}
     return {"a": {key: value for key, value in fields.items() if value is not None}}
 
@@ -159,7 +160,7 @@ def test_malformed_headers_name_what_is_wrong(tmp_path, header, data, what):
     assert refusal(tmp_path, safetensors_bytes(header, bytes(data))) == what
 
 
-def test_sizes_that_disagree_are_told_in_bytes(tmp_path):
+def test_sizes_that_disagree_are_named_in_bytes(tmp_path):
     whole = safetensors_bytes(GOOD, bytes(22))
     size = len(whole)
     assert refusal(tmp_path, whole[:-10]) == f"cut off: expected {size} bytes, found {size - 10}; fetch it again"
@@ -176,8 +177,8 @@ def test_sizes_that_disagree_are_told_in_bytes(tmp_path):
     )
 
 
-def test_header_bombs_end_within_seconds(tmp_path):
-    started = time.perf_counter()
+def test_header_bombs_take_bounded_time(tmp_path):
+    started = time.process_time()
     for deep in (b'{"a":' + b"[" * 100_000, b'{"a":' * 100_000):
         assert refusal(tmp_path, safetensors_bytes(deep)) == "limit exceeded: nesting of the header"
     entries = b",".join(b'"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}' % i for i in range(1_000_000))
@@ -194,7 +195,7 @@ def test_header_bombs_end_within_seconds(tmp_path):
     assert "whole numbers" in refusal(
         tmp_path, safetensors_bytes(b'{"a":{"dtype":"U8","shape":' + shape + b',"data_offsets":[0,0]}}')
     )
-    assert time.perf_counter() - started < 40
+    assert time.process_time() - started < 40
 
 
 def test_fifty_thousand_tensors_parse_in_about_a_second(tmp_path):
@@ -252,7 +253,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b
         ),
     ],
 )
-def test_other_things_in_the_name_of_safetensors_are_told_apart(tmp_path, content, kind, what):
+def test_other_files_named_safetensors_are_identified(tmp_path, content, kind, what):
     assert refusal(tmp_path, content).startswith(what)
     assert sniff(tmp_path / "model.safetensors", "x").kind is kind
 
@@ -280,7 +281,7 @@ def test_other_things_in_the_name_of_safetensors_are_told_apart(tmp_path, conten
         ),
     ],
 )
-def test_other_containers_get_their_own_line(tmp_path, content, what):
+def test_other_containers_have_their_own_message(tmp_path, content, what):
     assert refusal(tmp_path, content, "pytorch_model.bin").startswith(what)
 
 
@@ -290,7 +291,7 @@ def test_safetensors_under_another_suffix_is_read_with_a_note(tmp_path):
     assert read(tmp_path, content, "0123abcd").skipped == ()
 
 
-def test_what_is_no_readable_file_is_told(tmp_path):
+def test_unreadable_files_are_refused(tmp_path):
     for path, what in (
         (tmp_path, "is not a regular file"),
         (tmp_path / "no", "no such file"),
@@ -308,26 +309,10 @@ def test_mutations_give_contents_or_one_line(tmp_path):
     for round_number in range(2000):
         raw = mutated(random_source, whole)
         path.write_bytes(raw)
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             read_count += bool((read_safetensors, read_weight_file)[round_number % 2](path, "m").container)
         except InputError as error:
             assert "\n" not in str(error)
-        assert time.perf_counter() - started < 2
+        assert time.process_time() - started < 2
     assert 0 < read_count < 2000
-
-
-def mutated(random_source: random.Random, whole: bytes) -> bytes:
-    """A few bytes flipped, or a part cut off, moved or doubled."""
-    raw = bytearray(whole)
-    kind = random_source.randrange(4)
-    at, to = sorted(random_source.randrange(len(raw) + 1) for _ in range(2))
-    if kind == 0:
-        return bytes(raw[:at])
-    if kind == 1:
-        return bytes(raw[:at] + raw[to:])
-    if kind == 2:
-        return bytes(raw[:to] + raw[at:])
-    for _ in range(random_source.randint(1, 5)):
-        raw[random_source.randrange(len(raw))] = random_source.choice((0, 255, random_source.randrange(256)))
-    return bytes(raw)

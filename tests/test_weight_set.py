@@ -1,4 +1,4 @@
-"""One weight set a folder: the index wins, what is passed over has a reason, and nothing outside of the folder is read."""
+"""One weight set for each folder: the index has precedence, ignored files have a reason, and nothing outside is read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safete
 
 
 def shard(*names: str) -> bytes:
-    """A safetensors file of two bytes a tensor, the number of its first letter in each."""
+    """A safetensors file with tensors of two bytes, each the code of the first letter of its name."""
     header = {name: entry("U8", [2], 2 * i, 2 * i + 2) for i, name in enumerate(names)}
     return safetensors_bytes(header, b"".join(bytes([ord(name[0])] * 2) for name in names))
 
@@ -48,13 +48,13 @@ def folder_of(tmp_path: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def found(folder: Path):
+def weight_set_of(folder: Path):
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".json"]
     return find_weight_set(folder, files, "shown")
 
 
 def read(folder: Path) -> WeightSetContents:
-    return read_weight_set(found(folder), "shown")
+    return read_weight_set(weight_set_of(folder), "shown")
 
 
 def refusal(folder: Path) -> str:
@@ -84,7 +84,7 @@ def test_the_index_wins_and_everything_else_is_ignored_with_a_reason(tmp_path):
         "original/consolidated.00.pth": b"x",
     }
     folder = folder_of(tmp_path, {**TWO_SHARDS, **strays})
-    weight_set = found(folder)
+    weight_set = weight_set_of(folder)
     assert [path.name for path in weight_set.files] == [FIRST, SECOND]
     assert weight_set.index == folder / "model.safetensors.index.json"
     assert weight_set.declared_total_size == 6
@@ -120,10 +120,10 @@ def test_an_absent_shard_is_named_with_the_tensors_it_holds(tmp_path):
     assert refusal(tmp_path / "model") == f"{where}: {what}"
 
 
-def test_an_index_without_any_of_its_shards_gives_way(tmp_path):
+def test_an_index_without_any_of_its_shards_is_passed_over(tmp_path):
     old = index({"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"})
     folder = folder_of(tmp_path, {"pytorch_model.bin.index.json": old, "model.safetensors": shard("a", "b")})
-    weight_set = found(folder)
+    weight_set = weight_set_of(folder)
     assert [path.name for path in weight_set.files] == ["model.safetensors"]
     assert weight_set.ignored == ((folder / "pytorch_model.bin.index.json", "none of its 2 shards is here"),)
 
@@ -131,7 +131,7 @@ def test_an_index_without_any_of_its_shards_gives_way(tmp_path):
 def test_of_several_indexes_the_safetensors_one_is_taken(tmp_path):
     others = {name: index({"x": "x.bin"}) for name in ("aaa.index.json", "pytorch_model.bin.index.json")}
     folder = folder_of(tmp_path, {**TWO_SHARDS, **others, "x.bin": torch_file("x")})
-    weight_set = found(folder)
+    weight_set = weight_set_of(folder)
     assert weight_set.index.name == "model.safetensors.index.json"
     assert ("aaa.index.json", "model.safetensors.index.json is taken") in [(p.name, why) for p, why in weight_set.ignored]
 
@@ -172,9 +172,9 @@ def test_malformed_indexes_are_refused(tmp_path, document, what):
 
 
 @pytest.mark.parametrize(("declared", "size"), [(6, 6), (6.0, 6), (6.5, None), ("6", None), (True, None), (None, None)])
-def test_the_declared_size_is_a_whole_number_or_nothing(tmp_path, declared, size):
+def test_the_declared_size_is_an_integer_or_none(tmp_path, declared, size):
     files = {"m.index.json": index({"a": "a.safetensors"}, total_size=declared), "a.safetensors": shard("a")}
-    assert found(folder_of(tmp_path, files)).declared_total_size == size
+    assert weight_set_of(folder_of(tmp_path, files)).declared_total_size == size
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_link_is_followed_only_inside_its_folder_or_its_hub_repository(tmp_pat
             assert refusal(snapshot) == leads_out
 
 
-def test_a_link_in_a_circle_is_refused(tmp_path):
+def test_a_link_in_a_loop_is_refused(tmp_path):
     folder = folder_of(tmp_path, {"m.index.json": index({"a": "a.safetensors"})})
     (folder / "a.safetensors").symlink_to("a.safetensors")
     assert refusal(folder).startswith("shown/m.index.json: names shard 'a.safetensors'")
@@ -242,7 +242,7 @@ def test_a_link_in_a_circle_is_refused(tmp_path):
     ],
 )
 def test_the_choice_without_an_index(tmp_path, names, taken):
-    weight_set = found(folder_of(tmp_path, dict.fromkeys(names, b"x")))
+    weight_set = weight_set_of(folder_of(tmp_path, dict.fromkeys(names, b"x")))
     assert [path.name for path in weight_set.files] == taken
     assert sorted([path.name for path, _ in weight_set.ignored] + taken) == sorted(names)
 
@@ -302,7 +302,7 @@ FIVE_FAULTS = {
 
 
 @pytest.mark.parametrize(("content", "what"), FIVE_FAULTS.items())
-def test_a_shard_that_is_something_else_is_told_by_name(tmp_path, content, what):
+def test_a_shard_that_is_something_else_is_named(tmp_path, content, what):
     assert refusal(folder_of(tmp_path, {**TWO_SHARDS, FIRST: content})).startswith(f"shown/{FIRST}: {what}")
 
 
@@ -315,7 +315,7 @@ def test_a_saved_llama_in_shards_reads_back_to_the_bit(tmp_path):
     model = transformers.LlamaForCausalLM(config)
     model.save_pretrained(tmp_path / "model", max_shard_size="30KB")
     contents = read(tmp_path / "model")
-    weight_set = found(tmp_path / "model")
+    weight_set = weight_set_of(tmp_path / "model")
     assert len(weight_set.files) > 2
     state = model.state_dict()
     assert {ref.name: ref.shape for ref in contents.tensors} == {name: tuple(tensor.shape) for name, tensor in state.items()}

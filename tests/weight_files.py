@@ -1,9 +1,10 @@
-"""Builders of small weight files, whole and hostile, and the one reference way to read a tensor back by its place."""
+"""Builders of small weight files, valid and hostile, and a reference implementation of reading a tensor."""
 
 from __future__ import annotations
 
 import io
 import json
+import random
 import struct
 import sys
 import types
@@ -49,7 +50,7 @@ class Tokenizer:
 
 
 def save_vanished(path: Path, make: str = "Model()", **options: Any) -> Any:
-    """torch.save an expression over MODEL_SOURCE, then delete the module that its classes live in. Gives what was saved."""
+    """torch.save the value of an expression over MODEL_SOURCE, then delete the module of its classes. Returns the value."""
     import torch
 
     module = types.ModuleType("vanished")
@@ -64,7 +65,7 @@ def save_vanished(path: Path, make: str = "Model()", **options: Any) -> Any:
 
 
 def stored_values(ref: Any) -> bytes:
-    """The tensor's bytes in C order, by its path, offset, strides and nothing else."""
+    """The tensor's bytes in C order, read by its path, offset and strides alone."""
     import numpy as np
 
     from layerhouse.ingest.checkpoint.dtypes import DTYPES
@@ -88,7 +89,7 @@ def torch_values(tensor: Any) -> bytes:
 
 
 def safetensors_bytes(header: Any, data: bytes = b"", *, length: int | None = None) -> bytes:
-    """A file of this header (JSON value, or bytes as they are) and data."""
+    """A file of this header (a JSON value, or raw bytes) and data."""
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(raw) if length is None else length) + raw + data
 
@@ -97,7 +98,7 @@ def entry(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
-# A pickle assembler, protocol 2: each function gives the opcodes that leave one value on the stack.
+# A pickle assembler, protocol 2: each function returns opcodes that push one value.
 
 
 def p_text(text: str) -> bytes:
@@ -135,7 +136,7 @@ def p_tensor(
     numel: int = 6,
     storage: tuple[str, str] = ("torch", "FloatStorage"),
 ) -> bytes:
-    """A tensor as torch writes it, with these claims."""
+    """A tensor as torch pickles it, with these claims."""
     parts = (p_text("storage"), p_global(*storage), p_text(key), p_text("cpu"), p_int(numel))
     sizes = (p_tuple(*map(p_int, shape)), p_tuple(*map(p_int, strides)))
     hooks = p_global("collections", "OrderedDict") + b")R"
@@ -147,7 +148,7 @@ def p_file(value: bytes) -> bytes:
 
 
 def zip_bytes(members: dict[str, bytes], *, deflated: tuple[str, ...] = ()) -> bytes:
-    """A zip of these members, stored as they are but for the deflated ones."""
+    """A zip of these members, uncompressed except for the deflated ones."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, raw in members.items():
@@ -157,7 +158,23 @@ def zip_bytes(members: dict[str, bytes], *, deflated: tuple[str, ...] = ()) -> b
 
 
 def torch_zip_bytes(value: bytes, storages: dict[str, bytes] | None = None, **options: Any) -> bytes:
-    """A torch zip whose data.pkl is the assembled value, with one storage of 24 bytes unless others are given."""
+    """A torch zip with the assembled value as its data.pkl, and with one storage of 24 bytes unless others are given."""
     storages = {"0": bytes(range(24))} if storages is None else storages
     members = {"m/data.pkl": p_file(value), "m/byteorder": b"little"}
     return zip_bytes({**members, **{f"m/data/{key}": raw for key, raw in storages.items()}, "m/version": b"3\n"}, **options)
+
+
+def mutated(random_source: random.Random, whole: bytes) -> bytes:
+    """The bytes with a few of them changed, or with a part cut off, removed or doubled."""
+    raw = bytearray(whole)
+    kind = random_source.randrange(4)
+    at, to = sorted(random_source.randrange(len(raw) + 1) for _ in range(2))
+    if kind == 0:
+        return bytes(raw[:at])
+    if kind == 1:
+        return bytes(raw[:at] + raw[to:])
+    if kind == 2:
+        return bytes(raw[:to] + raw[at:])
+    for _ in range(random_source.randint(1, 5)):
+        raw[random_source.randrange(len(raw))] = random_source.choice((0, 255, random_source.randrange(256)))
+    return bytes(raw)
