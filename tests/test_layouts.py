@@ -229,7 +229,7 @@ def eight(*values: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("entries", "config", "said"),
+    ("entries", "config", "message"),
     [
         ({"a.qweight": ("I32", (8, 64), None)}, None, "qweight without qzeros and scales"),
         (dict(gptq("a", 64, 64)) | {"a.qzeros": ("I32", (1, 7), None)}, None, "are of no GPTQ or AWQ weight"),
@@ -245,9 +245,9 @@ def eight(*values: int) -> bytes:
         (dict(mlx("a", 64, 64)), {"quantization": {"bits": 8, "group_size": 16}}, "are not 8 bits in groups of 16"),
     ],
 )
-def test_contradicting_tensors_are_refused_by_name(tmp_path, entries, config, said):
+def test_contradicting_tensors_are_refused_by_name(tmp_path, entries, config, message):
     folder = write(tmp_path / "m", entries, config)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         open_weights(folder, sorted(folder.glob("*.safetensors")), "m")
     assert caught.value.where == "m: a"
 

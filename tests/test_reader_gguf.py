@@ -104,7 +104,7 @@ def test_a_file_without_tensors_or_keys_is_valid(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "message"),
     [
         (file_of([], version=1), "GGUF version 1 is not read"),
         (file_of([], version=0x03000000), "big-endian GGUF is not read"),
@@ -129,9 +129,9 @@ def test_a_file_without_tensors_or_keys_is_valid(tmp_path):
         (file_of([], keys=[text("general.alignment") + struct.pack("<II", 4, 0)]), "no multiple of 8"),
     ],
 )
-def test_impossible_headers_are_refused_in_one_line(tmp_path, raw, said):
+def test_impossible_headers_are_refused_in_one_line(tmp_path, raw, message):
     (tmp_path / "m.gguf").write_bytes(raw)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_weight_file(tmp_path / "m.gguf", "m.gguf")
 
 

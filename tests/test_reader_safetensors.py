@@ -12,6 +12,7 @@ from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
 from layerhouse.ingest.checkpoint.containers.safetensors import read_safetensors
 from layerhouse.ingest.checkpoint.containers.sniff import Kind, sniff
+from layerhouse.ingest.checkpoint.limits import scaled_limits
 from layerhouse.tests.weight_files import (
     entry,
     mutated,
@@ -91,6 +92,21 @@ def wrong(**changes):
     """A header whose tensor `a` of four bytes has these fields changed; None removes one."""
     fields = {**entry("F32", [1], 0, 4), **changes}
     return {"a": {key: value for key, value in fields.items() if value is not None}}
+
+
+def test_a_remembered_header_is_checked_against_every_file_and_limit(tmp_path):
+    raw = safetensors_bytes(GOOD, bytes(22))
+    first = read(tmp_path, raw)
+    first.metadata["format"] = "changed"
+    second = read(tmp_path, raw, "copy.safetensors")
+    assert {tensor.path.name for tensor in second.tensors} == {"copy.safetensors"}
+    assert second.metadata == {"format": "pt"}
+    assert refusal(tmp_path, raw[:-1], "cut.safetensors").startswith("cut off: expected")
+    with scaled_limits(1 / 200_000):
+        assert refusal(tmp_path, raw).startswith("limit exceeded")
+    damaged = safetensors_bytes({**GOOD, "b": entry("BF16", [4], 16, 22)}, bytes(22))
+    for name in ("a.safetensors", "b.safetensors"):
+        assert refusal(tmp_path, damaged, name).startswith("tensor 'b': BF16 of shape [4] takes 8 bytes")
 
 
 @pytest.mark.parametrize(
