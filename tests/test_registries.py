@@ -54,6 +54,8 @@ from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 
 
 def claims(config, module):
+    if config.method != "hqq":
+        return []
     rows, width = module.parts["W_q"].shape
     if "meta" not in module.parts:
         module.refuse("W_q without meta")

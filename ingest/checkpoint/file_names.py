@@ -1,6 +1,6 @@
-"""The one table of the names of a checkpoint's files: weights, indices, configs, and what stands beside them.
+"""The one table of the names of a checkpoint's files: weights, indices, configs, and other files next to them.
 
-A name only selects candidates: what a file is, its content decides (see containers.sniff).
+Names only select candidates; what a file is depends on its content (see containers.sniff).
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import re
 
 SAFETENSORS_SUFFIX = ".safetensors"
 TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
-"""What torch.save is told to write to."""
+"""Suffixes in use for files of torch.save."""
 GGUF_SUFFIX = ".gguf"
 WEIGHT_SUFFIXES = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES, GGUF_SUFFIX)
 """Suffixes of weight files, the preferred ones first; compared in lower case."""
 SLICEGPT_SUFFIX = ".pt"
-"""The suffix of the state dicts that SliceGPT saves, each beside a JSON file of the same stem."""
+"""The suffix of the state dicts that SliceGPT saves, each with a JSON file of the same stem."""
 
 CONFIG_NAME = "config.json"
 ADAPTER_CONFIG_NAME = "adapter_config.json"
@@ -35,13 +35,13 @@ ADAPTER_WEIGHTS = re.compile(r"adapter_model\b.*", re.IGNORECASE)
 TRAINING_STATE = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|trainer_state|all_checkpoint)[^/]*", re.IGNORECASE
 )
-"""State of a training run, in files whose suffix is that of weights."""
+"""State of a training run, in files with the suffix of weights."""
 SIDECAR_JSON = re.compile(
     r"(.*config|.*\.index|tokenizer.*|vocab|.*vocab|special_tokens_map|added_tokens|merges|params|trainer_state|recipe"
     r"|chat_template|reserved_layers|layer_mapping|batch_analysis_results|run_spec|scenario_state|per_instance_stats|benchmark)\.json",
     re.IGNORECASE,
 )
-"""JSON beside weights or results that is itself neither an analysis nor a result."""
+"""JSON files next to weights or results that are themselves neither an analysis nor a result."""
 
 
 def is_weight_file(name: str) -> bool:
