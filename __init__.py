@@ -16,7 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import layerhouse.ingest  # noqa: F401 - loaded before the function of that name, which takes its place
+import layerhouse.ingest  # noqa: F401 - the package that `calls_as` makes callable
+from layerhouse.callable_package import calls_as
 from layerhouse.errors import (
     InputError,
     LayerhouseError,
@@ -53,6 +54,7 @@ def open(path: str | Path = "layerhouse-data", *, as_of: datetime | str | None =
     return Warehouse(path, as_of=as_of)
 
 
+@calls_as("layerhouse.ingest")
 def ingest(
     roots: Sequence[str | Path],
     *,
@@ -70,60 +72,39 @@ def ingest(
     units: bool = False,
     method_patterns: Sequence[str] = (),
     workers: int | None = None,
+    map_files: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
-    """Take everything found below the roots into a warehouse, which is made where there is none.
+    """Take everything below the roots into a warehouse, made if there is none. Raises UsageError and WarehouseError.
 
-    `exclude` are globs on paths as they are shown; `base` is the model that the others are compared with, a path or the name of
-    a model in the warehouse; `name` names the one model found; a dry run writes nothing. `stats` is full, spectral
-    to measure the spectra of weight matrices too, or none to read the headers of weights alone; `compare` is auto, rows or
-    values: whether values are read beside the base's of models that are measured now, of none, or of all; `near_zero` a
-    magnitude up to which values are counted as near zero; `threads` how many measure (None: one a core); `device` where values
-    are counted: cpu, cuda, cuda:N or auto; `limit_factor` multiplies the limits on what a file may claim and cost. With `units`
-    heads, KV groups, neurons and experts are read too, and matched with the base's. `method_patterns` are regular expressions
-    that say what names declare, by groups method, ratio and removed; `workers` how many models are read at once (None: one a
-    device; headers alone of many models are read by a second process too, unless `workers` or `threads` is 1). The report's
-    events of kind `failed` are the inputs that could not be taken. Raises UsageError and WarehouseError.
+    An input that cannot be taken is an event of kind `failed` in the report; the others are taken all the same.
+
+    exclude: globs of paths to skip.
+    base: the model that the others are compared with: a path, or the name of a model in the warehouse.
+    name: the name of the model, if there is only one; by default its path.
+    dry_run: report what would be taken, and write nothing.
+    stats: `full`; `spectral` to measure the spectra of weight matrices too; `none` to read headers only.
+    compare: which models' values are compared with the base's: `auto` (measured in this run), `values` (all), `rows` (none).
+    near_zero: also count values of at most this magnitude.
+    threads: how many measure; by default one per core.
+    device: where values are counted: `cpu`, `cuda`, `cuda:N` or `auto`.
+    limit_factor: multiplies the limits on what a file may claim and cost.
+    units: also read heads, KV groups, neurons and experts, and match them with the base's.
+    method_patterns: regular expressions for what names declare, with the groups method, ratio and removed.
+    workers: models read at once; by default one per device. 1, or threads=1, keeps the reading of headers in one process.
+    map_files: read weight files in the page cache through memory maps; installs a SIGBUS handler for the whole process.
+    on_event, on_progress: called for each input, and whenever models or bytes have been read.
     """
-    from layerhouse.ingest.checkpoint.limits import scaled_limits
     from layerhouse.ingest.measure.devices import find_devices
-    from layerhouse.ingest.model.family_files import check_own_families
-    from layerhouse.ingest.run import Options, ingest_roots
+    from layerhouse.ingest.measure.io.file_window import use_mappings
+    from layerhouse.ingest.run import Options
     from layerhouse.ingest.take_weights import Reading, available_cores
-    from layerhouse.warehouse.answers.answer_cache import is_large
-    from layerhouse.warehouse.storage.inventory import Known
-    from layerhouse.warehouse.storage.schema import TABLES
-    from layerhouse.warehouse.storage.store import MARKER, create_store, list_commits
+    from layerhouse.ingest_call import ingest_into
 
     reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units, workers)
-    check_own_families()
-    path = Path(warehouse)
-    if not dry_run:
-        path = create_store(path)
-    known = Known()
-    if (path / MARKER).exists() and any(list_commits(path).rows(table) for table in TABLES):
-        from layerhouse.warehouse.answers.query import load_known
-
-        known = load_known(path)
-    with scaled_limits(limit_factor):
-        report = ingest_roots(
-            [Path(root) for root in ([roots] if isinstance(roots, (str, Path)) else roots)],
-            path,
-            known,
-            Options(
-                tuple(exclude),
-                name,
-                dry_run,
-                None if base is None else str(base),
-                reading,
-                tuple(method_patterns),
-            ),
-            on_event=on_event,
-            on_progress=on_progress,
-        )
-    if not dry_run and is_large(list_commits(path)):
-        from layerhouse.warehouse.answers.session import keep_answers
-
-        keep_answers(path)
-    return report
+    options = Options(tuple(exclude), name, dry_run, None if base is None else str(base), reading, tuple(method_patterns))
+    paths = [Path(root) for root in ([roots] if isinstance(roots, str | Path) else roots)]
+    if map_files:
+        use_mappings()
+    return ingest_into(Path(warehouse), paths, options, limit_factor=limit_factor, on_event=on_event, on_progress=on_progress)

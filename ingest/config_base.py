@@ -18,6 +18,7 @@ from layerhouse.ingest.checkpoint.weight_set import WeightSet, WeightSetContents
 from layerhouse.ingest.checkpoint_rows import OpenedWeights, weight_rows
 from layerhouse.ingest.model.parameters import count_parameters
 from layerhouse.ingest.model.placement import place_tensors
+from layerhouse.optional import require
 
 Row = dict[str, Any]
 
@@ -53,9 +54,8 @@ def config_base_rows(path: Path, shown: str) -> tuple[Row, list[Row], list[Row]]
 
 def _tensors(config: dict[str, Any], path: Path, shown: str) -> tuple[TensorRef, ...]:
     """The state dict of the config's architecture; without one, of the causal model of its type. Tied tensors share a place."""
-    import torch
-    import transformers
-
+    torch = require("torch", for_what="a base from a config alone")
+    transformers = require("transformers", for_what="a base from a config alone")
     arguments = {key: value for key, value in config.items() if key != "model_type"}
     named = config.get("architectures")
     architecture = named[0] if isinstance(named, list) and named else None

@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from layerhouse import demo
+from layerhouse.ingest.measure.kernels.cpu import IS_BUILT
 from layerhouse.tests import study_builder
 from layerhouse.tests.running import CLEAN, layerhouse
 from layerhouse.version import __version__
 from layerhouse.warehouse.storage.schema import TABLES
 
+NOT_BUILT = "import sys; sys.modules['layerhouse.ingest.measure.kernels._loops'] = None"
 DEMO_LINES = [
     "taken       baselines/Tiny-Base: weights (1 file, 3.3 MiB, 75 tensors), 1 result file",
     "taken       baselines/Magnitude_2of4: weights (1 file, 3.3 MiB, 75 tensors), 1 result file",
@@ -266,8 +268,14 @@ def test_tables_lists_every_table_and_the_columns_of_one(study):
     assert all(row["description"] for row in columns)
 
 
-def test_version_and_help():
-    assert layerhouse("--version").stdout == f"layerhouse {__version__}\n"
+@pytest.mark.parametrize(("blocked", "engine"), [("", "C" if IS_BUILT else "numpy"), (NOT_BUILT, "numpy")])
+def test_the_version_names_the_engine_that_counts(blocked, engine):
+    code = f"{blocked}\nimport sys\nfrom layerhouse.cli import main\nsys.argv = ['layerhouse', '--version']\nmain()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert (result.stdout, result.stderr) == (f"layerhouse {__version__} (counts in {engine})\n", "")
+
+
+def test_help_lists_the_commands():
     helped = layerhouse("-h").stdout
     for command in (
         "check",

@@ -13,6 +13,7 @@ import pytest
 import layerhouse as lh
 from layerhouse import WarehouseError
 from layerhouse.ingest.run import Options, ingest_roots
+from layerhouse.terminal.engine import engine_text
 from layerhouse.tests.running import layerhouse
 from layerhouse.tests.study_builder import (
     Scores,
@@ -101,7 +102,7 @@ def found(root: Path, *, repair: bool = False) -> list[tuple[str, str]]:
 def test_a_healthy_warehouse_has_nothing_to_say(root):
     assert check_warehouse(root) == check_warehouse(root, repair=True) == []
     result = layerhouse("check", "--warehouse", root)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", f"{root}: healthy\n")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", f"layerhouse {engine_text()}\n{root}: healthy\n")
 
 
 @pytest.mark.parametrize("damage", [cut, empty, Path.unlink])

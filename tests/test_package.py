@@ -77,7 +77,7 @@ def names_in(wheel):
 
 
 def expected_names():
-    parts = [ROOT / part for part in ("ingest", "queries", "warehouse")]
+    parts = [ROOT / part for part in ("ingest", "queries", "terminal", "warehouse")]
     expected = {
         path.relative_to(ROOT).as_posix()
         for part in parts
@@ -107,7 +107,7 @@ def test_every_sub_package_is_listed():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
     found = {
         ".".join(("layerhouse", *path.parent.relative_to(ROOT).parts))
-        for part in ("ingest", "queries", "warehouse")
+        for part in ("ingest", "queries", "terminal", "warehouse")
         for path in (ROOT / part).rglob("__init__.py")
     }
     assert set(listed) == found | {"layerhouse"}

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from layerhouse.errors import UsageError
+from layerhouse.optional import require
 
 CPU, CUDA, AUTO = "cpu", "cuda", "auto"
 DRIVER_FOLDER = Path("/proc/driver/nvidia")
@@ -54,10 +55,12 @@ def has_driver() -> bool:
 
 def _count_gpus() -> tuple[int, str]:
     """How many GPUs torch can use, and why none."""
-    import torch
-
+    try:
+        torch = require("torch", for_what="counting on a GPU")
+    except UsageError as error:
+        return 0, str(error)
     if torch.version.cuda is None:
         return 0, f"there is a driver, and torch {torch.__version__} is built without CUDA"
     if not torch.cuda.is_available():
         return 0, "there is a driver, and torch finds no GPU that it can use"
-    return torch.cuda.device_count(), ""
+    return int(torch.cuda.device_count()), ""

@@ -25,6 +25,7 @@ from layerhouse.errors import UsageError
 from layerhouse.ingest.checkpoint.dtypes import DTYPES, decoded
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
+from layerhouse.optional import require
 
 Array = npt.NDArray[Any]
 
@@ -203,9 +204,7 @@ class _TorchSolver:
     """torch on a device; what the device refuses is a UsageError."""
 
     def __init__(self, device: str) -> None:
-        import torch
-
-        self._torch, self._device = torch, device
+        self._torch, self._device = require("torch", for_what=f"--spectral with --device {device}"), device
 
     def singular_values(self, matrix: Array) -> Array:
         return self._solve(self._torch.linalg.svdvals, matrix)

@@ -45,6 +45,11 @@ def is_cached(file: int, offset: int, size: int) -> bool | None:
     return None if pages is None else pages.is_cached(file, offset, size)
 
 
+def use_mappings() -> bool:
+    """Read cached files through memory maps from now on; return whether that is possible here."""
+    return pages is not None
+
+
 class FileWindow:
     """Shows parts of files of up to `size` bytes, to one thread. The arrays that it hands out change with the next one."""
 

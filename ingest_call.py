@@ -1,0 +1,49 @@
+"""What a call of `layerhouse.ingest` does around the ingest itself: open the warehouse before it, keep answers after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from layerhouse.ingest.checkpoint.limits import scaled_limits
+from layerhouse.ingest.model.family_files import check_own_families
+from layerhouse.ingest.run import Event, Options, Progress, Report, ingest_roots
+from layerhouse.warehouse.answers.answer_cache import is_large
+from layerhouse.warehouse.storage.inventory import Known
+from layerhouse.warehouse.storage.schema import TABLES
+from layerhouse.warehouse.storage.store import MARKER, create_store, list_commits
+
+
+def ingest_into(
+    warehouse: Path,
+    roots: Sequence[Path],
+    options: Options,
+    *,
+    limit_factor: float,
+    on_event: Callable[[Event], None],
+    on_progress: Callable[[Progress], None],
+) -> Report:
+    """Ingest everything below the roots into a warehouse, which is made if there is none. A dry run writes nothing.
+
+    Raises UsageError and WarehouseError.
+    """
+    check_own_families()
+    if not options.dry_run:
+        warehouse = create_store(warehouse)
+    known = _known(warehouse)
+    with scaled_limits(limit_factor):
+        report = ingest_roots(roots, warehouse, known, options, on_event=on_event, on_progress=on_progress)
+    if not options.dry_run and is_large(list_commits(warehouse)):
+        from layerhouse.warehouse.answers.session import keep_answers
+
+        keep_answers(warehouse)
+    return report
+
+
+def _known(warehouse: Path) -> Known:
+    """What the warehouse has already. DuckDB, which reads it, is not loaded if there is nothing."""
+    if not (warehouse / MARKER).exists() or not any(list_commits(warehouse).rows(table) for table in TABLES):
+        return Known()
+    from layerhouse.warehouse.answers.query import load_known
+
+    return load_known(warehouse)

@@ -1,0 +1,171 @@
+"""Options that several commands share. Options that belong together reach the command as one object."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from layerhouse.warehouse.answers.selection import Selection
+    from layerhouse.warehouse.render.registry import Layout
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+FORMATS_HELP = "text, csv, json, ndjson, markdown, parquet, xlsx, html or latex."
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where a table goes and in which format; both None: as text to stdout."""
+
+    output: Path | None = None
+    format_name: str | None = None
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Which rows and columns of a table are shown and how they look, as typed; the names are those of the options."""
+
+    columns: str | None = None
+    where: str | None = None
+    sort: str | None = None
+    group: str | None = None
+    best: bool = False
+    digits: int | None = None
+    language: str = "en"
+
+    def selection(self, models: tuple[str, ...] = ()) -> Selection:
+        """The rows and columns, of the models that match one of the globs."""
+        from layerhouse.warehouse.answers.selection import Selection, split_names
+
+        return Selection(
+            models=models,
+            where=self.where,
+            sort=split_names(self.sort or ""),
+            columns=split_names(self.columns or ""),
+            group=split_names(self.group or ""),
+        )
+
+    @property
+    def layout(self) -> Layout:
+        """How the table is set in formats for reading."""
+        from layerhouse.warehouse.render.registry import Layout
+
+        group = self.selection().group_columns
+        return Layout(language=self.language, digits=self.digits, marks_best=self.best, group=group)
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What `performance` shows of evaluation tasks, as typed; the names are those of the options."""
+
+    tasks: str | None = None
+    metrics: str | None = None
+    errors: bool = False
+    against_base: bool = False
+
+    def added_to(self, selection: Selection) -> Selection:
+        """A selection with these task columns."""
+        from layerhouse.warehouse.answers.selection import split_names
+
+        return replace(
+            selection,
+            tasks=split_names(self.tasks or ""),
+            metrics=split_names(self.metrics or ""),
+            shows_errors=self.errors,
+            is_against_base=self.against_base,
+        )
+
+
+def collected(parameter: str, options_type: type[Any], *options: Decorator) -> Decorator:
+    """A decorator that adds the options to a command.
+
+    Those that a dataclass has fields for reach the command as one object of it, under the name `parameter`; others by their
+    own names. `--help` lists the options in this order.
+    """
+    names = [field.name for field in fields(options_type)]
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def collect(*args: Any, **values: Any) -> Any:
+            values[parameter] = options_type(**{name: values.pop(name) for name in names})
+            return command(*args, **values)
+
+        decorated: Command = collect
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+warehouse_option = click.option(
+    "-w",
+    "--warehouse",
+    type=click.Path(path_type=Path),
+    envvar="LAYERHOUSE_WAREHOUSE",
+    default="layerhouse-data",
+    show_default=True,
+    show_envvar=True,
+    help="Folder of the warehouse.",
+)
+as_of_option = click.option(
+    "--as-of", metavar="TIME", help="Show the warehouse as it was at this time, or at the end of this day (2026-01-31, UTC)."
+)
+model_option = click.option(
+    "-m", "--model", "models", metavar="GLOB", multiple=True, help="Show only models that match; repeatable."
+)
+format_option = click.option("-f", "--format", "format_name", metavar="FORMAT", help=FORMATS_HELP)
+output_options = collected(
+    "output",
+    OutputOptions,
+    click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; its suffix selects the format."),
+    format_option,
+)
+summary_output_options = collected(
+    "output",
+    OutputOptions,
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        metavar="FILE|PREFIX",
+        help="Write the table to FILE, whose suffix selects the format; without a known suffix, write PREFIX.txt and "
+        "PREFIX.json in the form of the study scripts.",
+    ),
+    format_option,
+)
+table_options = collected(
+    "table",
+    TableOptions,
+    click.option("--columns", metavar="A,B,...", help="Show these columns, in this order."),
+    click.option("--where", metavar="SQL", help="Show only rows that satisfy this condition on the columns."),
+    click.option("--sort", metavar="A,-B,...", help="Sort by these columns; a leading - reverses the order of one."),
+    click.option("--group", metavar="A,B,...", help="Group rows by these columns, such as method,ratio; bases come first."),
+    click.option("--best", is_flag=True, help="Set the best value of each column, or group, in bold (markdown, html, latex)."),
+    click.option(
+        "--digits", type=click.IntRange(0, 12), metavar="N", help="Decimals of numbers, in formats that are made for reading."
+    ),
+    click.option(
+        "--lang",
+        "language",
+        type=click.Choice(["en", "zh"]),
+        default="en",
+        show_default=True,
+        help="Language of the headings, in formats that are made for reading.",
+    ),
+)
+task_options = collected(
+    "tasks",
+    TaskOptions,
+    click.option("--tasks", metavar="GLOB,...", help="Show a column for each matching task, and their mean, instead of seven."),
+    click.option("--metrics", metavar="A,...", help="Metrics that the task columns show, such as acc,acc_norm."),
+    click.option("--stderr", "errors", is_flag=True, help="Show the standard errors of tasks where they are known."),
+    click.option("--against-base", is_flag=True, help="Show differences and ratios to each model's base."),
+)

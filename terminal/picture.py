@@ -1,0 +1,34 @@
+"""The picture of a model's layers beside its base's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from layerhouse.errors import UsageError
+
+if TYPE_CHECKING:
+    from layerhouse.terminal.options import OutputOptions
+    from layerhouse.warehouse.answers.handle import Warehouse
+
+
+def draw(wh: Warehouse, models: Sequence[str]) -> list[str]:
+    """The picture of each model that matches one of the globs and has a base other than itself."""
+    from layerhouse.warehouse.answers.comparing import pictures
+
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    return pictures(wh.connection, models, is_unicode=encoding.startswith("utf"))
+
+
+def is_picture_wanted(choice: bool | None, models: Sequence[str], output: OutputOptions) -> bool:
+    """Whether `layers` draws: as asked by --picture, else for a single model on a terminal.
+
+    Raises UsageError if a picture and a file or format are both asked for.
+    """
+    is_text = output.output is None and output.format_name in (None, "text")
+    if choice and not is_text:
+        raise UsageError("--picture is for reading; leave out --format and --output")
+    if choice is None:
+        return is_text and len(models) == 1 and sys.stdout.isatty()
+    return choice

@@ -1,0 +1,100 @@
+"""Tables on stdout or in a file, and the warehouse that they come from."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from layerhouse.errors import UsageError
+from layerhouse.terminal.exit_codes import Exit
+from layerhouse.terminal.messages import fail, talk
+from layerhouse.terminal.options import OutputOptions, TableOptions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from layerhouse.warehouse.answers.handle import Warehouse
+    from layerhouse.warehouse.answers.selection import Selection
+    from layerhouse.warehouse.render.registry import Layout
+
+
+@contextmanager
+def opened_warehouse(path: Path, as_of: str | None = None) -> Iterator[Warehouse]:
+    """A warehouse for reading. Damaged commits are named after the answer, which lacks them, and make the exit code 3."""
+    import layerhouse
+
+    with layerhouse.open(path, as_of=as_of) as wh:
+        yield wh
+        for damage in wh.damages:
+            talk(f"damaged: {damage.path}: {damage.what}; the answer is without commit {damage.commit_id}")
+        if wh.damages:
+            fail(f"{path}: some of it is damaged; see: layerhouse check --warehouse {path}", Exit.BROKEN)
+
+
+def show_table(table: pa.Table, output: OutputOptions, layout: Layout | None = None, caption: str | None = None) -> None:
+    """Write a table to a file, or to stdout as wide as the terminal. Raises UsageError for a binary format on a terminal."""
+    from layerhouse.warehouse.render import FORMATS, write_table
+    from layerhouse.warehouse.render.target import choose_format, write_table_file
+
+    format_name = choose_format(output.format_name, output.output)
+    if output.output is not None:
+        write_table_file(table, format_name, output.output, layout)
+        talk(f"wrote {output.output}")
+        return
+    is_terminal = sys.stdout.isatty()
+    if is_terminal and FORMATS[format_name].is_binary:
+        raise UsageError(f"{format_name} is not for a terminal; name a file with --output")
+    width = shutil.get_terminal_size().columns if is_terminal else None
+    buffer = io.BytesIO()
+    write_table(table, format_name, buffer, layout, width=width, caption=caption)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(buffer.getvalue())
+    sys.stdout.buffer.flush()
+
+
+def show_query(
+    wh: Warehouse,
+    name: str,
+    selection: Selection,
+    output: OutputOptions,
+    layout: Layout | None = None,
+    caption: str | None = None,
+) -> None:
+    """Show the selected rows and columns of a named query. Raises NotFoundError and UsageError."""
+    from layerhouse.warehouse.answers.query import asked_by, query_text
+    from layerhouse.warehouse.answers.selection import Selection, select_table
+
+    is_plain = replace(selection, models=()) == Selection()
+    connection = wh.connection_for(asked_by(query_text(name), selection.models)) if is_plain else wh.connection
+    show_table(select_table(connection, name, selection), output, layout, caption)
+
+
+def show_changes(wh: Warehouse, since: str, models: tuple[str, ...], table: TableOptions, output: OutputOptions) -> None:
+    """Show what each model was at an earlier time beside what it is."""
+    import layerhouse
+    from layerhouse.warehouse.answers.dates import summary_since
+    from layerhouse.warehouse.answers.selection import select_rows
+
+    with layerhouse.open(wh.path, as_of=since) as earlier:
+        changes = summary_since(earlier.connection, wh.connection, models)
+    show_table(select_rows(wh.connection, changes, table.selection()), output, table.layout)
+
+
+def write_init_script(warehouse: Path, as_of: str | None, target: Path | None) -> None:
+    """Write the SQL that opens the warehouse in any DuckDB session, to a file or stdout."""
+    from layerhouse.warehouse.answers.session import init_script, parse_as_of
+    from layerhouse.warehouse.render.target import write_file
+
+    script = init_script(warehouse, as_of=None if as_of is None else parse_as_of(as_of))
+    if target is None:
+        click.echo(script, nl=False)
+    else:
+        write_file(target, script.encode())
