@@ -338,7 +338,7 @@ def export(warehouse: Path, as_of: str | None, target: Path) -> None:
 def demo(keep: Path | None) -> None:
     """Make a small study of real checkpoints, ingest it, and print three tables."""
     import layerhouse
-    from layerhouse.demo import BASE, SHOWN, demo_study
+    from layerhouse.demo import BASE, SHOWN_MODEL, demo_study
 
     with demo_study(keep) as folder:
         warehouse, roots = folder / "layerhouse-data", [folder / "baselines", folder / "results"]
@@ -348,9 +348,9 @@ def demo(keep: Path | None) -> None:
             )
         talk(report_line(report, warehouse, dry_run=False))
         with opened_warehouse(warehouse) as wh:
-            for name, models in (("summary", ()), ("per_layer", (SHOWN,)), ("performance", ())):
+            for name, models in (("summary", ()), ("per_layer", (SHOWN_MODEL,)), ("performance", ())):
                 click.echo("", nl=name != "summary")
-                caption = f"{name} of {SHOWN}" if models else name
+                caption = f"{name} of {SHOWN_MODEL}" if models else name
                 show_query(wh, name, TableOptions().selection(models), OutputOptions(format_name="text"), caption=caption)
         if keep is not None:
             talk(f"the study and its warehouse are in {folder}")
