@@ -98,7 +98,7 @@ def ingest(
 def summarize(
     warehouse: Path, models: tuple[str, ...], as_of: str | None, table: TableOptions, since: str | None, output: OutputOptions
 ) -> None:
-    """Show the summary table: one row per model, with what it kept of its base."""
+    """Show the summary table: what each model kept of its base, one row per model."""
     from layerhouse.warehouse.render import format_of
 
     with opened_warehouse(warehouse, as_of) as wh:
@@ -150,8 +150,8 @@ def compare(
 ) -> None:
     """Show MODEL beside BASE, layer by layer: what was kept, cut and removed, and how each layer was matched.
 
-    BASE has to be the model that MODEL was last compared with; to compare it with another one, run layerhouse ingest MODEL
-    --base BASE. With --format or --output, the table behind the picture is written instead.
+    BASE has to be the model that MODEL was last compared with. To compare it with another one: layerhouse ingest MODEL --base
+    BASE. With --format or --output, the table behind the picture is written instead.
     """
     from layerhouse.warehouse.answers.comparing import require_pair
 

@@ -1,31 +1,31 @@
-"""Every error that layerhouse raises on purpose: what happened, where, and what to do."""
+"""The errors that layerhouse raises on purpose. A message says what happened, where, and what to do."""
 
 from __future__ import annotations
 
 
 class LayerhouseError(Exception):
-    """Base of all errors that a user can cause or cure. `str()` of one is a single line, but for a QueryError."""
+    """Base of all errors that a user can cause or fix. Their text is a single line, except for QueryError."""
 
 
 class UsageError(LayerhouseError):
-    """The command was asked for something that it cannot mean."""
+    """Wrong usage of a command or function: an unknown name, an impossible option, a missing package."""
 
 
 class NotFoundError(UsageError):
-    """A name that is not there; `choices` are the names that are."""
+    """An unknown name; `choices` are the known ones."""
 
     def __init__(self, kind: str, name: str, choices: tuple[str, ...]) -> None:
         self.kind, self.name, self.choices = kind, name, choices
-        shown = ", ".join(choices[:12]) + (f" and {len(choices) - 12} more" if len(choices) > 12 else "")
-        super().__init__(f"no {kind} {name!r}; there is {shown or 'none'}")
+        listed = ", ".join(choices[:12]) + (f" and {len(choices) - 12} more" if len(choices) > 12 else "")
+        super().__init__(f"no {kind} {name!r}; there is {listed or 'none'}")
 
 
 class QueryError(UsageError):
-    """SQL that DuckDB refused. Its text has DuckDB's own lines, which point at the place."""
+    """SQL that DuckDB refused. The text is DuckDB's own, whose lines point at the error."""
 
 
 class InputError(LayerhouseError):
-    """An input that could not be taken; the rest of the batch goes on. `where` is the path as shown to the user."""
+    """An input that cannot be read; an ingest goes on with the others. `where` is the path as displayed to the user."""
 
     def __init__(self, where: str, what: str) -> None:
         self.where, self.what = where, what
@@ -33,7 +33,7 @@ class InputError(LayerhouseError):
 
 
 class WarehouseError(LayerhouseError):
-    """The warehouse itself cannot be read or written."""
+    """The warehouse cannot be read or written."""
 
 
 class MissingWarehouseError(WarehouseError):

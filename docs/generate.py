@@ -1,6 +1,6 @@
 """Write cli.md and tables.md beside this file from the commands, the schema, the views and the queries.
 
-`--check` writes nothing and exits 1 where a page is not as it would be written.
+With `--check`, write nothing and exit with 1 if a page is out of date.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ HELP_WIDTH = 88
 EXIT_TEXTS = {
     Exit.DONE: "All done.",
     Exit.SOME_FAILED: "Some inputs failed, each named on stderr; the others are in the warehouse.",
-    Exit.USAGE: "The command cannot mean what it was asked: an unknown model, query, format, option, or faulty SQL.",
-    Exit.BROKEN: "There is no warehouse, or it is damaged, or it cannot be written.",
+    Exit.USAGE: "Wrong usage: an unknown model, query, format or option, faulty SQL, or a missing package that an option needs.",
+    Exit.BROKEN: "There is no warehouse, it is damaged, or it cannot be written.",
     Exit.INTERRUPTED: "Interrupted (Ctrl-C, SIGTERM); what was finished is in the warehouse.",
 }
 
 
 def cli_page() -> Iterator[str]:
-    """The commands as their `--help` shows them."""
+    """The page of the commands: their help and their exit codes."""
     yield "# Commands"
-    yield "Made from the commands' own help by `python docs/generate.py`. The [guide](guide.md) shows them at work."
+    yield "Generated from the help of the commands by `python docs/generate.py`. The [guide](guide.md) shows examples."
     top = click.Context(cli, info_name="layerhouse", terminal_width=HELP_WIDTH, **cli.context_settings)
     yield _fenced("text", cli.get_help(top))
-    yield "stdout is data; stderr is talk and progress. Exit codes:"
+    yield "Data goes to stdout, messages and progress go to stderr. Exit codes:"
     yield _table(("code", "meaning"), ((str(code.value), EXIT_TEXTS[code]) for code in Exit))
     for name, command in sorted(cli.commands.items()):
         yield f"## layerhouse {name}"
@@ -49,12 +49,12 @@ def tables_page() -> Iterator[str]:
     described, columns = _empty_warehouse()
     yield "# Tables, views and queries"
     yield (
-        "Made from the schema, the views and the queries by `python docs/generate.py`. All of them are open to "
+        "Generated from the schema, the views and the queries by `python docs/generate.py`. All of them can be read by "
         "`layerhouse sql`, to `wh.sql(...)` in Python, and to any DuckDB session (see "
         "[the guide](guide.md#the-warehouse-in-duckdb)). "
         "Views answer most questions: start with `models`, `layer_pruning` and `performance`."
     )
-    yield "Tables hold what was read, one folder of Parquet files each; views put it together."
+    yield "Tables hold what was read, one folder of Parquet files each; views combine them."
     for kind in ("view", "table"):
         rows = [row for row in described if row["kind"] == kind]
         links = ((f"[{row['name']}](#{row['name']})", row["description"]) for row in rows)
@@ -65,7 +65,7 @@ def tables_page() -> Iterator[str]:
         yield _columns(row["name"], columns[row["name"]])
     shared = {column for row in described for column, _ in columns[row["name"]]}
     yield "## Queries"
-    yield "`layerhouse query NAME` runs one; with `--show` it prints the SQL, which pastes into any DuckDB session."
+    yield "`layerhouse query NAME` runs one; with `--show` it prints the SQL, which can be pasted into any DuckDB session."
     for row in query_list().to_pylist():
         yield f"### query {row['name']}"
         yield row["description"]
@@ -75,12 +75,12 @@ def tables_page() -> Iterator[str]:
             yield _columns(row["name"], own)
         yield _fenced("sql", query_text(row["name"]))
     yield "## Thresholds and formulas"
-    yield "The macros that the views stand on; they can be called in SQL as well."
+    yield "The macros that the views use. They can be called in SQL as well."
     yield _fenced("sql", sql_files("warehouse.views")["00_macros"])
 
 
 def _empty_warehouse() -> tuple[list[dict[str, Any]], dict[str, list[tuple[str, str]]]]:
-    """The tables and views of a warehouse without rows, and the name and type of each column; of queries, as `query NAME`."""
+    """The tables and views of an empty warehouse, and the columns (name, type) of each; those of queries as `query NAME`."""
     with tempfile.TemporaryDirectory() as folder:
         root = create_store(Path(folder) / "warehouse")
         described: list[dict[str, Any]] = list_tables(root).to_pylist()
@@ -121,7 +121,7 @@ def pages() -> dict[str, str]:
 
 
 def main() -> int:
-    """Write the pages, or with `--check` name those that differ."""
+    """Write the pages, or with `--check` report those that are out of date; return the exit code."""
     status = 0
     for name, text in pages().items():
         path = Path(__file__).with_name(name)

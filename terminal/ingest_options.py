@@ -60,8 +60,8 @@ ingest_options = collected(
         type=click.Choice([mode.value for mode in CompareMode]),
         default=CompareMode.AUTO.value,
         show_default=True,
-        help="Which models' values are compared with the base's; auto: of models measured in this run; values: of all; "
-        "rows: of none, only stored rows are compared.",
+        help="Whose values are compared with the base's; auto: those of models measured in this run; values: those of all "
+        "models; rows: none, only stored rows are compared.",
     ),
     click.option("--near-zero", type=float, metavar="T", help="Also count values of magnitude T or less."),
     click.option(

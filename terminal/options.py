@@ -146,25 +146,25 @@ table_options = collected(
     TableOptions,
     click.option("--columns", metavar="A,B,...", help="Show these columns, in this order."),
     click.option("--where", metavar="SQL", help="Show only rows that satisfy this condition on the columns."),
-    click.option("--sort", metavar="A,-B,...", help="Sort by these columns; a leading - reverses the order of one."),
+    click.option("--sort", metavar="A,-B,...", help="Sort by these columns; a leading - sorts one in descending order."),
     click.option("--group", metavar="A,B,...", help="Group rows by these columns, such as method,ratio; bases come first."),
     click.option("--best", is_flag=True, help="Set the best value of each column, or group, in bold (markdown, html, latex)."),
-    click.option(
-        "--digits", type=click.IntRange(0, 12), metavar="N", help="Decimals of numbers, in formats that are made for reading."
-    ),
+    click.option("--digits", type=click.IntRange(0, 12), metavar="N", help="Number of decimals, in formats made for reading."),
     click.option(
         "--lang",
         "language",
         type=click.Choice(["en", "zh"]),
         default="en",
         show_default=True,
-        help="Language of the headings, in formats that are made for reading.",
+        help="Language of the headings, in formats made for reading.",
     ),
 )
 task_options = collected(
     "tasks",
     TaskOptions,
-    click.option("--tasks", metavar="GLOB,...", help="Show a column for each matching task, and their mean, instead of seven."),
+    click.option(
+        "--tasks", metavar="GLOB,...", help="Show the tasks that match, and their mean, instead of the seven by default."
+    ),
     click.option("--metrics", metavar="A,...", help="Metrics that the task columns show, such as acc,acc_norm."),
     click.option("--stderr", "errors", is_flag=True, help="Show the standard errors of tasks where they are known."),
     click.option("--against-base", is_flag=True, help="Show differences and ratios to each model's base."),

@@ -45,7 +45,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
-    """The demo's study, kept; tests only read it."""
+    """The study of `demo --keep`; tests only read it."""
     folder = tmp_path_factory.mktemp("demo") / "kept"
     result = layerhouse("demo", "--keep", folder, PYTHONHASHSEED="1")
     assert result.returncode == 0, result.stderr
@@ -323,40 +323,40 @@ def test_names_cannot_write_escapes_to_the_terminal(tmp_path):
 
 
 def run_on_terminal(arguments, cwd):
-    """Run the command with its three streams on a pseudo terminal of 100 columns; return what it shows."""
-    main, side = pty.openpty()
+    """Run the command on a pseudo terminal of 100 columns; return its exit code and output."""
+    controller, terminal = pty.openpty()
     environment = {**CLEAN, "COLUMNS": "100", "TERM": "xterm"}
     command = [sys.executable, "-m", "layerhouse", *map(str, arguments)]
-    with subprocess.Popen(command, stdin=side, stdout=side, stderr=side, cwd=cwd, env=environment) as process:
-        os.close(side)
-        shown = b""
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=cwd, env=environment) as process:
+        os.close(terminal)
+        output = b""
         while True:
             try:
-                block = os.read(main, 65536)
+                block = os.read(controller, 65536)
             except OSError:
                 break
             if not block:
                 break
-            shown += block
-    os.close(main)
-    return process.returncode, shown.decode()
+            output += block
+    os.close(controller)
+    return process.returncode, output.decode()
 
 
 def test_a_terminal_gets_a_progress_bar_and_lines(study, tmp_path):
-    code, shown = run_on_terminal(["ingest", study / "results", "-w", tmp_path / "w"], study)
+    code, output = run_on_terminal(["ingest", study / "results", "-w", tmp_path / "w"], study)
     assert code == 0
-    assert "results/HeadPrune_2000: 2 analysis files, 1 result file" in shown
-    assert "models" in shown
-    assert "━" in shown
+    assert "results/HeadPrune_2000: 2 analysis files, 1 result file" in output
+    assert "models" in output
+    assert "━" in output
 
 
 def test_a_terminal_gets_tables_of_its_width(study):
-    code, shown = run_on_terminal(["summarize"], study)
+    code, output = run_on_terminal(["summarize"], study)
     assert code == 0
-    assert max(len(line) for line in shown.splitlines() if not line.startswith("not known")) <= 100
+    assert max(len(line) for line in output.splitlines() if not line.startswith("not known")) <= 100
 
 
 def test_a_terminal_gets_no_parquet(study):
-    code, shown = run_on_terminal(["summarize", "-f", "parquet"], study)
+    code, output = run_on_terminal(["summarize", "-f", "parquet"], study)
     assert code == 2
-    assert "parquet is not for a terminal; name a file with --output" in shown
+    assert "parquet is not for a terminal; name a file with --output" in output

@@ -1,4 +1,4 @@
-"""What an import loads, what the wheel holds, and that an installed copy runs without the tests' packages."""
+"""What an import loads, what the wheel holds, and that an installed copy runs without the packages that only tests need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "transformers", "numba", "duckdb", "polars", "pyarrow", "rich", "numpy")
+ROOMS = ("ingest", "queries", "terminal", "warehouse")
+HEAVY = ("torch", "transformers", "safetensors", "numba", "duckdb", "polars", "pyarrow", "rich", "numpy")
 
 
 def loaded_after(code: str) -> set[str]:
@@ -22,16 +23,22 @@ def loaded_after(code: str) -> set[str]:
     return set(subprocess.run([sys.executable, "-c", report], capture_output=True, encoding="utf-8", check=True).stdout.split())
 
 
+def run_silently(*arguments: str) -> str:
+    """Code that runs the command with its output discarded."""
+    return (
+        "import contextlib, layerhouse.cli as c\nwith contextlib.redirect_stdout(None), contextlib.suppress(SystemExit):\n"
+        f"    c.cli.main({list(arguments)})"
+    )
+
+
 @pytest.mark.parametrize(
     ("code", "allowed"),
     [
         ("import layerhouse", set()),
         ("import layerhouse.cli", set()),
-        (
-            "import contextlib, layerhouse.cli as c\nwith contextlib.redirect_stdout(None), contextlib.suppress(SystemExit):\n"
-            "    c.cli.main(['--help'])",
-            set(),
-        ),
+        (run_silently("--help"), set()),
+        (run_silently("ingest", "--help"), set()),
+        (run_silently("--version"), {"numpy"}),
         ("import layerhouse.ingest.run", set()),
         ("import layerhouse.warehouse.storage.store", set()),
         ("import layerhouse.warehouse.render", {"rich"}),
@@ -77,11 +84,10 @@ def names_in(wheel):
 
 
 def expected_names():
-    parts = [ROOT / part for part in ("ingest", "queries", "terminal", "warehouse")]
     expected = {
         path.relative_to(ROOT).as_posix()
-        for part in parts
-        for path in part.rglob("*")
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*")
         if path.suffix in (".py", ".pyi", ".sql", ".toml")
     }
     expected |= {path.name for path in ROOT.glob("*.py")} | {"py.typed"}
@@ -89,12 +95,12 @@ def expected_names():
 
 
 def test_the_wheel_holds_every_module_sql_and_toml_and_one_top_level_name(wheel):
-    left = sorted(name.split(".")[0] for name in names_in(wheel) ^ expected_names())
+    differing = sorted(name.split(".")[0] for name in names_in(wheel) ^ expected_names())
     extensions = ["layerhouse/ingest/measure/io/_file_window"] * (sys.platform == "linux") + [
         "layerhouse/ingest/measure/kernels/_loops"
     ]
-    assert left == (extensions if shutil.which("cc") else [])
-    if left:
+    assert differing == (extensions if shutil.which("cc") else [])
+    if differing:
         assert "-cp311-abi3-" in wheel.name
 
 
@@ -105,12 +111,12 @@ def test_without_a_compiler_the_wheel_lacks_the_extensions_alone(tmp_path):
 
 def test_every_sub_package_is_listed():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
-    found = {
+    rooms = {
         ".".join(("layerhouse", *path.parent.relative_to(ROOT).parts))
-        for part in ("ingest", "queries", "terminal", "warehouse")
-        for path in (ROOT / part).rglob("__init__.py")
+        for room in ROOMS
+        for path in (ROOT / room).rglob("__init__.py")
     }
-    assert set(listed) == found | {"layerhouse"}
+    assert set(listed) == rooms | {"layerhouse"}
 
 
 def test_an_installed_copy_runs_from_the_wheel(wheel, tmp_path):
