@@ -25,7 +25,7 @@ HELP_WIDTH = 88
 EXIT_TEXTS = {
     Exit.DONE: "All done.",
     Exit.SOME_FAILED: "Some inputs failed, each named on stderr; the others are in the warehouse.",
-    Exit.USAGE: "Wrong usage: an unknown model, query, format or option, faulty SQL, or a missing package that an option needs.",
+    Exit.USAGE: "Wrong usage: an unknown model, query, format or option, faulty SQL, or an option whose package is missing.",
     Exit.BROKEN: "There is no warehouse, it is damaged, or it cannot be written.",
     Exit.INTERRUPTED: "Interrupted (Ctrl-C, SIGTERM); what was finished is in the warehouse.",
 }
