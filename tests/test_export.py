@@ -419,7 +419,10 @@ def test_every_known_column_has_its_own_heading_beside_its_neighbours():
 
 
 def test_digits():
-    digits = {name: COLUMNS[name].digits for name in ("params", "reduction_ratio", "size_gb", "perplexities", "layer_index")}
+    digits = {
+        name: COLUMNS[name].value_kind.digits
+        for name in ("params", "reduction_ratio", "size_gb", "perplexities", "layer_index")
+    }
     assert digits == {"params": 0, "reduction_ratio": 2, "size_gb": 3, "perplexities": 2, "layer_index": 0}
 
 

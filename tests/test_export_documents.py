@@ -127,7 +127,7 @@ def test_xlsx_says_what_a_sheet_cannot_hold(monkeypatch):
     with pytest.raises(UsageError, match=r"xlsx: row 2, column 'notes': text too long for a cell; use csv"):
         written(pa.table({"notes": ["x" * 32_768]}), "xlsx")
     assert sheet_of(written(pa.table({"notes": ["x" * 32_767]}), "xlsx"))["A2"].value == "x" * 32_767
-    monkeypatch.setattr(as_xlsx, "MOST_ROWS", 2)
+    monkeypatch.setattr(as_xlsx, "MAX_ROWS", 2)
     with pytest.raises(UsageError, match="3 rows of 1 columns are too many for a sheet"):
         written(pa.table({"a": [1, 2, 3]}), "xlsx")
 

@@ -1,4 +1,4 @@
-"""Arrow tables to bytes: one rendering of values for all output formats."""
+"""Write Arrow tables in an output format. All formats share one conversion of values to text."""
 
 from __future__ import annotations
 

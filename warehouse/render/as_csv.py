@@ -1,4 +1,4 @@
-"""RFC 4180 with `\\n` line ends: raw column names, raw values at full precision."""
+"""CSV after RFC 4180, with `\\n` as the line end: unchanged column names, values at full precision."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from layerhouse.warehouse.render.registry import Layout
 
-_QUOTED = re.compile(r'[,"\r\n]')
+_NEEDS_QUOTES = re.compile(r'[,"\r\n]')
 
 
 def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
-    """Write csv. Null is an empty field and the empty string `""`, which the standard library cannot tell apart.
+    """Write CSV. Null is an empty field, the empty string is `""`; the csv module of Python cannot write this difference.
 
-    A null in a table of one column is therefore an empty line.
+    In a table of one column, a null is an empty line.
     """
     stream.write(_line(table.column_names))
     for row in iter_rows(table):
@@ -33,6 +33,6 @@ def _field(value: Any) -> str:
     if value is None:
         return ""
     text = csv_text(value)
-    if not text or _QUOTED.search(text):
+    if not text or _NEEDS_QUOTES.search(text):
         return '"' + text.replace('"', '""') + '"'
     return text

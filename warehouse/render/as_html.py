@@ -1,11 +1,11 @@
-"""A complete HTML document with one table; needs nothing from anywhere else."""
+"""A self-contained HTML document with one table."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING, BinaryIO
 
-from layerhouse.warehouse.render.cells import Cell, Presented, present
+from layerhouse.warehouse.render.cells import Cell, RenderedTable, render_cells
 from layerhouse.warehouse.render.terminal import visible
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from layerhouse.warehouse.render.registry import Layout
 
-STYLE = """\
+_STYLE = """\
 body { font: 14px/1.4 system-ui, sans-serif; margin: 2em; color: #111; background: #fff; }
 table { border-collapse: collapse; }
 caption { text-align: left; padding-bottom: .5em; }
@@ -26,44 +26,46 @@ tbody:last-child { border-bottom: 2px solid #111; }
 
 
 def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
-    """Write a document: the caption is its title, each group of rows a body of the table."""
+    """Write a document. The caption is also its title; each group of rows is a `<tbody>`."""
     title = "Table" if layout.caption is None else layout.caption
-    lines = table_lines(present(table, layout), layout.caption)
-    stream.write(document(title, layout.language, STYLE, "".join(f"{line}\n" for line in lines)).encode())
+    body = "".join(f"{line}\n" for line in _table_lines(render_cells(table, layout), layout.caption))
+    stream.write(_document(title, layout.language, body).encode())
 
 
-def document(title: str, language: str, style: str, body: str) -> str:
-    """A self-contained page around a body that is HTML already."""
+def _document(title: str, language: str, body: str) -> str:
+    """The page around a body that is already HTML."""
     return (
         f'<!DOCTYPE html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width">\n<title>{html_text(title, line_break=" ")}</title>\n'
-        f"<style>\n{style}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+        f'<meta name="viewport" content="width=device-width">\n<title>{_html_text(title, line_break=" ")}</title>\n'
+        f"<style>\n{_STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )
 
 
-def table_lines(shown: Presented, caption: str | None = None) -> list[str]:
-    """The lines of the `<table>` element; a table without columns is a paragraph, since HTML has none such."""
-    if not shown.columns:
-        return [] if caption is None else [f"<p>{html_text(caption)}</p>"]
-    kinds = [' class="n"' if column.is_number else "" for column in shown.columns]
+def _table_lines(rendered: RenderedTable, caption: str | None) -> list[str]:
+    """The lines of the `<table>` element. Without columns it is only a paragraph with the caption: HTML has no empty table."""
+    if not rendered.columns:
+        return [] if caption is None else [f"<p>{_html_text(caption)}</p>"]
+    classes = [' class="n"' if column.is_number else "" for column in rendered.columns]
     lines = ["<table>"]
     if caption is not None:
-        lines.append(f"<caption>{html_text(caption)}</caption>")
-    headings = (html_text(column.heading) for column in shown.columns)
-    cells = "".join(f'<th scope="col"{kind}>{text}</th>' for text, kind in zip(headings, kinds, strict=True))
+        lines.append(f"<caption>{_html_text(caption)}</caption>")
+    headings = (_html_text(column.heading) for column in rendered.columns)
+    cells = "".join(f'<th scope="col"{css_class}>{text}</th>' for text, css_class in zip(headings, classes, strict=True))
     lines += [f"<thead><tr>{cells}</tr></thead>", "<tbody>"]
-    for number, row in enumerate(shown.rows):
-        if number in shown.breaks:
+    for number, row in enumerate(rendered.rows):
+        if number in rendered.group_starts:
             lines += ["</tbody>", "<tbody>"]
-        lines.append(f"<tr>{''.join(f'<td{kind}>{_cell(cell)}</td>' for cell, kind in zip(row, kinds, strict=True))}</tr>")
+        lines.append(
+            f"<tr>{''.join(f'<td{css_class}>{_cell(cell)}</td>' for cell, css_class in zip(row, classes, strict=True))}</tr>"
+        )
     return [*lines, "</tbody>", "</table>"]
 
 
-def html_text(text: str, line_break: str = "<br>") -> str:
-    """Text as HTML that shows it; a newline is a break, other control characters are visible escapes."""
+def _html_text(text: str, line_break: str = "<br>") -> str:
+    """The text with HTML characters escaped; a newline becomes a line break, other control characters visible escapes."""
     return line_break.join(escape(visible(line)) for line in text.split("\n"))
 
 
 def _cell(cell: Cell) -> str:
-    text = html_text(cell.text)
+    text = _html_text(cell.text)
     return f"<strong>{text}</strong>" if cell.is_best else text

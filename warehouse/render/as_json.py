@@ -1,4 +1,4 @@
-"""JSON: one object a row, keys in column order; as an array, or one a line."""
+"""JSON: one object per row with keys in column order, as an array or as newline-delimited objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_array(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
-    """Write an array with one object a line. Two columns of one name are a UsageError."""
+    """Write an array with one object per line. Raises UsageError if two columns have the same name."""
     separator = b"[\n"
     for line in _objects(table):
         stream.write(separator + line)
@@ -24,7 +24,7 @@ def write_array(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
 
 
 def write_lines(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
-    """Write one object a line. Two columns of one name are a UsageError."""
+    """Write one object per line. Raises UsageError if two columns have the same name."""
     for line in _objects(table):
         stream.write(line + b"\n")
 

@@ -1,7 +1,7 @@
-"""A LaTeX tabular with the rules of booktabs, to be read into a paper with \\\\input.
+"""A LaTeX tabular with booktabs rules, to be included in a paper with \\input.
 
-Written here and not by a table library: the cells are those of the other formats, bold ones included, and every character of a
-name has to come out as itself.
+No table library is used: the cells, bold ones included, are the same as in the other formats, and every character of a name has
+to be typeset literally.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, BinaryIO
 
-from layerhouse.warehouse.render.cells import Cell, present
+from layerhouse.warehouse.render.cells import Cell, render_cells
 from layerhouse.warehouse.render.terminal import visible
 
 if TYPE_CHECKING:
@@ -29,30 +29,30 @@ _ESCAPES = {
     "`": r"\textasciigrave{}",
     "'": r"\textquotesingle{}",
     '"': "{\\textquotedbl}",
-    "[": "{[}",  # after a row's end it would be the row's extra space
+    "[": "{[}",  # after `\\` LaTeX would read it as the optional row spacing
     "*": "{*}",
     "±": r"$\pm$",
     "\u00a0": "~",
     **{char: f"\\{char}" for char in "&%$#_"},
 }
 _SPECIAL = re.compile("|".join(map(re.escape, _ESCAPES)))
-_DASHES = re.compile(r"-(?=-)")
-_NUMBER = re.compile(r"-(?=[\d.i])")
+_DASH_BEFORE_DASH = re.compile(r"-(?=-)")
+_MINUS = re.compile(r"-(?=[\d.i])")
 
 
 def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
-    """Write the tabular, in a table environment if there is a caption; groups of rows are parted by a rule."""
-    shown = present(table, layout)
-    alignment = "".join("r" if column.is_number else "l" for column in shown.columns)
+    """Write the tabular, inside a table environment if there is a caption. A rule separates groups of rows."""
+    rendered = render_cells(table, layout)
+    alignment = "".join("r" if column.is_number else "l" for column in rendered.columns)
     lines = [r"% \usepackage{booktabs}, and \usepackage[T1]{fontenc} unless the engine is XeTeX or LuaTeX"]
     if layout.caption is not None:
-        lines += [r"\begin{table}", r"\centering", rf"\caption{{{latex_text(' '.join(layout.caption.split()))}}}"]
+        lines += [r"\begin{table}", r"\centering", rf"\caption{{{_latex_text(' '.join(layout.caption.split()))}}}"]
     lines += [rf"\begin{{tabular}}{{{alignment or 'l'}}}", r"\toprule"]
-    lines += [_row([_stacked(column.heading, column.is_number) for column in shown.columns]), r"\midrule"]
-    for number, row in enumerate(shown.rows):
-        if number in shown.breaks:
+    lines += [_row([_stack_lines(column.heading, column.is_number) for column in rendered.columns]), r"\midrule"]
+    for number, row in enumerate(rendered.rows):
+        if number in rendered.group_starts:
             lines.append(r"\midrule")
-        cells = zip(row, shown.columns, strict=True)
+        cells = zip(row, rendered.columns, strict=True)
         lines.append(_row([_cell(cell, is_number=column.is_number) for cell, column in cells]))
     lines += [r"\bottomrule", r"\end{tabular}"]
     if layout.caption is not None:
@@ -60,9 +60,10 @@ def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
     stream.write("".join(f"{line}\n" for line in lines).encode())
 
 
-def latex_text(text: str) -> str:
-    """Text as LaTeX that sets it, on one line; control characters are visible escapes."""
-    return _SPECIAL.sub(lambda match: _ESCAPES[match[0]], _DASHES.sub("-\u2060", visible(text))).replace("\u2060", "{}")
+def _latex_text(text: str) -> str:
+    """One line of text escaped for LaTeX. Control characters are visible escapes; `{}` keeps `--` from becoming one dash."""
+    marked = _DASH_BEFORE_DASH.sub("-\u2060", visible(text))
+    return _SPECIAL.sub(lambda match: _ESCAPES[match[0]], marked).replace("\u2060", "{}")
 
 
 def _row(cells: list[str]) -> str:
@@ -72,14 +73,14 @@ def _row(cells: list[str]) -> str:
 def _cell(cell: Cell, *, is_number: bool) -> str:
     if cell.is_null:
         return "--"
-    text = _stacked(cell.text, is_number)
+    text = _stack_lines(cell.text, is_number)
     if is_number:
-        text = _NUMBER.sub(lambda _: "$-$", text, count=1) if text.startswith("-") else text
+        text = _MINUS.sub(lambda _: "$-$", text, count=1) if text.startswith("-") else text
     return rf"\textbf{{{text}}}" if cell.is_best else text
 
 
-def _stacked(text: str, is_number: bool) -> str:
-    """Text of several lines as a stack of them."""
-    lines = [latex_text(line) for line in text.split("\n")]
-    side, stack = "r" if is_number else "l", r" \\ ".join(lines)
-    return stack if len(lines) == 1 else rf"\shortstack[{side}]{{{stack}}}"
+def _stack_lines(text: str, is_number: bool) -> str:
+    """The escaped text; several lines become a `\\shortstack`."""
+    lines = [_latex_text(line) for line in text.split("\n")]
+    alignment, stack = "r" if is_number else "l", r" \\ ".join(lines)
+    return stack if len(lines) == 1 else rf"\shortstack[{alignment}]{{{stack}}}"

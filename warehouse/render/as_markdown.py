@@ -1,11 +1,11 @@
-"""A GitHub-flavoured Markdown table whose rendered cells are the raw text."""
+"""A GitHub-flavoured Markdown table. A Markdown renderer shows each cell as the literal text."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, BinaryIO
 
-from layerhouse.warehouse.render.cells import Cell, present
+from layerhouse.warehouse.render.cells import Cell, render_cells
 from layerhouse.warehouse.render.terminal import visible
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from layerhouse.warehouse.render.registry import Layout
 
-# An underscore between letters or digits never marks emphasis, and names are full of them.
+# An underscore between letters or digits never marks emphasis; escaping it would only clutter the many names that have one.
 _SPECIAL = re.compile(r"[\\`*~|$\[\]]|(?<![^\W_])_|_(?![^\W_])")
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _EDGE_SPACE = re.compile(r"\A\s+|\s+\Z")
@@ -21,13 +21,13 @@ _BLOCK_START = re.compile(r"\A[#+=\-0-9]")
 
 
 def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
-    """Write a Markdown table, a caption as the paragraph before it; no rows leave the heading alone."""
-    shown = present(table, layout)
+    """Write a Markdown table; a caption becomes the paragraph before it. Without rows only the heading is written."""
+    rendered = render_cells(table, layout)
     if layout.caption is not None:
-        stream.write(f"{_BLOCK_START.sub(_entities, _escape(layout.caption))}\n\n".encode())
-    stream.write(_line([_escape(column.heading) for column in shown.columns]))
-    stream.write(_line(["---:" if column.is_number else ":---" for column in shown.columns]))
-    for row in shown.rows:
+        stream.write(f"{_BLOCK_START.sub(_character_references, _escape(layout.caption))}\n\n".encode())
+    stream.write(_line([_escape(column.heading) for column in rendered.columns]))
+    stream.write(_line(["---:" if column.is_number else ":---" for column in rendered.columns]))
+    for row in rendered.rows:
         stream.write(_line([_cell(cell) for cell in row]))
 
 
@@ -41,10 +41,10 @@ def _cell(cell: Cell) -> str:
 
 
 def _escape(text: str) -> str:
-    """Markdown that renders as the text; a newline is `<br>`, other control characters are visible escapes."""
+    """The text escaped for Markdown; a newline becomes `<br>`, other control characters visible escapes."""
     lines = [_SPECIAL.sub(r"\\\g<0>", visible(line)).translate(_HTML) for line in text.split("\n")]
-    return _EDGE_SPACE.sub(_entities, "<br>".join(lines))
+    return _EDGE_SPACE.sub(_character_references, "<br>".join(lines))
 
 
-def _entities(match: re.Match[str]) -> str:
+def _character_references(match: re.Match[str]) -> str:
     return "".join(f"&#{ord(char)};" for char in match[0])

@@ -1,4 +1,4 @@
-"""Parquet: the table as it is."""
+"""Parquet: the table unchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
-    """Write Parquet, zstd-compressed, types untouched. Two columns of one name are a UsageError."""
+    """Write Parquet compressed with zstd; types are unchanged. Raises UsageError if two columns have the same name."""
     import pyarrow.parquet as pq
 
     refuse_repeated_names(table.column_names, "what reads Parquet")

@@ -1,4 +1,4 @@
-"""A table for the terminal: aligned columns, nothing truncated, unknown columns named under it."""
+"""A table for the terminal: aligned columns, no truncated cell, columns without any value listed below the table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from rich.cells import cell_len
 
-from layerhouse.warehouse.render.cells import Cell, present
+from layerhouse.warehouse.render.cells import Cell, render_cells
 from layerhouse.warehouse.render.kinds import Column
 from layerhouse.warehouse.render.terminal import visible
 
@@ -22,7 +22,7 @@ _GAP = "  "
 
 @dataclass(frozen=True)
 class _Block:
-    """One rendered column: heading first, every cell padded to the same width in terminal cells."""
+    """One rendered column: its heading and cells, all padded to one width, counted in terminal cells."""
 
     heading: str
     cells: tuple[str, ...]
@@ -32,22 +32,22 @@ class _Block:
 def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
     """Write a text table.
 
-    A column that is null in every row is named under the table instead; the first is kept if all are. Where the layout
-    has a width that the table exceeds, it is split into stacked parts that each repeat the first column.
+    A column that is null in every row is only listed below the table; if all columns are null, the first one stays. A table
+    wider than the width of the layout is split into parts, one below the other, that each repeat the first column.
     """
     stream.write("".join(f"{line.rstrip(' ')}\n" for line in _lines(table, layout)).encode())
 
 
 def _lines(table: pa.Table, layout: Layout) -> Iterator[str]:
-    shown = present(table, layout)
-    columns, rows = shown.columns, shown.rows
+    rendered = render_cells(table, layout)
+    columns, rows = rendered.columns, rendered.rows
     unknown = [rows != () and all(row[index].is_null for row in rows) for index in range(len(columns))]
     if unknown and all(unknown):
         unknown[0] = False
     blocks = [_block(column, [row[index] for row in rows]) for index, column in enumerate(columns) if not unknown[index]]
     if layout.caption is not None:
         yield from map(visible, layout.caption.split("\n"))
-    for number, part in enumerate(_parts(blocks, layout.width)):
+    for number, part in enumerate(_split_to_width(blocks, layout.width)):
         if number:
             yield ""
         yield _GAP.join(block.heading for block in part)
@@ -57,11 +57,11 @@ def _lines(table: pa.Table, layout: Layout) -> Iterator[str]:
     if not rows:
         yield "(no rows)"
     if any(unknown):
-        names = [_sentence_name(column) for column, left_out in zip(columns, unknown, strict=True) if left_out]
+        names = [_title(column) for column, is_unknown in zip(columns, unknown, strict=True) if is_unknown]
         yield f"not known for any row: {', '.join(names)}"
 
 
-def _sentence_name(column: Column) -> str:
+def _title(column: Column) -> str:
     return visible(column.heading.removesuffix(" %"))
 
 
@@ -78,14 +78,14 @@ def _block(column: Column, column_cells: Sequence[Cell]) -> _Block:
 
 
 def _cell(cell: Cell) -> str:
-    """The value; text that reads as no value at all, or as null, stands in quotes."""
+    """The text of a cell, in quotes where it would look like an empty cell or a null."""
     if not cell.is_null and cell.text in ("", "-"):
         return f'"{cell.text}"'
     return visible(cell.text)
 
 
-def _parts(blocks: Sequence[_Block], width: int | None) -> Iterator[list[_Block]]:
-    """Greedy parts no wider than the width, save where the first column and one more already are."""
+def _split_to_width(blocks: Sequence[_Block], width: int | None) -> Iterator[list[_Block]]:
+    """Split the columns greedily into parts that fit the width. A part has at least the first column and one more."""
     if width is None or len(blocks) < 2:
         if blocks:
             yield list(blocks)

@@ -1,4 +1,4 @@
-"""How each output column is presented to people: heading, kind and digits. The only place that says so."""
+"""How each output column is presented to people: title, kind and digits. The single source for all formats."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ _UNITS = {
 
 COLUMNS = MappingProxyType(_SUMMARY | _PER_LAYER | _PERFORMANCE | _AGAINST_BASE | _UNITS)
 
-_NOTED_KINDS = {kind.name: kind for kind in (RATIO, NUMBER, COUNT, PPL)}
+_KINDS_IN_METADATA = {kind.name: kind for kind in (RATIO, NUMBER, COUNT, PPL)}
 
 _FRACTIONS = frozenset(column.name for table in TABLES.values() for column in table.columns if column.unit == "fraction")
 
@@ -148,49 +148,51 @@ _CONVENTIONS = (
 
 
 def describe_field(field: pa.Field, language: str = "en") -> Column:
-    """How a column is presented, in a language of HEADINGS or English.
+    """How a column is presented, in English or in a language of HEADINGS.
 
-    What `presented_field` noted in the field wins over what the name says.
+    Metadata that `presented_field` put on the field takes precedence over what follows from the name.
     """
     column = describe(field.name, field.type)
     title = HEADINGS.get(language, {}).get(field.name, column.title)
-    noted = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-    kind = _NOTED_KINDS.get(noted.get("kind", ""), column.kind)
-    total = int(noted["total"]) if "total" in noted else column.total
-    return replace(column, title=title, kind=kind, better=noted.get("better", column.better), total=total)
+    metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    kind = _KINDS_IN_METADATA.get(metadata.get("kind", ""), column.kind)
+    total = int(metadata["total"]) if "total" in metadata else column.total
+    return replace(column, title=title, kind=kind, better=metadata.get("better", column.better), total=total)
 
 
 def presented_field(
     field: pa.Field, *, kind: Kind | None = None, better: str | None = None, total: int | None = None
 ) -> pa.Field:
-    """The field with a note of how it is presented, for a column whose name alone does not say."""
-    notes = {"kind": kind.name if kind else None, "better": better, "total": None if total is None else str(total)}
-    return field.with_metadata({key: value for key, value in notes.items() if value is not None})
+    """The field with its presentation as metadata, for a column whose presentation does not follow from its name."""
+    metadata = {"kind": kind.name if kind else None, "better": better, "total": None if total is None else str(total)}
+    return field.with_metadata({key: value for key, value in metadata.items() if value is not None})
 
 
 def describe(name: str, type_: pa.DataType) -> Column:
-    """How the column of that name and Arrow type is presented.
+    """How a column of this name and Arrow type is presented.
 
-    A known column whose type cannot hold its kind (text in a ratio, say) keeps its heading and is presented by type.
+    A known column whose type cannot hold its kind (text in a ratio column, for example) keeps its title, but its kind follows
+    from the type. An unknown column has its own name as title, with underscores as spaces, and these kinds:
 
-    An unknown one is presented by type under its own name, underscores as spaces. Integers are counts, but `*_index`
-    and `*_id` are plain numbers. Of the other numbers, what schema.py calls a fraction, `*_ratio`, `*_share`,
-    `*_fraction`, `*_accuracy` (also before `_mean`, `_median`, `_min`, `_max`, `_best`, `_worst`), `*sparsity*` and
-    `retention_mean*` are ratios, with ` %` in the heading; `ppl_*`, `perplexity_*`, `throughput_*` and `latency_ms_*`
-    get the digits of their kind; the rest, any `*std` or `*var`, and an expression such as `max(sparsity)`, are plain.
+    - Integers are counts, except `*_index` and `*_id`, which are plain numbers.
+    - Other numbers are ratios if the schema gives their unit as a fraction, or if the name is `*_ratio`, `*_share`,
+      `*_fraction` or `*_accuracy` (also followed by `_mean`, `_median`, `_min`, `_max`, `_best`, `_worst`), contains
+      `sparsity` or starts with `retention_mean`. The heading of a ratio ends with ` %`.
+    - `ppl_*`, `perplexity_*`, `throughput_*` and `latency_ms_*` have the digits of their kind.
+    - All other numbers, any `*std` or `*var`, and expressions such as `max(sparsity)` are plain numbers.
     """
-    import pyarrow.types as t
+    from pyarrow import types
 
-    if t.is_dictionary(type_):
+    if types.is_dictionary(type_):
         type_ = type_.value_type
     family = _family(type_)
     known = COLUMNS.get(name)
-    if known is not None and (known.kind.family == family or t.is_null(type_)):
+    if known is not None and (known.kind.family == family or types.is_null(type_)):
         return known
     title = known.title if known else name.replace("_", " ")
     if family == "number":
         return Column(title, _number_kind(name, type_))
-    if t.is_map(type_) and t.is_integer(type_.item_type):
+    if types.is_map(type_) and types.is_integer(type_.item_type):
         return Column(title, MAP, COUNT)
     if family == "text" and name.endswith(("_id", "_hash", "fingerprint")):
         return Column(title, ID)
@@ -198,22 +200,22 @@ def describe(name: str, type_: pa.DataType) -> Column:
 
 
 def _family(type_: pa.DataType) -> str:
-    import pyarrow.types as t
+    from pyarrow import types
 
     tests = {
-        "bool": (t.is_boolean,),
-        "number": (t.is_integer, t.is_floating, t.is_decimal),
-        "time": (t.is_temporal,),
-        "list": (t.is_list, t.is_large_list, t.is_fixed_size_list),
-        "map": (t.is_map, t.is_struct),
+        "bool": (types.is_boolean,),
+        "number": (types.is_integer, types.is_floating, types.is_decimal),
+        "time": (types.is_temporal,),
+        "list": (types.is_list, types.is_large_list, types.is_fixed_size_list),
+        "map": (types.is_map, types.is_struct),
     }
     return next((family for family, holds in tests.items() if any(test(type_) for test in holds)), "text")
 
 
 def _number_kind(name: str, type_: pa.DataType) -> Kind:
-    import pyarrow.types as t
+    from pyarrow import types
 
-    if t.is_integer(type_) or (t.is_decimal(type_) and type_.scale == 0):
+    if types.is_integer(type_) or (types.is_decimal(type_) and type_.scale == 0):
         return INDEX if name.endswith(("_index", "_id")) else COUNT
     if name in _FRACTIONS:
         return RATIO

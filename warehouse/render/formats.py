@@ -1,4 +1,4 @@
-"""The formats that layerhouse ships: a module and an entry each."""
+"""Registers the built-in output formats, one module and one entry each."""
 
 from __future__ import annotations
 

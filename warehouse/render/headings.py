@@ -1,4 +1,4 @@
-"""Headings of the columns in other languages than English; what is not here keeps its English heading."""
+"""Column titles in languages other than English. A column that is missing here keeps its English title."""
 
 from __future__ import annotations
 
@@ -91,6 +91,6 @@ _ZH = {
 }
 
 HEADINGS: Mapping[str, Mapping[str, str]] = MappingProxyType({"zh": MappingProxyType(_ZH)})
-"""By language and column name; a unit is added to it as to an English one."""
+"""Titles by language and column name. The unit is appended as for an English title."""
 
 LANGUAGES = ("en", *HEADINGS)

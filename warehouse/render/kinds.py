@@ -1,4 +1,4 @@
-"""What an output column can hold and how people see it."""
+"""The kinds of values that an output column can hold, and how each is formatted for people."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kind:
-    """What a column's values are.
+    """A kind of value.
 
-    Kinds of one family hold the same types. `digits` are the decimals in text and markdown of what is not an integer.
-    `unit` ends the heading and is the same in every language.
+    Kinds of one family hold the same Arrow types. `digits` is the number of decimals of a number that is not an integer.
+    `unit` is appended to the heading and is the same in every language.
     """
 
     name: str
@@ -40,10 +40,10 @@ TIME = Kind("time", "time")
 
 @dataclass(frozen=True)
 class Column:
-    """One column as people see it.
+    """How one column is presented to people.
 
-    `item` is the kind of each value inside a list or a map; `better` is `higher`, `lower` or None, where neither is; a count
-    out of a fixed `total` shows it, as in 6/7.
+    `item` is the kind of each value inside a list or a map. `better` is `higher`, `lower` or None if neither is better. A
+    count out of a fixed `total` is shown with it, as in 6/7.
     """
 
     title: str
@@ -53,21 +53,16 @@ class Column:
     total: int | None = None
 
     @property
-    def shown(self) -> Kind:
-        """The kind that numbers of this column are printed by."""
+    def value_kind(self) -> Kind:
+        """The kind by which the numbers of this column are formatted: that of its items in a list or a map."""
         return self.item if self.kind.family in {"list", "map"} else self.kind
 
     @property
-    def digits(self) -> int:
-        """Decimals in text and markdown."""
-        return self.shown.digits
-
-    @property
     def heading(self) -> str:
-        """Heading with its unit."""
-        return f"{self.title} {self.shown.unit}".rstrip()
+        """The title with its unit."""
+        return f"{self.title} {self.value_kind.unit}".rstrip()
 
     @property
     def is_number(self) -> bool:
-        """Whether the values align to the right."""
+        """True if the values are numbers, which align to the right."""
         return self.kind.family == "number"

@@ -1,4 +1,4 @@
-"""The output formats: what each is called, which suffixes name it and who writes it."""
+"""The registry of output formats: names, file suffixes and writers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a table meets its reader; formats made for programs ignore it.
+    """How a table is presented to people; formats for programs ignore it.
 
-    `width` is the terminal's, in cells; without one nothing is split. `caption` stands above the table. `language` is that of
-    headings. `digits` are the decimals of numbers that are not whole, instead of each kind's own. `marks_best` sets the best
-    value of a column in bold, in each run of rows that are equal in the columns of `group`.
+    `width` is the width of the terminal in cells; a wider table is split, and None never splits. `caption` stands above the
+    table. `language` is the language of the headings. `digits` replaces the number of decimals of each kind that has decimals.
+    `marks_best` makes the best value of a column bold, separately in each run of rows that are equal in the columns of `group`.
     """
 
     width: int | None = None
@@ -36,7 +36,7 @@ Writer = Callable[["pa.Table", BinaryIO, Layout], None]
 
 @dataclass(frozen=True)
 class Format:
-    """One output format. `suffixes` carry their dot; a binary format does not belong on a terminal."""
+    """One output format. `suffixes` include the dot; a binary format must not be written to a terminal."""
 
     name: str
     suffixes: tuple[str, ...]
@@ -50,28 +50,28 @@ _names: dict[str, str] = {}
 FORMATS: Mapping[str, Format] = MappingProxyType(_formats)
 
 
-def register(new: Format) -> None:
+def register(output_format: Format) -> None:
     """Add a format.
 
-    A suffix without its dot names the format too (`md` is markdown), so names and suffixes share one space. A name or
-    suffix that is taken, repeated or malformed raises ValueError, and nothing is added.
+    A suffix without its dot also names the format (`md` is markdown), so names and suffixes share one namespace. Raises
+    ValueError for a name or suffix that is taken, repeated or malformed; nothing is added then.
     """
-    names = list(dict.fromkeys((new.name, *(suffix[1:] for suffix in new.suffixes))))
-    if len(set(new.suffixes)) != len(new.suffixes):
-        raise ValueError(f"format {new.name!r} repeats a suffix: {' '.join(new.suffixes)}")
-    if any(not suffix.startswith(".") for suffix in new.suffixes) or any(not n or n != n.lower() for n in names):
-        raise ValueError(f"format {new.name!r}: names are lower case, suffixes are lower case and start with a dot")
+    names = list(dict.fromkeys((output_format.name, *(suffix[1:] for suffix in output_format.suffixes))))
+    if len(set(output_format.suffixes)) != len(output_format.suffixes):
+        raise ValueError(f"format {output_format.name!r} repeats a suffix: {' '.join(output_format.suffixes)}")
+    if any(not suffix.startswith(".") for suffix in output_format.suffixes) or any(not n or n != n.lower() for n in names):
+        raise ValueError(f"format {output_format.name!r}: names are lower case, suffixes are lower case and start with a dot")
     for name in names:
         if name in _names:
-            raise ValueError(f"format {new.name!r}: {name!r} already names the format {_names[name]!r}")
-    _formats[new.name] = new
-    _names.update(dict.fromkeys(names, new.name))
+            raise ValueError(f"format {output_format.name!r}: {name!r} already names the format {_names[name]!r}")
+    _formats[output_format.name] = output_format
+    _names.update(dict.fromkeys(names, output_format.name))
 
 
 def resolve_format(name: str) -> str:
-    """The format that a name or a suffix without its dot means, in any case.
+    """The name of the format for a name or a suffix without its dot, case-insensitive.
 
-    An unknown one raises NotFoundError, a UsageError that lists the formats.
+    Raises NotFoundError, a UsageError that lists the formats, for an unknown name.
     """
     try:
         return _names[name.lower()]
@@ -80,7 +80,7 @@ def resolve_format(name: str) -> str:
 
 
 def format_of(path: str | Path) -> str | None:
-    """The format that a path's suffix names, in any case; None for an unknown suffix or none."""
+    """The name of the format for the suffix of a path, case-insensitive; None for an unknown suffix or without one."""
     suffix = Path(path).suffix.lower()
     return next((known.name for known in _formats.values() if suffix in known.suffixes), None)
 
@@ -94,11 +94,11 @@ def write_table(
     width: int | None = None,
     caption: str | None = None,
 ) -> None:
-    """Write a table to a binary stream, text formats as UTF-8 with `\\n` line ends.
+    """Write a table to a binary stream, text formats as UTF-8 with `\\n` as the line end.
 
-    The layout shapes the formats made for people, `width` and `caption` over it; the others ignore them. An unknown format
-    raises NotFoundError before anything is written.
+    `width` and `caption` override those of the layout. Formats for programs ignore all three. Raises NotFoundError for an
+    unknown format before anything is written.
     """
-    chosen = layout or Layout()
-    shaped = replace(chosen, width=width or chosen.width, caption=chosen.caption if caption is None else caption)
-    FORMATS[resolve_format(format_name)].write(table, stream, shaped)
+    layout = layout or Layout()
+    layout = replace(layout, width=width or layout.width, caption=layout.caption if caption is None else caption)
+    FORMATS[resolve_format(format_name)].write(table, stream, layout)

@@ -1,4 +1,4 @@
-"""Where an answer goes: a format chosen by name or by the output's suffix, a file written whole or not at all."""
+"""Chooses the format of an output by name or by file suffix, and writes output files atomically."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerhouse.errors import UsageError
-from layerhouse.warehouse.render import (
-    FORMATS,
-    format_of,
-    resolve_format,
-    write_table,
-)
+from layerhouse.warehouse.render import FORMATS, format_of, resolve_format, write_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,37 +17,41 @@ if TYPE_CHECKING:
 
 
 def choose_format(format_name: str | None, output: Path | None) -> str:
-    """The named format, else that of the output's suffix, else text. Raises UsageError for a suffix that says nothing."""
+    """The named format, else the format of the output's suffix, else text. Raises UsageError for an unknown suffix."""
     if format_name is not None:
         return resolve_format(format_name)
     if output is None:
         return "text"
-    found = format_of(output)
-    if found is None:
+    suffix_format = format_of(output)
+    if suffix_format is None:
         suffixes = ", ".join(suffix for known in FORMATS.values() for suffix in known.suffixes)
         raise UsageError(f"{output}: the suffix names no format ({suffixes}); name one with --format")
-    return found
+    return suffix_format
 
 
 def write_table_file(table: pa.Table, format_name: str, output: Path, layout: Layout | None = None) -> None:
-    """Write a table to a file. Raises UsageError where the file cannot be written."""
+    """Write a table to a file. Raises UsageError if the file cannot be written."""
     buffer = io.BytesIO()
     write_table(table, format_name, buffer, layout)
     write_file(output, buffer.getvalue())
 
 
 def write_file(output: Path, data: bytes) -> None:
-    """Replace a file by these bytes at once. Raises UsageError where it cannot be written."""
-    if output.exists() and not output.is_file():
-        try:
-            output.write_bytes(data)
-        except OSError as error:
-            raise UsageError(f"{output}: cannot be written: {error.strerror or error}") from None
-        return
-    temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}.tmp")
+    """Write a file, replacing an existing one atomically. Raises UsageError if it cannot be written."""
+    try:
+        if output.exists() and not output.is_file():
+            output.write_bytes(data)  # a device or a pipe, such as /dev/stdout, cannot be replaced
+        else:
+            _replace_file(output, data)
+    except OSError as error:
+        raise UsageError(f"{output}: cannot be written: {error.strerror or error}") from None
+
+
+def _replace_file(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(data)
-        temporary.replace(output)
-    except OSError as error:
+        temporary.replace(path)
+    except OSError:
         temporary.unlink(missing_ok=True)
-        raise UsageError(f"{output}: cannot be written: {error.strerror or error}") from None
+        raise

@@ -1,14 +1,14 @@
-"""Arrow values as plain Python ones, and those as text for programs and for people. No format renders a value itself.
+"""Converts Arrow values to plain Python values, and those to text for programs and for people, for all formats.
 
-A plain value is None, bool, int, float, Decimal, str (times are ISO 8601 already), list, or dict: a map, keys sorted,
-or a struct, fields in order.
+A plain value is None, bool, int, float, Decimal, str (dates and times become ISO 8601 text), list, or dict. A dict is a map
+with sorted keys or a struct with its fields in order.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -26,31 +26,31 @@ _JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028,
 
 
 def iter_rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
-    """The rows as tuples of plain values, in column order; columns may share a name. Memory is bounded by a batch."""
+    """The rows as tuples of plain values in column order; column names may repeat. Only one batch is in memory at a time."""
     for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
         yield from zip(*(_plain_column(column) for column in batch.columns), strict=True)
 
 
 def csv_text(value: Any) -> str:
-    """A plain value at full precision; null inside a list or map is `null`. Whether to quote is the format's matter."""
-    return _text(value, _exact)
+    """A plain value at full precision, unquoted; a null inside a list or map is `null`."""
+    return _text(value, _exact_text)
 
 
 def human_text(value: Any, column: Column) -> str:
-    """A plain value for people, numbers to the column's digits; null is `-`, an empty list or map `none`."""
+    """A plain value for people, numbers with the digits of the column; null is `-`, an empty list or map is `none`."""
 
-    def scalar(item: Any) -> str:
+    def scalar_text(item: Any) -> str:
         if item is None:
             return "-"
         if isinstance(item, bool):
             return "yes" if item else "no"
-        return item if isinstance(item, str) else number_text(item, column.shown)
+        return item if isinstance(item, str) else number_text(item, column.value_kind)
 
-    return "none" if value in ([], {}) else _text(value, scalar)
+    return "none" if value in ([], {}) else _text(value, scalar_text)
 
 
 def json_text(value: Any) -> str:
-    """A plain value as JSON: integers and decimals exact, NaN and infinities null, nothing that moves a terminal."""
+    """A plain value as JSON: integers and decimals exact, NaN and infinities as null, control characters escaped."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).translate(_JSON_ESCAPES)
     if value is None or (isinstance(value, float | Decimal) and not math.isfinite(value)):
@@ -59,10 +59,10 @@ def json_text(value: Any) -> str:
         return f"[{', '.join(map(json_text, value))}]"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{json_text(key)}: {json_text(item)}' for key, item in value.items())}}}"
-    return _exact(value)
+    return _exact_text(value)
 
 
-def _exact(value: Any) -> str:
+def _exact_text(value: Any) -> str:
     if isinstance(value, float):
         return repr(value)
     if value is None:
@@ -72,23 +72,24 @@ def _exact(value: Any) -> str:
     return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 
-def _text(value: Any, scalar: Any) -> str:
-    """`9 11 12`, `key=value key2=value2`, `code: text; code: text`, or a scalar by its own function."""
+def _text(value: Any, scalar_text: Callable[[Any], str]) -> str:
+    """A list as `9 11 12`, a dict as `key=value key2=value2`, notes as `code: text; code: text`, a scalar by `scalar_text`."""
     if isinstance(value, list):
         if not value:
             return "[]"
         if all(_is_note(item) for item in value):
             return "; ".join(": ".join(part for part in note.values() if part is not None) for note in value)
-        return " ".join(_text(item, scalar) for item in value)
+        return " ".join(_text(item, scalar_text) for item in value)
     if isinstance(value, dict):
         if not value:
             return "{}"
-        texts = (_text(item, scalar) if isinstance(item, list | dict) else scalar(item) for item in value.values())
+        texts = (_text(item, scalar_text) if isinstance(item, list | dict) else scalar_text(item) for item in value.values())
         return " ".join(f"{key}={text}" for key, text in zip(value, texts, strict=True))
-    return str(scalar(value))
+    return scalar_text(value)
 
 
 def _is_note(value: Any) -> bool:
+    """True for a struct of `code` and `text` in which at least one is known."""
     if not isinstance(value, dict) or tuple(value) != ("code", "text"):
         return False
     return any(value.values()) and all(part is None or isinstance(part, str) for part in value.values())
@@ -97,20 +98,22 @@ def _is_note(value: Any) -> bool:
 def _plain_column(column: pa.Array) -> list[Any]:
     import pyarrow as pa
 
-    kind = column.type
-    if pa.types.is_timestamp(kind):  # as integers: Python has neither nanoseconds nor the year 10000
-        return [None if ticks is None else _timestamp(ticks, kind.unit) for ticks in column.cast(pa.int64()).to_pylist()]
-    if pa.types.is_map(kind):
+    arrow_type = column.type
+    if pa.types.is_timestamp(arrow_type):  # as integers: Python's datetime has no nanoseconds and no year 10000
+        return [None if ticks is None else _timestamp(ticks, arrow_type.unit) for ticks in column.cast(pa.int64()).to_pylist()]
+    if pa.types.is_map(arrow_type):
         return _plain_maps(column)
     values: list[Any] = column.to_pylist()
-    is_plain = pa.types.is_primitive(kind) and not pa.types.is_temporal(kind) and not pa.types.is_decimal(kind)
-    return values if is_plain or pa.types.is_string(kind) else [_plain(value, kind) for value in values]
+    is_plain = (
+        pa.types.is_primitive(arrow_type) and not pa.types.is_temporal(arrow_type) and not pa.types.is_decimal(arrow_type)
+    )
+    return values if is_plain or pa.types.is_string(arrow_type) else [_plain(value, arrow_type) for value in values]
 
 
 def _plain_maps(column: pa.MapArray) -> list[dict[str, Any] | None]:
-    """Maps by their keys in order. Keys and items of the whole column are taken at once: a warehouse has millions."""
+    """The maps of a column with sorted keys. Keys and items of the whole column are converted at once, for speed."""
     offsets = column.offsets.to_pylist()
-    keys = [key if isinstance(key, str) else _exact(key) for key in _plain_column(column.keys)]
+    keys = [key if isinstance(key, str) else _exact_text(key) for key in _plain_column(column.keys)]
     items = _plain_column(column.items)
     return [
         None if is_null else dict(sorted(zip(keys[start:end], items[start:end], strict=True)))
@@ -119,7 +122,7 @@ def _plain_maps(column: pa.MapArray) -> list[dict[str, Any] | None]:
 
 
 def _timestamp(ticks: int, unit: str) -> str:
-    """Ticks since 1970 as ISO 8601 UTC, a time without a zone taken as UTC; fractions only where there are any."""
+    """Ticks since 1970 as ISO 8601 UTC, with a fraction only if it is not zero. A time without a zone counts as UTC."""
     seconds, fraction = divmod(ticks, _TICKS[unit])
     try:
         moment = datetime(1970, 1, 1) + timedelta(seconds=seconds)
@@ -129,16 +132,16 @@ def _timestamp(ticks: int, unit: str) -> str:
     return moment.isoformat() + (f".{fraction:0{places}d}" if fraction else "") + "Z"
 
 
-def _plain(value: Any, kind: pa.DataType) -> Any:
+def _plain(value: Any, arrow_type: pa.DataType) -> Any:
     import pyarrow as pa
 
-    if pa.types.is_map(kind) and value is not None:  # a map within another value
-        items = {_exact(_plain(key, kind.key_type)): _plain(item, kind.item_type) for key, item in value}
+    if pa.types.is_map(arrow_type) and value is not None:  # a map inside another value
+        items = {_exact_text(_plain(key, arrow_type.key_type)): _plain(item, arrow_type.item_type) for key, item in value}
         return dict(sorted(items.items()))
     if isinstance(value, dict):
-        return {name: _plain(item, kind.field(name).type) for name, item in value.items()}
+        return {name: _plain(item, arrow_type.field(name).type) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item, kind.value_type) for item in value]
+        return [_plain(item, arrow_type.value_type) for item in value]
     return _plain_scalar(value)
 
 
