@@ -122,7 +122,7 @@ def test_another_writers_file_is_overwritten_only_if_forced(study, tmp_path):
     command = ("analysis", "results/HeadPrune_2000", "-w", study / "w", "--output-dir", folder)
     refused = layerhouse(*command)
     assert refused.returncode == 2
-    assert "model_comparison.json: another writer's file is there; --force overwrites it" in refused.stderr
+    assert "model_comparison.json: exists with content that layerhouse did not write; --force overwrites it" in refused.stderr
     assert [path.name for path in folder.iterdir()] == ["model_comparison.json"]
     assert layerhouse(*command, "--force").returncode == 0
     assert json.loads(theirs.read_text())["pruned_name"] == "HeadPrune_2000"
@@ -151,7 +151,7 @@ def test_ingest_leaves_them_beside_each_model_and_does_not_read_its_own(tmp_path
     )
     first = layerhouse(*command, cwd=tmp_path)
     assert first.returncode == 1
-    assert "another writer's file is there" in first.stderr
+    assert "content that layerhouse did not write" in first.stderr
     assert theirs.read_text() == "{}"
     assert set(FILES) <= {path.name for path in (tmp_path / "results/HeadPrune_2000/analysis").iterdir()}
     states = json.loads((tmp_path / "out/batch_analysis_results.json").read_text())

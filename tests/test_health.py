@@ -154,7 +154,7 @@ def test_flipped_bytes_of_equal_size_are_found_by_check(root, study, before):
     assert lh.open(root).damages == ()
     assert found(root) == [("damaged", f"layers/{path.name}")]
     (finding,) = check_warehouse(root, repair=True)
-    assert finding.what == "its bytes are not those that were committed (SHA-256 differs)"
+    assert finding.what == "its content differs from what was committed (SHA-256 mismatch)"
     assert lh.open(root).query("summary")["model_id"].to_list() == ["models/a", "models/b"]
     ingest(root, study / "models")
     assert answers(root) == before
@@ -285,7 +285,7 @@ def test_a_file_with_other_columns_is_found(root):
     assert (finding.kind, finding.where, finding.what) == (
         "damaged",
         f"layers/{path.name}",
-        "its columns are not those of the table",
+        "its columns differ from those of the table",
     )
 
 

@@ -1,1 +1,1 @@
-"""The upkeep of a warehouse: health checks, result links, removals and renames."""
+"""Maintenance of a warehouse: health checks, links of results to models, dropped and renamed models."""

@@ -1,4 +1,4 @@
-"""Is everything there that was committed, and do its rows keep their promises? What can be mended is mended on request."""
+"""Checks that all committed files are present and intact and that the rows keep their invariants; repairs what it can."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DAMAGED = "damaged"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong. `kind`: damaged, orphan, foreign, schema, promise; `repaired` says what was done about it."""
+    """One fault. `kind` is damaged, orphan, foreign, schema or promise; `repaired` describes the repair, if there was one."""
 
     kind: str
     where: str
@@ -40,10 +40,10 @@ class Finding:
 
 
 def check_warehouse(root: Path, *, repair: bool = False) -> list[Finding]:
-    """Every fault of a warehouse. Reads every file in full, to compare its bytes with its commit.
+    """Every fault of a warehouse. Reads each file completely, to compare its SHA-256 with that in its commit.
 
-    With `repair`, files that no commit names are removed, damaged commits are moved to `damaged/` so that the next ingest
-    takes their models again, and a warehouse of an older version gets the present columns. Nothing readable is deleted.
+    With `repair`, leftover files that no commit names are deleted, damaged commits are moved to `damaged/` so that the next
+    ingest takes their models again, and a warehouse of an older version gets the current columns. No readable row is deleted.
     """
     root = open_store(root)
     if repair:
@@ -60,13 +60,13 @@ def check_warehouse(root: Path, *, repair: bool = False) -> list[Finding]:
 
 
 def _damaged(root: Path, snapshot: Snapshot, *, repair: bool) -> Iterator[Finding]:
-    wrong: dict[str, list[tuple[str, str]]] = {}
+    faults_by_commit: dict[str, list[tuple[str, str]]] = {}
     for damage in snapshot.damages:
-        wrong.setdefault(damage.commit_id, []).append((damage.path, damage.what))
+        faults_by_commit.setdefault(damage.commit_id, []).append((damage.path, damage.what))
     for commit in snapshot.commits:
         for path, what in _differing_files(root, commit):
-            wrong.setdefault(commit.commit_id, []).append((path, what))
-    for commit_id, faults in wrong.items():
+            faults_by_commit.setdefault(commit.commit_id, []).append((path, what))
+    for commit_id, faults in faults_by_commit.items():
         repaired = _set_aside(root, commit_id) if repair else None
         for path, what in faults:
             yield Finding("damaged", path, what, repaired)
@@ -82,13 +82,13 @@ def _differing_files(root: Path, commit: Commit) -> Iterator[tuple[str, str]]:
             yield file.path, error.strerror or str(error)
             continue
         if hashlib.sha256(data).hexdigest() != file.sha256:
-            yield file.path, "its bytes are not those that were committed (SHA-256 differs)"
+            yield file.path, "its content differs from what was committed (SHA-256 mismatch)"
         elif commit.schema == schema_digest() and not pq.read_schema(io.BytesIO(data)).equals(arrow_schema(file.table)):
-            yield file.path, "its columns are not those of the table"
+            yield file.path, "its columns differ from those of the table"
 
 
 def _set_aside(root: Path, commit_id: str) -> str:
-    """Move a commit's JSON and files to `damaged/`; the JSON first, so that readers never see a commit without files."""
+    """Move a commit to `damaged/`: its JSON file first, so that readers never see a commit without its files."""
     target = root / DAMAGED / commit_id
     target.mkdir(parents=True, exist_ok=True)
     paths = [root / COMMITS / f"{commit_id}.json", *(root / table / f"{commit_id}.parquet" for table in TABLES)]
@@ -99,16 +99,16 @@ def _set_aside(root: Path, commit_id: str) -> str:
 
 
 def _orphans(root: Path, snapshot: Snapshot, *, repair: bool) -> Iterator[Finding]:
-    """Files in the table folders that no commit names: ours from a run that was cut off, or somebody else's."""
-    named = {file.path for commit in snapshot.commits for file in commit.files}
-    named |= {f"{table}/{damage.commit_id}.parquet" for damage in snapshot.damages for table in TABLES}
+    """Files in the folders of the warehouse without a commit: left by an interrupted run, or written by another program."""
+    known_paths = {file.path for commit in snapshot.commits for file in commit.files}
+    known_paths |= {f"{table}/{damage.commit_id}.parquet" for damage in snapshot.damages for table in TABLES}
     for folder in (COMMITS, *TABLES):
         if not (root / folder).is_dir():
             continue
         for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name):
             path = f"{folder}/{entry.name}"
             is_commit = folder == COMMITS and not entry.name.endswith(".tmp")
-            if path in named or (is_commit and OWN_FILE.fullmatch(entry.name)):
+            if path in known_paths or (is_commit and OWN_FILE.fullmatch(entry.name)):
                 continue
             if not OWN_FILE.fullmatch(entry.name):
                 yield Finding("foreign", path, "not written by layerhouse; nothing reads it")
@@ -138,14 +138,14 @@ def _broken_promises(root: Path) -> Iterator[Finding]:
             rows = relation.limit(3).fetchall()
             if rows:
                 promise = sql.splitlines()[0].removeprefix("--").strip()
-                shown = "; ".join(
+                examples = "; ".join(
                     ", ".join(f"{column}={value}" for column, value in zip(relation.columns, row, strict=True)) for row in rows
                 )
-                yield Finding("promise", name, f"does not hold: {promise} ({shown})")
+                yield Finding("promise", name, f"does not hold: {promise} ({examples})")
 
 
 def _wrong_answers(root: Path, *, repair: bool) -> Iterator[Finding]:
-    """Kept answers that are not what the rows give, and what a run that was cut off left of one."""
+    """Cached answers that differ from what the rows give, and temporary files of one that an interrupted run left."""
     connection, snapshot = connect(root, computes_all=True)
     answers = {path: view for view, path in answer_files(snapshot).items()}
     with connection:
@@ -162,11 +162,12 @@ def _wrong_answers(root: Path, *, repair: bool) -> Iterator[Finding]:
 
 
 def _is_answer(connection: duckdb.DuckDBPyConnection, view: str, path: Path) -> bool:
+    """True if the cached file has exactly the rows of the view."""
     computed = f"SELECT * FROM {quote_identifier(view)}"
-    kept = f"SELECT * FROM read_parquet({quote_literal(str(path))})"
+    cached = f"SELECT * FROM read_parquet({quote_literal(str(path))})"
     try:
         differing = connection.execute(
-            f"SELECT count(*) FROM (({computed} EXCEPT ALL {kept}) UNION ALL ({kept} EXCEPT ALL {computed}))"
+            f"SELECT count(*) FROM (({computed} EXCEPT ALL {cached}) UNION ALL ({cached} EXCEPT ALL {computed}))"
         ).fetchall()
     except duckdb.Error:
         return False

@@ -1,4 +1,4 @@
-"""Links by hand: which model a result file in the warehouse belongs to."""
+"""Manual links: the user names the model to which a result file in the warehouse belongs."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ BY_HAND = "by_hand"
 
 
 def link_results(root: Path, pairs: Sequence[tuple[str, str]]) -> int:
-    """Link files to models, all or none; how many result files were linked. A later ingest leaves these links as they are.
+    """Link result files to models, all or none, and return the number of links. A later ingest keeps these links.
 
-    Raises NotFoundError for a model that the warehouse has not, UsageError for a file whose results it has not.
+    Raises NotFoundError for a model that is not in the warehouse, UsageError for a file without results in it.
     """
     connection, _ = connect(root, asked="models result_links")
     with connection, own_sql():
         names = model_names(connection)
-        found = connection.execute("SELECT source_uri, result_id FROM result_links").fetchall()
-    by_file: dict[str, list[str]] = {}
-    for source_uri, result_id in found:
-        by_file.setdefault(source_uri, []).append(result_id)
+        linked = connection.execute("SELECT source_uri, result_id FROM result_links").fetchall()
+    results_by_file: dict[str, list[str]] = {}
+    for source_uri, result_id in linked:
+        results_by_file.setdefault(source_uri, []).append(result_id)
     links = []
     for file, model_id in pairs:
         if model_id not in names:
             raise NotFoundError("model", model_id, names)
         address = str(Path(file).absolute())
-        own = by_file.get(address) or by_file.get(str(Path(file).resolve())) or by_file.get(file)
-        if not own:
+        result_ids = results_by_file.get(address) or results_by_file.get(str(Path(file).resolve())) or results_by_file.get(file)
+        if not result_ids:
             raise UsageError(f"{file}: no results of this file in the warehouse; take it with: layerhouse ingest {file}")
-        for result_id in own:
+        for result_id in result_ids:
             link = {"result_id": result_id, "model_id": model_id, "rule": BY_HAND, "source_uri": address}
             links.append(link | {"linked_at": datetime.now(UTC), "tags": {}})
     write_commit(root, {"links": links}, "link")
@@ -44,7 +44,7 @@ def link_results(root: Path, pairs: Sequence[tuple[str, str]]) -> int:
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """Pairs of file and model from a CSV with these columns; a file is relative to the CSV's folder. Raises UsageError."""
+    """(file, model) pairs from a CSV with these columns. Files are relative to the folder of the CSV. Raises UsageError."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             return list(_pairs(path, csv.DictReader(lines)))

@@ -1,4 +1,4 @@
-"""Undo a wrong ingest: a model dropped or renamed by a tombstone. Rows stay, and `--as-of` an earlier time still shows them."""
+"""Drops and renames models with tombstone rows. No other row changes, so `--as-of` an earlier time still shows the model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from layerhouse.warehouse.storage.store import write_commit
 
 
 def drop_model(root: Path, model_id: str) -> None:
-    """Hide a model and its results. Raises NotFoundError."""
-    _present_names(root, model_id)
+    """Hide a model and its results. Raises NotFoundError for an unknown model."""
+    _existing_names(root, model_id)
     write_commit(root, {"removals": [{"action": "drop", "model_id": model_id}]}, "drop")
     keep_answers(root)
 
 
 def rename_model(root: Path, model_id: str, new_model_id: str) -> None:
-    """Give a model another name, which later ingests of its folder keep. Raises NotFoundError or UsageError."""
-    names = _present_names(root, model_id)
+    """Rename a model; later ingests of its folder keep the new name. Raises NotFoundError or UsageError."""
+    names = _existing_names(root, model_id)
     if not new_model_id.strip():
         raise UsageError("the new name is empty")
     if new_model_id in names:
@@ -29,7 +29,8 @@ def rename_model(root: Path, model_id: str, new_model_id: str) -> None:
     keep_answers(root)
 
 
-def _present_names(root: Path, model_id: str) -> tuple[str, ...]:
+def _existing_names(root: Path, model_id: str) -> tuple[str, ...]:
+    """The names of all models. Raises NotFoundError if this one is not among them."""
     connection, _ = connect(root, asked=MODEL_NAMES)
     with connection:
         names = model_names(connection)

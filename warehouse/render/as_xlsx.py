@@ -85,7 +85,7 @@ def _write_cell(sheet: Worksheet, position: tuple[int, int], value: Any, column:
 
 
 def _is_exact(value: float | Decimal) -> bool:
-    """True for finite floats and for numbers up to 2^53: a double, the number type of Excel, holds every integer up to there."""
+    """True for finite floats and for numbers up to 2^53: Excel stores doubles, which hold every integer up to there."""
     if isinstance(value, float):
         return math.isfinite(value)
     return abs(value) <= _MAX_EXACT_INTEGER

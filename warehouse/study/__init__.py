@@ -1,1 +1,1 @@
-"""The study scripts' files, written from a warehouse."""
+"""Writes the files of the study scripts from the rows of a warehouse."""

@@ -1,4 +1,4 @@
-"""The summary as the study scripts write it, so that what reads their `PREFIX.txt` and `PREFIX.json` goes on working."""
+"""The summary in the form of the study scripts, so that readers of their `PREFIX.txt` and `PREFIX.json` keep working."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from layerhouse.warehouse.study.json_form import known_values, study_json
+
+__all__ = ["study_document", "study_json", "study_text"]
+
 Row = Mapping[str, Any]
 
 
 def study_document(models: Sequence[Row], layers: Sequence[Row], *, now: datetime | None = None) -> dict[str, Any]:
-    """`models` are rows of the models view, `layers` of layer_pruning. Keys without data are absent, never null.
+    """The JSON document for rows of the models view and of layer_pruning. Keys without data are absent, never null.
 
-    `zero_layers` lists the model's own layers; `layer_pruning` lists blocks of the base, a removed one with ratio 1.
+    `zero_layers` has indices of the model's own layers. `layer_pruning` has blocks of the base, a removed one with ratio 1.
     """
     layers_by_model: dict[str, list[Row]] = {}
     for layer in layers:
@@ -23,38 +27,35 @@ def study_document(models: Sequence[Row], layers: Sequence[Row], *, now: datetim
         "timestamp": (now or datetime.now(UTC)).isoformat(),
         "total_models": len(models),
         "models": [
-            _study_model(model, layers_by_model.get(model["model_id"], []))
+            _model_entry(model, layers_by_model.get(model["model_id"], []))
             for model in sorted(models, key=lambda model: model["model_id"])
         ],
     }
 
 
-def study_json(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
 def study_text(document: Mapping[str, Any]) -> str:
-    """The summary for reading: models by parameters, most first, then minimum, maximum and mean."""
+    """The summary as text: models by descending parameter count, then minimum, maximum and mean over all models."""
     models = sorted(document["models"], key=lambda model: (-model.get("params", {}).get("total", -1), model["name"]))
     lines = ["=" * 80, f"Model summary: {document['total_models']} models, {document['timestamp']}", "=" * 80]
     for model in models:
         lines += ["", *_model_lines(model)]
     lines += ["", "-" * 80, f"{'':24}{'minimum':>16}{'maximum':>16}{'mean':>16}{'models':>8}"]
     totals = [model["params"]["total"] for model in models if "total" in model.get("params", {})]
-    lines.append(_extremes("parameters", totals, ",.0f"))
+    lines.append(_statistics_line("parameters", totals, ",.0f"))
     for key, heading in (("reduction_ratio", "reduction"), ("layer_reduction_ratio", "reduction of layers")):
-        lines.append(_extremes(heading, [model["pruning"][key] for model in models if key in model.get("pruning", {})], ".2%"))
+        ratios = [model["pruning"][key] for model in models if key in model.get("pruning", {})]
+        lines.append(_statistics_line(heading, ratios, ".2%"))
     return "\n".join(lines) + "\n"
 
 
-def _study_model(model: Row, layers: Sequence[Row]) -> dict[str, Any]:
+def _model_entry(model: Row, layers: Sequence[Row]) -> dict[str, Any]:
     has_structure = any(layer["layer_index"] is not None for layer in layers)
     has_comparison = model["base_params"] is not None and model["source_kind"] != "results"
-    answer: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "name": model["model_id"],
         "has_comparison": has_comparison,
         "has_structure": has_structure,
-        "params": _present(
+        "params": known_values(
             total=model["params"],
             embedding=model["embedding_params"],
             lm_head=model["lm_head_params"],
@@ -63,31 +64,29 @@ def _study_model(model: Row, layers: Sequence[Row]) -> dict[str, Any]:
         ),
     }
     if has_structure:
-        answer["zero_layers"] = sorted(
+        entry["zero_layers"] = sorted(
             layer["layer_index"] for layer in layers if layer["layer_index"] is not None and layer["is_zero_layer"]
         )
     if has_comparison:
-        answer["pruning"] = _present(
+        entry["pruning"] = known_values(
             original_params=model["base_params"],
             pruned_params=model["params"],
             reduction_ratio=model["reduction_ratio"],
             layer_reduction_ratio=model["layer_reduction_ratio"],
         )
-        placed = [layer for layer in layers if layer["base_layer_index"] is not None and layer["reduction_ratio"] is not None]
-        if placed and len(placed) == len(layers):
-            answer["layer_pruning"] = [
+        matched_layers = [
+            layer for layer in layers if layer["base_layer_index"] is not None and layer["reduction_ratio"] is not None
+        ]
+        if matched_layers and len(matched_layers) == len(layers):
+            entry["layer_pruning"] = [
                 {
                     "layer_idx": layer["base_layer_index"],
                     "reduction_ratio": layer["reduction_ratio"],
                     "is_zero": bool(layer["is_removed"] or layer["is_zero_layer"]),
                 }
-                for layer in placed
+                for layer in matched_layers
             ]
-    return answer
-
-
-def _present(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
+    return entry
 
 
 def _model_lines(model: Mapping[str, Any]) -> list[str]:
@@ -115,8 +114,9 @@ def _model_lines(model: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _extremes(heading: str, values: Sequence[float], form: str) -> str:
+def _statistics_line(heading: str, values: Sequence[float], number_format: str) -> str:
+    """Minimum, maximum, mean and number of values; Decimal, as a float would round large counts."""
     if not values:
         return f"{heading:24}{'-':>16}{'-':>16}{'-':>16}{0:>8}"
     numbers = (Decimal(min(values)), Decimal(max(values)), Decimal(sum(values)) / len(values))
-    return f"{heading:24}{''.join(f'{number:>16{form}}' for number in numbers)}{len(values):>8}"
+    return f"{heading:24}{''.join(f'{number:>16{number_format}}' for number in numbers)}{len(values):>8}"

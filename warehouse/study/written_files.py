@@ -1,4 +1,4 @@
-"""Files written into folders of a user's: one that something else wrote is never overwritten unasked."""
+"""Writes files into folders of the user. A file of another program is not overwritten unless asked for."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 from layerhouse.errors import UsageError
 
 RECORD = ".layerhouse.json"
-"""Beside the files: what was written, by name and SHA-256, so that a later run knows its own."""
+"""The file next to the written ones that records their names and SHA-256, so that a later run recognises its own files."""
 
 
 def write_files(folder: Path, files: Mapping[str, str], *, force: bool = False) -> None:
-    """Write texts by file name, all or, where one of another writer is in the way, none. Raises UsageError."""
-    ours = recorded_files(folder)
+    """Write texts by file name. Raises UsageError, and writes none, if one would overwrite a file of another program."""
+    recorded = recorded_files(folder)
     for name, text in files.items():
         path = folder / name
-        if force or not path.exists() or path.read_bytes() == text.encode() or is_recorded(path, ours):
+        if force or not path.exists() or path.read_bytes() == text.encode() or is_recorded(path, recorded):
             continue
-        raise UsageError(f"{path}: another writer's file is there; --force overwrites it")
+        raise UsageError(f"{path}: exists with content that layerhouse did not write; --force overwrites it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             _replace(folder / name, text)
         hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
-        _replace(folder / RECORD, json.dumps({"files": ours | hashes}, indent=2) + "\n")
+        _replace(folder / RECORD, json.dumps({"files": recorded | hashes}, indent=2) + "\n")
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 def recorded_files(folder: Path) -> dict[str, str]:
-    """Names and SHA-256 of the files that were written into a folder; empty where nothing says so."""
+    """Names and SHA-256 of the files that layerhouse wrote into a folder; empty without a readable record."""
     try:
         document = json.loads((folder / RECORD).read_text("utf-8"))
     except (OSError, ValueError):
@@ -42,7 +42,7 @@ def recorded_files(folder: Path) -> dict[str, str]:
 
 
 def is_recorded(path: Path, recorded: Mapping[str, str]) -> bool:
-    """Whether a file is as it was written."""
+    """True if layerhouse wrote the file and it has not changed since."""
     try:
         return path.name in recorded and hashlib.sha256(path.read_bytes()).hexdigest() == recorded[path.name]
     except OSError:
