@@ -1,4 +1,4 @@
-"""Analysis files written: in the form of the study scripts, read back as the same rows, and nobody's files overwritten."""
+"""Written analysis files have the form of the study scripts, read back as the same rows, and overwrite no file of others."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_files_have_the_form_of_the_study(study):
         assert lines[-1] == "\u603b\u8ba1  6 groups (73728 params)  544 channels (208896 params)  282624 params"
 
 
-def test_removed_blocks_are_named_beside_and_counted_whole(study):
+def test_removed_blocks_have_a_file_and_count_as_removed_completely(study):
     with lh.open(study / "w") as wh:
         files = written(wh, "baselines/ShortGPT_remove_2")
         assert files["layers_to_remove.json"] == {"layers_to_remove": [4, 5], "n_remove": 2, "original_num_layers": 8}
@@ -91,7 +91,7 @@ def test_removed_blocks_are_named_beside_and_counted_whole(study):
 
 
 @pytest.mark.parametrize("model", ["results/HeadPrune_2000", "baselines/ShortGPT_remove_2", "results/LLM-Pruner_2000"])
-def test_what_is_written_reads_back_as_the_same_rows(study, tmp_path, model):
+def test_written_files_read_back_as_the_same_rows(study, tmp_path, model):
     name = model.rpartition("/")[2]
     done = layerhouse("analysis", model, "-w", study / "w", "--output-dir", tmp_path / "again" / name / "analysis")
     assert done.returncode == 0
@@ -100,8 +100,8 @@ def test_what_is_written_reads_back_as_the_same_rows(study, tmp_path, model):
     where = "FROM layers WHERE checkpoint_id = (SELECT checkpoint_id FROM current_checkpoints WHERE model_id = "
     with lh.open(study / "w") as first, lh.open(tmp_path / "w") as second:
         sql = f"SELECT {LAYER_COLUMNS} {where}"
-        ours = first.sql(f"{sql} '{model}') ORDER BY layer_index").rows()
-        assert second.sql(f"{sql} 'again/{name}') ORDER BY layer_index").rows() == ours
+        expected_rows = first.sql(f"{sql} '{model}') ORDER BY layer_index").rows()
+        assert second.sql(f"{sql} 'again/{name}') ORDER BY layer_index").rows() == expected_rows
         columns = "params, base_params, embedding_params, lm_head_params, removed_layers, reduction_ratio, retention_std"
         row = f"SELECT {columns} FROM models WHERE model_id = "
         assert second.sql(f"{row} 'again/{name}'").rows() == first.sql(f"{row} '{model}'").rows()
@@ -114,28 +114,28 @@ def test_a_base_and_unknown_models(study):
             analysis_files(wh.connection, "x")
 
 
-def test_another_writers_file_is_overwritten_only_if_forced(study, tmp_path):
+def test_a_file_of_another_program_is_overwritten_only_with_force(study, tmp_path):
     folder = tmp_path / "analysis"
     folder.mkdir()
-    theirs = folder / "model_comparison.json"
-    theirs.write_text("{}")
+    foreign_file = folder / "model_comparison.json"
+    foreign_file.write_text("{}")
     command = ("analysis", "results/HeadPrune_2000", "-w", study / "w", "--output-dir", folder)
     refused = layerhouse(*command)
     assert refused.returncode == 2
     assert "model_comparison.json: exists with content that layerhouse did not write; --force overwrites it" in refused.stderr
     assert [path.name for path in folder.iterdir()] == ["model_comparison.json"]
     assert layerhouse(*command, "--force").returncode == 0
-    assert json.loads(theirs.read_text())["pruned_name"] == "HeadPrune_2000"
+    assert json.loads(foreign_file.read_text())["pruned_name"] == "HeadPrune_2000"
     other = layerhouse("analysis", "baselines/ShortGPT_remove_2", *command[2:])
     assert other.returncode == 0
-    assert json.loads(theirs.read_text())["pruned_name"] == "ShortGPT_remove_2"
+    assert json.loads(foreign_file.read_text())["pruned_name"] == "ShortGPT_remove_2"
 
 
-def test_ingest_leaves_them_beside_each_model_and_does_not_read_its_own(tmp_path):
+def test_ingest_writes_the_files_next_to_each_model_and_does_not_read_them(tmp_path):
     demo.write_study(tmp_path)
-    theirs = tmp_path / "results/LLM-Pruner_2000/analysis/pruned_model_analysis.json"
-    theirs.parent.mkdir(parents=True)
-    theirs.write_text("{}")
+    foreign_file = tmp_path / "results/LLM-Pruner_2000/analysis/pruned_model_analysis.json"
+    foreign_file.parent.mkdir(parents=True)
+    foreign_file.write_text("{}")
     command = (
         "ingest",
         "baselines",
@@ -152,7 +152,7 @@ def test_ingest_leaves_them_beside_each_model_and_does_not_read_its_own(tmp_path
     first = layerhouse(*command, cwd=tmp_path)
     assert first.returncode == 1
     assert "content that layerhouse did not write" in first.stderr
-    assert theirs.read_text() == "{}"
+    assert foreign_file.read_text() == "{}"
     assert set(FILES) <= {path.name for path in (tmp_path / "results/HeadPrune_2000/analysis").iterdir()}
     states = json.loads((tmp_path / "out/batch_analysis_results.json").read_text())
     assert {name: state["status"] for name, state in states.items()} == {
@@ -163,7 +163,7 @@ def test_ingest_leaves_them_beside_each_model_and_does_not_read_its_own(tmp_path
         "results/HeadPrune_2000": "success",
         "results/LLM-Pruner_2000": "failed",
     }
-    theirs.unlink()
+    foreign_file.unlink()
     second = layerhouse(*command, cwd=tmp_path)
     assert second.returncode == 0
     assert second.stderr.count("unchanged ") == 6
@@ -173,7 +173,7 @@ def test_ingest_leaves_them_beside_each_model_and_does_not_read_its_own(tmp_path
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the published study is not here")
 @pytest.mark.parametrize("model", ["results/HGSP_2000", "baselines/ShortGPT_remove_7"])
-def test_published_analyses_come_out_as_they_went_in(tmp_path, model):
+def test_published_analyses_are_written_as_they_were_read(tmp_path, model):
     lh.ingest([DATA / "results", DATA / "baselines"], warehouse=tmp_path / "w")
     with lh.open(tmp_path / "w") as wh:
         files = written(wh, model)

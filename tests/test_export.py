@@ -1,6 +1,6 @@
-"""The serializer: golden bytes of one nasty table, and what must hold for every table.
+"""Output formats: golden files of one table of difficult values, and properties that hold for every table.
 
-`LAYERHOUSE_UPDATE_GOLDEN=1 pytest tests/test_export.py` writes the golden files anew; read the difference.
+`LAYERHOUSE_UPDATE_GOLDEN=1 pytest tests/test_export.py` rewrites the golden files; review the diff.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ TRAPS = (
 
 
 def nasty() -> pa.Table:
-    """A row a trap; the other columns walk through their own traps and are null where they run out."""
+    """A table with one row per trap. The other columns have traps of their own and are null after the last one."""
 
     def column(kind, *values):
         return pa.array([*values, *[None] * (len(TRAPS) - len(values))], kind)
@@ -120,7 +120,7 @@ def text_of(table: pa.Table, name: str = "text", **options) -> str:
 
 
 def read_text_table(text: str) -> list[list[str]]:
-    """Heading and rows of one text block, cut in terminal cells where its rule says."""
+    """Heading and rows of one text table, split at the widths of its dashed line, in terminal cells."""
     lines = text.splitlines()
     widths = [len(dashes) for dashes in lines[1].split("  ")]
     rows = []
@@ -128,7 +128,7 @@ def read_text_table(text: str) -> list[list[str]]:
         cells, rest = [], line
         for width in widths:
             cut = next(n for n in range(len(rest) + 1) if n == len(rest) or cell_len(rest[:n]) == width)
-            while cut < len(rest) and cell_len(rest[: cut + 1]) == width:  # combining marks stay with their letter
+            while cut < len(rest) and cell_len(rest[: cut + 1]) == width:  # a combining mark belongs to the letter before it
                 cut += 1
             cells.append(rest[:cut].strip(" "))
             rest = rest[cut + 2 :]
@@ -138,7 +138,7 @@ def read_text_table(text: str) -> list[list[str]]:
 
 
 def read_markdown(text: str) -> list[list[str]]:
-    """Every row of a Markdown table as a renderer shows it."""
+    """The rows of a Markdown table as a Markdown renderer shows them."""
     rows: list[list[str]] = []
     for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text):
         if token.type == "tr_open":
@@ -154,23 +154,23 @@ def read_markdown(text: str) -> list[list[str]]:
 @pytest.mark.parametrize(("name", "suffix"), [(f.name, f.suffixes[0]) for f in FORMATS.values() if not f.is_binary])
 def test_golden(name, suffix):
     path = GOLDEN / f"nasty{suffix}"
-    found = written(nasty(), name, caption="All traps")
+    data = written(nasty(), name, caption="All traps")
     if os.environ.get("LAYERHOUSE_UPDATE_GOLDEN"):
-        path.write_bytes(found)
-    assert found == path.read_bytes()
+        path.write_bytes(data)
+    assert data == path.read_bytes()
 
 
 def test_golden_parquet_holds_the_same_table():
-    """Parquet bytes name the library that wrote them, so the golden file is compared as a table."""
+    """Parquet bytes contain the version of the library that wrote them, so the golden file is compared as a table."""
     path = GOLDEN / "nasty.parquet"
-    found = written(nasty(), "parquet")
+    data = written(nasty(), "parquet")
     if os.environ.get("LAYERHOUSE_UPDATE_GOLDEN"):
-        path.write_bytes(found)
-    table, golden = pq.read_table(io.BytesIO(found)), pq.read_table(path)
+        path.write_bytes(data)
+    table, golden = pq.read_table(io.BytesIO(data)), pq.read_table(path)
     assert table.schema == golden.schema == nasty().schema
     assert written(table, "json") == written(golden, "json") == written(nasty(), "json")
     assert written(table, "csv") == written(golden, "csv")
-    group = pq.ParquetFile(io.BytesIO(found)).metadata.row_group(0)
+    group = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
     assert {group.column(index).compression for index in range(group.num_columns)} == {"ZSTD"}
 
 
@@ -181,21 +181,21 @@ def test_no_golden_without_a_format():
 
 def test_text_and_csv_agree_on_cells_nulls_and_names():
     table = nasty().drop_columns(["compact_size_gb"])
-    shown = read_text_table(text_of(table))
+    rendered = read_text_table(text_of(table))
     raw = list(csv.reader(io.StringIO(text_of(table, "csv"), newline="")))
-    assert len(shown) == len(raw) == table.num_rows + 1
-    assert {len(row) for row in shown} == {len(row) for row in raw} == {table.num_columns}
+    assert len(rendered) == len(raw) == table.num_rows + 1
+    assert {len(row) for row in rendered} == {len(row) for row in raw} == {table.num_columns}
     for index, name in enumerate(table.column_names):
         nulls = table[name].is_null().to_pylist()
-        assert [row[index] == "-" for row in shown[1:]] == nulls
-        if name != "model_id":  # where an empty field may be the empty string, told apart by its quotes
+        assert [row[index] == "-" for row in rendered[1:]] == nulls
+        if name != "model_id":  # an empty field of this column may be the empty string, which the csv module cannot distinguish
             assert [row[index] == "" for row in raw[1:]] == nulls
     assert [row[0] for row in raw[1:]] == list(TRAPS)
     printable = [name for name in TRAPS if name.isprintable() and name.strip() == name and name not in {"", "-"}]
-    assert [row[0] for row in shown[1:] if row[0] in printable] == printable
+    assert [row[0] for row in rendered[1:] if row[0] in printable] == printable
 
 
-def test_text_lets_no_control_character_through():
+def test_text_escapes_all_control_characters():
     lines = text_of(nasty()).splitlines()
     assert len(lines) == 2 + len(TRAPS) + 1
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]", "\n".join(lines))
@@ -203,23 +203,23 @@ def test_text_lets_no_control_character_through():
     assert any(line.startswith(r"two\nlines ") for line in lines)
 
 
-def test_headings_and_captions_are_cells_too():
+def test_headings_and_captions_are_escaped_like_cells():
     table = pa.table({"a|b\n\x1b": [1]})
     assert text_of(table, caption="x\x1b\nsecond").splitlines()[:3] == [r"x\x1b", "second", r"a|b\n\x1b"]
     assert read_markdown(text_of(table, "markdown", caption="| x |\n# y")) == [["a|b\n\\x1b"], ["1"]]
     assert json.loads(text_of(table, "json")) == [{"a|b\n\x1b": 1}]
 
 
-def test_text_of_other_encodings_in_a_caption():
+def test_a_lone_surrogate_in_a_caption_is_escaped():
     assert text_of(pa.table({"a": [1]}), caption="caf\udce9").startswith("caf\\udce9\n")
 
 
-def test_text_names_unknown_columns_once():
+def test_text_lists_columns_without_values_below_the_table():
     table = pa.table({"model_id": ["a"], "sparsity": pa.array([None], pa.float64()), "compact_size_gb": pa.nulls(1)})
     assert text_of(table) == "model\n-----\na\nnot known for any row: sparsity, compact size GiB\n"
 
 
-def test_text_keeps_rows_that_are_null_throughout():
+def test_text_keeps_the_first_column_if_all_values_are_null():
     assert text_of(pa.table({"a": pa.nulls(2), "b": pa.nulls(2)})) == "a\n-\n-\n-\nnot known for any row: b\n"
 
 
@@ -251,7 +251,7 @@ def test_width_splits_into_parts_that_repeat_the_first_column():
 
 
 @given(st.integers(1, 200))
-def test_width_loses_no_column_and_no_row(width):
+def test_splitting_to_a_width_keeps_all_columns_and_rows(width):
     table = nasty().slice(0, 5).drop_columns(["compact_size_gb"])
     whole = read_text_table(text_of(table))
     texts = text_of(table, width=width).split("\n\n")
@@ -283,7 +283,7 @@ def test_csv_round_trip(rows):
 
 
 @given(st.lists(st.tuples(st.none() | names, st.just(0.5), st.just(1)), min_size=1))
-def test_csv_tells_null_from_the_empty_string(rows):
+def test_csv_distinguishes_null_from_the_empty_string(rows):
     table = pa_csv.read_csv(
         io.BytesIO(written(_table(rows), "csv")),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True),
@@ -312,10 +312,10 @@ def test_json_round_trip(rows):
 @given(st.lists(st.tuples(names, names)))
 def test_markdown_renders_the_raw_names(rows):
     table = pa.table({"a": pa.array([a for a, _ in rows], pa.string()), "b": pa.array([b for _, b in rows], pa.string())})
-    shown = read_markdown(text_of(table, "markdown"))
-    assert {len(row) for row in shown} == {2}
-    assert len(shown) == len(rows) + 1
-    for row, raw in zip(shown[1:], rows, strict=True):
+    rendered = read_markdown(text_of(table, "markdown"))
+    assert {len(row) for row in rendered} == {2}
+    assert len(rendered) == len(rows) + 1
+    for row, raw in zip(rendered[1:], rows, strict=True):
         for cell, name in zip(row, raw, strict=True):
             if all(part.isprintable() for part in name.split("\n")):
                 assert cell == name
@@ -336,7 +336,7 @@ def _table(rows):
 
 
 @pytest.mark.parametrize(
-    ("value", "kind", "shown"),
+    ("value", "kind", "expected"),
     [
         (0.123456, RATIO, "12.35"),
         (0.0, RATIO, "0.00"),
@@ -370,18 +370,18 @@ def _table(rows):
         (Decimal(1) - Decimal(10) ** -25, NUMBER, "0." + "9" * 25),
     ],
 )
-def test_number(value, kind, shown):
-    assert number_text(value, kind) == shown
+def test_number(value, kind, expected):
+    assert number_text(value, kind) == expected
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([RATIO, NUMBER, PPL, GIB, MS, COUNT]))
 @example(math.nextafter(1, 2), RATIO)
 @example(5e-324, RATIO)
-def test_no_number_looks_like_zero_or_one_that_is_not(value, kind):
-    shown = float(number_text(value, kind).replace(",", ""))
+def test_only_zero_and_one_are_rendered_as_zero_and_one(value, kind):
+    rendered = float(number_text(value, kind).replace(",", ""))
     whole = 100 if kind is RATIO else 1
-    assert (shown == 0) == (value == 0) or abs(value) < 1e-321
-    assert (abs(shown) == whole) == (abs(value) == 1)
+    assert (rendered == 0) == (value == 0) or abs(value) < 1e-321
+    assert (abs(rendered) == whole) == (abs(value) == 1)
 
 
 @pytest.mark.parametrize(
@@ -412,8 +412,8 @@ def test_heading(name, kind, heading):
     assert describe(name, kind).heading == heading
 
 
-def test_every_known_column_has_its_own_heading_beside_its_neighbours():
-    """Only names that never meet in one table may share a heading."""
+def test_headings_of_known_columns_are_unique_within_a_table():
+    """Only names that never occur in one table may share a heading."""
     headings = [column.heading for name, column in COLUMNS.items() if name != "params_b"]
     assert len(headings) == len(set(headings))
 
@@ -434,7 +434,7 @@ def test_text_in_a_number_column_is_shown_as_text():
     ]
 
 
-def test_one_rule_for_values_in_text_markdown_and_csv():
+def test_text_markdown_and_csv_render_values_alike():
     table = pa.table(
         {
             "tags": pa.array([{"b": "2", "a": None}], pa.map_(pa.string(), pa.string())),
@@ -450,10 +450,10 @@ def test_one_rule_for_values_in_text_markdown_and_csv():
             "exact": [Decimal("0.10")],
         }
     )
-    shown = ["a=- b=2", "q_proj=16,777,216", "mmlu=0.2543", "4096 11008", "x=1 y=0.5000", "2025-01-02"]
-    shown += ["1970-01-01T00:00:00.000000001Z", f"{2**62} us since 1970", "00ff", "head", "0.1000"]
-    assert read_text_table(text_of(table))[1] == read_markdown(text_of(table, "markdown"))[1] == shown
-    raw = ["a=null b=2", "q_proj=16777216", "mmlu=0.254321", "4096 11008", "x=1 y=0.5", *shown[5:10], "0.10"]
+    expected = ["a=- b=2", "q_proj=16,777,216", "mmlu=0.2543", "4096 11008", "x=1 y=0.5000", "2025-01-02"]
+    expected += ["1970-01-01T00:00:00.000000001Z", f"{2**62} us since 1970", "00ff", "head", "0.1000"]
+    assert read_text_table(text_of(table))[1] == read_markdown(text_of(table, "markdown"))[1] == expected
+    raw = ["a=null b=2", "q_proj=16777216", "mmlu=0.254321", "4096 11008", "x=1 y=0.5", *expected[5:10], "0.10"]
     assert text_of(table, "csv").splitlines()[1] == ",".join(raw)
     point = json.loads(text_of(table, "json"), parse_float=Decimal)[0]
     assert (point["tags"], point["point"], point["exact"]) == (
@@ -463,7 +463,7 @@ def test_one_rule_for_values_in_text_markdown_and_csv():
     )
 
 
-def test_columns_of_one_name():
+def test_columns_with_the_same_name():
     table = pa.table([pa.array([1]), pa.array([2])], names=["a", "a"])
     assert text_of(table, "csv") == "a,a\n1,2\n"
     assert read_text_table(text_of(table)) == [["a", "a"], ["1", "2"]]
@@ -473,7 +473,7 @@ def test_columns_of_one_name():
 
 
 @pytest.mark.parametrize("rows", [8191, 8192, 20_000])
-def test_batches_lose_no_row(rows):
+def test_all_rows_of_all_batches_are_written(rows):
     table = pa.table({"a": range(rows)})
     assert text_of(table, "csv").split() == ["a", *map(str, range(rows))]
     assert [row["a"] for row in json.loads(text_of(table, "json"))] == list(range(rows))
@@ -550,7 +550,7 @@ def test_import_is_light():
     assert not {"pyarrow", "duckdb", "polars", "torch", "click", "rich.table"} & set(loaded)
 
 
-def test_a_size_that_varies_says_from_where_to_where_to_people_alone():
+def test_only_people_see_a_null_with_bounds_as_a_range():
     bounds = {"num_heads": pa.array([8, None, None], pa.int32()), "num_heads_min": [8, 4, None], "num_heads_max": [8, 6, None]}
     table = pa.table({"model_id": ["a", "b", "c"], **bounds})
     assert text_of(table) == ("model       heads\n-----  ----------\na               8\nb      varies 4-6\nc               -\n")

@@ -1,4 +1,4 @@
-"""Formats that go into a paper: xlsx, html and latex; and how all formats made for people mark, round, group and translate."""
+"""The formats xlsx, html and latex; and best values, digits, groups and languages in all formats for people."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VOID = {"br", "meta", "link", "img", "input", "hr"}
 
 
 class Document(HTMLParser):
-    """The rows of every table as a browser shows them, with the bold cells; refuses tags that do not nest."""
+    """The rows of every table as a browser shows them, and the bold cells. Fails if tags are not nested correctly."""
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -67,7 +67,7 @@ class Document(HTMLParser):
                 self.bold.append(data)
 
 
-def laid_out(table, name, layout):
+def written_with_layout(table, name, layout):
     stream = io.BytesIO()
     write_table(table, name, stream, layout)
     return stream.getvalue()
@@ -80,17 +80,17 @@ def sheet_of(data):
 
 
 def cells_of(data):
-    """Value, type and number format of every cell."""
+    """Value, type and number format of each cell."""
     return [[(cell.value, cell.data_type, cell.number_format) for cell in row] for row in sheet_of(data).iter_rows()]
 
 
 def test_golden_xlsx_holds_the_same_typed_cells():
     path = GOLDEN / "nasty.xlsx"
-    found = written(nasty(), "xlsx")
+    data = written(nasty(), "xlsx")
     if os.environ.get("LAYERHOUSE_UPDATE_GOLDEN"):
-        path.write_bytes(found)
-    assert cells_of(found) == cells_of(path.read_bytes())
-    assert found == written(nasty(), "xlsx")
+        path.write_bytes(data)
+    assert cells_of(data) == cells_of(path.read_bytes())
+    assert data == written(nasty(), "xlsx")
 
 
 def test_xlsx_keeps_types():
@@ -116,14 +116,14 @@ def test_xlsx_keeps_types():
     assert [cell[0] for cell in cells[0]][:4] == ["model", "params", "reduction", "size GiB"]
 
 
-def test_xlsx_freezes_its_heading_and_fits_its_columns():
+def test_xlsx_freezes_the_heading_and_fits_column_widths():
     sheet = sheet_of(written(pa.table({"model_id": ["a" * 30], "params": [8030261248]}), "xlsx"))
     assert sheet.freeze_panes == "B2"
     assert [sheet.column_dimensions[letter].width for letter in "AB"] == pytest.approx([32.7, 15.7], abs=0.1)
     assert sheet.auto_filter.ref == "A1:B2"
 
 
-def test_xlsx_says_what_a_sheet_cannot_hold(monkeypatch):
+def test_xlsx_refuses_tables_over_the_limits_of_a_sheet(monkeypatch):
     with pytest.raises(UsageError, match=r"xlsx: row 2, column 'notes': text too long for a cell; use csv"):
         written(pa.table({"notes": ["x" * 32_768]}), "xlsx")
     assert sheet_of(written(pa.table({"notes": ["x" * 32_767]}), "xlsx"))["A2"].value == "x" * 32_767
@@ -147,11 +147,11 @@ def test_html_is_a_complete_document_that_shows_the_raw_names():
     (rows,) = page.tables
     assert {len(row) for row in rows} == {nasty().num_columns}
     assert len(rows) == 1 + len(TRAPS)
-    shown = [row[0] for row in rows[1:]]
-    for trap, cell in zip(TRAPS, shown, strict=True):
+    rendered = [row[0] for row in rows[1:]]
+    for trap, cell in zip(TRAPS, rendered, strict=True):
         if all(part.isprintable() for part in trap.split("\n")):
             assert cell == trap
-    assert shown[TRAPS.index("esc\x1b[31m")] == r"esc\x1b[31m"
+    assert rendered[TRAPS.index("esc\x1b[31m")] == r"esc\x1b[31m"
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5))
@@ -224,34 +224,44 @@ def scores():
 @pytest.mark.parametrize(
     ("name", "bold"), [("markdown", r"\*\*(.*?)\*\*"), ("html", r"<strong>(.*?)</strong>"), ("latex", r"\\textbf{(.*?)}")]
 )
-def test_the_best_of_a_column_is_bold_and_only_where_one_direction_is_better(name, bold):
-    shown = laid_out(scores(), name, Layout(marks_best=True)).decode()
-    assert re.findall(bold, shown) == ["10.00", "90.00"]
-    assert re.findall(bold, laid_out(scores(), name, Layout()).decode()) == []
+def test_the_best_value_of_a_column_is_bold_if_one_direction_is_better(name, bold):
+    rendered = written_with_layout(scores(), name, Layout(marks_best=True)).decode()
+    assert re.findall(bold, rendered) == ["10.00", "90.00"]
+    assert re.findall(bold, written_with_layout(scores(), name, Layout()).decode()) == []
 
 
 @pytest.mark.parametrize(
     ("name", "bold", "rule"),
     [("html", r"<strong>(.*?)</strong>", "</tbody>\n<tbody>"), ("latex", r"\\textbf{(.*?)}", "\\midrule\n")],
 )
-def test_the_best_of_each_group_is_bold_ties_together_and_groups_are_parted(name, bold, rule):
-    shown = laid_out(scores(), name, Layout(marks_best=True, group=("method",))).decode()
-    assert re.findall(bold, shown) == ["70.00", "20.00", "70.00"]
-    assert shown.count(rule) == (2 if name == "html" else 3)
+def test_the_best_values_of_each_group_are_bold_with_ties_and_a_rule_separates_groups(name, bold, rule):
+    rendered = written_with_layout(scores(), name, Layout(marks_best=True, group=("method",))).decode()
+    assert re.findall(bold, rendered) == ["70.00", "20.00", "70.00"]
+    assert rendered.count(rule) == (2 if name == "html" else 3)
 
 
-def test_digits_are_those_asked_for_but_never_a_zero_that_is_none():
+def test_digits_are_those_of_the_layout_unless_the_number_would_read_as_zero():
     table = pa.table({"params": [1234567], "reduction_ratio": [0.123456], "size_gb": [14.9575], "boolq": [0.00001]})
-    assert read_text_table(laid_out(table, "text", Layout(digits=0)).decode())[1] == ["1,234,567", "12", "15", "0.001"]
-    assert read_text_table(laid_out(table, "text", Layout(digits=4)).decode())[1][1:3] == ["12.3456", "14.9575"]
-    assert [cell[2] for cell in cells_of(laid_out(table, "xlsx", Layout(digits=1)))[1]] == ["#,##0", "0.0%", "0.0", "0.0%"]
-    assert laid_out(table, "csv", Layout(digits=0)) == written(table, "csv")
+    assert read_text_table(written_with_layout(table, "text", Layout(digits=0)).decode())[1] == [
+        "1,234,567",
+        "12",
+        "15",
+        "0.001",
+    ]
+    assert read_text_table(written_with_layout(table, "text", Layout(digits=4)).decode())[1][1:3] == ["12.3456", "14.9575"]
+    assert [cell[2] for cell in cells_of(written_with_layout(table, "xlsx", Layout(digits=1)))[1]] == [
+        "#,##0",
+        "0.0%",
+        "0.0",
+        "0.0%",
+    ]
+    assert written_with_layout(table, "csv", Layout(digits=0)) == written(table, "csv")
 
 
-def test_a_standard_error_stands_with_its_value_and_numbers_that_it_tells_apart_differ():
+def test_a_standard_error_follows_its_value_and_sets_the_number_of_digits():
     table = pa.table({"boolq": [0.50001, 0.50004, 0.6], "boolq_stderr": [0.00001, None, 0.01], "n": [1, 2, 3]})
-    shown = read_text_table(text_of(table))
-    assert shown == [["boolq %", "n"], ["50.001 ± 0.001", "1"], ["50.004", "2"], ["60.000 ± 1.000", "3"]]
+    rendered = read_text_table(text_of(table))
+    assert rendered == [["boolq %", "n"], ["50.001 ± 0.001", "1"], ["50.004", "2"], ["60.000 ± 1.000", "3"]]
     assert r"50.001 $\pm$ 0.001 & 1 \\" in text_of(table, "latex")
     assert text_of(table, "csv").splitlines()[0] == "boolq,boolq_stderr,n"
 
@@ -262,7 +272,7 @@ def test_a_count_of_a_known_total_shows_it():
     assert text_of(table, "csv") == "n_tasks\n7\n3\n\n"
 
 
-def test_a_note_in_the_field_says_how_a_column_is_shown():
+def test_field_metadata_overrides_the_presentation_of_a_column():
     field = presented_field(pa.field("mmlu/acc", pa.float64()), kind=RATIO, better="higher")
     assert (describe_field(field).heading, describe_field(field).better) == ("mmlu/acc %", "higher")
     assert describe_field(pa.field("mmlu/acc", pa.float64())).kind is NUMBER
@@ -270,19 +280,19 @@ def test_a_note_in_the_field_says_how_a_column_is_shown():
     assert describe_field(total).total == 3
 
 
-def test_every_column_of_the_tables_has_a_heading_of_its_own_in_every_language():
+def test_every_known_column_has_a_unique_heading_in_every_language():
     for language, headings in HEADINGS.items():
         assert set(headings) == set(COLUMNS), language
-        shown = [describe_field(pa.field(name, pa.null()), language).heading for name in COLUMNS]
-        assert len(set(shown)) == len(shown), language
+        rendered = [describe_field(pa.field(name, pa.null()), language).heading for name in COLUMNS]
+        assert len(set(rendered)) == len(rendered), language
 
 
 @pytest.mark.parametrize("name", ["text", "markdown", "html", "latex", "xlsx"])
-def test_headings_follow_the_language_and_names_for_programs_do_not(name):
+def test_headings_follow_the_language_but_names_for_programs_do_not(name):
     table = pa.table({"model_id": ["a"], "reduction_ratio": [0.5]})
-    data = laid_out(table, name, Layout(language="zh"))
-    shown = [cell[0] for cell in cells_of(data)[0]] if name == "xlsx" else data.decode()
-    assert "模型" in shown
-    assert any("参数减少率" in part for part in shown) if name == "xlsx" else "参数减少率" in shown
+    data = written_with_layout(table, name, Layout(language="zh"))
+    rendered = [cell[0] for cell in cells_of(data)[0]] if name == "xlsx" else data.decode()
+    assert "模型" in rendered
+    assert any("参数减少率" in part for part in rendered) if name == "xlsx" else "参数减少率" in rendered
     for other in ("csv", "json", "ndjson"):
-        assert laid_out(table, other, Layout(language="zh")) == written(table, other)
+        assert written_with_layout(table, other, Layout(language="zh")) == written(table, other)

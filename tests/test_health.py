@@ -1,4 +1,4 @@
-"""Damage: what readers still answer, what `check` names, what its repair mends, and that the next ingest heals the rest."""
+"""Damaged files: what queries still return, what `check` reports and repairs, and that the next ingest restores the rest."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ingest(warehouse: Path, *roots: Path) -> None:
 
 
 def answers(warehouse: Path) -> dict:
-    """What a user sees, without the commits that it came from."""
+    """The rows that a user sees, without the columns that name commits."""
     with lh.open(warehouse) as wh:
         seen = {"summary": wh.query("summary").rows()}
         for table in ("layers", "layer_matches", "results"):
@@ -50,7 +50,7 @@ def answers(warehouse: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Three models, each with an analysis, the base's and results; and their warehouse, made by a commit a model."""
+    """Three models, each with its analysis, that of the base, and results; and their warehouse, with one commit per model."""
     folder = tmp_path_factory.mktemp("study")
     base = analysis_document("base", (WIDE, WIDE))
     for number, (name, widths) in enumerate(MODELS.items()):
@@ -75,7 +75,7 @@ def root(study, tmp_path):
 
 
 def file_of(root: Path, model: str, table: str) -> Path:
-    """A file of the commit that took a model."""
+    """The file of a table in the commit of a model."""
     commit = list_commits(root).commits[1 + list(MODELS).index(model)]
     (path,) = (file.path for file in commit.files if file.table == table)
     return root / path
@@ -95,28 +95,28 @@ def flip(path: Path) -> None:
     path.write_bytes(data[:middle] + bytes(byte ^ 0xFF for byte in data[middle : middle + 8]) + data[middle + 8 :])
 
 
-def found(root: Path, *, repair: bool = False) -> list[tuple[str, str]]:
+def findings_of(root: Path, *, repair: bool = False) -> list[tuple[str, str]]:
     return sorted((finding.kind, finding.where) for finding in check_warehouse(root, repair=repair))
 
 
-def test_a_healthy_warehouse_has_nothing_to_say(root):
+def test_a_healthy_warehouse_has_no_findings(root):
     assert check_warehouse(root) == check_warehouse(root, repair=True) == []
     result = layerhouse("check", "--warehouse", root)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", f"layerhouse {engine_text()}\n{root}: healthy\n")
 
 
 @pytest.mark.parametrize("damage", [cut, empty, Path.unlink])
-def test_a_damaged_file_costs_its_own_commit_alone(root, before, damage):
+def test_a_damaged_file_hides_only_its_own_commit(root, before, damage):
     path = file_of(root, "c", "results")
     damage(path)
     assert lh.open(root).query("summary").rows() == before["summary"][:2]
-    assert found(root) == [("damaged", str(path.relative_to(root)))]
+    assert findings_of(root) == [("damaged", str(path.relative_to(root)))]
 
 
 def test_repair_sets_a_damaged_commit_aside_and_the_next_ingest_takes_its_models_again(root, study, before):
     path = file_of(root, "c", "results")
     cut(path)
-    assert found(root, repair=True) == [("damaged", f"results/{path.name}")]
+    assert findings_of(root, repair=True) == [("damaged", f"results/{path.name}")]
     tables = ("checkpoints", "layer_matches", "layers", "links", "results")
     moved = sorted(path.name for path in (root / "damaged" / path.stem).iterdir())
     assert moved == [f"{table}-{path.name}" for table in tables[:1]] + [f"commits-{path.stem}.json"] + [
@@ -124,10 +124,10 @@ def test_repair_sets_a_damaged_commit_aside_and_the_next_ingest_takes_its_models
     ]
     ingest(root, study / "models")
     assert answers(root) == before
-    assert found(root) == []
+    assert findings_of(root) == []
 
 
-def test_the_command_answers_with_what_is_whole_and_names_what_is_not(root):
+def test_commands_answer_from_intact_commits_and_name_the_damaged_ones(root):
     path = file_of(root, "b", "layers")
     size = path.stat().st_size
     cut(path)
@@ -152,7 +152,7 @@ def test_flipped_bytes_of_equal_size_are_found_by_check(root, study, before):
     path = file_of(root, "c", "layers")
     flip(path)
     assert lh.open(root).damages == ()
-    assert found(root) == [("damaged", f"layers/{path.name}")]
+    assert findings_of(root) == [("damaged", f"layers/{path.name}")]
     (finding,) = check_warehouse(root, repair=True)
     assert finding.what == "its content differs from what was committed (SHA-256 mismatch)"
     assert lh.open(root).query("summary")["model_id"].to_list() == ["models/a", "models/b"]
@@ -172,7 +172,7 @@ def test_flipped_bytes_of_equal_size_are_found_by_check(root, study, before):
         ("checkpoints", ("ingest", "models")),
     ],
 )
-def test_flipped_bytes_of_equal_size_are_one_line_of_every_command(root, study, tmp_path, table, command):
+def test_flipped_bytes_of_equal_size_are_an_error_of_one_line_in_every_command(root, study, tmp_path, table, command):
     path = file_of(root, "c", table)
     path.write_bytes(bytes(byte ^ 0xFF for byte in path.read_bytes()))
     (tmp_path / "models").symlink_to(study / "models")
@@ -181,10 +181,10 @@ def test_flipped_bytes_of_equal_size_are_one_line_of_every_command(root, study, 
     (line,) = result.stderr.splitlines()
     assert line.startswith("layerhouse: a file of the warehouse cannot be read (")
     assert line.endswith("; it is named by: layerhouse check")
-    assert found(root) == [("damaged", f"{table}/{path.name}")]
+    assert findings_of(root) == [("damaged", f"{table}/{path.name}")]
 
 
-def test_flipped_bytes_are_an_error_of_the_warehouse_in_python_too(root):
+def test_flipped_bytes_raise_a_warehouse_error_in_python(root):
     path = file_of(root, "c", "layers")
     path.write_bytes(bytes(byte ^ 0xFF for byte in path.read_bytes()))
     with lh.open(root) as wh:
@@ -193,7 +193,7 @@ def test_flipped_bytes_are_an_error_of_the_warehouse_in_python_too(root):
                 ask()
 
 
-def test_results_that_were_lost_after_a_drop_come_back_with_the_next_ingest(root, study, before):
+def test_damaged_results_of_a_dropped_model_come_back_with_the_next_ingest(root, study, before):
     drop_model(root, "models/c")
     ingest(root, study / "models")
     assert answers(root)["summary"] == before["summary"]
@@ -201,15 +201,15 @@ def test_results_that_were_lost_after_a_drop_come_back_with_the_next_ingest(root
     check_warehouse(root, repair=True)
     ingest(root, study / "models")
     assert answers(root) == before
-    assert found(root) == []
+    assert findings_of(root) == []
 
 
-def test_a_commit_cut_in_half_is_as_if_it_were_not(root, study, before):
+def test_a_truncated_commit_is_ignored_and_reported(root, study, before):
     path = root / f"commits/{file_of(root, 'c', 'layers').stem}.json"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert lh.open(root).query("summary").rows() == before["summary"][:2]
-    assert found(root) == [("damaged", f"commits/{path.name}")]
-    assert found(root, repair=True) == [("damaged", f"commits/{path.name}")]
+    assert findings_of(root) == [("damaged", f"commits/{path.name}")]
+    assert findings_of(root, repair=True) == [("damaged", f"commits/{path.name}")]
     ingest(root, study / "models")
     assert answers(root) == before
 
@@ -218,35 +218,35 @@ def test_a_copy_of_a_commit_adds_nothing(root, before):
     path = root / f"commits/{file_of(root, 'c', 'layers').stem}.json"
     shutil.copy(path, root / f"commits/{'f' * 31}0.json")
     assert lh.open(root).scan("results").collect().height == len(before["results"])
-    assert found(root, repair=True) == [("damaged", f"commits/{'f' * 31}0.json")]
-    assert (answers(root), found(root)) == (before, [])
+    assert findings_of(root, repair=True) == [("damaged", f"commits/{'f' * 31}0.json")]
+    assert (answers(root), findings_of(root)) == (before, [])
 
 
-def test_the_base_that_went_with_a_damaged_commit_comes_back_with_it(root, study, before):
-    """The first model's commit holds the base of all; without it the others stand without one, and the check says so."""
+def test_the_base_in_a_damaged_commit_comes_back_with_the_next_ingest(root, study, before):
+    """The commit of the first model holds the base of all models. Without it the others have no base, which check reports."""
     cut(file_of(root, "a", "layers"))
     assert lh.open(root).models().select("model_id", "base_params").rows() == [("models/b", None), ("models/c", None)]
-    assert {kind for kind, _ in found(root, repair=True)} == {"damaged", "promise"}
-    assert found(root) == [("promise", "matches_without_checkpoint")]
+    assert {kind for kind, _ in findings_of(root, repair=True)} == {"damaged", "promise"}
+    assert findings_of(root) == [("promise", "matches_without_checkpoint")]
     ingest(root, study / "models")
     assert answers(root) == before
-    assert found(root) == []
+    assert findings_of(root) == []
 
 
 @pytest.mark.parametrize("table", ["tensors", "checkpoints"])
-def test_a_table_folder_that_is_gone_is_made_again(root, study, before, table):
+def test_a_missing_table_folder_is_created_again(root, study, before, table):
     shutil.rmtree(root / table)
     with pytest.raises(WarehouseError, match=f"{table}/.*; mend it with: layerhouse check --repair"):
         lh.open(root)
-    assert {kind for kind, _ in found(root)} == {"damaged"}
+    assert {kind for kind, _ in findings_of(root)} == {"damaged"}
     check_warehouse(root, repair=True)
     if table == "checkpoints":
         ingest(root, study / "models")
     assert answers(root) == before
-    assert found(root) == []
+    assert findings_of(root) == []
 
 
-def test_leftovers_of_a_run_are_removed_and_files_of_others_are_not(root, before):
+def test_leftovers_of_a_run_are_deleted_and_files_of_other_programs_are_kept(root, before):
     commit_id = "1" * 32
     layers = file_of(root, "c", "layers")
     orphan, half = root / f"layers/{commit_id}.parquet", root / f"results/{commit_id}.parquet"
@@ -263,9 +263,9 @@ def test_leftovers_of_a_run_are_removed_and_files_of_others_are_not(root, before
 
     leftovers = [("orphan", str(path.relative_to(root))) for path in (orphan, half, temporary, marker)]
     others = [("foreign", str(path.relative_to(root))) for path in foreign]
-    assert found(root) == sorted([*leftovers, *others])
-    assert found(root, repair=True) == sorted([*leftovers, *others])
-    assert found(root) == sorted(others)
+    assert findings_of(root) == sorted([*leftovers, *others])
+    assert findings_of(root, repair=True) == sorted([*leftovers, *others])
+    assert findings_of(root) == sorted(others)
     assert not any(path.exists() for path in (orphan, half, temporary, marker))
     assert all(path.exists() for path in foreign)
     assert layerhouse("check", "--warehouse", root).returncode == 0
@@ -273,7 +273,7 @@ def test_leftovers_of_a_run_are_removed_and_files_of_others_are_not(root, before
 
 
 def test_a_file_with_other_columns_is_found(root):
-    """As an older tool might write one by hand: bytes and SHA-256 agree, columns do not."""
+    """Size and SHA-256 agree with the commit, the columns do not, as if another tool had written file and commit."""
     path = file_of(root, "c", "layers")
     pq.write_table(pq.read_table(path).drop_columns(["zeros"]), path)
     marker = root / f"commits/{path.stem}.json"
@@ -317,7 +317,7 @@ def test_every_promise_has_a_case():
 
 
 @pytest.mark.parametrize("promise", PROMISES)
-def test_rows_that_break_a_promise_are_shown(tmp_path, promise):
+def test_rows_that_break_a_promise_are_reported(tmp_path, promise):
     root = create_store(tmp_path / "warehouse")
     write_commit(root, PROMISES[promise], "ingest")
     (finding,) = check_warehouse(root)
@@ -332,8 +332,8 @@ def test_a_value_without_ok_and_ok_without_a_value_both_break_the_promise(tmp_pa
     rows = [{**RESULT, "result_id": name, "status": status, "value": value} for name, status, value in cases]
     write_commit(root, {"results": rows}, "ingest")
     result = layerhouse("check", "--warehouse", root)
-    shown = (
+    examples = (
         "(result_id=a, task=None, metric=acc, status=ok, value=None; "
         "result_id=b, task=None, metric=acc, status=missing, value=1.0)"
     )
-    assert (result.returncode, result.stdout.rstrip().endswith(shown)) == (3, True)
+    assert (result.returncode, result.stdout.rstrip().endswith(examples)) == (3, True)

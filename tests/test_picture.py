@@ -1,4 +1,4 @@
-"""The layer map as a picture: what each line says, and what is drawn where something is not known."""
+"""The layer map as a picture: the text of each line, and what is drawn for unknown numbers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_runs_of_numbers_are_ranges():
     assert (ranges([3, 0, 1, 2, 7, 9, 10]), ranges([]), ranges([5])) == ("0-3, 7, 9-10", "", "5")
 
 
-def test_every_block_has_a_line_and_what_went_is_named_below():
+def test_every_block_has_a_line_and_removed_blocks_are_listed_below():
     removed = {**LAYER, "base_layer_index": 1, "layer_index": None, "is_removed": True, "level": "removed"}
     unknown = dict.fromkeys(LAYER) | {"layer_index": 2, "match": "none", "is_removed": False}
     drawn = layer_picture(MODEL, [LAYER, removed, unknown], base_name="b", is_unicode=True).splitlines()
@@ -108,7 +108,7 @@ def study(tmp_path_factory):
     return root
 
 
-def test_compare_draws_or_gives_the_table_behind_it(study):
+def test_compare_draws_a_picture_or_writes_its_table(study):
     drawn = layerhouse("compare", "baselines/ShortGPT_remove_2", demo.BASE, "-w", "w", cwd=study, PYTHONIOENCODING="utf-8")
     assert drawn.returncode == 0
     assert drawn.stdout.startswith("baselines/ShortGPT_remove_2 against baselines/Tiny-Base\n1,738,880 → 1,369,728 parameters")
@@ -121,7 +121,7 @@ def test_compare_draws_or_gives_the_table_behind_it(study):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("x",), "no model 'x'; there is "),
         (("results/HeadPrune_2000", "x"), "no base 'x'; there is "),
@@ -132,13 +132,13 @@ def test_compare_draws_or_gives_the_table_behind_it(study):
         ),
     ],
 )
-def test_a_pair_that_is_not_there_is_one_line(study, arguments, says):
+def test_an_unknown_pair_is_an_error_of_one_line(study, arguments, message):
     done = layerhouse("compare", *arguments, "-w", "w", cwd=study)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert says in done.stderr
+    assert message in done.stderr
 
 
-def test_layers_draws_on_demand(study):
+def test_layers_draws_a_picture_with_an_option(study):
     drawn = layerhouse("layers", "results/*", "-w", "w", "--picture", cwd=study, PYTHONIOENCODING="utf-8").stdout
     assert drawn.count(" against baselines/Tiny-Base\n") == 2
     table = layerhouse("layers", "results/HeadPrune_2000", "-w", "w", cwd=study).stdout

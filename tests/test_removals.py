@@ -1,4 +1,4 @@
-"""Drop, rename and time: what each name shows now, what it showed then, and what the next ingest makes of it."""
+"""Dropped and renamed models and `as_of`: what each name shows now and at an earlier time, and after the next ingest."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ingest(root: Path, *roots: Path, **options) -> Report:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A warehouse of `m/a` (2 layers, perplexity 10) and `m/b` (3 layers, perplexity 11), and its study, at a fixed place."""
+    """A study of `m/a` (2 layers, perplexity 10) and `m/b` (3 layers, perplexity 11) and its warehouse, at a fixed path."""
     folder = tmp_path_factory.mktemp("made") / "study"
     write_model(folder / "m/a", 2, 10.0)
     write_model(folder / "m/b", 3, 11.0)
@@ -52,7 +52,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def study(made, tmp_path):
-    """The study, to be changed by one test: a copy that stands in its place, so that folders keep their names."""
+    """The study for one test to change. It stays at its path, which the rows name; a copy replaces it afterwards."""
     untouched = tmp_path / "untouched"
     shutil.copytree(made, untouched)
     yield made
@@ -65,8 +65,8 @@ def root(study):
     return study / "warehouse"
 
 
-def shown(root: Path, as_of: datetime | str | None = None) -> dict:
-    """Layers and perplexity of every model; what a model without structure or without results lacks is None."""
+def models_of(root: Path, as_of: datetime | str | None = None) -> dict:
+    """Model -> (number of layers, perplexity); None for a missing structure or missing results."""
     with lh.open(root, as_of=as_of) as wh:
         rows = wh.sql(
             """
@@ -84,15 +84,15 @@ BOTH = {"m/a": (2, 10.0), "m/b": (3, 11.0)}
 def test_drop_hides_a_model_and_its_results_until_it_is_ingested_again(root, study):
     before = datetime.now(UTC)
     drop_model(root, "m/a")
-    assert shown(root) == {"m/b": (3, 11.0)}
+    assert models_of(root) == {"m/b": (3, 11.0)}
     with lh.open(root) as wh:
         for view in ("history", "layer_pruning", "model_results", "measures", "performance"):
             assert wh.sql(f"SELECT DISTINCT model_id FROM {view}")["model_id"].to_list() == ["m/b"]
-    assert shown(root, before) == BOTH
+    assert models_of(root, before) == BOTH
 
     report = ingest(root, study / "m")
     assert [(event.kind, event.where) for event in report.events] == [("taken", "m/a"), ("unchanged", "m/b")]
-    assert shown(root) == BOTH
+    assert models_of(root) == BOTH
     assert lh.open(root).sql("SELECT count(*) AS n FROM model_results WHERE model_id = 'm/a'")["n"].to_list() == [25]
     assert check_warehouse(root) == []
 
@@ -100,14 +100,14 @@ def test_drop_hides_a_model_and_its_results_until_it_is_ingested_again(root, stu
 def test_rename_keeps_history_and_later_ingests_of_the_folder_keep_the_name(root, study):
     before = datetime.now(UTC)
     rename_model(root, "m/a", "best")
-    assert shown(root) == {"best": (2, 10.0), "m/b": (3, 11.0)}
-    assert shown(root, before) == BOTH
+    assert models_of(root) == {"best": (2, 10.0), "m/b": (3, 11.0)}
+    assert models_of(root, before) == BOTH
     assert ingest(root, study / "m").count("unchanged") == 2
 
     write_model(study / "m/a", 4, 12.0)
     report = ingest(root, study / "m")
     assert [(event.kind, event.where) for event in report.events] == [("taken", "best"), ("unchanged", "m/b")]
-    assert shown(root) == {"best": (4, 12.0), "m/b": (3, 11.0)}
+    assert models_of(root) == {"best": (4, 12.0), "m/b": (3, 11.0)}
     history = lh.open(root).sql("SELECT model_id, num_layers FROM history ORDER BY commit_id, model_id").rows()
     assert history == [("best", 2), ("m/b", 3), ("best", 4)]
 
@@ -117,51 +117,51 @@ def test_renames_follow_each_other(root, study):
     rename_model(root, "new", "newer")
     write_model(study / "m/a", 4, 12.0)
     ingest(root, study / "m")
-    assert shown(root) == {"newer": (4, 12.0), "m/b": (3, 11.0)}
+    assert models_of(root) == {"newer": (4, 12.0), "m/b": (3, 11.0)}
     rename_model(root, "newer", "m/a")
-    assert shown(root) == {"m/a": (4, 12.0), "m/b": (3, 11.0)}
+    assert models_of(root) == {"m/a": (4, 12.0), "m/b": (3, 11.0)}
     rename_model(root, "m/b", "new")
-    assert shown(root) == {"m/a": (4, 12.0), "new": (3, 11.0)}
+    assert models_of(root) == {"m/a": (4, 12.0), "new": (3, 11.0)}
 
 
 def test_models_swap_their_names(root):
     for old, new in (("m/a", "aside"), ("m/b", "m/a"), ("aside", "m/b")):
         rename_model(root, old, new)
-    assert shown(root) == {"m/a": (3, 11.0), "m/b": (2, 10.0)}
+    assert models_of(root) == {"m/a": (3, 11.0), "m/b": (2, 10.0)}
 
 
 def test_drop_after_rename_and_back_again(root, study):
     rename_model(root, "m/a", "new")
     drop_model(root, "new")
-    assert shown(root) == {"m/b": (3, 11.0)}
+    assert models_of(root) == {"m/b": (3, 11.0)}
     ingest(root, study / "m")
-    assert shown(root) == BOTH
+    assert models_of(root) == BOTH
 
 
-def test_an_old_name_is_free_for_another_folder(root, tmp_path):
+def test_another_folder_may_use_an_old_name(root, tmp_path):
     write_model(tmp_path / "m/a", 5, 15.0)
     (event,) = ingest(root, tmp_path / "m").events
     assert (event.kind, event.where) == ("failed", str(tmp_path / "m/a"))
-    assert shown(root) == BOTH
+    assert models_of(root) == BOTH
     rename_model(root, "m/a", "new")
     assert ingest(root, tmp_path / "m").count("taken") == 1
-    assert shown(root) == {"new": (2, 10.0), "m/a": (5, 15.0), "m/b": (3, 11.0)}
+    assert models_of(root) == {"new": (2, 10.0), "m/a": (5, 15.0), "m/b": (3, 11.0)}
     drop_model(root, "m/a")
-    assert shown(root) == {"new": (2, 10.0), "m/b": (3, 11.0)}
+    assert models_of(root) == {"new": (2, 10.0), "m/b": (3, 11.0)}
 
 
-def test_what_was_dropped_stays_dropped_under_any_later_name(root, study):
+def test_dropped_rows_stay_dropped_under_any_later_name(root, study):
     drop_model(root, "m/a")
     write_model(study / "m/a", 4, 12.0)
     ingest(root, study / "m")
     rename_model(root, "m/a", "new")
     rename_model(root, "m/b", "m/a")
-    assert shown(root) == {"new": (4, 12.0), "m/a": (3, 11.0)}
+    assert models_of(root) == {"new": (4, 12.0), "m/a": (3, 11.0)}
     history = lh.open(root).sql("SELECT model_id, num_layers FROM history ORDER BY model_id").rows()
     assert history == [("m/a", 3), ("new", 4)]
     drop_model(root, "new")
     drop_model(root, "m/a")
-    assert shown(root) == {}
+    assert models_of(root) == {}
 
 
 def test_a_name_in_use_an_empty_one_and_an_unknown_model_are_refused(root):
@@ -178,17 +178,17 @@ def test_a_name_in_use_an_empty_one_and_an_unknown_model_are_refused(root):
     with pytest.raises(NotFoundError):
         drop_model(root, "m/b")
     rename_model(root, "m/a", "m/b")
-    assert shown(root) == {"m/b": (2, 10.0)}
+    assert models_of(root) == {"m/b": (2, 10.0)}
 
 
-def test_the_commands_say_what_they_did_and_what_there_is(root):
+def test_the_commands_report_the_change_or_list_the_models(root):
     result = layerhouse("rename", "m/a", "=x", "--warehouse", root)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "renamed m/a to =x\n")
     result = layerhouse("drop", "m/a", "--warehouse", root)
     assert (result.returncode, result.stdout, result.stderr) == (2, "", "layerhouse: no model 'm/a'; there is =x, m/b\n")
     result = layerhouse("drop", "=x", "--warehouse", root)
     assert (result.returncode, result.stderr) == (0, "dropped =x\n")
-    assert shown(root) == {"m/b": (3, 11.0)}
+    assert models_of(root) == {"m/b": (3, 11.0)}
 
 
 def test_names_are_text_whatever_they_look_like(root, study):
@@ -196,28 +196,28 @@ def test_names_are_text_whatever_they_look_like(root, study):
     for name in NAMES:
         rename_model(root, old, name)
         old = name
-    assert shown(root) == {NAMES[-1]: (2, 10.0), "m/b": (3, 11.0)}
+    assert models_of(root) == {NAMES[-1]: (2, 10.0), "m/b": (3, 11.0)}
     drop_model(root, NAMES[-1])
-    assert shown(root) == {"m/b": (3, 11.0)}
+    assert models_of(root) == {"m/b": (3, 11.0)}
     assert ingest(root, study / "m").count("taken") == 1
-    assert shown(root) == BOTH
+    assert models_of(root) == BOTH
 
 
-# Time
+# History and `as_of`
 
 
-def test_models_show_the_newest_content_and_history_all_of_it(root, study):
+def test_models_has_the_newest_content_and_history_all_of_it(root, study):
     first = datetime.now(UTC)
     write_model(study / "m/a", 4, 12.0)
     ingest(root, study / "m")
     second = datetime.now(UTC)
     drop_model(root, "m/b")
-    assert shown(root) == {"m/a": (4, 12.0)}
-    assert shown(root, second) == {"m/a": (4, 12.0), "m/b": (3, 11.0)}
-    assert shown(root, first) == BOTH
-    assert shown(root, first.astimezone(timezone(timedelta(hours=9))).isoformat()) == BOTH
-    assert shown(root, first - timedelta(days=1)) == {}
-    assert shown(root, "2999-12-31") == {"m/a": (4, 12.0)}
+    assert models_of(root) == {"m/a": (4, 12.0)}
+    assert models_of(root, second) == {"m/a": (4, 12.0), "m/b": (3, 11.0)}
+    assert models_of(root, first) == BOTH
+    assert models_of(root, first.astimezone(timezone(timedelta(hours=9))).isoformat()) == BOTH
+    assert models_of(root, first - timedelta(days=1)) == {}
+    assert models_of(root, "2999-12-31") == {"m/a": (4, 12.0)}
     wh = lh.open(root, as_of=second)
     assert wh.sql("SELECT model_id, num_layers FROM history ORDER BY ALL").rows() == [("m/a", 2), ("m/a", 4), ("m/b", 3)]
     for table, num_rows in (("checkpoints", 3), ("layers", 9), ("results", 75), ("links", 3), ("removals", 0)):
@@ -226,11 +226,11 @@ def test_models_show_the_newest_content_and_history_all_of_it(root, study):
     assert (result.returncode, result.stdout) == (0, "model_id\nm/a\nm/b\n")
 
 
-def test_a_content_that_comes_back_is_a_new_line_of_history(root, study):
+def test_content_that_comes_back_is_a_new_row_of_history(root, study):
     for num_layers in (4, 2):
         write_model(study / "m/a", num_layers)
         ingest(root, study / "m")
-    assert shown(root) == BOTH
+    assert models_of(root) == BOTH
     history = lh.open(root).sql("SELECT num_layers FROM history WHERE model_id = 'm/a' ORDER BY commit_id")
     assert history["num_layers"].to_list() == [2, 4, 2]
 
@@ -254,7 +254,7 @@ def test_a_day_means_its_end_and_a_time_without_a_zone_is_utc(text, moment):
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-02-30", "2026-1-31", "12:00", "1769860800", "0001-01-01T00:00+01:00"])
-def test_what_is_no_time_is_refused(text):
+def test_text_that_is_not_a_time_is_refused(text):
     with pytest.raises(UsageError) as caught:
         parse_as_of(text)
     assert str(caught.value) == f"--as-of {text!r}: not a time; write 2026-01-31 or 2026-01-31T12:00:00"

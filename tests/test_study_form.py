@@ -1,4 +1,4 @@
-"""The summary in the form of the study scripts: rows of a warehouse -> their JSON and text, key by key."""
+"""The summary in the form of the study scripts: rows of a warehouse -> JSON and text, key by key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checkpoint(model_id, params, layer_params, num_layers, **columns):
 
 
 def layers(checkpoint_id, *sizes):
-    """A layer a size; 0 is an emptied one, None one of unknown size."""
+    """One layer per size; 0 is a zeroed layer, None a layer of unknown size."""
     return [
         {"checkpoint_id": checkpoint_id, "stack": "text", "layer_index": index, "params": size, "is_zero_layer": size == 0}
         for index, size in enumerate(sizes)
@@ -53,7 +53,7 @@ def reported(model_id, metric, number, subset=None):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Rows of a base, a model with a removed and an emptied block, and models of which less is known."""
+    """Rows of a base, of a model with a removed and a zeroed block, and of models with fewer known numbers."""
     store = create_store(tmp_path_factory.mktemp("study") / "store")
     link = {"result_id": "reported", "model_id": "reported", "rule": "folder", "source_uri": "/r", "linked_at": NOW}
     write_commit(
@@ -110,7 +110,7 @@ def test_top_level(document):
     assert document["total_models"] == len(document["models"]) == 7
 
 
-def test_without_a_time_it_is_now(rows):
+def test_the_default_timestamp_is_now(rows):
     before = datetime.now(UTC)
     assert before <= datetime.fromisoformat(study_document(*rows)["timestamp"]) <= datetime.now(UTC)
 
@@ -158,7 +158,7 @@ def test_a_base_is_compared_with_itself(document):
     assert (base["zero_layers"], base["layer_pruning"]) == ([], untouched)
 
 
-def test_results_alone_have_parameters_and_nothing_else(document):
+def test_a_model_with_only_results_has_only_parameters(document):
     assert model_of(document, "reported") == {
         "name": "reported",
         "has_comparison": False,
@@ -187,13 +187,13 @@ def test_without_layers_there_is_no_structure(document):
 
 
 @pytest.mark.parametrize("name", ["map unknown", "one size unknown"])
-def test_layer_pruning_is_whole_or_absent(document, name):
+def test_layer_pruning_is_complete_or_absent(document, name):
     model = model_of(document, name)
     assert "layer_pruning" not in model
     assert (model["has_comparison"], model["has_structure"], model["zero_layers"]) == (True, True, [])
 
 
-def test_json_has_no_null_and_every_digit(document):
+def test_json_has_no_null_and_exact_integers(document):
     text = study_json(document)
     assert json.loads(text) == document
     assert not re.search(r"\bnull\b|NaN|Infinity", text)
@@ -205,8 +205,8 @@ def test_json_has_no_null_and_every_digit(document):
 
 def test_text_has_models_by_parameters_then_minimum_maximum_and_mean(rows):
     models, layer_rows = rows
-    shown = [row for row in models if row["model_id"] in ("base", "results/cut", "reported")]
-    assert study_text(study_document(shown, layer_rows, now=NOW)) == (
+    some_models = [row for row in models if row["model_id"] in ("base", "results/cut", "reported")]
+    assert study_text(study_document(some_models, layer_rows, now=NOW)) == (
         f"{'=' * 80}\n"
         "Model summary: 3 models, 2026-01-31T12:00:00+00:00\n"
         f"{'=' * 80}\n"
@@ -257,7 +257,7 @@ def test_text_orders_equal_sizes_by_name_and_unknown_sizes_last():
     ]
 
 
-def test_text_of_nothing_still_has_its_end():
+def test_text_without_models_still_has_the_statistics():
     document = study_document([], [], now=NOW)
     assert document == {"timestamp": NOW.isoformat(), "total_models": 0, "models": []}
     dashes = f"{'-':>16}" * 3 + f"{0:>8}\n"
@@ -270,7 +270,7 @@ def test_a_name_stays_on_its_line():
 
 
 def model_row(model_id, **columns):
-    """A row of the models view of which nothing is known but `columns`."""
+    """A row of the models view in which only `columns` are known."""
     names = (
         *("params", "base_params", "source_kind", "embedding_params", "lm_head_params", "layer_params"),
         *("num_layers", "reduction_ratio", "layer_reduction_ratio"),
