@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+ZERO_SHOT_TASKS: tuple[str, ...] = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
+"""The zero-shot tasks that have a column of their own and enter `mean_accuracy`, in the order of those columns."""
+
 
 class Stack(StrEnum):
     """A part of a model that has layers of its own; the order is that in which a stack stands for the model."""

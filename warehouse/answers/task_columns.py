@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.vocabulary import ZERO_SHOT_TASKS
 from layerhouse.warehouse.answers.query import MODEL_COLUMN, own_sql, run_sql
 from layerhouse.warehouse.render.columns import presented_field
 from layerhouse.warehouse.render.kinds import NUMBER, RATIO
@@ -16,9 +17,6 @@ from layerhouse.warehouse.render.kinds import NUMBER, RATIO
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
-
-TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
-"""The tasks that have a column of their own, by the metric of `task_metric` in SQL."""
 
 _SCORES, _GROUPS = "other_scores", "group_scores"
 _REPLACED = ("mean_accuracy", "n_tasks", _SCORES, _GROUPS)
@@ -93,8 +91,8 @@ def promote_tasks(
     found = _chosen(globs, _measured(connection, set(models), metrics) if metrics else _own_tasks(table))
     rows = [[task.values.get(model) for task in found] for model in models]
     fields = [_field(task, facts) for task in found]
-    at = table.column_names.index(TASKS[0])
-    table = table.drop_columns([*TASKS, *_REPLACED])
+    at = table.column_names.index(ZERO_SHOT_TASKS[0])
+    table = table.drop_columns([*ZERO_SHOT_TASKS, *_REPLACED])
     for index, field in enumerate(fields):
         table = table.add_column(at + index, field, pa.array([row[index] for row in rows], pa.float64()))
     is_fair = len({task.task for task in found}) == len(found) and all(task.is_fraction(facts) for task in found)
@@ -112,7 +110,7 @@ def add_errors(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> pa.Tab
     """The table with a column of standard errors after each column of a task: of the value that is shown, null if not known."""
     import pyarrow as pa
 
-    columns = [name for name in table.column_names if name in TASKS or "/" in name]
+    columns = [name for name in table.column_names if name in ZERO_SHOT_TASKS or "/" in name]
     if MODEL_COLUMN not in table.column_names or not columns:
         raise UsageError("--stderr is for tables with tasks: performance")
     errors: dict[tuple[str, str, float], set[float | None]] = {}
@@ -201,7 +199,7 @@ def _facts(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, bool], _Fac
 def _own_tasks(table: pa.Table) -> list[_Task]:
     """Every column that a task can have, those of the seven first."""
     models = table[MODEL_COLUMN].to_pylist()
-    own = [_Task(name, name, None, _by_model(models, table[name].to_pylist())) for name in TASKS]
+    own = [_Task(name, name, None, _by_model(models, table[name].to_pylist())) for name in ZERO_SHOT_TASKS]
     others, groups = (_by_key(models, table[column].to_pylist()) for column in (_SCORES, _GROUPS))
     for key in sorted(others):
         task, _, metric = key.rpartition("/")
@@ -236,7 +234,9 @@ def _measured(connection: duckdb.DuckDBPyConnection, models: Set[str], metrics: 
                 told += " of all" if cap is None else f" capped {cap:g}"
             told += GROUP_SUFFIX if is_group and (task, metric, False) in by_measure else ""
             found.append(_Task(f"{task}/{metric}{told}", task, metric, values, is_group))
-    return sorted(found, key=lambda task: TASKS.index(task.task) if task.task in TASKS else len(TASKS))
+    return sorted(
+        found, key=lambda task: ZERO_SHOT_TASKS.index(task.task) if task.task in ZERO_SHOT_TASKS else len(ZERO_SHOT_TASKS)
+    )
 
 
 def _by_model(models: Sequence[str], values: Sequence[float | None]) -> dict[str, float]:
