@@ -33,15 +33,14 @@ from layerhouse.ingest.fingerprints import fingerprint_of
 from layerhouse.ingest.header_process import LEAST_MODELS, HeadersAhead, Request
 from layerhouse.ingest.read_ahead import ReadAhead
 from layerhouse.ingest.results.documents import read_document
+from layerhouse.ingest.results.formats.native import HARNESS as NATIVE
+from layerhouse.ingest.results.formats.registry import recognise
 from layerhouse.ingest.results.model_lookup import (
-    FOLDER,
     Match,
     Models,
     name_alone,
 )
-from layerhouse.ingest.results.native import HARNESS as NATIVE
 from layerhouse.ingest.results.parsed import measure_id
-from layerhouse.ingest.results.registry import recognise
 from layerhouse.ingest.study.analyses import (
     ORIGINAL_NAME,
     AnalysisRows,
@@ -57,6 +56,7 @@ from layerhouse.ingest.take_weights import (
     ReadWeights,
     WeightsTaker,
 )
+from layerhouse.vocabulary import LinkRule
 from layerhouse.warehouse.storage.inventory import Known, Sighting
 
 Row = dict[str, Any]
@@ -496,7 +496,7 @@ class _Run:
         if linked is not None and result_id not in known.standing_alone:
             return False
         is_own = rows[0]["harness"] == NATIVE or EVALUATION in path.relative_to(model.folder).parts
-        match = Match(model.model_id, FOLDER)
+        match = Match(model.model_id, LinkRule.FOLDER)
         if not (is_own or ((model.weight_files or model.analysis_files) and len({row["declared_model"] for row in rows}) == 1)):
             match = self.models.find(declared, path)
         if match.model_id is None and match.candidates:
@@ -513,7 +513,7 @@ class _Run:
             "model_id": model_id,
             "rule": match.rule,
             "source_uri": path_text(path),
-            "model_uri": path_text(model.folder) if match.rule == FOLDER else None,
+            "model_uri": path_text(model.folder) if match.rule == LinkRule.FOLDER else None,
             "linked_at": datetime.now(UTC),
         }
         added = {"result_id": result_id, "source_uri": path_text(path)}

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
 
+import pyarrow as pa
 import pytest
 
 import layerhouse as lh
 from layerhouse.errors import InputError
 from layerhouse.ingest.results import documents
 from layerhouse.ingest.results.documents import may_be_result, read_document
-from layerhouse.ingest.results.registry import recognise
+from layerhouse.ingest.results.formats import logs, table_lines
+from layerhouse.ingest.results.formats.registry import recognise
+from layerhouse.ingest.results.parsed import measure_id
+from layerhouse.warehouse.storage.schema import arrow_schema
 
 HARNESS = Path(__file__).parents[2] / "shared/data/harness"
 needs_data = pytest.mark.skipif(not HARNESS.is_dir(), reason="the published result files are not here")
@@ -372,6 +379,18 @@ def test_genai_perf_reports(tmp_path):
     assert parse(folder, "profile_export_aiperf.json", report).rows[0]["subset"] == "concurrency=16"
 
 
+@pytest.mark.parametrize(
+    ("unit", "milliseconds"), [("ns", 0.0025), ("us", 2.5), ("ms", 2500.0), ("s", 2_500_000.0), ("sec", 2_500_000.0)]
+)
+def test_genai_perf_times_are_converted_to_milliseconds(tmp_path, unit, milliseconds):
+    times = {key: {"unit": unit, "avg": 2500, "p99": 2500.0} for key in ("time_to_first_token", "inter_token_latency")}
+    rows = parse(tmp_path, "profile.json", {"request_throughput": {"avg": 1.0}} | times).rows
+    assert {row["metric"]: (row["value"], row["unit"], row["higher_is_better"]) for row in rows if "_ms" in row["metric"]} == {
+        name: (pytest.approx(milliseconds, rel=1e-12), "ms", False)
+        for name in ("mean_ttft_ms", "p99_ttft_ms", "mean_itl_ms", "p99_itl_ms")
+    }
+
+
 def test_llama_bench_and_optimum_benchmark(tmp_path):
     runs = [
         {
@@ -534,3 +553,140 @@ def test_what_a_table_or_a_log_has_too_much_of_is_named(tmp_path):
     assert found.left_out == ("wikitext2 perplexity: stated 2 times, the last counts",)
     serve = {"duration": 1.0, "request_throughput": 1.0, "max_output_tokens_per_s": 9.0, "note": "text"}
     assert parse(tmp_path, "serve.json", serve).left_out == ("max_output_tokens_per_s: not known",)
+
+
+# Files that no tool writes
+
+
+MALFORMED = {
+    "group_of_a_number.json": lm_eval({"a": {"acc,none": 0.5}, "g": {}}, group_subtasks={"g": 3, "h": ["g", 7]}),
+    "limit.json": lm_eval({"a": {"acc,none": 0.5}}) | {"config": {"limit": 10**400}},
+    "light.json": {
+        "config_general": {"max_samples": 10**400},
+        "config_tasks": {"t|0": {"metrics": [{"metric_name": [{"a": 1}, ["b"]], "higher_is_better": {"a": True}}]}},
+        "results": {"t|0": {"acc": 0.5}},
+    },
+    "throughput.json": {"elapsed_time": 10**400, "tokens_per_second": 2.5, "total_num_tokens": 10**400},
+    "serve.json": {"date": "20269999-120000", "duration": 1.0, "request_throughput": 2.5},
+    "genai.json": {
+        "request_throughput": {"avg": 2.5},
+        "request_latency": {"unit": "s", "avg": 10**400},
+        "input_config": {"request_rate": 10**400},
+    },
+    "optimum.json": {"decode": {"throughput": {"value": 2.5, "unit": ["tok/s"]}, "latency": {"mean": 1.0, "unit": {"a": 1}}}},
+    "table.json": [{"model": "m", "task": "t", "metric": "acc", "value": 0.5, "n_shot": float("nan"), "seq_len": float("inf")}],
+    "flap.txt": "model parameter 5.0.7B\nppl on wikitext 2.5\n",
+    "pruner.log": "#Param before: 7, #Param after: 5, Ratio = 8.0.4%\nPPL after pruning: {1, 2}\nPPL after pruning: {[]: 2}\n",
+    "slice.log": f"Sliced model parameters: {'9' * 5000} (sliced fraction 0.2)\nThroughput: 1.2.3 token/s\n",
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_number_or_name_costs_no_more_than_itself(tmp_path, name):
+    found = parse(tmp_path, name, MALFORMED[name])
+    table_of(found.rows)
+    values_and_lines = [row["value"] for row in found.rows], found.left_out
+    assert (
+        values_and_lines
+        == {
+            "group_of_a_number.json": ([0.5], ("results.g: a group without a score, some of whose members are not there",)),
+            "limit.json": ([0.5], ()),
+            "light.json": ([0.5], ()),
+            "throughput.json": ([2.5], ()),
+            "serve.json": ([2.5], ()),
+            "genai.json": ([2.5, None], ()),
+            "optimum.json": ([2.5, 1.0], ()),
+            "table.json": ([], ("line 1: n_shot must be a whole number, not nan",)),
+            "flap.txt": ([2.5], ("line 1: must be a number, not '5.0.7'",)),
+            "pruner.log": (
+                [7.0, 5.0],
+                (
+                    "line 1: must be a number, not '8.0.4'",
+                    "line 2: no dictionary of numbers",
+                    "line 3: no dictionary of numbers",
+                ),
+            ),
+            "slice.log": (
+                [0.2],
+                (f"line 1: must be a number, not '{'9' * 79}", "line 2: must be a number, not '1.2.3'"),
+            ),
+        }[name]
+    )
+
+
+def table_of(rows):
+    """The rows as an Arrow table: each fits the types of its columns, and each has a measure_id."""
+    added = {"result_id": "r", "source_uri": "s", "commit_id": "c", "ingested_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    complete = [{**row, **added, "measure_id": measure_id(row)} for row in rows]
+    table = pa.Table.from_pylist(complete, schema=arrow_schema("results"))
+    table.validate(full=True)
+    return table
+
+
+def test_groups_that_hold_each_other_have_their_tasks_once(tmp_path):
+    depth = 2000
+    chain = {f"g{level}": [f"g{level + 1}", f"g{level + 1}", f"g{level - 1}"] for level in range(1, depth)}
+    subtasks = {"g0": ["g1", "a"], **chain, f"g{depth}": ["b", "a", "g0"]}
+    samples = {name: {"effective": 10} for name in ("a", "b")}
+    document = lm_eval({"g0": {}, "a": {"acc": 0.5}, "b": {"acc": 0.25}}, **{"group_subtasks": subtasks, "n-samples": samples})
+    rows = {row["task"]: row for row in parse(tmp_path, "results.json", document).rows}
+    assert (rows["g0"]["value"], rows["g0"]["n_samples"]) == (0.375, 20)
+
+
+def test_a_text_with_a_line_too_long_for_a_table_is_none_and_costs_the_ingest_nothing(tmp_path):
+    long = "x" * (csv.field_size_limit() + 1)
+    (tmp_path / "notes.txt").write_text(f"{long}\n")
+    assert recognise(read_document(tmp_path / "notes.txt", "notes.txt")[1], tmp_path / "notes.txt") is None
+    found = parse(tmp_path, "a.csv", f"model,task,metric,value\na,t,acc,0.5\nb,{long},acc,0.5\nc,t,acc,0.5\n")
+    assert [row["declared_model"] for row in found.rows] == ["a"]
+    (line,) = found.left_out
+    assert line.startswith("line 3: it and those after it cannot be read: field larger than field limit")
+
+
+def test_a_time_that_is_none_leaves_a_line_of_a_table_the_time_of_the_file(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    os.utime(tmp_path / "elsewhere", (1e9, 1e9))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    path = tmp_path / "a.csv"
+    path.write_text("model,task,metric,value,run_at\na,t,acc,0.5,2025-01-31T12:00:00\nb,t,acc,0.5,yesterday\n")
+    os.utime(path, (1.7e9, 1.7e9))
+    times = [str(row["run_at"]) for row in parsed(path).rows]
+    assert times == ["2025-01-31 12:00:00+00:00", "2023-11-14 22:13:20+00:00"]
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_table_is_read_to_its_limit_and_says_where_it_goes_on(tmp_path, monkeypatch, extra):
+    monkeypatch.setattr(table_lines, "MAX_ROWS", 3)
+    lines = [{"model": "m", "task": f"t{number}", "metric": "acc", "value": 0.5} for number in range(3 + extra)]
+    text = "model,task,metric,value\n" + "\n".join(f"m,t{number},acc,0.5" for number in range(3 + extra))
+    for name, content in (("a.json", lines), ("a.csv", text)):
+        found = parse(tmp_path, name, content)
+        assert [row["task"] for row in found.rows] == ["t0", "t1", "t2"]
+        assert found.left_out == ("lines: those after the first 3 are not read",) * extra
+
+
+def test_a_long_log_of_wanda_is_searched_for_its_table_once(tmp_path, monkeypatch):
+    searches = []
+
+    class Counted:
+        def search(self, text):
+            searches.append(len(text))
+            return
+
+    monkeypatch.setattr(logs, "WANDA_TABLE", Counted())
+    lines = ["loading"] * 1000 + ["wikitext perplexity 7.5"]
+    assert [row["value"] for row in parse(tmp_path, "wanda.log", "\n".join(lines)).rows] == [7.5]
+    assert sum(searches) <= 2 * len("\n".join(lines))
+
+
+@pytest.mark.parametrize("text", ["x" * 200_000, "ppl on " * 20_000, "PPL before " * 20_000, "1," * 100_000])
+def test_a_long_line_of_text_is_searched_in_linear_time(text):
+    start = time.process_time()
+    assert not logs.recognises(text, Path("notes.txt"))
+    assert time.process_time() - start < 5  # 0.05 s; quadratic time is minutes
+
+
+def test_half_of_a_surrogate_pair_in_a_line_is_no_json(tmp_path):
+    text = json.dumps({"model": "a\ud800", "task": "t", "metric": "acc", "value": 0.5})
+    with pytest.raises(InputError, match="line 2 is no JSON"):
+        parse(tmp_path, "a.jsonl", '{"model": "b"}\n' + text)

@@ -14,16 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerhouse.errors import InputError
-from layerhouse.ingest import results
 from layerhouse.ingest.checkpoint.json_files import read_json
-from layerhouse.ingest.results.native import parse
-from layerhouse.ingest.results.parsed import (
-    ResultFormat,
-    left_out_line,
-    score,
-    stderr_of,
-)
-from layerhouse.ingest.results.registry import FORMATS, recognise, register
+from layerhouse.ingest.results.formats import native
+from layerhouse.ingest.results.formats.native import parse
+from layerhouse.ingest.results.formats.registry import FORMATS, recognise, register
+from layerhouse.ingest.results.parsed import ResultFormat
+from layerhouse.ingest.results.rows import left_out_line
+from layerhouse.ingest.results.scores import finite, score
 from layerhouse.warehouse.storage.schema import RESULTS, arrow_schema
 
 STUDY = Path(__file__).parents[2] / "shared/data/llama3-8b"
@@ -97,7 +94,7 @@ def test_what_is_no_score(value):
     + [(value, None) for value in ("N/A", [], None, math.nan, math.inf, "nan", "0.01", True, {}, 10**400)],
 )
 def test_stderr_is_never_made_up(value, stderr):
-    assert stderr_of(value) == stderr
+    assert finite(value) == stderr
 
 
 # The registry
@@ -741,4 +738,4 @@ def test_files_of_other_harnesses_are_not_native():
     assert files
     for path in files:
         document = read_json(path, path.name)[1]
-        assert not results.native.recognises(document, path)
+        assert not native.recognises(document, path)

@@ -1,1 +1,1 @@
-"""Evaluation and benchmark results, one module a file format: result files into rows."""
+"""Result files of evaluation harnesses and benchmarks, read into rows of the results table."""

@@ -1,4 +1,4 @@
-"""Which model a result file belongs to, by what it says of its model and by the names of the folders that it lies in."""
+"""Which model a result file belongs to: by the model that it declares, and by the names of the folders that it lies in."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER, BY_HAND = "folder", "by_hand"
-BY_NAME, BY_PATH, BY_LAST_NAME, BY_FLAT_NAME = "model_name", "model_path", "last_name", "flat_name"
-DECLARED = "declared"
-"""No model is known that the file could mean: its results stand alone, under the name that the file gives."""
+from layerhouse.vocabulary import LinkRule
 
 UNSAFE = re.compile(r'["<>:/|\\?*\[\]]+')
 """What lm-evaluation-harness replaces by two underscores to name a folder after a model (lm_eval/utils.py)."""
@@ -19,10 +16,13 @@ UNSAFE = re.compile(r'["<>:/|\\?*\[\]]+')
 
 @dataclass(frozen=True)
 class Match:
-    """The model that is meant and by which rule; or None and those that it could be."""
+    """The model that a file belongs to, and the rule that says so; or None, and the models that it could be.
+
+    With the rule `declared` no single model fits: the results stand alone, under the name that the file gives.
+    """
 
     model_id: str | None
-    rule: str = DECLARED
+    rule: str = LinkRule.DECLARED
     candidates: tuple[str, ...] = ()
 
 
@@ -40,38 +40,42 @@ class Models:
                 self.by_flat_name.setdefault(flat_name(text), []).append(model_id)
 
     def find(self, declared: str | None, path: Path) -> Match:
-        """By the name or path that the file declares, then by a folder above it that is named after a path, then by the last
-        part of the declared name where one model alone has it."""
-        said = (declared or "").strip().rstrip("/")
-        if said in self.folders:
-            return Match(said, BY_NAME)
-        if said and (found := self._by_path(said)):
-            return Match(found, BY_PATH)
-        flat = {model for part in path.parts[:-1] for model in self.by_flat_name.get(part, ()) if "__" in part}
-        if len(flat) == 1:
-            return Match(flat.pop(), BY_FLAT_NAME)
-        named = self.by_last_name.get(_last_name(said), []) if said else []
-        if len(named) == 1:
-            return Match(named[0], BY_LAST_NAME)
-        return Match(None, candidates=tuple(named or sorted(flat)))
+        """The model of a file at `path` that declares a name or path.
 
-    def _by_path(self, said: str) -> str | None:
-        """The model whose folder a path is, or whose weight file or inner folder."""
-        if "/" not in said and not said.startswith("."):
+        The first rule that gives one model counts: the declared name, the declared path, a folder above the file that is
+        named after one model or its path, the last part of the declared name.
+        """
+        name = (declared or "").strip().rstrip("/")
+        if name in self.folders:
+            return Match(name, LinkRule.MODEL_NAME)
+        if name and (model_id := self._by_path(name)):
+            return Match(model_id, LinkRule.MODEL_PATH)
+        by_flat_name = {model_id for part in path.parts[:-1] for model_id in self.by_flat_name.get(part, ()) if "__" in part}
+        if len(by_flat_name) == 1:
+            return Match(by_flat_name.pop(), LinkRule.FLAT_NAME)
+        by_last_name = self.by_last_name.get(_last_name(name), []) if name else []
+        if len(by_last_name) == 1:
+            return Match(by_last_name[0], LinkRule.LAST_NAME)
+        return Match(None, candidates=tuple(by_last_name or sorted(by_flat_name)))
+
+    def _by_path(self, declared: str) -> str | None:
+        """The model whose folder a path is, or whose weight file or inner folder; None for a text that is no path."""
+        if "/" not in declared and not declared.startswith("."):
             return None
-        real = Path(os.path.realpath(said))
-        return next((self.by_folder[text] for part in (real, real.parent) if (text := str(part)) in self.by_folder), None)
+        real = Path(os.path.realpath(declared))
+        folders = (str(part) for part in (real, real.parent))
+        return next((self.by_folder[folder] for folder in folders if folder in self.by_folder), None)
 
 
 def flat_name(text: str) -> str:
-    """A model's name or path as one folder name: `/mnt/models/a` is `__mnt__models__a`."""
+    """A model's name or path as one folder name: `/mnt/models/a` becomes `__mnt__models__a`."""
     return UNSAFE.sub("__", text)
 
 
 def name_alone(declared: str) -> str:
-    """The name of a model that only results tell of: what the file says, of a path its last part."""
-    said = declared.strip().rstrip("/")
-    return _last_name(said) if said.startswith(("/", ".", "~")) or "\\" in said else said
+    """The name of a model that only result files name: the declared name, or the last part of a declared path."""
+    name = declared.strip().rstrip("/")
+    return _last_name(name) if name.startswith(("/", ".", "~")) or "\\" in name else name
 
 
 def _last_name(text: str) -> str:

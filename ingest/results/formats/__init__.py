@@ -1,0 +1,1 @@
+"""The formats of result files, one module a format: `recognises` tells its documents, `parse` makes their rows."""

@@ -1,0 +1,97 @@
+"""Results of NVIDIA's GenAI-Perf (export_data/json_exporter.py) and of AIPerf, its successor: one run of a load generator.
+
+A measure is an object under its name, with `unit`, `avg`, `p50`, `p99` and the like. Rates (`output_token_throughput`,
+`request_throughput` and others, a second) become a row of their `avg`. Times (`time_to_first_token`, `inter_token_latency`,
+`request_latency`) become a row for each statistic, converted to milliseconds. Of `input_config` only the model and the load
+(request rate, concurrency) are read, as it may hold keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from layerhouse.ingest.results.formats.speed import OUTPUT_RATE, REQUEST_RATE, TOTAL_RATE, rate, speed_columns
+from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, parsed_results
+from layerhouse.ingest.results.rows import is_text, left_out_line, measure, object_at
+from layerhouse.ingest.results.run_times import read_run_at
+from layerhouse.ingest.results.scores import as_float, is_number
+
+HARNESS = "genai_perf"
+RATES = {
+    "output_token_throughput": (OUTPUT_RATE, "tok/s"),
+    "total_token_throughput": (TOTAL_RATE, "tok/s"),
+    "request_throughput": (REQUEST_RATE, "req/s"),
+    "output_token_throughput_per_request": ("output_tokens_per_sec_per_request", "tok/s"),
+    "output_token_throughput_per_user": ("output_tokens_per_sec_per_user", "tok/s"),
+}
+TIMES = {"time_to_first_token": "ttft", "inter_token_latency": "itl", "request_latency": "e2el"}
+STATISTICS = {"avg": "mean", "p50": "median", "p90": "p90", "p95": "p95", "p99": "p99"}
+MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3, "sec": 1e3}
+"""Milliseconds in a unit of time."""
+LOADS = {"request_rate": "rate", "concurrency": "concurrency"}
+CONCURRENCY_IN_NAME = re.compile(r"concurrency_?(\d{1,9})(?!\d)")
+
+
+def recognises(document: Any, path: Path) -> bool:
+    """A throughput that is an object with `avg`."""
+    return isinstance(document, dict) and any(
+        "avg" in object_at(document, key) for key in ("request_throughput", "output_token_throughput")
+    )
+
+
+def parse(document: Any, path: Path) -> ParsedResults:
+    """Means of rates; means and percentiles of times, in milliseconds."""
+    config = object_at(document, "input_config")
+    run_at, notes = read_run_at(document.get("start_time"), path)
+    common = speed_columns(HARNESS) | {"declared_model": _model(config), "subset": _load(config, path), "run_at": run_at}
+    return parsed_results(_measures(document), common, notes)
+
+
+FORMAT: ResultFormat = ResultFormat(HARNESS, recognises, parse)
+
+
+def _load(config: Row, path: Path) -> str | None:
+    """The request rate and concurrency in the config, else the concurrency in the name of the file or its folder."""
+    places = [config, object_at(config, "loadgen"), object_at(object_at(config, "perf_analyzer"), "stimulus")]
+    loads = {}
+    for key, name in LOADS.items():
+        stated = next((place[key] for place in places if is_number(place.get(key))), None)
+        if stated is not None:
+            loads[name] = f"{as_float(stated):g}"
+    if not loads and (match := CONCURRENCY_IN_NAME.search(f"{path.parent.name}/{path.name}")):
+        loads["concurrency"] = match[1]
+    return ",".join(f"{name}={value}" for name, value in loads.items()) or None
+
+
+def _model(config: Row) -> str | None:
+    """The first model of the config: `model_names` here or under `endpoint`, or AIPerf's `models.items`."""
+    items = object_at(config, "models").get("items")
+    first = items[0] if isinstance(items, list) and items and isinstance(items[0], dict) else {}
+    lists = [config.get("model_names"), object_at(config, "endpoint").get("model_names"), [first.get("name")]]
+    names = [names[0] for names in lists if isinstance(names, list) and names]
+    return next((name for name in names if is_text(name)), None)
+
+
+def _measures(document: Row) -> Iterator[Item]:
+    for key, (metric, unit) in RATES.items():
+        value = object_at(document, key).get("avg")
+        if value is not None:
+            yield rate(f"{key}.avg", metric, value, unit=unit)
+    for key, name in TIMES.items():
+        time = object_at(document, key)
+        factor = MILLISECONDS.get(str(time.get("unit")))
+        for statistic, prefix in STATISTICS.items():
+            where, value = f"{key}.{statistic}", time.get(statistic)
+            if value is None:
+                continue
+            if factor is None or not is_number(value):
+                yield left_out_line(where, "no number with a unit of time")
+            else:
+                milliseconds = as_float(value) * factor
+                yield measure(where, f"{prefix}_{name}_ms", milliseconds, unit="ms", higher_is_better=False)
+    others = [key for key in document if key not in RATES and key not in TIMES and "avg" in object_at(document, key)]
+    if others:
+        yield left_out_line(", ".join(others), "lengths, counts and other measures are passed over")

@@ -1,0 +1,139 @@
+"""What a file of lm-evaluation-harness says of its run and of each task, beside the scores."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from layerhouse.ingest.checkpoint.notes import Note
+from layerhouse.ingest.results.parsed import EMPTY_ROW, Row
+from layerhouse.ingest.results.rows import is_text, object_at, text_or_none
+from layerhouse.ingest.results.run_times import read_run_at, time_in_name
+from layerhouse.ingest.results.scores import INT32_MAX, finite, is_number, whole_number
+from layerhouse.ingest.results.tasks import suite_of_shots
+
+HARNESS = "lm_eval"
+MODEL_ARGUMENTS = ("pretrained", "model", "path", "engine")
+GPU = re.compile(r"^GPU 0: (.{1,120})$", re.MULTILINE)
+LATEST_DATE = 1e11
+"""Seconds since 1970; larger numbers are no dates."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The columns that all rows of a file share, and the objects of the document that describe each task."""
+
+    common: Row
+    shots: Mapping[str, Any]
+    samples: Mapping[str, Any]
+    configs: Mapping[str, Any]
+    directions: Mapping[str, Any]
+    members: Mapping[str, Any]
+    default_shots: int | None
+
+
+def read_run(document: Row, path: Path) -> Run:
+    """The run of a document with `results`."""
+    config = object_at(document, "config")
+    arguments = _model_arguments(config.get("model_args"))
+    names = [document.get("model_name"), *(arguments.get(key) for key in MODEL_ARGUMENTS)]
+    # With an adapter, model_name is the adapter's name; the row names the model under it.
+    declared = arguments.get("pretrained") if arguments.get("peft") else next((name for name in names if is_text(name)), None)
+    gpu = GPU.search(str(document.get("pretty_env_info") or ""))
+    run_at, notes = _run_at(document, path)
+    common = {
+        **EMPTY_ROW,
+        "harness": HARNESS,
+        "harness_version": text_or_none(document.get("lm_eval_version")),
+        "declared_model": text_or_none(declared),
+        "adapter": arguments.get("peft") or None,
+        "revision": text_or_none(config.get("model_revision") or arguments.get("revision")),
+        "hardware": gpu[1].strip() if gpu else None,
+        "sample_limit": finite(config.get("limit")),
+        "run_at": run_at,
+        "notes": notes,
+    }
+    return Run(
+        common,
+        shots=object_at(document, "n-shot"),
+        samples=object_at(document, "n-samples"),
+        configs=object_at(document, "configs"),
+        directions=object_at(document, "higher_is_better"),
+        members=object_at(document, "group_subtasks"),
+        default_shots=whole_number(config.get("num_fewshot"), INT32_MAX),
+    )
+
+
+def task_columns(task: str, run: Run, *, is_group: bool) -> Row:
+    """The columns that all metrics of a task share.
+
+    The number of shots is the task's own; for a group, that of its tasks if they have the same; else the run's.
+    """
+    config = object_at(run.configs, task)
+    shots = whole_number(run.shots.get(task), INT32_MAX)
+    if shots is None:
+        shots = whole_number(config.get("num_fewshot"), INT32_MAX)
+    if shots is None and is_group:
+        member_shots = {whole_number(run.shots.get(leaf), INT32_MAX) for leaf in leaf_tasks(task, run.members)}
+        shots = member_shots.pop() if len(member_shots) == 1 else None
+    elif shots is None:
+        shots = run.default_shots
+    return {
+        "suite": suite_of_shots(shots),
+        "n_shot": shots,
+        "n_samples": whole_number(object_at(run.samples, task).get("effective")),
+        "dataset": text_or_none(config.get("dataset_path")),
+        "subset": text_or_none(config.get("dataset_name")),
+        "split": text_or_none(config.get("test_split") or config.get("validation_split")),
+        "is_group": is_group,
+    }
+
+
+def leaf_tasks(group: str, members: Mapping[str, Any]) -> list[str]:
+    """The tasks of a group and of the groups in it, each once, in the order of the file. Groups may contain each other."""
+    leaves: dict[str, None] = {}
+    seen: set[str] = set()
+    waiting = _members_of(group, members)[::-1]
+    while waiting:
+        member = waiting.pop()
+        if not isinstance(member, str) or member in seen:
+            continue
+        seen.add(member)
+        if below := _members_of(member, members):
+            waiting += below[::-1]
+        else:
+            leaves[member] = None
+    return [*leaves]
+
+
+def _members_of(group: str, members: Mapping[str, Any]) -> list[Any]:
+    """The members of a group; none of a task."""
+    listed = members.get(group)
+    return listed if isinstance(listed, list) else []
+
+
+def _model_arguments(model_args: Any) -> dict[str, str]:
+    """`model_args` of the config: `pretrained=/m,dtype=float16`, or an object, of which only known keys are read: others
+    may hold secrets."""
+    if isinstance(model_args, dict):
+        return {
+            key: value
+            for key, value in model_args.items()
+            if key in (*MODEL_ARGUMENTS, "peft", "revision") and isinstance(value, str)
+        }
+    if not isinstance(model_args, str):
+        return {}
+    pairs = (part.partition("=") for part in model_args.split(","))
+    return {key.strip(): value.strip() for key, equals, value in pairs if equals}
+
+
+def _run_at(document: Row, path: Path) -> tuple[datetime | None, list[Note]]:
+    """`date` in seconds since 1970, else the time in the file's name, else the file's modification time, with a note."""
+    date = document.get("date")
+    if is_number(date) and 0 < date < LATEST_DATE:
+        return datetime.fromtimestamp(date, UTC), []
+    return read_run_at(time_in_name(path), path)

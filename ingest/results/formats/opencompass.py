@@ -1,0 +1,76 @@
+"""Results of OpenCompass: the summary table that its default summarizer writes (summarizers/default.py).
+
+CSV with `dataset, version, metric, mode` and a column for each model; every number becomes a row. Shares are percent, 0 to
+100, and become fractions with a note; other metrics keep their value without a unit. `-` is no value. `naive_average` is a
+group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from layerhouse.ingest.checkpoint.notes import note
+from layerhouse.ingest.results.formats.table_lines import NO_VALUE, cell_number, read_header, read_lines, too_many_cells
+from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
+from layerhouse.ingest.results.rows import is_text, left_out_line, measure
+from layerhouse.ingest.results.run_times import compact_time_in_name, read_run_at
+from layerhouse.ingest.results.scores import is_number
+from layerhouse.ingest.results.tasks import ZERO_SHOT
+
+HARNESS = "opencompass"
+COLUMNS = ["dataset", "version", "metric", "mode"]
+SHARES = ("accuracy", "acc", "exact_match", "score", "pass@1", "naive_average")
+AVERAGE = "naive_average"
+
+
+def recognises(document: Any, path: Path) -> bool:
+    """A table that starts with OpenCompass's four columns."""
+    header = read_header(document)
+    return header is not None and header[: len(COLUMNS)] == COLUMNS
+
+
+def parse(document: Any, path: Path) -> ParsedResults:
+    """A row for every dataset and model."""
+    header = read_header(document)
+    assert header is not None
+    models = header[len(COLUMNS) :]
+    run_at, notes = read_run_at(compact_time_in_name(path), path)
+    common = {**EMPTY_ROW, "harness": HARNESS, "run_at": run_at, "is_group": False, "suite": ZERO_SHOT}
+    items: list[Item] = []
+    for line in read_lines(document, header):
+        if isinstance(line, str):
+            items.append(line)
+            continue
+        items += _dataset(line.where, line.cells, models)
+        items += too_many_cells(line)
+    return parsed_results(items, common, notes)
+
+
+FORMAT: ResultFormat = ResultFormat(HARNESS, recognises, parse)
+
+
+def _dataset(where: str, cells: Row, models: list[str]) -> Iterator[Item]:
+    """One dataset: a number for each model."""
+    dataset, metric, mode = cells.get("dataset"), cells.get("metric"), cells.get("mode")
+    if not is_text(dataset) or not is_text(metric) or metric == "-":
+        if any(str(cells.get(model, "-")).strip() not in NO_VALUE for model in models):
+            yield left_out_line(where, "dataset and metric must be text")
+        return
+    metric = metric.strip()
+    for model in models:
+        number = cell_number(cells.get(model))
+        if number is None:
+            continue
+        is_percent = metric.lower() in SHARES and is_number(number) and 0 <= number <= 100
+        columns: Row = {
+            "task": dataset.strip(),
+            "declared_model": model,
+            "subset": mode.strip() if is_text(mode) and mode != "-" else None,
+            "unit": "fraction" if is_percent else None,
+            "higher_is_better": True if is_percent else None,
+            "is_group": metric == AVERAGE,
+            "notes": [note("scale", "percent in the file")] if is_percent else [],
+        }
+        yield measure(f"{where}.{model}", metric, number / 100 if is_percent else number, **columns)

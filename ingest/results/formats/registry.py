@@ -1,0 +1,84 @@
+"""The registry of result formats. The first format that recognises a document parses it.
+
+A built-in format is a module here with a `FORMAT`, and its name in FORMATS. Another package adds one by an entry point of the
+group `layerhouse.result_formats` that names a ResultFormat. What its functions need is in results.parsed (ResultFormat,
+ParsedResults, parsed_results), results.rows (measure, measure_task) and layerhouse.errors (InputError). Such formats are asked
+about files that may be results by their name (documents.may_be_result) and that no built-in format recognises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from layerhouse.errors import InputError
+from layerhouse.ingest.results.formats import (
+    genai_perf,
+    helm,
+    lighteval,
+    llama_bench,
+    lm_eval,
+    logs,
+    native,
+    opencompass,
+    optimum_benchmark,
+    tables,
+    vllm,
+)
+from layerhouse.ingest.results.parsed import ParsedResults, ResultFormat
+from layerhouse.ingest.results.row_check import complete_results
+from layerhouse.plugins import call_plugin, load_plugins
+
+GROUP = "layerhouse.result_formats"
+
+
+def register(*formats: ResultFormat) -> tuple[ResultFormat, ...]:
+    """The formats in the order in which they are asked. Raises ValueError if two have one name."""
+    names = [result_format.name for result_format in formats]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two result formats are called {name!r}")
+    return formats
+
+
+FORMATS: tuple[ResultFormat, ...] = register(
+    native.FORMAT,
+    lm_eval.FORMAT,
+    lighteval.FORMAT,
+    helm.FORMAT,
+    vllm.FORMAT,
+    genai_perf.FORMAT,
+    llama_bench.FORMAT,
+    optimum_benchmark.FORMAT,
+    logs.FORMAT,
+    opencompass.FORMAT,
+    tables.FORMAT,
+)
+
+
+def recognise(document: Any, path: Path) -> ResultFormat | None:
+    """The first format that recognises the document, those of other packages last; None if none does.
+
+    Raises UsageError if another package adds a format that cannot be used, InputError if it fails on this document.
+    """
+    for result_format in FORMATS:
+        if result_format.recognises(document, path):
+            return result_format
+    for result_format in load_plugins(GROUP, ResultFormat, FORMATS):
+        if call_plugin(str(path), _label(result_format), result_format.recognises, document, path):
+            return replace(result_format, parse=partial(_parse_by_plugin, result_format))
+    return None
+
+
+def _parse_by_plugin(result_format: ResultFormat, document: Any, path: Path) -> ParsedResults:
+    results = call_plugin(str(path), _label(result_format), result_format.parse, document, path)
+    try:
+        return complete_results(results)
+    except ValueError as error:
+        raise InputError(str(path), f"{_label(result_format)} of another package {error}") from None
+
+
+def _label(result_format: ResultFormat) -> str:
+    return f"result format {result_format.name!r}"

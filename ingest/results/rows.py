@@ -1,0 +1,71 @@
+"""The row of one number, or the line that says why there is none; the helpers that every format uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+from layerhouse.ingest.checkpoint.notes import Note, note
+from layerhouse.ingest.results.parsed import Item, Row
+from layerhouse.ingest.results.scores import score
+from layerhouse.ingest.results.tasks import unit_and_direction
+
+
+def measure(where: str, metric: str, value: Any, **columns: Any) -> Item:
+    """The row of one number with further columns, or the line that says why the value at the key `where` is no number."""
+    number = score(value)
+    return unusable(where, value, "a number") if number is None else {"metric": metric, **columns, **number}
+
+
+def measure_task(where: str, metric: str, value: Any, *, notes: Sequence[Note] = (), **columns: Any) -> Item:
+    """`measure` with the unit and direction of a task's metric.
+
+    A share outside of 0 to 1 keeps its value, without a unit and with a note.
+    """
+    return fill_task(columns, where, metric, value, notes)
+
+
+def fill_task(columns: Row, where: str, metric: str, value: Any, notes: Sequence[Note] = ()) -> Item:
+    """`measure_task` with the further columns as a dict, which is copied."""
+    unit, direction = unit_and_direction(metric)
+    number = score(value)
+    if number is None:
+        return unusable(where, value, "a number")
+    if unit == "fraction" and number["value"] is not None and not 0 <= number["value"] <= 1:
+        unit, notes = None, [note("scale", "outside of 0 to 1, so not a fraction; it may be percent"), *notes]
+    return {**columns, "metric": metric, "unit": unit, "higher_is_better": direction, "notes": [*notes], **number}
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether a value is text that is not blank."""
+    return isinstance(value, str) and value.strip() != ""
+
+
+def text_or_none(value: Any) -> str | None:
+    """A value if it is text that is not blank."""
+    return value if is_text(value) else None
+
+
+def object_at(holder: Mapping[str, Any], key: str) -> Row:
+    """The object under a key; an empty one if there is none."""
+    value = holder.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def unusable(where: str, value: Any, wanted: str) -> str:
+    """The line for a value of the wrong kind. Text under a key `error` is the message of a run that failed."""
+    if where.endswith(".error") and isinstance(value, str):
+        return left_out_line(where, f"the run failed: {value}")
+    return left_out_line(where, f"must be {wanted}, not {describe_value(value)}")
+
+
+def describe_value(value: Any) -> str:
+    """A JSON value in a few words for a message."""
+    kinds = {dict: "an object", list: "a list", type(None): "null"}
+    return kinds.get(type(value)) or f"{value!r:.80}"
+
+
+def left_out_line(key: str, reason: str) -> str:
+    """One line, at most 200 characters: which key of a file was left out, and why."""
+    line = " ".join(f"{key}: {reason}".split())
+    return line if len(line) <= 200 else line[:199] + "…"
