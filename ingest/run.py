@@ -42,13 +42,13 @@ from layerhouse.ingest.results.model_lookup import (
 )
 from layerhouse.ingest.results.parsed import measure_id
 from layerhouse.ingest.study.analyses import (
-    ORIGINAL_NAME,
     AnalysisRows,
     Base,
     Parsed,
     combine,
     read_file,
 )
+from layerhouse.ingest.study.file_names import ORIGINAL_NAME
 from layerhouse.ingest.study.structures import Structure
 from layerhouse.ingest.take_weights import (
     VALUES,

@@ -10,7 +10,7 @@ import pytest
 from layerhouse.errors import UsageError
 from layerhouse.ingest.checkpoint.json_files import MAX_BYTES
 from layerhouse.ingest.discover import discover
-from layerhouse.ingest.study.analyses import ANALYSIS_NAMES
+from layerhouse.ingest.study.file_names import ANALYSIS_NAMES
 from layerhouse.tests.study_files import put, result, structure
 
 NOTHING = "no weights, no analysis, no results"

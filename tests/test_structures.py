@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerhouse.errors import InputError
+from layerhouse.ingest.study.json_reader import MAX_LAYERS
 from layerhouse.ingest.study.structures import (
-    MAX_LAYERS,
     Comparison,
     Layer,
     Structure,

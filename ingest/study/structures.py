@@ -1,9 +1,10 @@
-"""Layers and parameters as counted, from the JSON of analysis scripts. Every number is an integer that the file states.
+"""A model's layers and parameters as analysis scripts counted them. Every number is an integer that the file states.
 
-Form of the files: `{model_name, total_params, embedding_params, lm_head_params, layers[{layer_idx, total, attention{type,
-q_proj, k_proj, v_proj, o_proj, total, num_heads?, num_kv_heads?}, mlp{type, gate_proj, up_proj, down_proj, total,
-intermediate_size}, norm, is_zero_layer}], layer_summary{num_layers, total_layer_params}}` for one model, and `{original_name,
-pruned_name, total_params, layer_params, layers[{layer_idx, total, attention, mlp}]}` with `{original, pruned}` pairs for two.
+The file of one model is `{model_name, total_params, embedding_params, lm_head_params, layers[{layer_idx, total,
+attention{type, q_proj, k_proj, v_proj, o_proj, total, num_heads?, num_kv_heads?}, mlp{type, gate_proj, up_proj, down_proj,
+total, intermediate_size}, norm, is_zero_layer}], layer_summary{num_layers, total_layer_params}}`. The file of two models is
+`{original_name, pruned_name, total_params, layer_params, layers[{layer_idx, total, attention, mlp}]}`, where each count is a
+pair `{original, pruned}`.
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ from itertools import pairwise
 from typing import Any
 
 from layerhouse.errors import InputError
+from layerhouse.ingest.study.json_reader import INT32_MAX, INT64_MAX, JsonReader
 
-INT32_MAX = 2**31 - 1
-INT64_MAX = 2**63 - 1
-MAX_LAYERS = 100_000
-STATED_SUMS = {"total", "intermediate_size", "num_heads", "num_kv_heads", "head_dim"}
+NO_ROLES = {"total", "intermediate_size", "num_heads", "num_kv_heads", "head_dim"}
+"""Keys of a module that are not the parameters of a role."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer as counted: parameters by module and by role; None where the file does not say."""
+    """One layer: parameters by module and by role, and its sizes; None where the file states none."""
 
     index: int
     params: int | None
@@ -43,7 +43,7 @@ class Layer:
 
     @property
     def other_params(self) -> int | None:
-        """What is left of the layer; None where its parts add up to more than its total."""
+        """Parameters outside of attention, MLP and norms; None if a part is unknown or the parts exceed the total."""
         if self.params is None or self.attention_params is None or self.mlp_params is None or self.norm_params is None:
             return None
         rest = self.params - self.attention_params - self.mlp_params - self.norm_params
@@ -51,14 +51,14 @@ class Layer:
 
     @property
     def is_zero_layer(self) -> bool | None:
-        """No attention and no MLP parameters; true of an emptied block that keeps its norms."""
+        """Whether attention and MLP have no parameters, as in an emptied block that keeps its norms; None if unknown."""
         if self.attention_params is None or self.mlp_params is None:
             return None
         return self.attention_params == 0 and self.mlp_params == 0
 
     @property
     def facts(self) -> list[Any]:
-        """Everything that the file says of the layer, in a fixed order."""
+        """Everything that the file states of the layer, in a fixed order, for hashing."""
         sizes = [
             self.index,
             self.params,
@@ -72,14 +72,16 @@ class Layer:
 
     @property
     def size(self) -> tuple[int | None, ...]:
+        """What layers of one size have in common."""
         return (self.params, self.attention_params, self.mlp_params, self.intermediate_size)
 
 
 @dataclass(frozen=True)
 class Structure:
-    """A model as counted. `num_layers` may be known where not every layer is listed, and the other way round.
+    """A model's parameters and layers.
 
-    `layer_params` and `num_layers` are what the listed layers add up to; the `stated_` ones are what a file says beside them.
+    `num_layers` and `layer_params` are those of the listed layers, or of all layers where a file states or implies them;
+    either may be known without the other. The `stated_` numbers are from a file's `layer_summary`.
     """
 
     name: str | None
@@ -94,7 +96,7 @@ class Structure:
 
     @cached_property
     def structure_id(self) -> str:
-        """Content hash, 32 hex digits: equal structures under equal names are one checkpoint."""
+        """Hash of the content, 32 hex digits: equal structures with equal names are one checkpoint."""
         own = [self.name, self.params, self.layer_params, self.num_layers, self.embedding_params, self.lm_head_params]
         text = json.dumps([own, [layer.facts for layer in self.layers]])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -102,70 +104,15 @@ class Structure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both sides of a comparison file. `original` lists only as many layers as the shorter side has."""
+    """Both models of a comparison file, which lists only as many layers as the model with fewer of them has."""
 
     original: Structure
     pruned: Structure
 
 
-class Reader:
-    """Typed access into one JSON document; every complaint names the file and the key."""
-
-    def __init__(self, shown: str, value: Any, key: str = "") -> None:
-        self.shown, self.value, self.key = shown, value, key
-
-    def fail(self, expected: str) -> InputError:
-        found = type(self.value).__name__ if isinstance(self.value, (dict, list)) else repr(self.value)[:40]
-        return InputError(self.shown, f"{self.key or 'top level'}: expected {expected}, found {found}")
-
-    def mapping(self) -> dict[str, Any]:
-        if not isinstance(self.value, dict):
-            raise self.fail("an object")
-        return self.value
-
-    def child(self, name: str) -> Reader | None:
-        value = self.mapping().get(name)
-        return None if value is None else Reader(self.shown, value, f"{self.key}.{name}".lstrip("."))
-
-    def required(self, name: str) -> Reader:
-        child = self.child(name)
-        if child is None:
-            raise InputError(self.shown, f"{f'{self.key}.{name}'.lstrip('.')}: missing")
-        return child
-
-    def items(self) -> list[Reader]:
-        if not isinstance(self.value, list):
-            raise self.fail("a list")
-        if len(self.value) > MAX_LAYERS:
-            raise InputError(self.shown, f"{self.key}: limit exceeded: {len(self.value)} layers, at most {MAX_LAYERS}")
-        return [Reader(self.shown, item, f"{self.key}[{position}]") for position, item in enumerate(self.value)]
-
-    def integer(self, most: int = INT64_MAX) -> int:
-        """A count: an integer, or a float that is exactly one; not negative."""
-        value = self.value
-        if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-            raise self.fail("an integer that is not negative" if most == INT64_MAX else f"an integer from 0 to {most}")
-        return value
-
-    def text(self) -> str:
-        if not isinstance(self.value, str):
-            raise self.fail("a text")
-        return self.value
-
-    def optional_integer(self, name: str, most: int = INT64_MAX) -> int | None:
-        child = self.child(name)
-        return None if child is None else child.integer(most)
-
-    def optional_text(self, name: str) -> str | None:
-        child = self.child(name)
-        return None if child is None else child.text()
-
-
-def read_structure(document: Any, shown: str) -> Structure:
-    """One model's analysis. Raises InputError that names the key which is missing or of the wrong type."""
-    top = Reader(shown, document)
+def read_structure(document: Any, display_path: str) -> Structure:
+    """Read one model's analysis. Raises InputError, which names the key, if one is missing or of the wrong type."""
+    top = JsonReader(display_path, document)
     layers = _in_order(top, [_layer(item) for item in top.required("layers").items()])
     summary = top.child("layer_summary")
     stated_layer_params = None if summary is None else summary.optional_integer("total_layer_params")
@@ -182,9 +129,9 @@ def read_structure(document: Any, shown: str) -> Structure:
     )
 
 
-def read_comparison(document: Any, shown: str) -> Comparison:
-    """Two models side by side. Raises InputError that names the key which is missing or of the wrong type."""
-    top = Reader(shown, document)
+def read_comparison(document: Any, display_path: str) -> Comparison:
+    """Read a comparison of two models. Raises InputError, which names the key, if one is missing or of the wrong type."""
+    top = JsonReader(display_path, document)
     items = top.required("layers").items()
     sides = {}
     for side, name_key in (("original", "original_name"), ("pruned", "pruned_name")):
@@ -200,13 +147,13 @@ def read_comparison(document: Any, shown: str) -> Comparison:
     return Comparison(**sides)
 
 
-def _layer(item: Reader) -> Layer:
+def _layer(item: JsonReader) -> Layer:
     attention, mlp = item.child("attention"), item.child("mlp")
     roles: dict[str, int] = {}
     for module in (attention, mlp):
         if module is not None:
             for name, value in module.mapping().items():
-                if name not in STATED_SUMS and not isinstance(value, (str, bool)) and value is not None:
+                if name not in NO_ROLES and not isinstance(value, (str, bool)) and value is not None:
                     roles[name] = module.required(name).integer()
     return Layer(
         index=item.required("layer_idx").integer(INT32_MAX),
@@ -224,8 +171,8 @@ def _layer(item: Reader) -> Layer:
     )
 
 
-def _side_layer(item: Reader, side: str) -> Layer | None:
-    """One side of a layer of a comparison; None where the file lists the layer for the other side alone."""
+def _side_layer(item: JsonReader, side: str) -> Layer | None:
+    """A layer of one of the compared models; None if the file lists the layer for the other model alone."""
     total = item.required("total")
     if total.child(side) is None:
         return None
@@ -241,19 +188,19 @@ def _side_layer(item: Reader, side: str) -> Layer | None:
     )
 
 
-def _side_integer(item: Reader, module: Reader | None, name: str, side: str) -> int | None:
-    """A pair `{original, pruned}` inside the module, or beside it in the layer."""
+def _side_integer(item: JsonReader, module: JsonReader | None, name: str, side: str) -> int | None:
+    """One side of a pair `{original, pruned}` in the module, or else in the layer."""
     for holder in (module, item):
         if holder is not None and (pair := holder.child(name)) is not None:
             return pair.optional_integer(side, INT32_MAX)
     return None
 
 
-def _in_order(top: Reader, layers: list[Layer]) -> tuple[Layer, ...]:
+def _in_order(top: JsonReader, layers: list[Layer]) -> tuple[Layer, ...]:
     ordered = sorted(layers, key=lambda layer: layer.index)
     for layer, following in pairwise(ordered):
         if layer.index == following.index:
-            raise InputError(top.shown, f"layers: layer_idx {layer.index} stands twice")
+            raise InputError(top.display_path, f"layers: layer_idx {layer.index} stands twice")
     if sum(layer.params or 0 for layer in layers) > INT64_MAX:
-        raise InputError(top.shown, "layers: limit exceeded: parameters of all layers, at most 2^63 - 1")
+        raise InputError(top.display_path, "layers: limit exceeded: parameters of all layers, at most 2^63 - 1")
     return tuple(ordered)
