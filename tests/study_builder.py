@@ -1,4 +1,4 @@
-"""A small study without weights, as pruning scripts leave it: a base, four pruned models with their analyses, and results.
+"""A small study without weights, as pruning scripts write it: a base, four pruned models with their analyses, and results.
 
 The numbers are invented and consistent; nothing is random.
 """

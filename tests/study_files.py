@@ -1,4 +1,4 @@
-"""Small analysis and result files in the form that pruning scripts leave, for tests.
+"""Small analysis and result files in the form that pruning scripts write, for tests.
 
 A layer is a pair of attention and MLP parameters; with NORM parameters of norms it has 1024 where it is FULL.
 """
@@ -74,11 +74,11 @@ def comparison(original: dict[str, Any], pruned: dict[str, Any]) -> dict[str, An
         "layers": [
             {
                 "layer_idx": index,
-                "total": {"original": one["total"], "pruned": other["total"]},
-                "attention": {"original": one["attention"]["total"], "pruned": other["attention"]["total"]},
-                "mlp": {"original": one["mlp"]["total"], "pruned": other["mlp"]["total"]},
+                "total": {"original": left["total"], "pruned": right["total"]},
+                "attention": {"original": left["attention"]["total"], "pruned": right["attention"]["total"]},
+                "mlp": {"original": left["mlp"]["total"], "pruned": right["mlp"]["total"]},
             }
-            for index, (one, other) in enumerate(zip(original["layers"], pruned["layers"], strict=False))
+            for index, (left, right) in enumerate(zip(original["layers"], pruned["layers"], strict=False))
         ],
     }
 
@@ -88,7 +88,7 @@ def removal(*layers: int, of: int | None = None) -> dict[str, Any]:
 
 
 def result(ppl: float = 10.0, **metrics: Any) -> dict[str, Any]:
-    """Evaluation results: a perplexity whose context the file does not say, and further metrics."""
+    """Evaluation results: a perplexity whose context length the file does not state, and further metrics."""
     return {
         "model_path": "models/any",
         "timestamp": "2026-01-15T12:00:00",
@@ -112,19 +112,19 @@ def put_all(folder: Path, files: dict[str, Any]) -> Path:
 
 
 def ingest(*roots: Path, into: Path, **options: Any) -> Report:
-    """Take roots into a warehouse, which is made where there is none."""
+    """Ingest roots into a warehouse, which is created if there is none."""
     is_new = not into.exists()
     store = create_store(into)
     return ingest_roots(roots, store, Known() if is_new else load_known(store), Options(**options))
 
 
 def plan(*roots: Path) -> Report:
-    """What a dry run without a warehouse says of roots."""
+    """The report of a dry run without a warehouse."""
     return ingest_roots(roots, Path("none"), Known(), Options(dry_run=True))
 
 
 def lines(report: Report) -> list[str]:
-    """What an ingest said, one line an event."""
+    """The events of an ingest, one line each."""
     return [f"{event.kind} {event.where}: {event.what}" for event in report.events]
 
 
@@ -134,6 +134,6 @@ def rows(warehouse: Path, sql: str) -> list[tuple[Any, ...]]:
 
 
 def answers(warehouse: Path, *statements: str) -> list[list[tuple[Any, ...]]]:
-    """The answers of several statements over a warehouse, which is opened once: that takes longest."""
+    """The answers of several statements over a warehouse, which is opened once, as opening takes longest."""
     with Warehouse(warehouse) as opened:
         return [opened.sql(sql).rows() for sql in statements]

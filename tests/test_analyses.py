@@ -1,4 +1,4 @@
-"""Analysis files become a checkpoint, its layers, its base and a map between the two; what no file says stays null."""
+"""Analysis files become a checkpoint, its layers, its base and a map between the two; what no file states stays null."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def analyse(tmp_path):
     return run
 
 
-def matches(found):
-    return [(row["layer_index"], row["base_layer_index"], row["match"]) for row in found.layer_matches]
+def matches(analysis):
+    return [(row["layer_index"], row["base_layer_index"], row["match"]) for row in analysis.layer_matches]
 
 
-def notes(found):
-    assert {note["code"] for note in found.checkpoint["notes"]} <= {"disagreement"}
-    return [note["text"] for note in found.checkpoint["notes"]]
+def notes(analysis):
+    assert {note["code"] for note in analysis.checkpoint["notes"]} <= {"disagreement"}
+    return [note["text"] for note in analysis.checkpoint["notes"]]
 
 
 def sizes(base_layers):
@@ -70,9 +70,9 @@ UNEVEN = base(FULL, HALF, FULL, FULL)
 
 
 def test_a_structure_becomes_a_checkpoint_and_its_layers(analyse):
-    found = analyse({ANALYSIS: structure(HALF, EMPTY)})
-    checkpoint_id = found.checkpoint["checkpoint_id"]
-    assert found.checkpoint == {
+    analysis = analyse({ANALYSIS: structure(HALF, EMPTY)})
+    checkpoint_id = analysis.checkpoint["checkpoint_id"]
+    assert analysis.checkpoint == {
         "checkpoint_id": checkpoint_id,
         "source_kind": "analysis",
         "declared_name": "Pruned",
@@ -88,7 +88,7 @@ def test_a_structure_becomes_a_checkpoint_and_its_layers(analyse):
         "declared": None,
         "declared_base": None,
     }
-    assert found.layers == (
+    assert analysis.layers == (
         {
             "checkpoint_id": checkpoint_id,
             "stack": "text",
@@ -107,43 +107,43 @@ def test_a_structure_becomes_a_checkpoint_and_its_layers(analyse):
             "mlp_type": "LlamaMLP",
             "is_zero_layer": False,
         },
-        found.layers[1],
+        analysis.layers[1],
     )
-    assert (found.layers[1]["params"], found.layers[1]["is_zero_layer"]) == (24, True)
-    assert (found.layer_matches, found.base_checkpoint, found.base_layers) == ((), None, ())
+    assert (analysis.layers[1]["params"], analysis.layers[1]["is_zero_layer"]) == (24, True)
+    assert (analysis.layer_matches, analysis.base_checkpoint, analysis.base_layers) == ((), None, ())
 
 
 def test_an_original_beside_it_is_its_base(analyse):
-    found = analyse({ANALYSIS: structure(HALF, FULL), ORIGINAL: base(FULL, FULL)})
-    assert found.base_checkpoint["declared_name"] == "Base"
-    assert found.base_checkpoint["status"] == "ok"
-    assert found.base_checkpoint["params"] == 7048
-    assert sizes(found.base_layers) == [(0, 1024), (1, 1024)]
-    assert {row["base_checkpoint_id"] for row in found.layer_matches} == {found.base_checkpoint["checkpoint_id"]}
-    assert matches(found) == [(0, 0, "positional"), (1, 1, "positional")]
-    assert found.checkpoint["declared_base"] == "Base"
+    analysis = analyse({ANALYSIS: structure(HALF, FULL), ORIGINAL: base(FULL, FULL)})
+    assert analysis.base_checkpoint["declared_name"] == "Base"
+    assert analysis.base_checkpoint["status"] == "ok"
+    assert analysis.base_checkpoint["params"] == 7048
+    assert sizes(analysis.base_layers) == [(0, 1024), (1, 1024)]
+    assert {row["base_checkpoint_id"] for row in analysis.layer_matches} == {analysis.base_checkpoint["checkpoint_id"]}
+    assert matches(analysis) == [(0, 0, "positional"), (1, 1, "positional")]
+    assert analysis.checkpoint["declared_base"] == "Base"
 
 
 def test_a_comparison_alone_gives_both_sides(analyse):
-    found = analyse({PRUNING: comparison(base(FULL, FULL), structure(HALF, FULL))})
-    assert {key: found.checkpoint[key] for key in ("declared_name", "params", "layer_params", "num_layers")} == {
+    analysis = analyse({PRUNING: comparison(base(FULL, FULL), structure(HALF, FULL))})
+    assert {key: analysis.checkpoint[key] for key in ("declared_name", "params", "layer_params", "num_layers")} == {
         "declared_name": "Pruned",
         "params": 6548,
         "layer_params": 1548,
         "num_layers": 2,
     }
-    assert sizes(found.layers) == [(0, 524), (1, 1024)]
-    assert found.layers[0]["norm_params"] is None
-    assert (found.base_checkpoint["params"], found.base_checkpoint["num_layers"]) == (7048, 2)
-    assert found.base_checkpoint["status"] == "partial"
-    assert matches(found) == [(0, 0, "positional"), (1, 1, "positional")]
-    assert json.loads(found.checkpoint["declared"]) == {"original_name": "Base", "pruned_name": "Pruned"}
+    assert sizes(analysis.layers) == [(0, 524), (1, 1024)]
+    assert analysis.layers[0]["norm_params"] is None
+    assert (analysis.base_checkpoint["params"], analysis.base_checkpoint["num_layers"]) == (7048, 2)
+    assert analysis.base_checkpoint["status"] == "partial"
+    assert matches(analysis) == [(0, 0, "positional"), (1, 1, "positional")]
+    assert json.loads(analysis.checkpoint["declared"]) == {"original_name": "Base", "pruned_name": "Pruned"}
 
 
 def test_a_comparison_that_lists_a_part_of_the_model_leaves_its_count_open(analyse):
-    found = analyse({COMPARISON: comparison(base(FULL, FULL), structure(FULL, FULL, FULL))})
-    assert (found.checkpoint["num_layers"], found.checkpoint["layer_params"]) == (None, 3072)
-    assert sizes(found.layers) == [(0, 1024), (1, 1024)]
+    analysis = analyse({COMPARISON: comparison(base(FULL, FULL), structure(FULL, FULL, FULL))})
+    assert (analysis.checkpoint["num_layers"], analysis.checkpoint["layer_params"]) == (None, 3072)
+    assert sizes(analysis.layers) == [(0, 1024), (1, 1024)]
 
 
 @pytest.mark.parametrize("files", [{ORIGINAL: base()}, {ORIGINAL: base(), REMOVAL: removal(1, of=4)}, {REMOVAL: removal(1)}])
@@ -160,7 +160,7 @@ def test_without_a_word_on_the_model_itself_there_is_nothing(analyse, files):
 @pytest.mark.parametrize(
     ("files", "num_layers", "base_sizes"),
     [
-        # layers_to_remove.json says it
+        # stated by layers_to_remove.json
         (
             {COMPARISON: comparison(base(), structure(FULL, FULL)), REMOVAL: removal(1, 2, of=4)},
             4,
@@ -171,21 +171,21 @@ def test_without_a_word_on_the_model_itself_there_is_nothing(analyse, files):
             4,
             [(0, 1024), (1, 524), (2, None), (3, None)],
         ),
-        # an original in the model's own folder says it
+        # stated by an original in the model's own folder
         (
             {COMPARISON: comparison(UNEVEN, structure(FULL, HALF)), ORIGINAL: UNEVEN},
             4,
             [(0, 1024), (1, 524), (2, 1024), (3, 1024)],
         ),
-        # the listed layers are alike and the sum of all is a multiple
+        # the listed layers are alike, and the parameters of all layers are a multiple of theirs
         ({COMPARISON: comparison(base(), structure(HALF, FULL))}, 4, [(0, 1024), (1, 1024), (2, 1024), (3, 1024)]),
-        # all are listed
+        # all layers are listed
         (
             {COMPARISON: comparison(UNEVEN, structure(HALF, HALF, HALF, HALF))},
             4,
             [(0, 1024), (1, 524), (2, 1024), (3, 1024)],
         ),
-        # nothing says it: the listed layers differ, are no divisor, or there is no sum
+        # unknown: the listed layers differ, the division leaves a rest, or there is no sum of all layers
         ({COMPARISON: comparison(UNEVEN, structure(FULL, HALF))}, None, [(0, 1024), (1, 524)]),
         (
             {COMPARISON: with_changes(comparison(base(), structure(FULL)), layer_params={"original": 4097})},
@@ -193,7 +193,7 @@ def test_without_a_word_on_the_model_itself_there_is_nothing(analyse, files):
             [(0, 1024)],
         ),
         ({COMPARISON: with_changes(comparison(base(), structure(FULL)), layer_params=None)}, None, [(0, 1024)]),
-        # a count that no model has is none
+        # unknown, as no model has so many layers
         (
             {COMPARISON: with_changes(comparison(base(), structure(FULL)), layer_params={"original": 1024 * 100_001})},
             None,
@@ -202,30 +202,30 @@ def test_without_a_word_on_the_model_itself_there_is_nothing(analyse, files):
     ],
 )
 def test_the_layer_count_of_the_base(analyse, files, num_layers, base_sizes):
-    found = analyse(files)
-    assert found.base_checkpoint["num_layers"] == num_layers
-    assert sizes(found.base_layers) == base_sizes
+    analysis = analyse(files)
+    assert analysis.base_checkpoint["num_layers"] == num_layers
+    assert sizes(analysis.base_layers) == base_sizes
 
 
 def test_a_base_that_is_known_already_is_pointed_at(analyse):
     known = {("Base", 9096): Base("b" * 32, 4, None)}
-    found = analyse({COMPARISON: comparison(base(), structure(FULL, FULL)), REMOVAL: removal(0, 2)}, known)
-    assert {row["base_checkpoint_id"] for row in found.layer_matches} == {"b" * 32}
-    assert (found.base_checkpoint, found.base_layers) == (None, ())
-    assert matches(found) == [(0, 1, "declared"), (1, 3, "declared"), (None, 0, "declared"), (None, 2, "declared")]
+    analysis = analyse({COMPARISON: comparison(base(), structure(FULL, FULL)), REMOVAL: removal(0, 2)}, known)
+    assert {row["base_checkpoint_id"] for row in analysis.layer_matches} == {"b" * 32}
+    assert (analysis.base_checkpoint, analysis.base_layers) == (None, ())
+    assert matches(analysis) == [(0, 1, "declared"), (1, 3, "declared"), (None, 0, "declared"), (None, 2, "declared")]
 
 
 @pytest.mark.parametrize("known", [{("Other", 9096): 4}, {("Base", 9097): 4}])
 def test_a_base_of_another_name_or_size_is_not_it(analyse, known):
     bases = {key: Base("b" * 32, num_layers, None) for key, num_layers in known.items()}
-    found = analyse({COMPARISON: comparison(base(), structure(FULL, FULL))}, bases)
-    assert found.base_checkpoint["checkpoint_id"] != "b" * 32
+    analysis = analyse({COMPARISON: comparison(base(), structure(FULL, FULL))}, bases)
+    assert analysis.base_checkpoint["checkpoint_id"] != "b" * 32
 
 
 def test_an_original_of_its_own_wins_over_a_known_base(analyse):
     known = {("Base", 9096): Base("b" * 32, 4, None)}
-    found = analyse({COMPARISON: comparison(base(), structure(FULL)), ORIGINAL: base()}, known)
-    assert found.base_checkpoint["checkpoint_id"] != "b" * 32
+    analysis = analyse({COMPARISON: comparison(base(), structure(FULL)), ORIGINAL: base()}, known)
+    assert analysis.base_checkpoint["checkpoint_id"] != "b" * 32
 
 
 @pytest.mark.parametrize("files", [{ORIGINAL: "base"}, {COMPARISON: "comparison"}])
@@ -245,15 +245,15 @@ def test_blocks_of_a_base_count_from_zero(analyse, files):
 
 
 def test_declared_removals_place_every_layer(analyse):
-    found = analyse({ANALYSIS: structure(FULL, HALF), ORIGINAL: base(), REMOVAL: removal(2, 0, of=4)})
-    assert matches(found) == [(0, 1, "declared"), (1, 3, "declared"), (None, 0, "declared"), (None, 2, "declared")]
-    assert notes(found) == []
-    assert json.loads(found.checkpoint["declared"]) == {"layers_to_remove": [0, 2], "original_num_layers": 4}
+    analysis = analyse({ANALYSIS: structure(FULL, HALF), ORIGINAL: base(), REMOVAL: removal(2, 0, of=4)})
+    assert matches(analysis) == [(0, 1, "declared"), (1, 3, "declared"), (None, 0, "declared"), (None, 2, "declared")]
+    assert notes(analysis) == []
+    assert json.loads(analysis.checkpoint["declared"]) == {"layers_to_remove": [0, 2], "original_num_layers": 4}
 
 
 def test_a_base_that_lost_nothing_is_declared_too(analyse):
-    found = analyse({ANALYSIS: structure(FULL, FULL), ORIGINAL: base(FULL, FULL), REMOVAL: removal()})
-    assert matches(found) == [(0, 0, "declared"), (1, 1, "declared")]
+    analysis = analyse({ANALYSIS: structure(FULL, FULL), ORIGINAL: base(FULL, FULL), REMOVAL: removal()})
+    assert matches(analysis) == [(0, 0, "declared"), (1, 1, "declared")]
 
 
 def test_equal_counts_match_by_position_whatever_numbers_the_layers_have(analyse):
@@ -263,25 +263,25 @@ def test_equal_counts_match_by_position_whatever_numbers_the_layers_have(analyse
 
 
 def test_emptied_blocks_stay_in_place(analyse):
-    found = analyse({ANALYSIS: structure(FULL, EMPTY, FULL), ORIGINAL: base(FULL, FULL, FULL), REMOVAL: removal(1, of=3)})
-    assert matches(found) == [(0, 0, "positional"), (1, 1, "positional"), (2, 2, "positional")]
-    assert notes(found) == []
+    analysis = analyse({ANALYSIS: structure(FULL, EMPTY, FULL), ORIGINAL: base(FULL, FULL, FULL), REMOVAL: removal(1, of=3)})
+    assert matches(analysis) == [(0, 0, "positional"), (1, 1, "positional"), (2, 2, "positional")]
+    assert notes(analysis) == []
 
 
 def test_where_no_file_says_which_blocks_went_no_layer_has_one(analyse):
-    found = analyse({ANALYSIS: structure(FULL, FULL), ORIGINAL: base(FULL, FULL, FULL)})
-    assert matches(found) == [(0, None, "none"), (1, None, "none"), (None, 0, "none"), (None, 1, "none"), (None, 2, "none")]
-    assert notes(found) == []
+    analysis = analyse({ANALYSIS: structure(FULL, FULL), ORIGINAL: base(FULL, FULL, FULL)})
+    assert matches(analysis) == [(0, None, "none"), (1, None, "none"), (None, 0, "none"), (None, 1, "none"), (None, 2, "none")]
+    assert notes(analysis) == []
 
 
 def test_an_unknown_layer_count_of_the_base_places_nothing(analyse):
-    found = analyse({COMPARISON: comparison(UNEVEN, structure(FULL, HALF)), REMOVAL: removal(2, 3)})
-    assert matches(found) == [(0, None, "none"), (1, None, "none")]
-    assert notes(found) == ["layers_to_remove.json names 2 layers, and the model has 2 layers of an unknown number"]
+    analysis = analyse({COMPARISON: comparison(UNEVEN, structure(FULL, HALF)), REMOVAL: removal(2, 3)})
+    assert matches(analysis) == [(0, None, "none"), (1, None, "none")]
+    assert notes(analysis) == ["layers_to_remove.json names 2 layers, and the model has 2 layers of an unknown number"]
 
 
 @pytest.mark.parametrize(
-    ("list_of_removed", "said"),
+    ("list_of_removed", "texts"),
     [
         (removal(0, of=4), ["layers_to_remove.json names 1 layers, and the model has 2 layers of 4"]),
         (removal(1, 2, 7), ["layers_to_remove.json names 3 layers, and the model has 2 layers of 4"]),
@@ -294,10 +294,10 @@ def test_an_unknown_layer_count_of_the_base_places_nothing(analyse):
         ),
     ],
 )
-def test_a_removal_list_that_does_not_fit_is_a_note_and_places_nothing(analyse, list_of_removed, said):
-    found = analyse({ANALYSIS: structure(FULL, FULL), ORIGINAL: base(), REMOVAL: list_of_removed})
-    assert {match for _, _, match in matches(found)} == {"none"}
-    assert notes(found) == said
+def test_a_removal_list_that_does_not_fit_is_a_note_and_places_nothing(analyse, list_of_removed, texts):
+    analysis = analyse({ANALYSIS: structure(FULL, FULL), ORIGINAL: base(), REMOVAL: list_of_removed})
+    assert {match for _, _, match in matches(analysis)} == {"none"}
+    assert notes(analysis) == texts
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_a_removal_list_that_contradicts_itself_is_refused(analyse, document, wh
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "text"),
     [
         (
             {ANALYSIS: structure(HALF), PLAIN: structure(FULL)},
@@ -363,16 +363,16 @@ def test_a_removal_list_that_contradicts_itself_is_refused(analyse, document, wh
         ),
     ],
 )
-def test_files_that_disagree_are_a_note(analyse, files, said):
-    assert notes(analyse(files)) == [said]
+def test_files_that_disagree_are_a_note(analyse, files, text):
+    assert notes(analyse(files)) == [text]
 
 
 def test_parts_larger_than_their_layer_are_a_note(analyse):
     document = structure(FULL, HALF)
     document["layers"][1]["total"] = 499
-    found = analyse({ANALYSIS: with_changes(document, layer_summary=None)})
-    assert notes(found) == ["layer 1: attention and MLP add up to more than its total"]
-    assert found.layers[1]["other_params"] is None
+    analysis = analyse({ANALYSIS: with_changes(document, layer_summary=None)})
+    assert notes(analysis) == ["layer 1: attention and MLP add up to more than its total"]
+    assert analysis.layers[1]["other_params"] is None
 
 
 def test_the_same_structure_under_another_name_is_no_disagreement(analyse):

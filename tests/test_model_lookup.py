@@ -41,8 +41,8 @@ from layerhouse.warehouse.admin.link_results import link_results
 def test_the_first_rule_that_holds(tmp_path, declared, path, match):
     names = ("zoo/a", "zoo/b", "one/c", "two/c")
     models = Models((name, str(tmp_path / name)) for name in names)
-    said = declared.format(home=tmp_path) if declared else declared
-    assert models.find(said, Path(path)) == match
+    declared = declared.format(home=tmp_path) if declared else declared
+    assert models.find(declared, Path(path)) == match
 
 
 def test_names_as_the_harness_flattens_them():
@@ -64,7 +64,7 @@ def put_result(path, model, score, *, date=1700000000.0):
     return path
 
 
-def shown(wh):
+def piqa_scores(wh):
     return dict(wh.sql("SELECT model_id, piqa FROM performance WHERE piqa IS NOT NULL").rows())
 
 
@@ -77,7 +77,7 @@ def test_two_runs_in_a_folder_of_flattened_names_and_samples_beside(tmp_path):
     report = lh.ingest([tmp_path / "models", tmp_path / "out.json"], warehouse=tmp_path / "w")
     assert report.count("failed") == 0
     with lh.open(tmp_path / "w") as wh:
-        assert shown(wh) == {"models/tiny-p50": 0.625}
+        assert piqa_scores(wh) == {"models/tiny-p50": 0.625}
         assert wh.sql("SELECT count(*) FROM results").item() == 2
         assert wh.sql("SELECT DISTINCT rule FROM result_links").rows() == [("model_path",)]
         assert wh.query("unlinked").height == 0
@@ -88,12 +88,12 @@ def test_results_without_a_model_stand_alone_until_it_comes(tmp_path):
     put_result(tmp_path / "out/b.json", "org/other", 0.25)
     lh.ingest(tmp_path / "out", warehouse=tmp_path / "w")
     with lh.open(tmp_path / "w") as wh:
-        assert shown(wh) == {"org/tiny": 0.5, "org/other": 0.25}
+        assert piqa_scores(wh) == {"org/tiny": 0.5, "org/other": 0.25}
         assert wh.query("unlinked")["model_id"].to_list() == ["org/tiny", "org/other"]
     put_model(tmp_path / "zoo/tiny")
     lh.ingest([tmp_path / "zoo", tmp_path / "out"], warehouse=tmp_path / "w")
     with lh.open(tmp_path / "w") as wh:
-        assert shown(wh) == {"zoo/tiny": 0.5, "org/other": 0.25}
+        assert piqa_scores(wh) == {"zoo/tiny": 0.5, "org/other": 0.25}
         assert wh.sql("SELECT count(*) FROM results").item() == 2
         assert wh.query("unlinked")["model_id"].to_list() == ["org/other"]
     again = lh.ingest([tmp_path / "zoo", tmp_path / "out"], warehouse=tmp_path / "w")
@@ -106,7 +106,7 @@ def test_a_table_of_several_models_is_linked_row_by_row(tmp_path):
     (tmp_path / "out/all.csv").write_text("model,piqa/acc_norm\na,0.5\nb,0.75\n")
     lh.ingest([tmp_path / "zoo", tmp_path / "out"], warehouse=tmp_path / "w")
     with lh.open(tmp_path / "w") as wh:
-        assert shown(wh) == {"zoo/a": 0.5, "b": 0.75}
+        assert piqa_scores(wh) == {"zoo/a": 0.5, "b": 0.75}
 
 
 def test_an_ambiguous_name_is_said_and_a_link_by_hand_holds(tmp_path):
@@ -115,15 +115,15 @@ def test_an_ambiguous_name_is_said_and_a_link_by_hand_holds(tmp_path):
     file = put_result(tmp_path / "out/c.json", "c", 0.5)
     roots = [tmp_path / "one", tmp_path / "two", tmp_path / "out"]
     report = lh.ingest(roots, warehouse=tmp_path / "w")
-    said = [event.what for event in report.events if event.kind == "passed"]
-    assert said == ["names 'c', which one/c, two/c could be; link it with: layerhouse link FILE MODEL"]
+    texts = [event.what for event in report.events if event.kind == "passed"]
+    assert texts == ["names 'c', which one/c, two/c could be; link it with: layerhouse link FILE MODEL"]
     with lh.open(tmp_path / "w") as wh:
         assert wh.query("unlinked")["candidates"].to_list() == [["one/c", "two/c"]]
     done = layerhouse("link", file, "two/c", "-w", tmp_path / "w")
     assert (done.returncode, done.stderr) == (0, "linked 1 result file\n")
     lh.ingest(roots, warehouse=tmp_path / "w")
     with lh.open(tmp_path / "w") as wh:
-        assert shown(wh) == {"two/c": 0.5}
+        assert piqa_scores(wh) == {"two/c": 0.5}
         assert wh.query("unlinked").height == 0
 
 
@@ -138,11 +138,11 @@ def test_links_from_a_table_are_all_made_or_none(tmp_path):
     assert refused.returncode == 2
     assert "no results of this file in the warehouse; take it with: layerhouse ingest" in refused.stderr
     with lh.open(tmp_path / "w") as wh:
-        assert set(shown(wh)) == {"org/x", "org/y"}
+        assert set(piqa_scores(wh)) == {"org/x", "org/y"}
     table.write_text("file,model\nout/x.json,zoo/a\n")
     assert layerhouse("link", "--from", table, "-w", tmp_path / "w").returncode == 0
     with lh.open(tmp_path / "w") as wh:
-        assert set(shown(wh)) == {"zoo/a", "org/y"}
+        assert set(piqa_scores(wh)) == {"zoo/a", "org/y"}
     table.write_text("file,model\nout/x.json,\n")
     assert "line 2: a line has a file and a model" in layerhouse("link", "--from", table, "-w", tmp_path / "w").stderr
     assert layerhouse("link", "-w", tmp_path / "w").returncode == 2
@@ -169,6 +169,6 @@ def test_shots_and_caps_never_share_a_column(tmp_path):
         (tmp_path / f"out/{name}.json").write_text(json.dumps(document))
     lh.ingest([tmp_path / "zoo", tmp_path / "out"], warehouse=tmp_path / "w")
     with lh.open(tmp_path / "w") as wh:
-        assert shown(wh) == {"zoo/a": 0.5}
+        assert piqa_scores(wh) == {"zoo/a": 0.5}
         others = dict(wh.sql("SELECT measure, value FROM measures WHERE kind = 'score'").rows())
         assert others == {"piqa/acc_norm@5shot": 0.75, "piqa/acc_norm@limit10": 0.9}

@@ -1,4 +1,4 @@
-"""Result files as the tools write them: what becomes a row, what is said to be left out, and what never reaches a table."""
+"""Result files as the tools write them: what becomes a row, what is reported as left out, and what never reaches a table."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_standard_errors_of_every_kind(tmp_path):
         f"t{place}": {"acc,none": 0.5, "acc_stderr,none": stderr, "alias": "t"}
         for place, stderr in enumerate([0.01, "N/A", [], None])
     }
-    found = parse(tmp_path, "results.json", lm_eval(results))
-    assert [(row["value"], row["stderr"], row["filter"]) for row in found.rows] == [
+    file_results = parse(tmp_path, "results.json", lm_eval(results))
+    assert [(row["value"], row["stderr"], row["filter"]) for row in file_results.rows] == [
         (0.5, 0.01, None),
         (0.5, None, None),
         (0.5, None, None),
         (0.5, None, None),
     ]
-    assert found.left_out == ()
+    assert file_results.left_out == ()
 
 
 def test_one_score_in_three_forms_is_one_row_but_for_the_harness(tmp_path):
@@ -170,9 +170,9 @@ def test_the_published_files_become_the_rows_that_a_reader_would_write(tmp_path)
     llama = parsed(HARNESS / "lm-eval-0.3/meta-llama-Llama-2-7b.json").rows
     assert len(llama) == 20
     assert {row["declared_model"] for row in llama} == {"meta-llama/Llama-2-7b-hf"}
-    found = values(llama)
-    assert found["arc_challenge", "acc_norm"] == 0.4616040955631399
-    assert found["lambada_openai", "perplexity"] == 3.3970918836338027
+    file_results = values(llama)
+    assert file_results["arc_challenge", "acc_norm"] == 0.4616040955631399
+    assert file_results["lambada_openai", "perplexity"] == 3.3970918836338027
     assert {path.stem: len(parsed(path).rows) for path in sorted((HARNESS / "lm-eval-0.3").glob("*.json"))} == {
         "EleutherAI-pythia-2.8b-deduped": 20,
         "bigscience-bloom-3b": 18,
@@ -356,8 +356,8 @@ def test_genai_perf_reports(tmp_path):
             "perf_analyzer": {"stimulus": {"concurrency": 4}},
         },
     }
-    found = parse(tmp_path, "profile_export_genai_perf.json", report)
-    assert {row["metric"]: (row["value"], row["unit"]) for row in found.rows} == {
+    file_results = parse(tmp_path, "profile_export_genai_perf.json", report)
+    assert {row["metric"]: (row["value"], row["unit"]) for row in file_results.rows} == {
         "requests_per_sec": (0.8, "req/s"),
         "output_tokens_per_sec": (52.5, "tok/s"),
         "mean_ttft_ms": (195.0, "ms"),
@@ -365,14 +365,14 @@ def test_genai_perf_reports(tmp_path):
         "p99_ttft_ms": (253.0, "ms"),
         "mean_e2el_ms": (2500.0, "ms"),
     }
-    assert {(row["declared_model"], row["subset"], row["harness"], str(row["run_at"])) for row in found.rows} == {
+    assert {(row["declared_model"], row["subset"], row["harness"], str(row["run_at"])) for row in file_results.rows} == {
         ("org/m", "concurrency=4", "genai_perf", "2026-06-13 05:11:41+00:00")
     }
-    assert found.left_out == (
+    assert file_results.left_out == (
         "inter_token_latency.avg: no number with a unit of time",
         "output_sequence_length: lengths, counts and other measures are passed over",
     )
-    assert "secret" not in repr(found)
+    assert "secret" not in repr(file_results)
     del report["input_config"]
     folder = tmp_path / "m-concurrency16"
     folder.mkdir()
@@ -445,12 +445,14 @@ def test_llama_bench_and_optimum_benchmark(tmp_path):
 
 def test_plain_tables_long_and_wide(tmp_path):
     long = "model,task,metric,value,stderr,n_shot\na,piqa,acc,0.75,0.01,0\nb,piqa,acc,nan,,\nb,,acc,1,,\n"
-    found = parse(tmp_path, "long.csv", long)
-    assert [(row["declared_model"], row["value"], row["status"], row["stderr"], row["n_shot"]) for row in found.rows] == [
+    file_results = parse(tmp_path, "long.csv", long)
+    assert [
+        (row["declared_model"], row["value"], row["status"], row["stderr"], row["n_shot"]) for row in file_results.rows
+    ] == [
         ("a", 0.75, "ok", 0.01, 0),
         ("b", None, "nan", None, None),
     ]
-    assert found.left_out == ("line 4: model, task and metric must be text",)
+    assert file_results.left_out == ("line 4: model, task and metric must be text",)
     wide = [{"model": "a", "piqa/acc": 0.75, "perplexity:wikitext2@2048": 5.5}, {"model": "b", "perplexity:wikitext2@2048": 7}]
     rows = parse(tmp_path, "wide.json", wide).rows
     assert [(row["declared_model"], row["metric"], row["value"], row["seq_len"], row["unit"]) for row in rows] == [
@@ -481,8 +483,8 @@ def test_what_is_no_result_is_none(tmp_path, content):
 # Nothing is dropped
 
 
-def counted(found, entries):
-    assert len(found.rows) + len(found.left_out) == entries
+def counted(file_results, entries):
+    assert len(file_results.rows) + len(file_results.left_out) == entries
 
 
 def entries_of_lm_eval(document):
@@ -504,10 +506,10 @@ def test_of_the_published_files_every_number_is_a_row_or_named(folder):
 @needs_data
 def test_of_the_published_statistics_every_one_is_a_row_or_counted():
     path = HARNESS / "helm/mmlu-philosophy-gpt2/stats.json"
-    found = parsed(path)
-    passed = [int(line.split(": ")[1].split()[0]) for line in found.left_out if "passed over" in line]
-    others = [line for line in found.left_out if "passed over" not in line]
-    assert len(found.rows) + sum(passed) + len(others) == len(json.loads(path.read_text()))
+    file_results = parsed(path)
+    passed = [int(line.split(": ")[1].split()[0]) for line in file_results.left_out if "passed over" in line]
+    others = [line for line in file_results.left_out if "passed over" not in line]
+    assert len(file_results.rows) + sum(passed) + len(others) == len(json.loads(path.read_text()))
 
 
 AWKWARD = [
@@ -545,12 +547,12 @@ def test_of_awkward_values_every_one_is_a_row_or_named(tmp_path):
 
 
 def test_what_a_table_or_a_log_has_too_much_of_is_named(tmp_path):
-    found = parse(tmp_path, "a.csv", "model,task,metric,value\nm,t,acc,0.5,0.25\n")
-    assert [row["value"] for row in found.rows] == [0.5]
-    assert found.left_out == ("line 2: more cells than the header names",)
-    found = parse(tmp_path, "wanda.log", "wikitext perplexity 9.5\nwikitext perplexity 7.5\n")
-    assert [row["value"] for row in found.rows] == [7.5]
-    assert found.left_out == ("wikitext2 perplexity: stated 2 times, the last counts",)
+    file_results = parse(tmp_path, "a.csv", "model,task,metric,value\nm,t,acc,0.5,0.25\n")
+    assert [row["value"] for row in file_results.rows] == [0.5]
+    assert file_results.left_out == ("line 2: more cells than the header names",)
+    file_results = parse(tmp_path, "wanda.log", "wikitext perplexity 9.5\nwikitext perplexity 7.5\n")
+    assert [row["value"] for row in file_results.rows] == [7.5]
+    assert file_results.left_out == ("wikitext2 perplexity: stated 2 times, the last counts",)
     serve = {"duration": 1.0, "request_throughput": 1.0, "max_output_tokens_per_s": 9.0, "note": "text"}
     assert parse(tmp_path, "serve.json", serve).left_out == ("max_output_tokens_per_s: not known",)
 
@@ -583,9 +585,9 @@ MALFORMED = {
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_number_or_name_costs_no_more_than_itself(tmp_path, name):
-    found = parse(tmp_path, name, MALFORMED[name])
-    table_of(found.rows)
-    values_and_lines = [row["value"] for row in found.rows], found.left_out
+    file_results = parse(tmp_path, name, MALFORMED[name])
+    table_of(file_results.rows)
+    values_and_lines = [row["value"] for row in file_results.rows], file_results.left_out
     assert (
         values_and_lines
         == {
@@ -637,9 +639,9 @@ def test_a_text_with_a_line_too_long_for_a_table_is_none_and_costs_the_ingest_no
     long = "x" * (csv.field_size_limit() + 1)
     (tmp_path / "notes.txt").write_text(f"{long}\n")
     assert recognise(read_document(tmp_path / "notes.txt", "notes.txt")[1], tmp_path / "notes.txt") is None
-    found = parse(tmp_path, "a.csv", f"model,task,metric,value\na,t,acc,0.5\nb,{long},acc,0.5\nc,t,acc,0.5\n")
-    assert [row["declared_model"] for row in found.rows] == ["a"]
-    (line,) = found.left_out
+    file_results = parse(tmp_path, "a.csv", f"model,task,metric,value\na,t,acc,0.5\nb,{long},acc,0.5\nc,t,acc,0.5\n")
+    assert [row["declared_model"] for row in file_results.rows] == ["a"]
+    (line,) = file_results.left_out
     assert line.startswith("line 3: it and those after it cannot be read: field larger than field limit")
 
 
@@ -660,9 +662,9 @@ def test_a_table_is_read_to_its_limit_and_says_where_it_goes_on(tmp_path, monkey
     lines = [{"model": "m", "task": f"t{number}", "metric": "acc", "value": 0.5} for number in range(3 + extra)]
     text = "model,task,metric,value\n" + "\n".join(f"m,t{number},acc,0.5" for number in range(3 + extra))
     for name, content in (("a.json", lines), ("a.csv", text)):
-        found = parse(tmp_path, name, content)
-        assert [row["task"] for row in found.rows] == ["t0", "t1", "t2"]
-        assert found.left_out == ("lines: those after the first 3 are not read",) * extra
+        file_results = parse(tmp_path, name, content)
+        assert [row["task"] for row in file_results.rows] == ["t0", "t1", "t2"]
+        assert file_results.left_out == ("lines: those after the first 3 are not read",) * extra
 
 
 def test_a_long_log_of_wanda_is_searched_for_its_table_once(tmp_path, monkeypatch):

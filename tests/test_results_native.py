@@ -40,17 +40,17 @@ def parsed(tmp_path, metrics, *, name="evaluation_results.json", **top_level):
 
 def rows_of(tmp_path, metrics, *columns, **options):
     """The chosen columns of every row, as tuples; nothing may be left out."""
-    found = parsed(tmp_path, metrics, **options)
-    assert found.left_out == ()
-    return [tuple(row[column] for column in columns) for row in found.rows]
+    results = parsed(tmp_path, metrics, **options)
+    assert results.left_out == ()
+    return [tuple(row[column] for column in columns) for row in results.rows]
 
 
-def notes_of(found):
-    return [tuple(note["code"] for note in row["notes"]) for row in found.rows]
+def notes_of(results):
+    return [tuple(note["code"] for note in row["notes"]) for row in results.rows]
 
 
 def measured(row):
-    """What a row says, without empty columns."""
+    """The columns of a row that hold something."""
     return {name: value for name, value in row.items() if value is not None and value != []}
 
 
@@ -120,9 +120,9 @@ def test_formats_have_one_name_each():
     ],
 )
 def test_native_is_recognised(metrics):
-    found = recognise({"metrics": metrics}, Path("any.json"))
-    assert found is not None
-    assert found.name == "native"
+    result_format = recognise({"metrics": metrics}, Path("any.json"))
+    assert result_format is not None
+    assert result_format.name == "native"
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,9 @@ def test_without_a_timestamp_the_file_dates_every_row(tmp_path, timestamp, text)
     path = tmp_path / "a.json"
     path.write_text("{}")
     os.utime(path, ns=(0, 1_700_000_000_123_456_789))
-    found = parse({"timestamp": timestamp, "metrics": {"ppl_2048": {"ptb": 5.0}, "avg_zeroshot_acc": 0.5}}, path)
-    assert len(found.rows) == 2
-    for row in found.rows:
+    results = parse({"timestamp": timestamp, "metrics": {"ppl_2048": {"ptb": 5.0}, "avg_zeroshot_acc": 0.5}}, path)
+    assert len(results.rows) == 2
+    for row in results.rows:
         assert row["run_at"] == datetime(2023, 11, 14, 22, 13, 20, 123456, UTC)
         assert row["notes"] == [{"code": "run_at", "text": text}]
 
@@ -211,12 +211,12 @@ def test_rows_have_the_columns_of_the_table_and_fit_its_types(tmp_path):
         "zeroshot": {"boolq": {"accuracy": 1, "full_results": {"n_samples": 2**63 - 1, "n_shot": INT32_MAX}}},
         "efficiency": {"speed": {f"batch_size_{INT32_MAX}": {"total_tokens": 1}}},
     }
-    found = parsed(tmp_path, metrics, model_path="名/前")
-    assert found.left_out == ()
-    assert all(set(row) == set(RESULTS.column_names) - ADDED for row in found.rows)
+    results = parsed(tmp_path, metrics, model_path="名/前")
+    assert results.left_out == ()
+    assert all(set(row) == set(RESULTS.column_names) - ADDED for row in results.rows)
     complete = [
         {**row, "result_id": "r", "measure_id": "m", "source_uri": "s", "commit_id": "c", "ingested_at": row["run_at"]}
-        for row in found.rows
+        for row in results.rows
     ]
     table = pa.Table.from_pylist(complete, schema=arrow_schema("results"))
     assert table.num_rows == 5
@@ -266,17 +266,17 @@ def test_model_info(tmp_path):
     ],
 )
 def test_a_key_says_its_context_whatever_the_file_is_called(tmp_path, key, seq_len, stride):
-    found = parsed(tmp_path, {key: {"ptb": 5.5}}, name="ppl_64_32.json")
-    assert [(row["seq_len"], row["stride"], row["value"]) for row in found.rows] == [(seq_len, stride, 5.5)]
+    results = parsed(tmp_path, {key: {"ptb": 5.5}}, name="ppl_64_32.json")
+    assert [(row["seq_len"], row["stride"], row["value"]) for row in results.rows] == [(seq_len, stride, 5.5)]
     unknown = {"code": "context", "text": f"the file does not say the context length of {key}"}
-    assert found.rows[0]["notes"] == ([] if seq_len else [unknown])
+    assert results.rows[0]["notes"] == ([] if seq_len else [unknown])
 
 
 @pytest.mark.parametrize("key", ["ppl_0", "ppl_2048_0", "ppl_2147483648", "ppl_99999999999999999999", "ppl_x_1_2147483648"])
 def test_a_context_that_cannot_be_is_left_out(tmp_path, key):
-    found = parsed(tmp_path, {key: {"ptb": 5.5}})
-    assert found.rows == ()
-    assert found.left_out == (f"metrics.{key}: context length and stride must be from 1 to 2147483647 tokens",)
+    results = parsed(tmp_path, {key: {"ptb": 5.5}})
+    assert results.rows == ()
+    assert results.left_out == (f"metrics.{key}: context length and stride must be from 1 to 2147483647 tokens",)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_plain_ppl_takes_the_context_of_the_file_name(tmp_path, name, seq_len, s
 
 
 def test_perplexity_rows(tmp_path):
-    found = parsed(tmp_path, {"ppl_2048_512": {"wikitext2 (wikitext-2-raw-v1)": 16.5, "ptb": 20}}, model_path="m")
+    results = parsed(tmp_path, {"ppl_2048_512": {"wikitext2 (wikitext-2-raw-v1)": 16.5, "ptb": 20}}, model_path="m")
     common = {
         "harness": "native",
         "suite": "perplexity",
@@ -311,14 +311,14 @@ def test_perplexity_rows(tmp_path):
         "run_at": datetime(2025, 11, 19, 16, 23, 3, 931479, UTC),
         "status": "ok",
     }
-    assert [measured(row) for row in found.rows] == [
+    assert [measured(row) for row in results.rows] == [
         {**common, "task": "wikitext2", "dataset": "wikitext2", "subset": "wikitext-2-raw-v1", "value": 16.5},
         {**common, "task": "ptb", "dataset": "ptb", "value": 20.0, "value_integer": 20},
     ]
 
 
 def test_plain_ppl_that_repeats_a_named_one_is_that_one(tmp_path):
-    found = parsed(
+    results = parsed(
         tmp_path,
         {
             "ppl": {"ptb": 5.5, "c4": 7.0, "wiki": 9.0, "nan": math.nan},
@@ -327,7 +327,7 @@ def test_plain_ppl_that_repeats_a_named_one_is_that_one(tmp_path):
             "ppl_c_2048_512": {"ptb": 5.5, "other": 9.0},
         },
     )
-    plain = {row["dataset"]: row for row in found.rows[:4]}
+    plain = {row["dataset"]: row for row in results.rows[:4]}
     assert {name: (row["seq_len"], row["stride"]) for name, row in plain.items()} == {
         "ptb": (2048, 512),
         "c4": (None, None),
@@ -341,18 +341,20 @@ def test_plain_ppl_that_repeats_a_named_one_is_that_one(tmp_path):
 
 def test_the_file_name_yields_to_a_key_that_contradicts_it(tmp_path):
     metrics = {"ppl": {"ptb": 5.5, "c4": 7.0, "wiki": math.nan}, "ppl_2048": {"ptb": 5.6, "c4": 7.0, "wiki": math.nan}}
-    found = parsed(tmp_path, metrics, name="ppl_2048.json")
-    assert [row["seq_len"] for row in found.rows[:3]] == [None, 2048, 2048]
+    results = parsed(tmp_path, metrics, name="ppl_2048.json")
+    assert [row["seq_len"] for row in results.rows[:3]] == [None, 2048, 2048]
     text = "the file's name gives ppl the context of ppl_2048, but the values differ"
-    assert found.rows[0]["notes"] == [{"code": "context", "text": text}]
-    assert [row["notes"] for row in found.rows[1:3]] == [[], []]
+    assert results.rows[0]["notes"] == [{"code": "context", "text": text}]
+    assert [row["notes"] for row in results.rows[1:3]] == [[], []]
 
 
 def test_a_perplexity_without_a_dataset(tmp_path):
-    found = parsed(tmp_path, {"ppl": 12.3, "ppl_quick_128": 12.3})
-    assert [(row["task"], row["dataset"], row["seq_len"], row["value"]) for row in found.rows] == [(None, None, 128, 12.3)] * 2
-    assert notes_of(found) == [("context", "dataset"), ("dataset",)]
-    assert found.rows[1]["notes"][0]["text"] == "ppl_quick_128 names no dataset"
+    results = parsed(tmp_path, {"ppl": 12.3, "ppl_quick_128": 12.3})
+    assert [(row["task"], row["dataset"], row["seq_len"], row["value"]) for row in results.rows] == [
+        (None, None, 128, 12.3)
+    ] * 2
+    assert notes_of(results) == [("context", "dataset"), ("dataset",)]
+    assert results.rows[1]["notes"][0]["text"] == "ppl_quick_128 names no dataset"
 
 
 def test_perplexities_that_are_no_number_keep_their_status(tmp_path):
@@ -401,15 +403,15 @@ def test_zeroshot_task(tmp_path):
         (*common, "word_perplexity", "none", 11.5, None, "per_word", False, 100, 5),
         (*common, "mcc", "none", -0.1, None, None, None, 100, 5),
     ]
-    found = parsed(tmp_path, {"zeroshot": {"arc": {"accuracy": 0.6, "full_results": full}}})
+    results = parsed(tmp_path, {"zeroshot": {"arc": {"accuracy": 0.6, "full_results": full}}})
     alias = {"code": "alias", "text": "the file calls the task arc_local"}
-    assert [row["notes"] for row in found.rows] == [[alias]] * 6
-    assert {row["dataset"] for row in found.rows} == {None}
+    assert [row["notes"] for row in results.rows] == [[alias]] * 6
+    assert {row["dataset"] for row in results.rows} == {None}
 
 
 def test_an_alias_that_is_the_key_is_no_note(tmp_path):
-    found = parsed(tmp_path, {"zeroshot": {"boolq": {"full_results": {"alias": " boolq", "acc,none": 0.5}}}})
-    assert notes_of(found) == [()]
+    results = parsed(tmp_path, {"zeroshot": {"boolq": {"full_results": {"alias": " boolq", "acc,none": 0.5}}}})
+    assert notes_of(results) == [()]
 
 
 def test_older_keys_without_a_filter_and_bare_numbers(tmp_path):
@@ -428,9 +430,9 @@ def test_older_keys_without_a_filter_and_bare_numbers(tmp_path):
 
 
 def test_a_score_in_percent_is_no_fraction(tmp_path):
-    found = parsed(tmp_path, {"zeroshot": {"a": {"accuracy": 84.4}, "b": {"accuracy": 1}}, "avg_zeroshot_acc": -0.1})
-    assert [(row["value"], row["unit"]) for row in found.rows] == [(84.4, None), (1.0, "fraction"), (-0.1, None)]
-    assert notes_of(found) == [("scale",), (), ("scale",)]
+    results = parsed(tmp_path, {"zeroshot": {"a": {"accuracy": 84.4}, "b": {"accuracy": 1}}, "avg_zeroshot_acc": -0.1})
+    assert [(row["value"], row["unit"]) for row in results.rows] == [(84.4, None), (1.0, "fraction"), (-0.1, None)]
+    assert notes_of(results) == [("scale",), (), ("scale",)]
 
 
 def test_average_is_a_group(tmp_path):
@@ -475,8 +477,8 @@ def test_speed_and_memory(tmp_path):
 @pytest.mark.parametrize("value", [0, 0.0, -1, -0.5])
 @pytest.mark.parametrize("metric", ["throughput_tokens_per_sec", "latency_ms_per_token", "total_time_sec"])
 def test_a_run_that_took_no_time_is_missing(tmp_path, metric, value):
-    found = parsed(tmp_path, {"efficiency": {"speed": {"batch_size_1": {metric: value, "total_tokens": 0}}}})
-    zero, tokens = found.rows
+    results = parsed(tmp_path, {"efficiency": {"speed": {"batch_size_1": {metric: value, "total_tokens": 0}}}})
+    zero, tokens = results.rows
     assert (zero["value"], zero["value_integer"], zero["status"]) == (None, None, "missing")
     assert zero["notes"] == [{"code": "zero_time", "text": f"the file says {value:g}, which no run can take"}]
     assert (tokens["value_integer"], tokens["status"], tokens["notes"]) == (0, "ok", [])
@@ -495,9 +497,9 @@ def test_a_run_that_took_no_time_is_missing(tmp_path, metric, value):
 )
 def test_hardware(tmp_path, top_level, efficiency, hardware, left_out):
     metrics = {"efficiency": {**efficiency, "memory": {"model_memory_mb": 1.5}}, "avg_zeroshot_acc": 0.5}
-    found = parsed(tmp_path, metrics, **top_level)
-    assert [row["hardware"] for row in found.rows] == [hardware, None]
-    assert found.left_out == left_out
+    results = parsed(tmp_path, metrics, **top_level)
+    assert [row["hardware"] for row in results.rows] == [hardware, None]
+    assert results.left_out == left_out
 
 
 @pytest.mark.parametrize(
@@ -510,9 +512,9 @@ def test_hardware(tmp_path, top_level, efficiency, hardware, left_out):
     ],
 )
 def test_declared_model(tmp_path, top_level, declared_model, left_out):
-    found = parsed(tmp_path, {"avg_zeroshot_acc": 0.5}, **top_level)
-    assert [row["declared_model"] for row in found.rows] == [declared_model]
-    assert found.left_out == left_out
+    results = parsed(tmp_path, {"avg_zeroshot_acc": 0.5}, **top_level)
+    assert [row["declared_model"] for row in results.rows] == [declared_model]
+    assert results.left_out == left_out
 
 
 @pytest.mark.parametrize(
@@ -566,19 +568,19 @@ def test_declared_model(tmp_path, top_level, declared_model, left_out):
     ],
 )
 def test_what_no_row_took_has_a_line(tmp_path, metrics, line):
-    found = parsed(tmp_path, metrics)
-    assert (found.rows, found.left_out) == ((), (line,))
+    results = parsed(tmp_path, metrics)
+    assert (results.rows, results.left_out) == ((), (line,))
 
 
 def test_what_is_left_out_does_not_hide_the_rest(tmp_path):
     full = {"acc,none": 0.5, "acc_stderr,none": "about 0.01", "accuracy": 0.25, "acc_norm,none": True}
     metrics = {"zeroshot": {"boolq": {"accuracy": 0.6, "full_results": full}, "piqa": {"error": "no data"}}, "x": 1}
-    found = parsed(tmp_path, metrics, seed=7, model_path="m")
-    assert [(row["metric"], row["value"], row["stderr"]) for row in found.rows] == [
+    results = parsed(tmp_path, metrics, seed=7, model_path="m")
+    assert [(row["metric"], row["value"], row["stderr"]) for row in results.rows] == [
         ("accuracy", 0.25, None),
         ("acc", 0.5, None),
     ]
-    assert found.left_out == (
+    assert results.left_out == (
         "seed: not known",
         "metrics.zeroshot.boolq.accuracy: full_results holds it as well",
         "metrics.zeroshot.boolq.full_results.acc_stderr,none: must be a number, not 'about 0.01'",
@@ -638,17 +640,17 @@ VALUES = st.recursive(
     st.dictionaries(KEYS | st.sampled_from(["timestamp"]), VALUES, max_size=2),
 )
 def test_any_metrics_give_rows_that_fit_the_table(metrics, top_level):
-    found = parse({**top_level, "metrics": metrics}, Path("ppl_2048.json"))
+    results = parse({**top_level, "metrics": metrics}, Path("ppl_2048.json"))
     complete = [
         {**row, "result_id": "r", "measure_id": "m", "source_uri": "s", "commit_id": "c", "ingested_at": WHEN_READ}
-        for row in found.rows
+        for row in results.rows
     ]
     pa.Table.from_pylist(complete, schema=arrow_schema("results")).validate(full=True)
-    for row in found.rows:
+    for row in results.rows:
         assert (row["value"] is not None) == (row["status"] == "ok")
         assert row["value"] is None or math.isfinite(row["value"])
         assert row["stderr"] is None or math.isfinite(row["stderr"])
-    assert all(0 < len(line) <= 200 and "\n" not in line for line in found.left_out)
+    assert all(0 < len(line) <= 200 and "\n" not in line for line in results.left_out)
 
 
 # Files as they were written
@@ -657,10 +659,10 @@ def test_any_metrics_give_rows_that_fit_the_table(metrics, top_level):
 def read_study(relative):
     path = STUDY / relative
     _, document = read_json(path, relative)
-    found = recognise(document, path)
-    assert found is not None
-    assert found.name == "native"
-    return document, found.parse(document, path)
+    result_format = recognise(document, path)
+    assert result_format is not None
+    assert result_format.name == "native"
+    return document, result_format.parse(document, path)
 
 
 def numbers_in(value):
@@ -688,22 +690,23 @@ needs_study = pytest.mark.skipif(not STUDY.is_dir(), reason="the shared study is
     ],
 )
 def test_study_files_are_taken_whole(relative, count, contexts):
-    document, found = read_study(relative)
-    assert found.left_out == ()
-    assert len(found.rows) == count
-    stderrs = sum(row["stderr"] is not None for row in found.rows)
+    document, results = read_study(relative)
+    assert results.left_out == ()
+    assert len(results.rows) == count
+    stderrs = sum(row["stderr"] is not None for row in results.rows)
     assert count + stderrs == numbers_in(document["metrics"])
-    assert {row["status"] for row in found.rows} == {"ok"}
-    assert {row["declared_model"] for row in found.rows} == {document["model_path"]}
-    assert {row["run_at"] for row in found.rows} == {datetime.fromisoformat(document["timestamp"]).replace(tzinfo=UTC)}
-    assert [(row["seq_len"], row["stride"]) for row in found.rows if row["suite"] == "perplexity"] == contexts
+    assert {row["status"] for row in results.rows} == {"ok"}
+    assert {row["declared_model"] for row in results.rows} == {document["model_path"]}
+    assert {row["run_at"] for row in results.rows} == {datetime.fromisoformat(document["timestamp"]).replace(tzinfo=UTC)}
+    assert [(row["seq_len"], row["stride"]) for row in results.rows if row["suite"] == "perplexity"] == contexts
 
 
 @needs_study
 def test_study_rows_have_the_files_numbers():
-    _, found = read_study("baselines/SliceGPT_2000/evaluation/evaluation_results.json")
+    _, results = read_study("baselines/SliceGPT_2000/evaluation/evaluation_results.json")
     by_identity = {
-        (row["task"], row["subset"], row["metric"], row["filter"], row["batch_size"], row["seq_len"]): row for row in found.rows
+        (row["task"], row["subset"], row["metric"], row["filter"], row["batch_size"], row["seq_len"]): row
+        for row in results.rows
     }
     unaccounted = by_identity["model_info", "module_params", "unaccounted", None, None, None]
     assert (unaccounted["value_integer"], unaccounted["unit"]) == (687879104, "parameters")
@@ -715,7 +718,7 @@ def test_study_rows_have_the_files_numbers():
     assert by_identity["memory", None, "inference_peak_mb", None, None, None]["value"] == 14319.96826171875
     average = by_identity["zeroshot", None, "avg_zeroshot_acc", None, None, None]
     assert (average["value"], average["is_group"]) == (0.48646789912944005, True)
-    repeated = [row for row in found.rows if row["dataset"] == "ptb" and row["seq_len"] == 2048]
+    repeated = [row for row in results.rows if row["dataset"] == "ptb" and row["seq_len"] == 2048]
     assert [[note["text"] for note in row["notes"]] for row in repeated] == [
         [],
         ["ppl says no context length; its value is that of ppl_standard_2048_512"],
@@ -724,8 +727,8 @@ def test_study_rows_have_the_files_numbers():
 
 @needs_study
 def test_study_aliases_are_noted():
-    _, found = read_study("baselines/Llama-3-8B-Instruct/evaluation/evaluation_results.json")
-    aliases = {row["task"]: note["text"] for row in found.rows for note in row["notes"] if note["code"] == "alias"}
+    _, results = read_study("baselines/Llama-3-8B-Instruct/evaluation/evaluation_results.json")
+    aliases = {row["task"]: note["text"] for row in results.rows for note in row["notes"] if note["code"] == "alias"}
     assert aliases == {
         "arc_easy": "the file calls the task arc_easy_local",
         "arc_challenge": "the file calls the task arc_challenge_local",

@@ -135,7 +135,7 @@ def test_counts(value, count):
 
 
 @pytest.mark.parametrize(
-    ("value", "found"),
+    ("value", "actual"),
     [
         (True, "True"),
         (-1, "-1"),
@@ -151,8 +151,8 @@ def test_counts(value, count):
         (10**100, "1" + 39 * "0"),
     ],
 )
-def test_no_counts(value, found):
-    assert refusal(read_structure, {"total_params": value, "layers": []}) == f"total_params: {COUNT} {found}"
+def test_no_counts(value, actual):
+    assert refusal(read_structure, {"total_params": value, "layers": []}) == f"total_params: {COUNT} {actual}"
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ def test_a_value_of_the_wrong_kind_is_named(key, value, what):
 
 
 @pytest.mark.parametrize("read", [read_structure, read_comparison])
-@pytest.mark.parametrize(("document", "found"), [([], "list"), (None, "None"), (7, "7")])
-def test_a_document_is_an_object(read, document, found):
-    assert refusal(read, document) == f"top level: expected an object, found {found}"
+@pytest.mark.parametrize(("document", "actual"), [([], "list"), (None, "None"), (7, "7")])
+def test_a_document_is_an_object(read, document, actual):
+    assert refusal(read, document) == f"top level: expected an object, found {actual}"
 
 
 def test_a_layer_stands_once():

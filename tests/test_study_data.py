@@ -20,7 +20,7 @@ SHORT_7, SHORT_4 = "baselines/ShortGPT_remove_7", "results/ShortGPT_remove_4"
 HGSP, LLM_PRUNER = "results/HGSP_2000", "results/LLM-Pruner_1937"
 BASE, SLICED, TUNED = "baselines/Llama-3-8B-Instruct", "baselines/SliceGPT_2000", "results/HGSP_2000_finetuned"
 
-# Columns of the published tables: our column, and by how much the published number is larger where its unit is another.
+# Columns of the published tables: our column, and the factor from our unit to the published one.
 SUMMARY_LISTS = {"removed_layers": "removed_layers"} | {f"below_{n}pct": f"layers_below_{n}pct" for n in (5, 10, 15, 20)}
 PERFORMANCE = {
     "size_gb": ("size_gb", 1),
@@ -90,7 +90,7 @@ def published(name):
 
 
 def assert_to_its_digits(value, text):
-    """A published number is ours, rounded to the digits that it has."""
+    """A published number is ours, rounded to as many digits as it has."""
     digits = len(text.partition(".")[2])
     assert abs(value - float(text)) <= 0.5 * 10**-digits * (1 + 1e-9), (value, text)
 
