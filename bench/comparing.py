@@ -1,7 +1,7 @@
 """How long `ingest --base` takes to compare many models from stored rows alone: `python bench/comparing.py --children 1000`.
 
-Writes a warehouse with the rows of one base (32 layers, 9 tensors each) and of children that lack some of its layers, a third
-of them fine-tuned, and compares all of them with the base. No weight file is there.
+Writes a warehouse with the rows of one base (32 layers of 9 tensors) and of children that lack some of its layers, a third of
+them fine-tuned, and compares all of them with the base. There are no weight files.
 """
 
 from __future__ import annotations
@@ -27,17 +27,23 @@ Row = dict[str, Any]
 
 
 def tensor_row(checkpoint_id: str, layer: int, role: str, content_hash: str, signature: np.ndarray) -> Row:
-    """What the tensors table has of one tensor, as far as comparing needs it."""
+    """The columns of one tensor that comparing needs."""
     module = "norm" if role.endswith("norm") else "mlp" if role in ("gate_proj", "up_proj", "down_proj") else "attention"
     name = f"text.{layer}.{module}.{role}.weight"
-    where = {"name": name, "canonical_name": name, "stack": "text", "module": module, "role": role, "part": "weight"}
+    placement = {"name": name, "canonical_name": name, "stack": "text", "module": module, "role": role, "part": "weight"}
     stored = {"layer_index": layer, "dtype": "BF16", "shape": [4096, 4096], "weight_shape": None, "is_parameter": True}
     stored["expert_index"] = None
-    return {"checkpoint_id": checkpoint_id, **where, **stored, "content_hash": content_hash, "signature": signature.tolist()}
+    return {
+        "checkpoint_id": checkpoint_id,
+        **placement,
+        **stored,
+        "content_hash": content_hash,
+        "signature": signature.tolist(),
+    }
 
 
 def write_rows(root: Path, children: int) -> Known:
-    """A warehouse with a base and its children, in commits of 256 models; what it holds."""
+    """Write the rows of a base and its children, in commits of 256 models; what the warehouse then holds."""
     generator = np.random.default_rng(0)
     base = generator.standard_normal((LAYERS, len(ROLES), 64)).astype(np.float32)
     batch, known = Batch(root), Known()
@@ -47,9 +53,9 @@ def write_rows(root: Path, children: int) -> Known:
         noise = 0.1 if child % 3 == 2 else 0.0
         rows = []
         for layer, block in enumerate(kept):
-            for at, role in enumerate(ROLES):
-                signature = base[block, at] + np.float32(noise) * generator.standard_normal(64).astype(np.float32)
-                content_hash = f"{child if noise else 0:016x}{block:08x}{at:08x}"
+            for index, role in enumerate(ROLES):
+                signature = base[block, index] + np.float32(noise) * generator.standard_normal(64).astype(np.float32)
+                content_hash = f"{child if noise else 0:016x}{block:08x}{index:08x}"
                 rows.append(tensor_row(checkpoint_id, layer, role, content_hash, signature))
         batch.add({"tensors": rows})
         known.sightings[f"models/{child}", "weights"] = Sighting("", "full", checkpoint_id, 0)

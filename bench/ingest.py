@@ -1,9 +1,10 @@
-"""Whole processes on one checkpoint: ours against what people do today, and against plainly reading the file.
+"""Whole processes on one checkpoint: layerhouse beside other ways of counting zeros, and beside reading the file.
 
-`python bench/ingest.py --gb 1` makes a Llama-shaped bf16 checkpoint of random weights, then runs, in turns and warm:
-`layerhouse ingest` (counts, statistics, hashes, rows committed); loading it with transformers and counting the zeros of every
-parameter; loading each tensor with safetensors into torch and counting; reading the bytes. Prints seconds, the ratio to ours
-and the peak resident memory of each. The least of `--repeat` turns counts; only ratios of one run mean anything.
+`python bench/ingest.py --gb 1` makes a Llama-shaped bf16 checkpoint of random weights. Then it runs in turns, the file in the
+page cache: `layerhouse ingest` (counts, statistics, hashes, rows committed); loading it with transformers and counting the
+zeros of every parameter; loading each tensor with safetensors into torch and counting; reading the bytes. It prints seconds,
+the ratio to `layerhouse ingest`, and the peak of resident memory of each. The least of `--repeat` turns counts. Only ratios of
+one run mean anything.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-BYTES_OF_A_LAYER = 2 * (4 * 1536 * 1536 + 3 * 1536 * 6144)
+from turns import Cost, run_process
+
+LAYER_BYTES = 2 * (4 * 1536 * 1536 + 3 * 1536 * 6144)
 
 COUNT_WITH_TRANSFORMERS = """
 import sys, torch
@@ -39,7 +41,7 @@ for path in sorted(Path(sys.argv[1]).glob("*.safetensors")):
 print(elements, zeros)
 """
 
-READ_PLAINLY = """
+READ = """
 import os, sys, threading
 from pathlib import Path
 def read(path, part, parts):
@@ -55,7 +57,7 @@ for path in sorted(Path(sys.argv[1]).glob("*.safetensors")):
 
 
 def make_checkpoint(folder: Path, gigabytes: float, half_zero: bool) -> None:
-    """A Llama of hidden size 1536 with as many layers as the size asks for."""
+    """Write a Llama of hidden size 1536 with as many layers as the size needs."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -63,7 +65,7 @@ def make_checkpoint(folder: Path, gigabytes: float, half_zero: bool) -> None:
     config = LlamaConfig(
         hidden_size=1536,
         intermediate_size=6144,
-        num_hidden_layers=max(1, round(gigabytes * 1e9 / BYTES_OF_A_LAYER)),
+        num_hidden_layers=max(1, round(gigabytes * 1e9 / LAYER_BYTES)),
         num_attention_heads=12,
         num_key_value_heads=12,
         vocab_size=4096,
@@ -79,21 +81,10 @@ def make_checkpoint(folder: Path, gigabytes: float, half_zero: bool) -> None:
     model.save_pretrained(folder, max_shard_size="64GB")
 
 
-def run(command: list[str], scratch: Path) -> tuple[float, float]:
-    """Seconds and peak MiB of one process; its output is dropped."""
+def run_afresh(command: list[str], scratch: Path) -> Cost:
+    """Run one process after removing the warehouse that an earlier one wrote."""
     shutil.rmtree(scratch, ignore_errors=True)
-    started = time.perf_counter()
-    process = os.posix_spawn(
-        command[0],
-        command,
-        {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
-        file_actions=[(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)],
-    )
-    _, status, usage = os.wait4(process, 0)
-    seconds = time.perf_counter() - started
-    if status:
-        raise SystemExit(f"failed: {' '.join(command[:4])}")
-    return seconds, usage.ru_maxrss / 1024
+    return run_process(command)
 
 
 def main() -> None:
@@ -105,44 +96,30 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="layerhouse-bench-") as name:
         folder, scratch = Path(name) / "models/model", Path(name) / "warehouse"
-        # In a process of its own: what a child is said to have held at its peak starts with what its parent holds.
+        # In another process: a child's peak of memory starts with what this process holds.
         maker = multiprocessing.get_context("spawn").Process(
             target=make_checkpoint, args=(folder, arguments.gb, arguments.half_zero)
         )
         maker.start()
         maker.join()
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        python = sys.executable
-        ours = [python, "-m", "layerhouse", "ingest", str(folder), "-w", str(scratch), "-q"]
+        ingest = [sys.executable, "-m", "layerhouse", "ingest", str(folder), "-w", str(scratch), "-q"]
         ways = {
-            "plain read": [python, "-c", READ_PLAINLY, str(folder)],
-            "layerhouse ingest": ours,
-            "layerhouse ingest --stats none": [
-                python,
-                "-m",
-                "layerhouse",
-                "ingest",
-                str(folder),
-                "-w",
-                str(scratch),
-                "--stats",
-                "none",
-            ],
-            "safetensors + torch count": [python, "-c", COUNT_WITH_SAFETENSORS, str(folder)],
-            "transformers load + count": [python, "-c", COUNT_WITH_TRANSFORMERS, str(folder)],
+            "read": [sys.executable, "-c", READ, str(folder)],
+            "layerhouse ingest": ingest,
+            "layerhouse ingest --stats none": [*ingest, "--stats", "none"],
+            "safetensors + torch count": [sys.executable, "-c", COUNT_WITH_SAFETENSORS, str(folder)],
+            "transformers load + count": [sys.executable, "-c", COUNT_WITH_TRANSFORMERS, str(folder)],
         }
         for command in ways.values():
-            run(command, scratch)
-        best = {way: (float("inf"), 0.0) for way in ways}
-        for _ in range(arguments.repeat):
-            for way, command in ways.items():
-                seconds, memory = run(command, scratch)
-                best[way] = (min(seconds, best[way][0]), max(memory, best[way][1]))
-        base = best["layerhouse ingest"][0]
+            run_afresh(command, scratch)
+        turns = [{way: run_afresh(command, scratch) for way, command in ways.items()} for _ in range(arguments.repeat)]
+        least = {way: min(turn[way].seconds for turn in turns) for way in ways}
         print(f"{size / 1e9:.2f} GB of bf16, {'half zero' if arguments.half_zero else 'dense'}, {os.cpu_count()} cores")
-        print(f"{'':32}{'seconds':>9}{'x ours':>9}{'peak MiB':>10}")
-        for way, (seconds, memory) in best.items():
-            print(f"{way:32}{seconds:9.2f}{seconds / base:9.2f}{memory:10.0f}")
+        print(f"{'':32}{'seconds':>9}{'ratio':>9}{'peak MiB':>10}")
+        for way, seconds in least.items():
+            peak = max(turn[way].peak_mib for turn in turns)
+            print(f"{way:32}{seconds:9.2f}{seconds / least['layerhouse ingest']:9.2f}{peak:10.0f}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How often layers are matched wrongly, by what was done to the model and how they are compared: `python bench/matching.py`.
+"""How often layers are matched wrongly, by the change to the model and by the way of comparing: `python bench/matching.py`.
 
-Makes models whose true map is known, and prints for each change the share of layers that were placed wrongly and of those that
-were not placed, over `--repeat` models of 12 blocks. Two kinds of base: `random` (normal weights of one scale, norms of ones,
-as initialised) and `scaled` (residual channels, blocks and norms have scales of their own, most of it common to all blocks, as
-in trained models). Ways of comparing: `raw` (cosine of the stored signatures), `centred` (what layerhouse does) and `whole`
-(centred, of profiles over all rows that are not projected), which says what sampling and projection cost.
+Makes models whose true map is known, and prints for each change the share of layers that were matched wrongly and of those that
+were not matched, over `--repeat` models of 12 blocks. There are two kinds of base: `random` (normal weights of one scale, norms
+of ones, as initialised) and `scaled` (residual channels, blocks and norms have scales of their own, most of which all blocks
+share, as in trained models). Ways of comparing are `raw` (cosine of the stored signatures), `centred` (what layerhouse does)
+and `whole` (centred profiles over all rows, without projection), which shows what sampling and projection cost.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Model = list[Block]
 
 
 def make_base(kind: str, generator: np.random.Generator) -> Model:
-    """Blocks of a Llama; `kind` is random or scaled."""
+    """The blocks of a Llama; `kind` is random or scaled."""
     outputs = {"q": HEADS * HEAD_DIM, "k": HEADS * HEAD_DIM, "v": HEADS * HEAD_DIM, "gate": WIDTH, "up": WIDTH}
     common = {name: np.exp(0.4 * generator.standard_normal(HIDDEN)) for name in RESIDUAL_AXIS}
     for scales in common.values():
-        scales[generator.choice(HIDDEN, 3, replace=False)] *= 8  # The few loud channels of trained models.
+        scales[generator.choice(HIDDEN, 3, replace=False)] *= 8  # Trained models have a few channels of large scale.
 
     def channels(name: str) -> np.ndarray:
         return common[name] * np.exp(0.1 * generator.standard_normal(HIDDEN)) if kind == "scaled" else np.ones(HIDDEN)
@@ -54,24 +54,24 @@ def make_base(kind: str, generator: np.random.Generator) -> Model:
 
 
 def pruned(model: Model, share: float, generator: np.random.Generator) -> Model:
-    """Heads and neurons gone at random, other ones in each block."""
-    answer = []
+    """Remove heads and neurons at random, others in each block."""
+    blocks = []
     for block in model:
         heads = np.sort(generator.choice(HEADS, round(HEADS * (1 - share)), replace=False))
         rows = (heads[:, None] * HEAD_DIM + np.arange(HEAD_DIM)).ravel()
         neurons = np.sort(generator.choice(WIDTH, round(WIDTH * (1 - share)), replace=False))
         kept = {**dict.fromkeys(("q", "k", "v", "o"), rows), **dict.fromkeys(("gate", "up", "down"), neurons)}
-        answer.append(
+        blocks.append(
             {
                 name: weight.take(kept[name], axis=1 - RESIDUAL_AXIS[name]) if name in kept else weight
                 for name, weight in block.items()
             }
         )
-    return answer
+    return blocks
 
 
 def tuned(model: Model, amount: float, generator: np.random.Generator) -> Model:
-    """Every value moved by normal noise of this share of its tensor's standard deviation; norms by a tenth of it."""
+    """Add normal noise to every value, of this share of its tensor's standard deviation; to norms a tenth of it."""
     return [
         {
             name: weight
@@ -83,7 +83,7 @@ def tuned(model: Model, amount: float, generator: np.random.Generator) -> Model:
 
 
 def adapted(model: Model, amount: float, generator: np.random.Generator) -> Model:
-    """Updates of rank 8 on every matrix, of this share of its Euclidean norm."""
+    """Add an update of rank 8 to every matrix, of this share of its Euclidean norm."""
 
     def update(weight: np.ndarray) -> np.ndarray:
         if weight.ndim == 1:
@@ -95,7 +95,7 @@ def adapted(model: Model, amount: float, generator: np.random.Generator) -> Mode
 
 
 def masked(model: Model, share: float) -> Model:
-    """The smallest values of each matrix set to zero."""
+    """Set the smallest values of each matrix to zero."""
     return [
         {
             name: weight * (np.abs(weight) > np.quantile(np.abs(weight), share)) if weight.ndim == 2 else weight
@@ -128,7 +128,7 @@ MAPS: dict[str, Callable[[np.random.Generator], list[int]]] = {
 
 
 def prints(model: Model, path: Path, dtype: str, *, is_whole: bool) -> list[LayerPrint]:
-    """What is stored of each block, or with `is_whole` the profiles over all rows, centred and scaled, without projection."""
+    """The stored signatures of each block; with `is_whole` profiles over all rows, centred and scaled, without projection."""
     return [LayerPrint(index, *_print(block, path, dtype, is_whole)) for index, block in enumerate(model)]
 
 
@@ -142,26 +142,26 @@ def _print(block: Block, path: Path, dtype: str, is_whole: bool) -> tuple[dict, 
             axis = RESIDUAL_AXIS[name]
             if is_whole:
                 profile = values.astype(float) if axis is None else np.linalg.norm(values.astype(float), axis=1 - axis)
-                found = profile - profile.mean()
-                found = None if np.abs(found).max() < 1e-9 else found / np.linalg.norm(found)
+                centred = profile - profile.mean()
+                vector = None if np.abs(centred).max() < 1e-9 else centred / np.linalg.norm(centred)
             else:
                 path.write_bytes(values.tobytes())
-                found = signature(reader, TensorRef(name, dtype, weight.shape, path, 0, values.nbytes), axis)
+                vector = signature(reader, TensorRef(name, dtype, weight.shape, path, 0, values.nbytes), axis)
                 reader.close()
-            if found is not None:
-                signatures[key] = np.asarray(found)
+            if vector is not None:
+                signatures[key] = np.asarray(vector)
     return hashes, signatures
 
 
 def count_errors(layers: list[LayerPrint], base: list[LayerPrint], true_map: list[int]) -> tuple[int, int]:
-    """Layers placed wrongly, and layers not placed."""
+    """The numbers of layers that are matched wrongly and that are not matched."""
     likeness = score_layers(layers, base)
     places = place_by_score(likeness, np.ones_like(likeness.scores, bool))
     return sum(true_map[row] != column for row, (column, _) in places.items()), len(layers) - len(places)
 
 
 def ways(kind: str, path: Path, generator: np.random.Generator) -> Iterator[tuple[str, str, str, int, int, int]]:
-    """For one base of a kind: map, change, way, layers, wrong, not placed."""
+    """For one base of a kind: map, change, way, numbers of layers, of wrong ones and of unmatched ones."""
     base = make_base(kind, generator)
     other = make_base(kind, generator)
     known = {is_whole: prints(base, path, "F32", is_whole=is_whole) for is_whole in (False, True)}
@@ -187,19 +187,19 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("random", "scaled"):
-            found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+            table: dict[tuple[str, str], dict[str, np.ndarray]] = {}
             for seed in range(options.repeat):
                 for map_name, change, way, *counts in ways(kind, Path(folder) / "w", np.random.default_rng(seed)):
-                    cells = found.setdefault((map_name, change), {})
+                    cells = table.setdefault((map_name, change), {})
                     cells[way] = cells.get(way, np.zeros(3, int)) + counts
-            print(f"\nbase: {kind}; layers placed wrongly / not placed, in % of {options.repeat} models\n")
+            print(f"\nbase: {kind}; layers matched wrongly / not matched, in % of {options.repeat} models\n")
             print(f"| {'map':15} | {'change':36} | {'raw':>11} | {'centred':>11} | {'whole':>11} |")
             print("| --- | --- | --- | --- | --- |")
-            for (map_name, change), cells in found.items():
-                shown = [
+            for (map_name, change), cells in table.items():
+                texts = [
                     f"{100 * cells[way][1] / cells[way][0]:.1f} / {100 * cells[way][2] / cells[way][0]:.1f}" for way in cells
                 ]
-                print(f"| {map_name:15} | {change:36} | " + " | ".join(f"{text:>11}" for text in shown) + " |")
+                print(f"| {map_name:15} | {change:36} | " + " | ".join(f"{text:>11}" for text in texts) + " |")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How long measuring takes beside plainly reading the same bytes: `python bench/measure.py --gb 1`.
+"""How long measuring takes beside a plain read of the same bytes: `python bench/measure.py --gb 1`.
 
-Writes Llama-shaped models of bf16, then runs each way in a process of its own, all warm (file in the cache of the system,
-compiled code kept), and prints seconds, GB/s, the ratio to the plain read, the same of processor time, and the peak resident
-memory. Each way runs `--repeat` times, in turns with the others, and the least counts. Other work on the machine spoils wall
-times; the ratio of processor time (user and system, all threads) stays near what an idle machine shows.
+Writes Llama-shaped models of bf16, then runs each way in a process of its own, the file in the page cache, and prints seconds,
+GB/s, the ratio to the plain read, the same of CPU time, and the peak of resident memory. Each way runs `--repeat` times, in
+turns with the others, and the least counts. Other work on the machine distorts wall times; the ratio of CPU time (user and
+system, all threads) stays near that of an idle machine.
 """
 
 from __future__ import annotations
@@ -24,29 +24,27 @@ import numpy as np
 
 HIDDEN, INTERMEDIATE = 2048, 8192
 ROWS, COLUMNS = 4096, 8192
-"""Of each matrix behind a hole."""
+"""The shape of each matrix of a sparse file."""
 CHUNK = 2 << 20
 LIMIT = 3.5
 """Hashing and counting dense weights should take at most so many times the plain read."""
-
-
 BYTES = {"bf16": 2, "f32": 4}
 
 
 def num_tensors(gigabytes: float) -> int:
-    """Matrices of bf16 of a file of so many GB."""
+    """The number of bf16 matrices in a sparse file of so many GB."""
     return round(gigabytes * 1e9 / (ROWS * COLUMNS * 2))
 
 
 def write_model(path: Path, gigabytes: float, kind: str, dtype: str = "bf16") -> None:
-    """A Llama of hidden size 2048 and as many layers as come near the size, at least one: a safetensors file, a config beside.
+    """Write a Llama of hidden size 2048 with as many layers as come near the size, at least one: weights and config.
 
     `kind`: dense (normal, std 0.02); half (half of the values zero at random, every eighth row zero); nm (2:4 along a row).
     """
     weights = np.random.default_rng(0).standard_normal((INTERMEDIATE, HIDDEN), dtype=np.float32) * np.float32(0.02)
     if kind == "half":
         weights[np.random.default_rng(1).random(weights.shape) < 0.5] = 0
-        weights.reshape(-1, INTERMEDIATE)[::8] = 0  # a row of down_proj, four of the others
+        weights.reshape(-1, INTERMEDIATE)[::8] = 0  # one row of down_proj is four rows of the others
     if kind == "nm":
         weights.reshape(-1, 4)[:, ::2] = 0
     raw = (weights.view(np.uint32) >> 16).astype(np.uint16).tobytes() if dtype == "bf16" else weights.tobytes()
@@ -71,7 +69,7 @@ def write_model(path: Path, gigabytes: float, kind: str, dtype: str = "bf16") ->
 
 
 def write_hole(path: Path, tensors: int) -> None:
-    """Matrices without values: a header, and a hole that reads as zeros."""
+    """Write a sparse file of matrices: a header, and a hole that reads as zeros."""
     header, size = safetensors_header({f"w{i}": (ROWS, COLUMNS) for i in range(tensors)}, "bf16")
     with path.open("wb") as file:
         file.write(header)
@@ -79,7 +77,7 @@ def write_hole(path: Path, tensors: int) -> None:
 
 
 def write_llama_header(folder: Path, vocabulary: int) -> None:
-    """A folder of a Llama of 33 layers, 300 tensors: a config, and a file of a header over a hole."""
+    """Write a Llama of 33 layers and 300 tensors: a config, and a sparse file."""
     folder.mkdir(parents=True)
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 33}
     config["vocab_size"] = vocabulary
@@ -97,7 +95,7 @@ def write_llama_header(folder: Path, vocabulary: int) -> None:
 
 
 def safetensors_header(shapes: dict[str, tuple[int, ...]], dtype: str) -> tuple[bytes, int]:
-    """The header of tensors that follow each other, and the bytes of their values."""
+    """The header of tensors that are stored one after the other, and the size of their values in bytes."""
     entries, end = {}, 0
     for name, shape in shapes.items():
         start, end = end, end + math.prod(shape) * BYTES[dtype]
@@ -107,8 +105,8 @@ def safetensors_header(shapes: dict[str, tuple[int, ...]], dtype: str) -> tuple[
     return len(header).to_bytes(8, "little") + header, end
 
 
-def read_plainly(path: Path, threads: int) -> None:
-    """preadv of every byte into one buffer a thread."""
+def read_file(path: Path, threads: int) -> None:
+    """Read every byte with preadv into one buffer a thread."""
     size = path.stat().st_size
     offsets = iter(range(0, size, 1 << 26))
     lock = threading.Lock()
@@ -132,19 +130,19 @@ def read_plainly(path: Path, threads: int) -> None:
         worker.join()
 
 
-def measure_file(path: Path, threads: int, *, signed: bool) -> None:
-    """Ours, as `ingest` calls it."""
+def measure_file(path: Path, threads: int, *, has_signatures: bool) -> None:
+    """Measure every tensor, as `ingest` does."""
     from layerhouse.ingest.checkpoint.containers.safetensors import read_safetensors
     from layerhouse.ingest.measure.scheduler import Job, measure
 
     refs = read_safetensors(path, path.name).tensors
-    for _, found in measure([Job(ref, 1, 1 if signed else None) for ref in refs], threads=threads, chunk_bytes=CHUNK):
-        if isinstance(found, Exception):
-            raise found
+    for _, result in measure([Job(ref, 1, 1 if has_signatures else None) for ref in refs], threads=threads, chunk_bytes=CHUNK):
+        if isinstance(result, Exception):
+            raise result
 
 
 def count_zeros_in_transformers(folder: Path) -> None:
-    """The usual way: load the model, count its zeros."""
+    """Load the model, count its zeros."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
@@ -152,7 +150,7 @@ def count_zeros_in_transformers(folder: Path) -> None:
 
 
 def import_transformers() -> None:
-    """All that loading a model imports: seconds that are no reading."""
+    """Import what loading a model needs, so that the time of imports is not measured."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 32}
@@ -162,32 +160,32 @@ def import_transformers() -> None:
 
 
 def count_zeros_in_torch(path: Path) -> None:
-    """Without a model: every tensor of the file."""
+    """Load every tensor of the file, count its zeros."""
     from safetensors.torch import load_file
 
     sum(int((weight == 0).sum()) for weight in load_file(path).values())
 
 
 def count_zeros_mapped(path: Path) -> None:
-    """A pickled state dict, mapped into memory."""
+    """Map a pickled state dict into memory, count its zeros."""
     import torch
 
     sum(int((weight == 0).sum()) for weight in torch.load(path, mmap=True, weights_only=True).values())
 
 
 def drop_from_cache(path: Path) -> None:
-    """Have the system forget the file's bytes (posix_fadvise); it keeps those that are not written to disk yet."""
+    """Drop the file from the page cache (posix_fadvise), once its bytes are on disk: those that are not would stay."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def run_once(way: str, path: Path, threads: int, *, is_cold: bool) -> None:
-    """Child process: warm up, time one run, print wall and processor seconds and peak MiB as JSON."""
+    """In a child process: warm up, time one run, print wall and CPU seconds and peak MiB as JSON."""
     ways = {
-        "read": lambda: read_plainly(path, threads),
-        "ours": lambda: measure_file(path, threads, signed=False),
-        "signed": lambda: measure_file(path, threads, signed=True),
+        "read": lambda: read_file(path, threads),
+        "ours": lambda: measure_file(path, threads, has_signatures=False),
+        "signed": lambda: measure_file(path, threads, has_signatures=True),
         "transformers": lambda: count_zeros_in_transformers(path.parent),
         "torch": lambda: count_zeros_in_torch(path),
         "mmap": lambda: count_zeros_mapped(path),
@@ -196,18 +194,18 @@ def run_once(way: str, path: Path, threads: int, *, is_cold: bool) -> None:
         os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         import_transformers()
     elif way in ("torch", "mmap"):
-        importlib.import_module("safetensors.torch")  # and torch: seconds that are no reading
+        importlib.import_module("safetensors.torch")  # and torch, so that the time of imports is not measured
     else:
         ways[way]()
     if is_cold:
         drop_from_cache(path)
-    start, used = time.perf_counter(), time.process_time()
+    start, cpu_start = time.perf_counter(), time.process_time()
     ways[way]()
-    print(json.dumps([time.perf_counter() - start, time.process_time() - used, peak_mib()]))
+    print(json.dumps([time.perf_counter() - start, time.process_time() - cpu_start, peak_mib()]))
 
 
 def peak_mib() -> float:
-    """Peak resident memory of this program. VmHWM, as ru_maxrss keeps the peak of the process that started it."""
+    """The peak of this process's resident memory. VmHWM, as ru_maxrss includes the peak of the process that started it."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024
@@ -243,15 +241,15 @@ def main() -> None:
         for _ in range(options.repeat):
             for row in rows:
                 command = [sys.executable, __file__, "--threads", str(options.threads), "--once", row[1], str(files[row[2]])]
-                found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                best[row] = tuple(map(min, best[row], found))
+                cost = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                best[row] = tuple(map(min, best[row], cost))
         size = files["dense"].stat().st_size
     print(f"{size / 1e9:.2f} GB of bf16, {options.threads} threads, chunks of {CHUNK >> 20} MiB, least of {options.repeat}")
     print(f"{'':60}{'s':>8}{'GB/s':>8}{'ratio':>8}{'CPU s':>8}{'ratio':>8}{'peak MiB':>10}")
     plain = best[rows[0]]
-    for row, (seconds, used, peak) in best.items():
-        ratios = seconds / plain[0], used / plain[1]
-        print(f"{row[0]:60}{seconds:8.3f}{size / seconds / 1e9:8.2f}{ratios[0]:8.2f}{used:8.3f}{ratios[1]:8.2f}{peak:10.0f}")
+    for row, (seconds, cpu, peak) in best.items():
+        ratios = seconds / plain[0], cpu / plain[1]
+        print(f"{row[0]:60}{seconds:8.3f}{size / seconds / 1e9:8.2f}{ratios[0]:8.2f}{cpu:8.3f}{ratios[1]:8.2f}{peak:10.0f}")
     ratio = best[rows[1]][0] / plain[0]
     print(f"dense: {ratio:.2f} times the plain read, {'within' if ratio <= LIMIT else 'over'} the limit of {LIMIT}")
 

@@ -1,8 +1,8 @@
 """How long result files take: `python bench/results.py --files 5000 --tasks 250`.
 
-Writes lm-eval 0.4 files, one a model, and prints how long `ingest` takes over them as a whole process, then each question as
-DuckDB answers it (least of `--repeat`) beside what it takes to read the files with Python's json and look the same scores up,
-as scripts do today. `--folder` keeps the files and the warehouse, and a folder that has them is asked as it is.
+Writes lm-eval 0.4 files, one for each model, and prints how long `ingest` takes for them as a whole process, then how long
+DuckDB takes for each query (least of `--repeat`), beside reading the files with Python's json and picking the same scores, as a
+script would. `--folder` keeps the files and the warehouse; a folder that has them is used as it is.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ingest import run
+from turns import run_process
 
+from layerhouse.vocabulary import ZERO_SHOT_TASKS
 from layerhouse.warehouse.answers.session import connect
 
-SEVEN = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
-RANKED = ("piqa", "hellaswag", "arc_easy", "arc_challenge", "openbookqa")
-QUESTIONS = {
+NORMED_TASKS = ("piqa", "hellaswag", "arc_easy", "arc_challenge", "openbookqa")
+QUERIES = {
     "scores of one kind": "SELECT model_id, measure, value FROM measures WHERE kind = 'task'",
     "one model's measures": "SELECT * FROM measures WHERE model_id = 'Model_17'",
     "models": "SELECT * FROM models",
@@ -36,18 +36,18 @@ QUESTIONS = {
 
 
 def scores(rng: random.Random, tasks: int) -> dict[str, dict[str, Any]]:
-    """The results of one run: the seven zero-shot tasks and others."""
-    names = [*SEVEN, *(f"task_{number:03d}" for number in range(tasks - len(SEVEN)))]
-    found: dict[str, dict[str, Any]] = {}
+    """The results of one run: the zero-shot tasks and others."""
+    names = [*ZERO_SHOT_TASKS, *(f"task_{number:03d}" for number in range(tasks - len(ZERO_SHOT_TASKS)))]
+    results: dict[str, dict[str, Any]] = {}
     for name in names[:tasks]:
-        found[name] = {"alias": name, "acc,none": rng.random(), "acc_stderr,none": 0.01}
-        if name in RANKED:
-            found[name] |= {"acc_norm,none": rng.random(), "acc_norm_stderr,none": 0.01}
-    return found
+        results[name] = {"alias": name, "acc,none": rng.random(), "acc_stderr,none": 0.01}
+        if name in NORMED_TASKS:
+            results[name] |= {"acc_norm,none": rng.random(), "acc_norm_stderr,none": 0.01}
+    return results
 
 
 def write_files(root: Path, files: int, tasks: int) -> None:
-    """One folder a model with one result file of lm-eval 0.4."""
+    """Write a folder for each model, with one result file of lm-eval 0.4."""
     rng = random.Random(7)
     for number in range(files):
         results = scores(rng, tasks)
@@ -67,8 +67,8 @@ def write_files(root: Path, files: int, tasks: int) -> None:
         (folder / "results_2026-01-01T00-00-00.000000.json").write_text(json.dumps(document))
 
 
-def by_script(root: Path) -> int:
-    """What a script does for the table: load every file, pick the scores of each task."""
+def read_with_json(root: Path) -> int:
+    """Load every file, pick the scores of each task; the number of files."""
     rows = []
     for path in root.glob("models/*/results_*.json"):
         results = json.loads(path.read_text())["results"]
@@ -76,8 +76,8 @@ def by_script(root: Path) -> int:
     return len(rows)
 
 
-def least(repeat: int, call: Callable[[], Any]) -> float:
-    """The least time of some calls."""
+def least_seconds(repeat: int, call: Callable[[], Any]) -> float:
+    """The least time of several calls."""
     best = float("inf")
     for _ in range(repeat):
         start = time.perf_counter()
@@ -87,20 +87,20 @@ def least(repeat: int, call: Callable[[], Any]) -> float:
 
 
 def main(root: Path, files: int, tasks: int, repeat: int) -> None:
-    """Write, take in, ask."""
+    """Write the files, ingest them, time the queries."""
     warehouse = root / "warehouse"
     if not warehouse.exists():
         if not (root / "models").exists():
             write_files(root, files, tasks)
         command = [sys.executable, "-m", "layerhouse", "ingest", str(root / "models"), "-w", str(warehouse), "-q"]
-        seconds, mib = run(command, warehouse)
-        print(f"ingest: {seconds:.1f} s, {mib:.0f} MiB at its peak")
-    script = least(1, lambda: by_script(root))
-    print(f"every file with json, scores picked: {script:.2f} s")
+        cost = run_process(command)
+        print(f"ingest: {cost.seconds:.1f} s, peak {cost.peak_mib:.0f} MiB")
+    script = least_seconds(1, lambda: read_with_json(root))
+    print(f"every file read with json, scores picked: {script:.2f} s")
     connection, _ = connect(warehouse)
-    print(f"{'question':40}{'seconds':>9}{'of the script':>15}")
-    for name, question in QUESTIONS.items():
-        seconds = least(repeat, lambda question=question: connection.sql(question).to_arrow_table())
+    print(f"{'query':40}{'seconds':>9}{'of the script':>15}")
+    for name, query in QUERIES.items():
+        seconds = least_seconds(repeat, lambda query=query: connection.sql(query).to_arrow_table())
         print(f"{name:40}{seconds:>9.2f}{seconds / script:>15.2f}")
 
 
