@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import stat
 from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.json_files import MAX_CONTAINERS, SURROGATE_ESCAPE, read_json
 from layerhouse.ingest.checkpoint.limits import allowed, check_limit, exceeded
+from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 
 JSON, JSON_LINES = ".json", ".jsonl"
 TEXT_SUFFIXES = (".csv", ".tsv", ".log", ".txt")
@@ -85,13 +85,8 @@ def _json_lines(text: str, display_path: str) -> list[Any]:
 
 def _read_bytes(path: Path, display_path: str) -> bytes:
     limit = allowed(MAX_TEXT_BYTES)
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(display_path, "is not a regular file")
-        with path.open("rb") as file:
-            raw = file.read(limit + 1)
-    except OSError as error:
-        raise InputError(display_path, f"cannot be read: {error.strerror}") from error
+    with open_regular_file(path, display_path) as (file, _):
+        raw = file.read(limit + 1)
     if len(raw) > limit:
         raise InputError(display_path, exceeded("bytes of a text file", limit))
     return raw
