@@ -75,7 +75,7 @@ def combine(parsed: Mapping[str, Parsed], display_name: str, find_base: FindBase
 
     Raises InputError if no file describes the model itself, or if one names blocks that its base cannot have.
     """
-    files = _ModelFiles.sort(parsed)
+    files = _ModelFiles.of(parsed)
     pruned = files.pruned_structure(display_name)
     base = files.base(find_base)
     notes = files.disagreements(pruned)
@@ -111,7 +111,7 @@ class _ModelFiles:
     removal: Removal | None
 
     @staticmethod
-    def sort(parsed: Mapping[str, Parsed]) -> _ModelFiles:
+    def of(parsed: Mapping[str, Parsed]) -> _ModelFiles:
         original, removal = parsed.get(ORIGINAL_NAME), parsed.get(REMOVAL_NAME)
         assert original is None or isinstance(original, Structure)
         assert removal is None or isinstance(removal, Removal)
