@@ -20,7 +20,7 @@ from layerhouse.ingest.results.documents import (
     may_be_result,
     read_document,
 )
-from layerhouse.ingest.results.formats.registry import recognise
+from layerhouse.ingest.results.registry import recognise
 from layerhouse.ingest.study.file_names import ANALYSIS_NAMES, REMOVAL_NAME
 from layerhouse.warehouse.study.written_files import is_recorded, recorded_files
 

@@ -33,14 +33,14 @@ from layerhouse.ingest.fingerprints import fingerprint_of
 from layerhouse.ingest.header_process import LEAST_MODELS, HeadersAhead, Request
 from layerhouse.ingest.read_ahead import ReadAhead
 from layerhouse.ingest.results.documents import read_document
-from layerhouse.ingest.results.formats.native import HARNESS as NATIVE
-from layerhouse.ingest.results.formats.registry import recognise
 from layerhouse.ingest.results.model_lookup import (
     Match,
     Models,
     name_alone,
 )
+from layerhouse.ingest.results.native import HARNESS as NATIVE
 from layerhouse.ingest.results.parsed import measure_id
+from layerhouse.ingest.results.registry import recognise
 from layerhouse.ingest.study.analyses import (
     AnalysisRows,
     Base,

@@ -39,7 +39,9 @@ def strongly_connected(edges: dict[str, set[str]]) -> list[list[str]]:
 
 def test_no_import_goes_in_a_circle_not_even_one_inside_a_function_or_for_types():
     graph = grimp.build_graph("layerhouse", include_external_packages=False, exclude_type_checking_imports=False)
-    modules = {name for name in graph.modules if not name.startswith(("layerhouse.tests", "layerhouse.bench", "layerhouse.docs"))}
+    modules = {
+        name for name in graph.modules if not name.startswith(("layerhouse.tests", "layerhouse.bench", "layerhouse.docs"))
+    }
     edges = {name: {*graph.find_modules_directly_imported_by(name)} & modules for name in modules}
     assert len(modules) > 100
     assert strongly_connected(edges) == []

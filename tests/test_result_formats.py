@@ -15,11 +15,10 @@ import pytest
 
 import layerhouse as lh
 from layerhouse.errors import InputError
-from layerhouse.ingest.results import documents
+from layerhouse.ingest.results import documents, logs, table_lines
 from layerhouse.ingest.results.documents import may_be_result, read_document
-from layerhouse.ingest.results.formats import logs, table_lines
-from layerhouse.ingest.results.formats.registry import recognise
 from layerhouse.ingest.results.parsed import measure_id
+from layerhouse.ingest.results.registry import recognise
 from layerhouse.warehouse.storage.schema import arrow_schema
 
 HARNESS = Path(__file__).parents[2] / "shared/data/harness"

@@ -9,7 +9,7 @@ import pytest
 
 from layerhouse import plugins
 from layerhouse.errors import InputError, UsageError
-from layerhouse.ingest.results.formats.registry import FORMATS, GROUP, recognise
+from layerhouse.ingest.results.registry import FORMATS, GROUP, recognise
 from layerhouse.tests.plugin_packages import install_package
 from layerhouse.tests.running import layerhouse
 

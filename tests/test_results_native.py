@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.json_files import read_json
-from layerhouse.ingest.results.formats import native
-from layerhouse.ingest.results.formats.native import parse
-from layerhouse.ingest.results.formats.registry import FORMATS, recognise, register
+from layerhouse.ingest.results import native
+from layerhouse.ingest.results.native import parse
 from layerhouse.ingest.results.parsed import ResultFormat
+from layerhouse.ingest.results.registry import FORMATS, recognise, register
 from layerhouse.ingest.results.rows import left_out_line
 from layerhouse.ingest.results.scores import finite, score
 from layerhouse.warehouse.storage.schema import RESULTS, arrow_schema

@@ -1,1 +1,1 @@
-"""Result files of evaluation harnesses and benchmarks, read into rows of the results table."""
+"""Result files of evaluation harnesses and benchmarks, one module a format, read into rows of the results table."""

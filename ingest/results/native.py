@@ -13,8 +13,8 @@ from typing import Any
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.notes import note
-from layerhouse.ingest.results.formats.native_efficiency import HARDWARE_KEYS, efficiency_items, read_hardware
-from layerhouse.ingest.results.formats.native_perplexity import is_perplexity, perplexity_items
+from layerhouse.ingest.results.native_efficiency import HARDWARE_KEYS, efficiency_items, read_hardware
+from layerhouse.ingest.results.native_perplexity import is_perplexity, perplexity_items
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import describe_value, is_text, left_out_line, measure, measure_task, unusable
 from layerhouse.ingest.results.run_times import read_run_at

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.results.formats import (
+from layerhouse.ingest.results import (
     genai_perf,
     helm,
     lighteval,

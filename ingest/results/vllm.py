@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.results.formats.speed import (
+from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, parsed_results
+from layerhouse.ingest.results.rows import left_out_line, measure, object_at, text_or_none
+from layerhouse.ingest.results.run_times import read_run_at
+from layerhouse.ingest.results.scores import INT32_MAX, as_float, is_number, whole_number
+from layerhouse.ingest.results.speed import (
     OUTPUT_RATE,
     REQUEST_RATE,
     TOTAL_RATE,
@@ -23,10 +27,6 @@ from layerhouse.ingest.results.formats.speed import (
     rate,
     speed_columns,
 )
-from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, parsed_results
-from layerhouse.ingest.results.rows import left_out_line, measure, object_at, text_or_none
-from layerhouse.ingest.results.run_times import read_run_at
-from layerhouse.ingest.results.scores import INT32_MAX, as_float, is_number, whole_number
 
 HARNESS = "vllm"
 RATES = {

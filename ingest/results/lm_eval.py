@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.checkpoint.notes import note
-from layerhouse.ingest.results.formats.lm_eval_run import HARNESS, Run, leaf_tasks, read_run, task_columns
+from layerhouse.ingest.results.lm_eval_run import HARNESS, Run, leaf_tasks, read_run, task_columns
 from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row
 from layerhouse.ingest.results.rows import fill_task, left_out_line, object_at, unusable
 from layerhouse.ingest.results.scores import finite, score, whole_number

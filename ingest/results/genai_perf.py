@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.results.formats.speed import OUTPUT_RATE, REQUEST_RATE, TOTAL_RATE, rate, speed_columns
 from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import is_text, left_out_line, measure, object_at
 from layerhouse.ingest.results.run_times import read_run_at
 from layerhouse.ingest.results.scores import as_float, is_number
+from layerhouse.ingest.results.speed import OUTPUT_RATE, REQUEST_RATE, TOTAL_RATE, rate, speed_columns
 
 HARNESS = "genai_perf"
 RATES = {

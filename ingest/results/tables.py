@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.results.formats.table_lines import cell_number, read_header, read_lines, too_many_cells
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import is_text, left_out_line, measure, measure_task
 from layerhouse.ingest.results.run_times import compact_time_in_name, parse_time, read_run_at
 from layerhouse.ingest.results.scores import INT32_MAX, INT64_MAX, finite, is_number
+from layerhouse.ingest.results.table_lines import cell_number, read_header, read_lines, too_many_cells
 from layerhouse.ingest.results.tasks import ZERO_SHOT, canonical_task, suite_of_shots
 
 HARNESS = "table"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.checkpoint.notes import note
-from layerhouse.ingest.results.formats.table_lines import NO_VALUE, cell_number, read_header, read_lines, too_many_cells
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import is_text, left_out_line, measure
 from layerhouse.ingest.results.run_times import compact_time_in_name, read_run_at
 from layerhouse.ingest.results.scores import is_number
+from layerhouse.ingest.results.table_lines import NO_VALUE, cell_number, read_header, read_lines, too_many_cells
 from layerhouse.ingest.results.tasks import ZERO_SHOT
 
 HARNESS = "opencompass"

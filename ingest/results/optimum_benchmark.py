@@ -13,11 +13,11 @@ from typing import Any
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.json_files import read_json
-from layerhouse.ingest.results.formats.speed import rate, speed_columns
 from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import left_out_line, measure, object_at, text_or_none
 from layerhouse.ingest.results.run_times import read_run_at
 from layerhouse.ingest.results.scores import INT32_MAX, whole_number
+from layerhouse.ingest.results.speed import rate, speed_columns
 
 HARNESS = "optimum_benchmark"
 CONFIG_NAME = "benchmark_config.json"

@@ -1,1 +1,0 @@
-"""The formats of result files, one module a format: `recognises` tells its documents, `parse` makes their rows."""
