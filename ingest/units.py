@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
+from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 from layerhouse.ingest.measure.signatures import signs
 from layerhouse.ingest.measure.unit_vectors import Array, Vectors, read_vectors
 from layerhouse.ingest.model.layer_sizes import Sizes, declared_head_dim, measure_layer
-from layerhouse.ingest.model.placement import Note, Placed, note
+from layerhouse.ingest.model.placement import Placed
 from layerhouse.ingest.model.unit_parts import Part, find_parts
 from layerhouse.warehouse.storage.schema import arrow_schema
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.model.config import Config, dropped_layers
-from layerhouse.ingest.model.placement import Note, Placement, note
+from layerhouse.ingest.model.placement import Placement
 
 DROPPED = (
     ("drop_attn_list", frozenset({"attention"}), "attention_norm"),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.model.config import (
     Config,
     declared_flag,
@@ -30,16 +31,7 @@ from layerhouse.ingest.model.layer_sizes import (
     measure_layer,
     span,
 )
-from layerhouse.ingest.model.placement import (
-    BLOCK_MODULES,
-    MTP,
-    OTHER,
-    Note,
-    Placed,
-    Placement,
-    note,
-    unique_tensors,
-)
+from layerhouse.ingest.model.placement import BLOCK_MODULES, MTP, OTHER, Placed, Placement, unique_tensors
 from layerhouse.ingest.model.token_cost import layer_kv_values, layer_macs
 
 Row = dict[str, Any]

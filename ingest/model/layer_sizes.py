@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.model.config import Config, declared_key, declared_number
 from layerhouse.ingest.model.family import Family
-from layerhouse.ingest.model.placement import (
-    ADAPTER,
-    BLOCK_MODULES,
-    OTHER,
-    TEXT,
-    Note,
-    Placed,
-    note,
-)
+from layerhouse.ingest.model.placement import ADAPTER, BLOCK_MODULES, OTHER, TEXT, Placed
 
 ONE_LINEAR_ROLE = "linear_attn"
 """A weight that stands in the place of attention and has no heads."""

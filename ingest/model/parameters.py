@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.model.config import Config, declared_flag, declares_head
-from layerhouse.ingest.model.placement import (
-    Note,
-    Placed,
-    Placement,
-    canonical_name,
-    note,
-    unique_tensors,
-)
+from layerhouse.ingest.model.placement import Placed, Placement, canonical_name, unique_tensors
 
 Hashes = Mapping[str, str]
 

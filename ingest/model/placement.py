@@ -14,6 +14,7 @@ from typing import Any
 
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.memory import MAX_REMEMBERED_TENSORS, Memory
+from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.ingest.model.choose_family import choose_family
 from layerhouse.ingest.model.config import Config
@@ -39,13 +40,6 @@ LAYER_WORD = r"(?:^|\.)(?:layers|h|blk|blocks?|layer)\."
 LAYER = re.compile(LAYER_WORD + r"([0-9]{1,9})(?=\.)")
 LAYER_IN_KEY = re.compile(LAYER_WORD + r"(?=\{\}\.)")
 EXPERT = re.compile(r"\.(?:local_)?experts\.([0-9]{1,9})\.")
-
-Note = dict[str, str]
-
-
-def note(code: str, text: str) -> Note:
-    """A remark on a checkpoint, as the notes columns hold it."""
-    return {"code": code, "text": text}
 
 
 @dataclass(slots=True)
