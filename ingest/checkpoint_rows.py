@@ -26,13 +26,13 @@ from layerhouse.ingest.model.inactive import inactive_tensors
 from layerhouse.ingest.model.layer_rows import SIZE_WORDS, layer_rows
 from layerhouse.ingest.model.parameters import Totals, count_parameters
 from layerhouse.ingest.model.placement import (
-    ADAPTER,
     Placed,
     Placement,
     place_tensors,
 )
 from layerhouse.ingest.model.token_cost import model_kv_bytes, model_macs
 from layerhouse.version import __version__
+from layerhouse.vocabulary import Module
 
 if TYPE_CHECKING:
     from layerhouse.ingest.measure.scheduler import Measurement
@@ -104,7 +104,7 @@ def open_weights(folder: Path, files: Sequence[Path], shown: str) -> OpenedWeigh
     notes += [{"code": "ignored", "text": f"{path.name}: {reason}"} for path, reason in weight_set.ignored]
     notes += [{"code": "skipped", "text": text} for text in contents.skipped]
     adapter = None
-    if any(placed.module == ADAPTER for placed in placement.placed):
+    if any(placed.module == Module.ADAPTER for placed in placement.placed):
         adapter, adapter_notes = _read_config(folder / ADAPTER_CONFIG_NAME, shown)
         notes += adapter_notes
     description = read_description(folder / DESCRIPTION_NAME)

@@ -17,7 +17,7 @@ from layerhouse.ingest.checkpoint_rows import (
 )
 from layerhouse.ingest.discover import discover
 from layerhouse.ingest.fingerprints import fingerprint_of
-from layerhouse.ingest.model.placement import ADAPTER, BLOCK_MODULES, QUANT_AUX
+from layerhouse.ingest.model.placeholders import are_placeholders, is_block_weight
 from layerhouse.ingest.take_weights import (
     AUTO,
     ROWS,
@@ -27,6 +27,7 @@ from layerhouse.ingest.take_weights import (
     Say,
     stored_rows,
 )
+from layerhouse.vocabulary import Module
 from layerhouse.warehouse.storage.inventory import Known
 from layerhouse.warehouse.storage.reading import stream_rows
 
@@ -68,14 +69,13 @@ class Side:
 
     @property
     def is_adapter(self) -> bool:
-        return bool(self.tensors) and all(row["module"] in (ADAPTER, QUANT_AUX) for row in self.tensors)
+        return bool(self.tensors) and all(row["module"] in (Module.ADAPTER, Module.QUANT_AUX) for row in self.tensors)
 
     @property
     def is_hollow(self) -> bool:
-        """Whether every weight of the blocks is a placeholder, as layers.has_placeholders sees it."""
-        blocks = [row for row in self.tensors if row["layer_index"] is not None and row["module"] in BLOCK_MODULES]
-        shapes = [[*row["shape"]] for row in blocks if row["part"] == "weight"]
-        return bool(shapes) and all(shape in ([0], [1]) for shape in shapes)
+        """Whether every weight of the blocks is a placeholder."""
+        blocks = (row for row in self.tensors if is_block_weight(row["layer_index"], row["module"], row["part"]))
+        return are_placeholders(row["shape"] for row in blocks)
 
 
 class Comparer:

@@ -1,4 +1,4 @@
-"""What a model family is: templates that say where tensors of a name belong, and keys at which its config says its sizes."""
+"""A model family: templates that map tensor names to places in the model, and the config keys that hold the model's sizes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 
-MODULES = (
-    "attention",
-    "mlp",
-    "expert",
-    "ssm",
-    "router",
-    "norm",
-    "embedding",
-    "lm_head",
-    "head",
-    "projector",
-    "rotation",
-    "buffer",
-)
-STACKS = ("text", "decoder", "encoder", "vision", "audio", "projector", "mtp")
-FUSED = ("qkv", "qkv_thirds", "qkv_grouped", "gate_up", "experts")
-RESIDUAL = ("inputs", "outputs")
+from layerhouse.vocabulary import FusedLayout, Module, Stack
+
+TEMPLATE_MODULES = tuple(module for module in Module if module not in (Module.ADAPTER, Module.QUANT_AUX, Module.OTHER))
+"""The modules that a family file may name. The other three are for tensors that no template describes."""
+
+INPUTS, OUTPUTS = "inputs", "outputs"
+RESIDUAL = (INPUTS, OUTPUTS)
 CONFIG_WORDS = (
     "num_layers",
     "num_heads",
@@ -46,24 +36,23 @@ NUMBER_MARK = re.compile(PLACEHOLDER.pattern + "|" + LITERAL.pattern)
 
 @dataclass(frozen=True)
 class Template:
-    """Where tensors of one name belong.
+    """The place in the model of all tensors of one name.
 
-    `transposed`: a 2-D weight has its inputs on axis 0 (Conv1D, a table), not on the last one. `residual`: which of inputs and
-    outputs the hidden size indexes. `fused`: how several weights share one: `qkv` (queries, keys, values in a row, sized by
-    their heads), `qkv_thirds` (the same, equal sizes), `qkv_grouped` (by KV group: its queries, its key, its value), `gate_up`
-    (halves, or rows in turn), `experts` (a 2-D weight of all experts, one after the other). `bias`: never (then one is an
-    addition), always, optional, or the config key that says. `bare`: the tensor carries the module's name itself, with no
-    `.weight`; so do buffers; a bare one is a weight unless `part` says bias. `optional`: no model has to have it. `per_head`:
-    its last axis is head_dim. `linear`: false for what multiplies no vector (a convolution, a table of states).
+    `role` is a `Role`, or a word of the user's own. `residual`: which axis of a weight the hidden size indexes, its inputs or
+    its outputs. `transposed`: a 2-D weight has its inputs on axis 0 (Conv1D, embedding tables) instead of the last axis.
+    `bias`: whether there is a bias: never (one that is there was added by a pruner), always, optional, or the config key that
+    decides. `bare`: the tensor has the module's name without `.weight`, as buffers do; it is a weight unless `part` says bias.
+    `optional`: models of the family may lack it. `per_head`: its last axis is head_dim. `linear`: false for weights that are
+    not multiplied with a vector (convolutions, state tables).
     """
 
     name: str
-    module: str
+    module: Module
     role: str
-    stack: str = "text"
+    stack: Stack = Stack.TEXT
     residual: str | None = None
     transposed: bool = False
-    fused: str | None = None
+    fused: FusedLayout | None = None
     bias: str = NEVER
     bare: bool = False
     optional: bool = False
@@ -73,61 +62,69 @@ class Template:
 
     @property
     def is_buffer(self) -> bool:
-        return self.module == "buffer"
+        return self.module == Module.BUFFER
 
     @property
     def required_parts(self) -> tuple[str, ...]:
-        """Parts that a model of the family has."""
+        """The parts that every model of the family has."""
         if self.optional or self.is_buffer:
             return ()
         return ("weight", "bias") if self.bias == ALWAYS else (self.part,)
 
     @cached_property
     def placeholders(self) -> tuple[str, ...]:
-        """What the numbers in the name stand for, in order."""
+        """What the placeholders in the name stand for, in order: layer, expert, number."""
         return tuple(PLACEHOLDER.findall(self.name))
 
     @cached_property
     def literals(self) -> tuple[str | None, ...]:
-        """For each number in the name: itself where the name fixes it, else None."""
+        """For each number in the name: the number if the template fixes it, None for a placeholder."""
         return tuple(None if mark[0].startswith("{") else mark[0] for mark in NUMBER_MARK.finditer(self.name))
 
     @property
     def file_names(self) -> dict[str, str]:
-        """Names of its tensors in files -> the part that each is. Every module can have a bias."""
+        """Names of the tensors in files -> their parts. Any module can have a bias, since pruners add biases."""
         if self.is_buffer:
             return {self.name: "buffer"}
         if self.bare:
             return {self.name: self.part, **({f"{self.name}_bias": "bias"} if self.part == "weight" else {})}
-        old = {f"{self.name}.gamma": "weight", f"{self.name}.beta": "bias"} if self.module == "norm" else {}
+        old = {f"{self.name}.gamma": "weight", f"{self.name}.beta": "bias"} if self.module == Module.NORM else {}
         return {f"{self.name}.weight": "weight", f"{self.name}.bias": "bias", **old}
 
 
 @dataclass(frozen=True)
 class Tower:
-    """A part of a model that is a model of another family: its stack, its config's key, `names` as (here, there) beginnings."""
+    """A part of a model that is a model of another family.
 
-    stack: str
+    `config` is the key of its config inside the model's config, `names` are pairs of prefixes: that of the whole model and that
+    of the tower's own family. `families` are the families that the tower may belong to; empty for any.
+    """
+
+    stack: Stack
     config: str
     names: tuple[tuple[str, str], ...]
     families: tuple[str, ...]
 
     def inner_name(self, name: str) -> str | None:
-        """A name as the tower's own family has it; None for one outside of the tower."""
-        found = max((pair for pair in self.names if name.startswith(pair[0])), key=lambda pair: len(pair[0]), default=None)
-        return None if found is None else found[1] + name[len(found[0]) :]
+        """The name that the tower's own family has for a tensor of the model; None for a tensor outside the tower."""
+        prefixes = max((pair for pair in self.names if name.startswith(pair[0])), key=lambda pair: len(pair[0]), default=None)
+        return None if prefixes is None else prefixes[1] + name[len(prefixes[0]) :]
 
     def outer_names(self, name: str) -> list[str]:
-        """What a name of the tower's own family may be in the whole model."""
-        return [here + name[len(there) :] for here, there in self.names if name.startswith(there)]
+        """The names that the whole model may have for a tensor of the tower's own family."""
+        return [outer + name[len(inner) :] for outer, inner in self.names if name.startswith(inner)]
 
 
-Match = tuple[Template, str]
+TemplatePart = tuple[Template, str]
+"""A template and the part (weight, bias, buffer) of it that a tensor is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Family:
-    """One family file, with what it inherits; `depth` is 0 for one that extends none."""
+    """One family file with all that it inherits. `depth` is 0 for a family that extends no other.
+
+    Families are compared by identity, so that caches can have them as keys.
+    """
 
     name: str
     depth: int
@@ -143,9 +140,12 @@ class Family:
     hybrid: bool = False
 
     @cached_property
-    def table(self) -> Mapping[str, tuple[Match, ...]]:
-        """A tensor's name with `{}` for each number -> templates and parts that it may be, which literal numbers tell apart."""
-        table: dict[str, list[Match]] = {}
+    def table(self) -> Mapping[str, tuple[TemplatePart, ...]]:
+        """Tensor name with `{}` for each number -> the templates and parts that have such names.
+
+        Several templates of one key differ in the numbers that they fix.
+        """
+        table: dict[str, list[TemplatePart]] = {}
         for template in self.templates:
             for name, part in template.file_names.items():
                 key = NUMBER_MARK.sub("{}", name)
@@ -156,25 +156,28 @@ class Family:
                     table.setdefault(key.removeprefix(root), table[key])
         return MappingProxyType({key: tuple(matches) for key, matches in table.items()})
 
-    def find(self, key: str, numbers: Sequence[str]) -> Match | None:
-        """The template and part of a name, given as its key and its numbers."""
+    def match_name(self, key: str, numbers: Sequence[str]) -> TemplatePart | None:
+        """The template and part of a tensor name, given as its key in `table` and its numbers."""
         for match in self.table.get(key, ()):
-            if all(said is None or said == number for said, number in zip(match[0].literals, numbers, strict=True)):
+            if all(literal is None or literal == number for literal, number in zip(match[0].literals, numbers, strict=True)):
                 return match
         return None
 
-    def keys(self, word: str, stack: str) -> tuple[str, ...]:
-        """Paths in the config at which a word may stand for a stack."""
+    def config_paths(self, word: str, stack: str) -> tuple[str, ...]:
+        """Paths in the config that may hold a size (one of CONFIG_WORDS) of a stack, in order of precedence."""
         return self.stack_keys.get(stack, self.config_keys).get(word, ())
 
     @cached_property
     def required(self) -> frozenset[tuple[str, str]]:
-        """Names of templates and their parts that some model of the family has."""
+        """Template names with the parts that every model of the family has."""
         return frozenset((template.name, part) for template in self.templates for part in template.required_parts)
 
 
 def with_towers(family: Family, inner: Mapping[str, Family]) -> Family:
-    """The family with the tensors and config keys of its towers' families, by stack, under the names that they have in it."""
+    """The family with the templates and config keys of its towers' families, under the names that they have in the whole model.
+
+    `inner` has the family that was chosen for each tower, by stack.
+    """
     templates = {template.name: template for template in family.templates}
     stack_keys = dict(family.stack_keys)
     head, embedding, tied = family.head, family.embedding, family.tied_by_default
@@ -190,10 +193,10 @@ def with_towers(family: Family, inner: Mapping[str, Family]) -> Family:
                     name, replace(template, name=name, stack=tower.stack, optional=template.optional or position > 0)
                 )
         stack_keys[tower.stack] = {
-            word: tuple(f"{tower.config}.{key}" for key in keys) + (keys if tower.stack == "text" else ())
+            word: tuple(f"{tower.config}.{key}" for key in keys) + (keys if tower.stack == Stack.TEXT else ())
             for word, keys in chosen.config_keys.items()
         }
-        if tower.stack == "text" and chosen.head and chosen.embedding:
+        if tower.stack == Stack.TEXT and chosen.head and chosen.embedding:
             head, embedding = (next(iter(tower.outer_names(name)), None) for name in (chosen.head, chosen.embedding))
             tied = chosen.tied_by_default
     return replace(

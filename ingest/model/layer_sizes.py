@@ -1,27 +1,26 @@
-"""Heads and widths of one layer, read off the shapes of its weights. What the shapes do not give is None with a reason."""
+"""Heads and widths of one layer, from the shapes of its weights. A size that the shapes do not give is None, with a reason."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.model.config import Config, declared_key, declared_number
-from layerhouse.ingest.model.family import Family
-from layerhouse.ingest.model.placement import ADAPTER, BLOCK_MODULES, OTHER, TEXT, Placed
+from layerhouse.ingest.model.family import INPUTS, Family
+from layerhouse.ingest.model.placement import BLOCK_MODULES, Placed
+from layerhouse.vocabulary import FusedLayout, Module, Role, Stack
 
-ONE_LINEAR_ROLE = "linear_attn"
-"""A weight that stands in the place of attention and has no heads."""
-
-WIDTH_ROLES = frozenset({"gate_proj", "up_proj", "gate_up_proj", "down_proj"})
+WIDTH_ROLES = frozenset({Role.GATE_PROJ, Role.UP_PROJ, Role.GATE_UP_PROJ, Role.DOWN_PROJ})
+UNNAMED_MODULES = frozenset({Module.OTHER, Module.ADAPTER})
 
 
 @dataclass(frozen=True)
 class HeadDim:
-    """Rows of a head and what says so; `value` is None where nothing does, and `source` then says why.
+    """Rows of a head, and where the number is from; if `value` is None, `source` says why.
 
-    Where keys and values are computed from a compressed vector (MLA), a head's values have their own length, `values`, and the
-    weight that expands them `expanded` rows a head.
+    With compressed keys and values (MLA), the values of a head have a length of their own, `values`, and the weight that
+    expands the compressed vector has `expanded` rows for each head.
     """
 
     value: int | None
@@ -32,7 +31,7 @@ class HeadDim:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Measured sizes of a layer; 0 heads or neurons where it has no such weights. `notes` say what did not add up."""
+    """Measured sizes of a layer; 0 heads or neurons if it has no such weights. `notes` name contradictions between shapes."""
 
     num_heads: int | None = None
     num_kv_heads: int | None = None
@@ -43,31 +42,35 @@ class Sizes:
     notes: tuple[Note, ...] = ()
 
 
-def declared_head_dim(config: Config | None, family: Family | None, stack: str = TEXT) -> HeadDim:
+def declared_head_dim(config: Config | None, family: Family | None, stack: str = Stack.TEXT) -> HeadDim:
     """The config's head_dim, else its hidden size over its query heads."""
-    stated = declared_number(config, family, "head_dim", stack)
+    declared = declared_number(config, family, "head_dim", stack)
     values, expanded = (declared_number(config, family, word, stack) for word in ("value_head_dim", "kv_up_head_dim"))
-    if stated:
-        return HeadDim(stated, f"the config's {declared_key(config, family, 'head_dim', stack)}", values, expanded)
+    if declared:
+        return HeadDim(declared, f"the config's {declared_key(config, family, 'head_dim', stack)}", values, expanded)
     hidden, heads = (declared_number(config, family, word, stack) for word in ("hidden_size", "num_heads"))
     if not hidden or not heads:
-        what = "there is no config" if config is None else "the config has neither head_dim nor one hidden size and head count"
-        return HeadDim(None, f"head_dim is not known: {what}")
+        reason = (
+            "there is no config" if config is None else "the config has neither head_dim nor one hidden size and head count"
+        )
+        return HeadDim(None, f"head_dim is not known: {reason}")
     if hidden % heads:
         return HeadDim(None, f"head_dim is not known: the config's hidden size {hidden} is no multiple of its {heads} heads")
     return HeadDim(hidden // heads, f"the config's hidden size {hidden} / {heads} heads")
 
 
 def measure_layer(tensors: Sequence[Placed], head_dim: HeadDim) -> Sizes:
-    """Sizes of one layer from all its tensors. `head_dim` is the declared one; norms over single heads know it better."""
+    """Sizes of one layer from all its tensors. The length of a norm over single heads takes precedence over `head_dim`, which
+    is the declared one."""
     weights = [tensor for tensor in tensors if tensor.part == "weight" and tensor.module in BLOCK_MODULES]
     has_unnamed = has_unnamed_weights(tensors)
     notes = [note("shape", f"{t.role} has shape {list(t.ref.shape)}") for t in weights if _has_wrong_shape(t)]
-    attention = [tensor for tensor in weights if tensor.module == "attention" and tensor.role != ONE_LINEAR_ROLE]
+    attention = [t for t in weights if t.module == Module.ATTENTION and t.role != Role.LINEAR_ATTN]
     sizes = _measure_heads(attention, _measured_head_dim(tensors) or head_dim, has_unnamed)
-    experts = [tensor for tensor in weights if tensor.module == "expert"]
+    experts = [tensor for tensor in weights if tensor.module == Module.EXPERT]
     num_experts, expert_notes = _count_experts(experts, tensors)
-    width, width_notes = _measure_width(experts or [t for t in weights if t.module == "mlp"], num_experts, has_unnamed)
+    mlp = experts or [tensor for tensor in weights if tensor.module == Module.MLP]
+    width, width_notes = _measure_width(mlp, num_experts, has_unnamed)
     hidden_size, hidden_notes = _measure_hidden(tensors)
     return replace(
         sizes,
@@ -79,8 +82,8 @@ def measure_layer(tensors: Sequence[Placed], head_dim: HeadDim) -> Sizes:
 
 
 def has_unnamed_weights(tensors: Iterable[Placed]) -> bool:
-    """Whether a layer has weights that no template names, or an adapter's: it may have attention or MLP that nobody sees."""
-    return any(t.module in (OTHER, ADAPTER) and t.is_parameter and len(t.ref.shape) >= 2 for t in tensors)
+    """Whether a layer has weights that no template describes, or an adapter's: these may be attention or MLP."""
+    return any(t.module in UNNAMED_MODULES and t.is_parameter and len(t.ref.shape) >= 2 for t in tensors)
 
 
 def _measured_head_dim(tensors: Sequence[Placed]) -> HeadDim | None:
@@ -94,48 +97,58 @@ def _has_wrong_shape(weight: Placed) -> bool:
 
 
 def _measure_heads(attention: Sequence[Placed], head_dim: HeadDim, has_unnamed: bool) -> Sizes:
+    """Query and KV heads of a layer's attention weights, with notes on weights that contradict them."""
     if not attention:
         return Sizes() if has_unnamed else Sizes(num_heads=0, num_kv_heads=0)
     if head_dim.value is None:
         return Sizes(notes=(note("heads", head_dim.source),))
-    size = head_dim.value
     by_role = {tensor.role: tensor for tensor in attention if tensor.input_axis is not None}
-    fused = by_role.get("qkv_proj")
-    queries, keys, values, output = (by_role.get(role) for role in ("q_proj", "k_proj", "v_proj", "o_proj"))
-    expanded = by_role.get("kv_b_proj")
-    width = size
     notes: list[Note] = []
-    if fused is not None:
-        num_heads, num_kv_heads, problem = _split_fused(fused, output, size)
-        notes += [note("heads", problem)] if problem else []
-    elif expanded is not None:
-        queries = by_role.get("q_b_proj", queries)
-        num_heads = _divide(_outputs(queries), size, "query", notes) if queries is not None else None
-        num_kv_heads = _divide(_outputs(expanded), head_dim.expanded, "key and value", notes) if head_dim.expanded else None
-        output, width = (output if head_dim.values else None), head_dim.values or size
-    else:
-        num_heads, num_kv_heads = (
-            _divide(_outputs(tensor), size, kind, notes) if tensor is not None else None
-            for tensor, kind in ((queries, "query"), (keys, "key"))
-        )
+    num_heads, num_kv_heads = _count_heads(by_role, head_dim, head_dim.value, notes)
+    keys, values, output = (by_role.get(role) for role in (Role.K_PROJ, Role.V_PROJ, Role.O_PROJ))
+    width = head_dim.value
+    if Role.QKV_PROJ not in by_role and Role.KV_B_PROJ in by_role:
+        output, width = (output if head_dim.values else None), head_dim.values or width
     if keys is not None and values is not None and _outputs(keys) != _outputs(values):
         notes.append(note("heads", f"{_outputs(keys)} key rows, and {_outputs(values)} value rows"))
     if num_heads is not None and output is not None and _inputs(output) != num_heads * width:
-        given = f"{num_heads} heads of {width} give {num_heads * width}"
-        notes.append(note("heads", f"{output.role} has {_inputs(output)} inputs, and {given}"))
+        product = f"{num_heads} heads of {width} give {num_heads * width}"
+        notes.append(note("heads", f"{output.role} has {_inputs(output)} inputs, and {product}"))
     if num_heads and num_kv_heads is not None and (num_kv_heads == 0 or num_heads % num_kv_heads):
         notes.append(note("heads", f"{num_heads} query heads do not share {num_kv_heads} KV heads evenly"))
-    return Sizes(num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=size, notes=tuple(notes))
+    return Sizes(num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim.value, notes=tuple(notes))
+
+
+def _count_heads(
+    by_role: Mapping[str | None, Placed], head_dim: HeadDim, size: int, notes: list[Note]
+) -> tuple[int | None, int | None]:
+    """Query heads and KV heads by the rows of the projections; adds notes on rows that are no multiple of head_dim."""
+    fused, expanded = by_role.get(Role.QKV_PROJ), by_role.get(Role.KV_B_PROJ)
+    queries, keys = by_role.get(Role.Q_PROJ), by_role.get(Role.K_PROJ)
+    if fused is not None:
+        num_heads, num_kv_heads, problem = _split_fused(fused, by_role.get(Role.O_PROJ), size)
+        notes += [note("heads", problem)] if problem else []
+        return num_heads, num_kv_heads
+    if expanded is not None:
+        queries = by_role.get(Role.Q_B_PROJ, queries)
+        num_heads = _divide(_outputs(queries), size, "query", notes) if queries is not None else None
+        num_kv_heads = _divide(_outputs(expanded), head_dim.expanded, "key and value", notes) if head_dim.expanded else None
+        return num_heads, num_kv_heads
+    num_heads, num_kv_heads = (
+        _divide(_outputs(tensor), size, kind, notes) if tensor is not None else None
+        for tensor, kind in ((queries, "query"), (keys, "key"))
+    )
+    return num_heads, num_kv_heads
 
 
 def _split_fused(fused: Placed, output: Placed | None, size: int) -> tuple[int | None, int | None, str | None]:
-    """Query heads and KV heads of one weight of queries, keys and values, and what is wrong if there are none.
+    """Query heads and KV heads of one weight of queries, keys and values; and the reason if one is not known.
 
-    With unequal parts the output projection's inputs give the query heads; the rest of the rows are keys and values.
+    If the parts may differ in size, the output projection's inputs give the query heads; the other rows are keys and values.
     """
     rows = _outputs(fused)
     assert fused.template is not None
-    if fused.template.fused == "qkv_thirds":
+    if fused.template.fused == FusedLayout.QKV_THIRDS:
         heads, rest = divmod(rows, 3 * size)
         if rest:
             return None, None, f"{rows} fused query, key and value rows are no multiple of 3 x head_dim {size}"
@@ -159,43 +172,43 @@ def _measure_width(weights: Sequence[Placed], num_experts: int | None, has_unnam
     if all(_holds_experts_in_rows(tensor) for tensor in weights):
         return _split_expert_rows(weights, num_experts)
     rows: set[int] = set()
-    columns = {_inputs(tensor) for tensor in weights if tensor.role == "down_proj"}
+    columns = {_inputs(tensor) for tensor in weights if tensor.role == Role.DOWN_PROJ}
     for tensor in weights:
-        if tensor.template is not None and tensor.template.fused == "gate_up":
+        if tensor.template is not None and tensor.template.fused == FusedLayout.GATE_UP:
             if _outputs(tensor) % 2:
                 return None, [note("intermediate_size", f"{_outputs(tensor)} fused gate and up rows are odd")]
             rows.add(_outputs(tensor) // 2)
-        elif tensor.role in ("gate_proj", "up_proj"):
+        elif tensor.role in (Role.GATE_PROJ, Role.UP_PROJ):
             rows.add(_outputs(tensor))
-    found = rows or columns
-    if len(found) > 1:
-        return None, [note("intermediate_size", f"gate and up have {span(found)} rows")]
+    widths = rows or columns
+    if len(widths) > 1:
+        return None, [note("intermediate_size", f"gate and up have {span(widths)} rows")]
     notes = []
-    if columns - found:
-        notes.append(note("intermediate_size", f"gate and up have {span(found)} rows, and down has {span(columns)} columns"))
-    return next(iter(found), None), notes
+    if columns - widths:
+        notes.append(note("intermediate_size", f"gate and up have {span(widths)} rows, and down has {span(columns)} columns"))
+    return next(iter(widths), None), notes
 
 
 def _holds_experts_in_rows(tensor: Placed) -> bool:
-    return tensor.template is not None and tensor.template.fused == "experts"
+    return tensor.template is not None and tensor.template.fused == FusedLayout.EXPERTS
 
 
 def _split_expert_rows(weights: Sequence[Placed], num_experts: int | None) -> tuple[int | None, list[Note]]:
-    """Neurons of each expert where one weight holds the rows of all."""
-    sides = {_inputs(tensor) if tensor.role == "down_proj" else _outputs(tensor) for tensor in weights}
-    if num_experts and len(sides) == 1 and min(sides) % num_experts == 0:
-        return min(sides) // num_experts, []
-    held = "an unknown number of" if num_experts is None else num_experts
-    return None, [note("intermediate_size", f"{span(sides)} rows do not divide into {held} experts")]
+    """Neurons of each expert if one weight holds the rows of all experts."""
+    lengths = {_inputs(tensor) if tensor.role == Role.DOWN_PROJ else _outputs(tensor) for tensor in weights}
+    if num_experts and len(lengths) == 1 and min(lengths) % num_experts == 0:
+        return min(lengths) // num_experts, []
+    count = "an unknown number of" if num_experts is None else num_experts
+    return None, [note("intermediate_size", f"{span(lengths)} rows do not divide into {count} experts")]
 
 
 def _count_experts(experts: Sequence[Placed], tensors: Sequence[Placed]) -> tuple[int | None, list[Note]]:
-    """Experts by their numbers in names, or by the first axis of a weight that holds all; None where there are none."""
+    """Experts by their numbers in names, or by the first axis of a weight that holds all; None if there are none."""
     if not experts:
         return None, []
     numbered = {tensor.expert_index for tensor in experts if tensor.expert_index is not None}
     stacked = {tensor.ref.shape[0] for tensor in experts if tensor.expert_index is None and len(tensor.ref.shape) == 3}
-    routed = {_outputs(t) for t in tensors if t.role == "router" and t.part == "weight" and t.input_axis is not None}
+    routed = {_outputs(t) for t in tensors if t.role == Role.ROUTER and t.part == "weight" and t.input_axis is not None}
     in_rows = any(_holds_experts_in_rows(tensor) for tensor in experts)
     counts = stacked | ({len(numbered)} if numbered else set()) | (routed if in_rows else set())
     if len(counts) != 1:
@@ -205,9 +218,9 @@ def _count_experts(experts: Sequence[Placed], tensors: Sequence[Placed]) -> tupl
 
 
 def _measure_hidden(tensors: Sequence[Placed]) -> tuple[int | None, list[Note]]:
-    """Width of the residual stream as attention reads it, else the MLP, else anything; a note where others differ."""
+    """Width of the residual stream as attention reads it, else the MLP, else any tensor; a note if others differ."""
     widths: dict[int, str | None] = {}
-    for tensor in _by_nearness(tensors):
+    for tensor in _readers_first(tensors):
         if tensor.residual_axis is not None:
             widths.setdefault(tensor.ref.shape[tensor.residual_axis], tensor.role)
     if not widths:
@@ -216,11 +229,11 @@ def _measure_hidden(tensors: Sequence[Placed]) -> tuple[int | None, list[Note]]:
     return next(iter(widths)), [note("hidden_size", f"hidden sizes differ: {parts}")] if len(widths) > 1 else []
 
 
-def _by_nearness(tensors: Sequence[Placed]) -> Iterator[Placed]:
-    """Weights that read the residual stream in attention, then in MLP and experts, then the rest."""
-    reads = [tensor for tensor in tensors if tensor.template is not None and tensor.template.residual == "inputs"]
-    yield from (tensor for tensor in reads if tensor.module == "attention")
-    yield from (tensor for tensor in reads if tensor.module in ("mlp", "expert"))
+def _readers_first(tensors: Sequence[Placed]) -> Iterator[Placed]:
+    """The weights that read the residual stream in attention, then those in MLP and experts, then all tensors."""
+    readers = [tensor for tensor in tensors if tensor.template is not None and tensor.template.residual == INPUTS]
+    yield from (tensor for tensor in readers if tensor.module == Module.ATTENTION)
+    yield from (tensor for tensor in readers if tensor.module in (Module.MLP, Module.EXPERT))
     yield from tensors
 
 

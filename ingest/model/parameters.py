@@ -1,4 +1,4 @@
-"""Totals of a checkpoint from its placed tensors: what it has as a model, and what it stores."""
+"""Parameter counts of a checkpoint from its placed tensors: those of the model, and those that are stored."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.model.config import Config, declared_flag, declares_head
 from layerhouse.ingest.model.placement import Placed, Placement, canonical_name, unique_tensors
+from layerhouse.vocabulary import Role
 
 Hashes = Mapping[str, str]
+"""Content hashes by tensor name."""
 
 
 @dataclass(frozen=True)
 class Tie:
-    """Whether the output head is the input embedding; None where nothing says.
+    """Whether the output head is the input embedding; None if nothing tells.
 
     `evidence` is config, shared storage, equal bytes, or None. `copy` is a stored head that repeats the embedding, `virtual`
-    one that the file leaves out.
+    a head that the file leaves out.
     """
 
     tied: bool | None
@@ -29,12 +31,12 @@ class Tie:
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts of a checkpoint, named as the columns of `checkpoints`; None where the tensors' roles are unknown.
+    """Counts of a checkpoint, named as the columns of `checkpoints`; None if the tensors' roles are unknown.
 
-    `layer_params` are those of the stack that stands for the model, of several towers the text model's.
-    `params` counts a tied tensor once, `params_stored` every stored copy of one. `embedding_params` is the token table alone.
-    `lm_head_params` is the size of the head as a module: a tied head shows the embedding's number, as older analyses do,
-    and is then no summand of `params`. `stored_bytes` counts a storage once, whatever views it serves.
+    `layer_params` are those of the main stack, which is the text model if there are several towers. `params` counts a tied
+    tensor once, `params_stored` every stored copy of it. `embedding_params` is the token embedding alone. `lm_head_params` is
+    the size of the head as a module: of a tied head it is the embedding's size, as in the study's analyses, and is then not
+    part of `params`. `stored_bytes` counts a storage once, however many views it has.
     """
 
     params: int
@@ -52,14 +54,14 @@ class Totals:
 
 
 def count_parameters(placement: Placement, config: Config | None, hashes: Hashes | None = None) -> Totals:
-    """Totals of a checkpoint. `hashes` are content hashes by tensor name, where the bytes were read."""
+    """Totals of a checkpoint. `hashes` are content hashes by tensor name, if the bytes were read."""
     tie = find_tie(placement, config, hashes)
     stored = placement.unique
     copies = 0 if tie.copy is None else tie.copy.params
     head = placement.placed if tie.virtual is None else (*placement.placed, tie.virtual)
     is_known = placement.family is not None
     main_stack, params_stored = placement.main_stack, _sum(stored)
-    embeddings, heads = [t for t in placement.placed if t.role == "embed_tokens"], [t for t in head if t.role == "lm_head"]
+    embeddings, heads = _of_role(placement.placed, Role.EMBED_TOKENS), _of_role(head, Role.LM_HEAD)
     return Totals(
         params=params_stored - copies,
         params_stored=params_stored,
@@ -77,16 +79,17 @@ def count_parameters(placement: Placement, config: Config | None, hashes: Hashes
 
 
 def find_tie(placement: Placement, config: Config | None, hashes: Hashes | None = None) -> Tie:
-    """Whether the head is the embedding, as bytes say, then the config, then the family's default."""
+    """Whether the head is the embedding, by the bytes, else by the config, else by the family's default."""
     family = placement.template_family
-    embedding = next((t for t in placement.placed if t.role == "embed_tokens" and t.part == "weight"), None)
+    embedding = find_weight(placement, Role.EMBED_TOKENS)
     if family is None or embedding is None or family.head is None:
         return Tie(None)
-    head = next((t for t in placement.placed if t.role == "lm_head" and t.part == "weight"), None)
-    stated = declared_flag(config, "tie_word_embeddings")
-    assumed = family.tied_by_default if stated is None and (config is not None or family.tied_by_default) else stated
+    head = find_weight(placement, Role.LM_HEAD)
+    declared = declared_flag(config, "tie_word_embeddings")
+    has_default = declared is None and (config is not None or family.tied_by_default)
+    assumed = family.tied_by_default if has_default else declared
     if head is not None:
-        return _compare(head, embedding, stated, assumed, hashes or {})
+        return _compare_head(head, embedding, declared, assumed, hashes or {})
     if not declares_head(config):
         return Tie(None)
     if assumed:
@@ -95,27 +98,32 @@ def find_tie(placement: Placement, config: Config | None, hashes: Hashes | None 
         return Tie(True, evidence, virtual=_virtual_head(placement, embedding), notes=notes)
     if assumed is None:
         return Tie(None, notes=(note("tie", "no head is stored, and there is no config to say that it is tied"),))
-    says = "declared untied" if stated is False else f"untied by {family.name}'s default"
-    return Tie(False, notes=(note("tie", f"{says}, head missing"),))
+    reason = "declared untied" if declared is False else f"untied by {family.name}'s default"
+    return Tie(False, notes=(note("tie", f"{reason}, head missing"),))
 
 
-def _compare(head: Placed, embedding: Placed, stated: bool | None, assumed: bool | None, hashes: Hashes) -> Tie:
-    """Both are stored. Equal bytes count as tied even if the config says otherwise; without bytes the config decides."""
+def find_weight(placement: Placement, role: Role) -> Placed | None:
+    """The first weight of a role; None if there is none."""
+    return next((tensor for tensor in placement.placed if tensor.role == role and tensor.part == "weight"), None)
+
+
+def _compare_head(head: Placed, embedding: Placed, declared: bool | None, assumed: bool | None, hashes: Hashes) -> Tie:
+    """The tie of a stored head. Equal bytes count as tied even if the config declares otherwise; without bytes it decides."""
     if head.ref.place == embedding.ref.place:
-        notes = (note("tie", "declared untied, head and embedding share a storage"),) if stated is False else ()
+        notes = (note("tie", "declared untied, head and embedding share a storage"),) if declared is False else ()
         return Tie(True, "shared storage", notes=notes)
-    mine, other = (hashes.get(tensor.ref.name) for tensor in (head, embedding))
-    is_alike = (head.ref.shape, head.ref.dtype) == (embedding.ref.shape, embedding.ref.dtype)
-    if is_alike and mine is not None and mine == other:
-        notes = (note("tie", "declared untied, head and embedding are equal"),) if stated is False else ()
+    head_hash, embedding_hash = (hashes.get(tensor.ref.name) for tensor in (head, embedding))
+    has_same_form = (head.ref.shape, head.ref.dtype) == (embedding.ref.shape, embedding.ref.dtype)
+    if has_same_form and head_hash is not None and head_hash == embedding_hash:
+        notes = (note("tie", "declared untied, head and embedding are equal"),) if declared is False else ()
         return Tie(True, "equal bytes", copy=head, notes=notes)
-    if head.ref.shape != embedding.ref.shape or (mine is not None and other is not None):
-        return Tie(False, notes=(note("tie", "declared tied, head and embedding differ"),) if stated else ())
+    if head.ref.shape != embedding.ref.shape or (head_hash is not None and embedding_hash is not None):
+        return Tie(False, notes=(note("tie", "declared tied, head and embedding differ"),) if declared else ())
     return Tie(True, "config", copy=head) if assumed else Tie(assumed)
 
 
 def _virtual_head(placement: Placement, embedding: Placed) -> Placed:
-    """The head that a tied model has and its file has not: the embedding's bytes under the head's name, none of its own."""
+    """The head that a tied model has and its file lacks: the embedding's bytes under the head's name, adding no bytes."""
     family = placement.template_family
     assert family is not None
     template = next(template for template in family.templates if template.name == family.head)
@@ -123,13 +131,17 @@ def _virtual_head(placement: Placement, embedding: Placed) -> Placed:
         embedding,
         ref=replace(embedding.ref, name=f"{family.head}.weight", storage_bytes=0),
         canonical_name=canonical_name(template, "weight"),
-        module=template.module,
+        module=str(template.module),
         role=template.role,
         input_axis=1,
         residual_axis=1 if template.residual else None,
         template=template,
         is_virtual=True,
     )
+
+
+def _of_role(placed: Iterable[Placed], role: Role) -> list[Placed]:
+    return [tensor for tensor in placed if tensor.role == role]
 
 
 def _sum(placed: Iterable[Placed]) -> int:

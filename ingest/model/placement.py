@@ -1,6 +1,7 @@
-"""Tensor names -> what each tensor is: module, role, layer, expert, and which of its axes are inputs and residual stream.
+"""Tensor names -> what each tensor is: stack, layer, module, role, expert, and its input and residual axes.
 
-The family whose templates place most tensors is taken; the numbers are taken out of a name and the rest is looked up.
+The family whose templates place most tensors is chosen. The numbers are then cut out of each name and the rest is looked up in
+the family's table.
 """
 
 from __future__ import annotations
@@ -8,30 +9,37 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
-from layerhouse.ingest.checkpoint.memory import MAX_REMEMBERED_TENSORS, Memory
+from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
-from layerhouse.ingest.model.choose_family import choose_family
+from layerhouse.ingest.checkpoint.tensor_ref import Layout, TensorRef
+from layerhouse.ingest.model.choose_family import CACHED_MODELS, choose_family
 from layerhouse.ingest.model.config import Config
-from layerhouse.ingest.model.family import (
-    NUMBER_MARK,
-    STACKS,
-    Family,
-    Template,
-)
+from layerhouse.ingest.model.family import INPUTS, NUMBER_MARK, OUTPUTS, Family, Template
 from layerhouse.ingest.model.family_files import load_families
+from layerhouse.vocabulary import Module, Stack
 
-TEXT = "text"
-MTP = "mtp"
-OTHER, QUANT_AUX, ADAPTER = "other", "quant_aux", "adapter"
-LINEAR_MODULES = frozenset({"attention", "mlp", "expert", "ssm", "router", "lm_head", "head", "projector"})
-BLOCK_MODULES = frozenset({"attention", "mlp", "expert", "ssm"})
-"""What a block does its work with: one that has nothing of these is empty."""
+LINEAR_MODULES = frozenset(
+    {
+        Module.ATTENTION,
+        Module.MLP,
+        Module.EXPERT,
+        Module.SSM,
+        Module.ROUTER,
+        Module.LM_HEAD,
+        Module.HEAD,
+        Module.PROJECTOR,
+    }
+)
+BLOCK_MODULES = frozenset({Module.ATTENTION, Module.MLP, Module.EXPERT, Module.SSM})
+"""The modules that do a block's work: a block without any of them is empty."""
+
+MAX_CACHED_TENSORS = 5_000
+"""Tensors of a checkpoint whose placement is cached; bounds the memory of the caches."""
 
 LEADING_WRAPPERS = ("module.", "base_model.model.", "state_dict.")
 INNER_WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -40,16 +48,35 @@ LAYER_WORD = r"(?:^|\.)(?:layers|h|blk|blocks?|layer)\."
 LAYER = re.compile(LAYER_WORD + r"([0-9]{1,9})(?=\.)")
 LAYER_IN_KEY = re.compile(LAYER_WORD + r"(?=\{\}\.)")
 EXPERT = re.compile(r"\.(?:local_)?experts\.([0-9]{1,9})\.")
+MAX_NAMED = 3
+"""Tensors that a note names."""
+
+
+class Place(NamedTuple):
+    """The placement of a tensor, without the tensor: the fields of Placed after `ref`, in their order."""
+
+    canonical_name: str
+    stack: str | None
+    module: str
+    role: str | None
+    part: str
+    layer_index: int | None
+    expert_index: int | None
+    is_parameter: bool
+    input_axis: int | None = None
+    residual_axis: int | None = None
+    template: Template | None = None
 
 
 @dataclass(slots=True)
 class Placed:
-    """One tensor and what it is. Nothing changes one; it is not frozen, since that takes five times as long to make.
+    """One tensor and what it is. Treat as immutable; it is not frozen because creating a frozen one takes five times as long.
 
-    `stack` is None for a tensor of which nothing says where it belongs. `part` is weight, bias or buffer; for a tensor of
-    module other, the last piece of its name. `input_axis` is the axis that inputs index, for weights of two or three dimensions
-    of linear modules; `residual_axis` the one that the hidden size indexes. `is_virtual`: the output head of a tied model whose
-    file has none; it shares the embedding's bytes and has none of its own. `params` are its elements, of a parameter.
+    `stack` (of Stack) is None if nothing tells where the tensor belongs. `module` (of Module) and `role` are words that rows
+    hold. `part` is weight, bias or buffer; for module other, the last component of the name. `input_axis` is the axis that
+    inputs index, for weights of linear modules with two or three dimensions; `residual_axis` the axis that the hidden size
+    indexes. `is_virtual`: the output head of a tied model whose file has none; it shares the embedding's bytes and adds none.
+    `params` are its elements if it is a parameter, else 0.
     """
 
     ref: TensorRef
@@ -72,14 +99,14 @@ class Placed:
 
     @property
     def is_prunable(self) -> bool:
-        """Whether pruning aims at it: a linear weight of attention, MLP, an expert or a state-space mixer, of two axes up."""
+        """Whether pruning targets it: a linear weight of attention, MLP, an expert or an SSM mixer, with two or more axes."""
         is_linear = self.template is None or self.template.linear
         is_weight = self.part == "weight" and self.module in BLOCK_MODULES and is_linear
         return is_weight and self.is_parameter and len(self.ref.shape) >= 2
 
     @property
     def output_axis(self) -> int | None:
-        """The other axis than the inputs' of a weight, experts left aside."""
+        """The axis of a weight that outputs index; the first of three axes counts experts."""
         if self.input_axis is None:
             return None
         dims = len(self.ref.shape)
@@ -88,7 +115,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Placement:
-    """The tensors of a checkpoint, each with its place, in the order given. `family` is None where no family's names fit."""
+    """The tensors of a checkpoint with their places, in the order given. `family` is None if no family matches the names."""
 
     family: str | None
     placed: tuple[Placed, ...]
@@ -102,97 +129,101 @@ class Placement:
 
     @cached_property
     def unplaced(self) -> tuple[Placed, ...]:
-        """What no template names."""
-        return tuple(tensor for tensor in self.placed if tensor.module == OTHER)
+        """The tensors that no template describes."""
+        return tuple(tensor for tensor in self.placed if tensor.module == Module.OTHER)
 
     @cached_property
     def main_stack(self) -> str:
         """The stack whose layers stand for the model: text, else the decoder, else the encoder, and so on."""
-        found = {tensor.stack for tensor in self.placed if tensor.layer_index is not None}
-        return next((stack for stack in STACKS if stack in found), TEXT)
+        stacks = {tensor.stack for tensor in self.placed if tensor.layer_index is not None}
+        return next((str(stack) for stack in Stack if stack in stacks), str(Stack.TEXT))
+
+
+class NameParts(NamedTuple):
+    """Of each tensor: its name without wrappers, that name with `{}` for each number, and the numbers."""
+
+    names: list[str]
+    keys: list[str]
+    numbers: list[list[str]]
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What all tensors share whose names differ in numbers only.
+    """What tensors have in common whose names differ in numbers only.
 
-    `pattern` is their canonical name with the numbers left open; `layer_at` and `expert_at` say which of them is which.
+    `place` is the place of all of them, with placeholders in its canonical name. `layer_at`, `expert_at` and `number_at` are
+    the positions, among a name's numbers, of those that fill the placeholders.
     """
 
-    template: Template
-    part: str
-    pattern: str
+    place: Place
     layer_at: int | None
     expert_at: int | None
     number_at: int | None
-    input_axis: int | None
-    residual_axis: int | None
+
+
+Traits = tuple[int, str, bool]
+"""What a tensor's place depends on besides its name: number of dimensions, dtype, and whether the file marks it as a buffer."""
 
 
 def place_tensors(refs: Sequence[TensorRef], config: Config | None, families: Iterable[Family] | None = None) -> Placement:
-    """Place every tensor; what no template of the family names is kept as module other.
+    """Place every tensor; one that no template of the family describes is kept as module other.
 
-    Of checkpoints of one family with the same names, such as one model pruned in many ways, the first alone is looked at: the
-    others' tensors have its places.
+    Checkpoints with the same names and family, such as one model pruned in many ways, are placed once and cached.
     """
     known = load_families() if families is None else tuple(families)
-    if len(refs) > MAX_REMEMBERED_TENSORS or any(ref.layout is not None for ref in refs):
-        parts = _parts_of([ref.name if ref.layout is None else ref.layout.weight_name for ref in refs])
-        return _placed_anew(refs, parts, choose_family(parts[1], [ref.shape for ref in refs], config, known))
-    names = tuple([ref.name for ref in refs])
-    parts = _PARTS.get(names) or _PARTS.keep(names, _parts_of(names))
-    family = choose_family(parts[1], [ref.shape for ref in refs], config, known)
-    looks = names, tuple([(len(ref.shape), ref.dtype, ref.is_buffer) for ref in refs])
-    earlier = _PLACES.get(looks)
-    if earlier is None or earlier[0] is not family:
-        placement = _placed_anew(refs, parts, family)
-        _PLACES.keep(looks, (family, tuple(map(_as_said, placement.placed))))
-        return placement
-    placed = [Placed(ref, *what) for ref, what in zip(refs, earlier[1], strict=True)]
-    return Placement(family.name if family else None, tuple(placed), family, _notes(family, placed))
+    traits = tuple([(len(ref.shape), ref.dtype, ref.is_buffer) for ref in refs])
+    shapes = [ref.shape for ref in refs]
+    if len(refs) > MAX_CACHED_TENSORS or any(ref.layout is not None for ref in refs):
+        parts = _split_names([ref.name if ref.layout is None else ref.layout.weight_name for ref in refs])
+        family = choose_family(parts.keys, shapes, config, known)
+        places = _find_places(parts, traits, [ref.layout for ref in refs], family)
+    else:
+        names = tuple([ref.name for ref in refs])
+        family = choose_family(_split_cached(names).keys, shapes, config, known)
+        places = _find_places_cached(names, traits, family)
+    placed = [Placed(ref, *place) for ref, place in zip(refs, places, strict=True)]
+    return Placement(family.name if family else None, tuple(placed), family, _placement_notes(family, placed))
 
 
-def _as_said(placed: Placed) -> tuple[Any, ...]:
-    """Everything of a placed tensor but the tensor, in the order of its fields."""
-    return tuple(getattr(placed, name) for name in _SAID)
+@lru_cache(maxsize=CACHED_MODELS)
+def _split_cached(names: tuple[str, ...]) -> NameParts:
+    return _split_names(names)
 
 
-def _parts_of(names: Sequence[str]) -> _Parts:
+@lru_cache(maxsize=CACHED_MODELS)
+def _find_places_cached(names: tuple[str, ...], traits: tuple[Traits, ...], family: Family | None) -> tuple[Place, ...]:
+    return _find_places(_split_cached(names), traits, [None] * len(names), family)
+
+
+def _split_names(names: Sequence[str]) -> NameParts:
     plain = [strip_wrappers(name) for name in names]
     pieces = [NUMBER.split(name) for name in plain]
-    return plain, ["{}".join(split[::2]) for split in pieces], [split[1::2] for split in pieces]
+    return NameParts(plain, ["{}".join(split[::2]) for split in pieces], [split[1::2] for split in pieces])
 
 
-def _placed_anew(refs: Sequence[TensorRef], parts: _Parts, family: Family | None) -> Placement:
-    prefixes = _stack_prefixes(Counter(parts[1]), family)
+def _find_places(
+    parts: NameParts, traits: Sequence[Traits], layouts: Sequence[Layout | None], family: Family | None
+) -> tuple[Place, ...]:
+    stack_of_prefix = _stacks_by_prefix(Counter(parts.keys), family)
     slots: dict[tuple[str, str, int], Slot] = {}
-    placed = []
-    for ref, name, key, numbers in zip(refs, *parts, strict=True):
-        match = None if family is None else family.find(key, numbers)
+    places = []
+    for name, key, numbers, (dims, dtype, is_buffer), layout in zip(*parts, traits, layouts, strict=True):
+        match = None if family is None else family.match_name(key, numbers)
         if match is None:
-            placed.append(_laid_out(_unplaced(ref, name, prefixes.get(_prefix(key)))))
-            continue
-        dims = len(ref.shape)
-        slot_key = (match[0].name, match[1], dims)
-        slot = slots.get(slot_key)
-        if slot is None:
-            slot = slots[slot_key] = _slot(*match, dims)
-        placed.append(_laid_out(_place(ref, slot, numbers)))
-    placed = _set_apart(placed)
-    return Placement(family.name if family else None, tuple(placed), family, _notes(family, placed))
-
-
-_Parts = tuple[list[str], list[str], list[list[str]]]
-"""Of each tensor its name without wrappers, that with `{}` for each number, and the numbers."""
-
-_SAID = tuple(item.name for item in fields(Placed) if item.init and item.name != "ref")
-
-_PARTS: Memory[tuple[str, ...], _Parts] = Memory()
-_PLACES: Memory[tuple[Any, ...], tuple[Family | None, tuple[tuple[Any, ...], ...]]] = Memory()
+            is_parameter = not is_buffer and DTYPES[dtype].kind in ("float", "complex")
+            place = _place_unknown(name, stack_of_prefix.get(_layer_prefix(key)), is_parameter)
+        else:
+            slot_key = (match[0].name, match[1], dims)
+            slot = slots.get(slot_key)
+            if slot is None:
+                slot = slots[slot_key] = _slot(*match, dims)
+            place = _fill_slot(slot, numbers, is_buffer)
+        places.append(place if layout is None else _place_by_layout(place, layout))
+    return tuple(_move_mtp_layers(places))
 
 
 def strip_wrappers(name: str) -> str:
-    """The name without what data-parallel, compiled, checkpointed and adapter wrappers put around modules."""
+    """The name without the prefixes that data-parallel, compiled, checkpointed and adapter wrappers add to modules."""
     if "_mod" in name:
         name = INNER_WRAPPERS.sub("", name)
     stripped = True
@@ -205,7 +236,7 @@ def strip_wrappers(name: str) -> str:
 
 
 def unique_tensors(placed: Iterable[Placed]) -> list[Placed]:
-    """The tensors, those that share their bytes once: as a parameter where one of them is one."""
+    """The tensors, those that share their bytes once: as a parameter if one of them is a parameter."""
     unique: dict[tuple[Any, ...], Placed] = {}
     for tensor in placed:
         place = tensor.ref.place
@@ -218,118 +249,124 @@ def unique_tensors(placed: Iterable[Placed]) -> list[Placed]:
 def canonical_name(
     template: Template, part: str, layer: str | None = None, expert: str | None = None, number: str | None = None
 ) -> str:
-    """`stack.layer.module.role.part`, with the expert's number after the module and any other after the role; what a tensor has
-    none of is left out."""
+    """`stack.layer.module.expert.role.number.part`, without the components that a tensor lacks."""
     part_name = None if template.is_buffer else part
-    pieces = (template.stack, layer, template.module, expert, template.role, number, part_name)
-    return ".".join(piece for piece in pieces if piece is not None)
+    components = (template.stack, layer, template.module, expert, template.role, number, part_name)
+    return ".".join(component for component in components if component is not None)
 
 
-def _stack_prefixes(keys: Counter[str], family: Family | None) -> dict[str | None, str]:
-    """The stack of what stands before a layer's number, as placed tensors have it; else the most frequent one is text."""
+def _stacks_by_prefix(keys: Counter[str], family: Family | None) -> dict[str | None, str]:
+    """Name up to the layer number -> stack, as templates give it. If they give none, the most frequent prefix is text."""
     placed: dict[str | None, str] = {}
     others: Counter[str] = Counter()
     for key, count in keys.items():
-        prefix = _prefix(key)
+        prefix = _layer_prefix(key)
         if prefix is None:
             continue
         matches = () if family is None else family.table.get(key, ())
         if matches:
-            placed.setdefault(prefix, matches[0][0].stack)
+            placed.setdefault(prefix, str(matches[0][0].stack))
         else:
             others[prefix] += count
-    return placed or {prefix: TEXT for prefix, _ in others.most_common(1)}
+    return placed or {prefix: str(Stack.TEXT) for prefix, _ in others.most_common(1)}
 
 
-def _prefix(key: str) -> str | None:
-    found = LAYER_IN_KEY.search(key)
-    return None if found is None else key[: found.end()]
+def _layer_prefix(key: str) -> str | None:
+    match = LAYER_IN_KEY.search(key)
+    return None if match is None else key[: match.end()]
 
 
 def _slot(template: Template, part: str, dims: int) -> Slot:
     marks = [mark[1] for mark in NUMBER_MARK.finditer(template.name)]
-    at = {kind: position for position, kind in enumerate(marks) if kind is not None}
-    layer, expert, number = (f"{{{kind}}}" if kind in at else None for kind in ("layer", "expert", "number"))
-    pattern = canonical_name(template, part, layer, expert, number)
-    return Slot(template, part, pattern, at.get("layer"), at.get("expert"), at.get("number"), *_axes(template, part, dims))
+    positions = {kind: position for position, kind in enumerate(marks) if kind is not None}
+    layer, expert, number = (f"{{{kind}}}" if kind in positions else None for kind in ("layer", "expert", "number"))
+    input_axis, residual_axis = _find_axes(template, part, dims)
+    place = Place(
+        canonical_name=canonical_name(template, part, layer, expert, number),
+        stack=str(template.stack),
+        module=str(template.module),
+        role=template.role,
+        part=part,
+        layer_index=None,
+        expert_index=None,
+        is_parameter=not template.is_buffer,
+        input_axis=input_axis,
+        residual_axis=residual_axis,
+        template=template,
+    )
+    return Slot(place, positions.get("layer"), positions.get("expert"), positions.get("number"))
 
 
-def _place(ref: TensorRef, slot: Slot, numbers: Sequence[str]) -> Placed:
-    template = slot.template
+def _fill_slot(slot: Slot, numbers: Sequence[str], is_buffer: bool) -> Place:
     layer_index, expert_index, number = (
         None if at is None else int(numbers[at]) for at in (slot.layer_at, slot.expert_at, slot.number_at)
     )
-    return Placed(
-        ref=ref,
-        canonical_name=slot.pattern.format(layer=layer_index, expert=expert_index, number=number),
-        stack=template.stack,
-        module=template.module,
-        role=template.role,
-        part=slot.part,
-        layer_index=layer_index,
-        expert_index=expert_index,
-        is_parameter=not (template.is_buffer or ref.is_buffer),
-        input_axis=slot.input_axis,
-        residual_axis=slot.residual_axis,
-        template=template,
-    )
+    pattern, stack, module, role, part, _, _, is_parameter, inputs, residual, template = slot.place
+    name = pattern.format(layer=layer_index, expert=expert_index, number=number)
+    is_parameter = is_parameter and not is_buffer
+    return Place(name, stack, module, role, part, layer_index, expert_index, is_parameter, inputs, residual, template)
 
 
-def _set_apart(placed: list[Placed]) -> list[Placed]:
-    """The tensors, those of layers that predict further tokens (known by tensors of stack mtp) all in that stack."""
-    layers = {tensor.layer_index for tensor in placed if tensor.stack == MTP} - {None}
+def _move_mtp_layers(places: list[Place]) -> list[Place]:
+    """The places, with all tensors of a multi-token prediction layer moved from the stack text to the stack mtp.
+
+    Such a layer is recognised by the tensors that only it has, which templates place in the stack mtp.
+    """
+    text, mtp = str(Stack.TEXT), str(Stack.MTP)
+    layers = {place.layer_index for place in places if place.stack == mtp} - {None}
+    if not layers:
+        return places
     return [
-        replace(tensor, stack=MTP, canonical_name=f"{MTP}.{tensor.canonical_name.partition('.')[2]}")
-        if tensor.layer_index in layers and tensor.stack == TEXT
-        else tensor
-        for tensor in placed
+        place._replace(stack=mtp, canonical_name=f"{mtp}.{place.canonical_name.partition('.')[2]}")
+        if place.layer_index in layers and place.stack == text
+        else place
+        for place in places
     ]
 
 
-def _axes(template: Template, part: str, dims: int) -> tuple[int | None, int | None]:
-    """The axes of inputs and of the residual stream; None where there is none."""
-    if part == "bias" or template.module == "norm":
-        is_residual = template.residual == ("inputs" if template.module == "norm" else "outputs")
+def _find_axes(template: Template, part: str, dims: int) -> tuple[int | None, int | None]:
+    """The axis that inputs index and the axis that the hidden size indexes; None if there is none."""
+    is_norm = template.module == Module.NORM
+    if part == "bias" or is_norm:
+        is_residual = template.residual == (INPUTS if is_norm else OUTPUTS)
         return None, 0 if is_residual and dims == 1 else None
     if dims not in (2, 3) or not template.linear:
         return None, None
     inputs, outputs = (dims - 2, dims - 1) if template.transposed else (dims - 1, dims - 2)
-    residual = {"inputs": inputs, "outputs": outputs, None: None}[template.residual]
+    residual = {INPUTS: inputs, OUTPUTS: outputs, None: None}[template.residual]
     return (inputs if template.module in LINEAR_MODULES else None), residual
 
 
-def _unplaced(ref: TensorRef, name: str, stack: str | None) -> Placed:
-    """A tensor that no template names. One that holds no real numbers (indices, masks, packed words) is no parameter."""
+def _place_unknown(name: str, stack: str | None, is_parameter: bool) -> Place:
+    """The place of a tensor that no template describes.
+
+    A tensor that does not hold real numbers (indices, masks, packed words) is no parameter.
+    """
+    other = str(Module.OTHER)
     layer, expert = LAYER.search(name), EXPERT.search(name)
-    where = f"{stack}.{layer[1]}.{OTHER}{name[layer.end() :]}" if layer and stack else f"{OTHER}.{name}"
-    return Placed(
-        ref=ref,
-        canonical_name=where,
+    return Place(
+        canonical_name=f"{stack}.{layer[1]}.{other}{name[layer.end() :]}" if layer and stack else f"{other}.{name}",
         stack=stack,
-        module=OTHER,
+        module=other,
         role=None,
         part=name.rpartition(".")[2],
         layer_index=int(layer[1]) if layer else None,
         expert_index=int(expert[1]) if expert else None,
-        is_parameter=not ref.is_buffer and DTYPES[ref.dtype].kind in ("float", "complex"),
+        is_parameter=is_parameter,
     )
 
 
-def _laid_out(placed: Placed) -> Placed:
-    """A tensor that stands in for a weight, as what it is of it: the weight, an adapter's addition to it, or its scales."""
-    layout = placed.ref.layout
-    if layout is None:
-        return placed
-    if not layout.is_aux and layout.scheme != ADAPTER:
-        return replace(placed, is_parameter=True)
-    module = QUANT_AUX if layout.is_aux else ADAPTER
-    pieces = placed.canonical_name.split(".")
-    if placed.module != OTHER:
-        at = 1 if placed.layer_index is None else 2
-        pieces = [*pieces[:at], module, *pieces[at + 1 : -1]]
-    return replace(
-        placed,
-        canonical_name=".".join([*pieces, layout.part]),
+def _place_by_layout(place: Place, layout: Layout) -> Place:
+    """The place of a tensor that serves a weight: that of the weight, of an adapter's addition to it, or of its scales."""
+    if not layout.is_aux and layout.scheme != ADAPTER_SCHEME:
+        return place._replace(is_parameter=True)
+    module = str(Module.QUANT_AUX if layout.is_aux else Module.ADAPTER)
+    components = place.canonical_name.split(".")
+    if place.module != Module.OTHER:
+        at = 1 if place.layer_index is None else 2
+        components = [*components[:at], module, *components[at + 1 : -1]]
+    return place._replace(
+        canonical_name=".".join([*components, layout.part]),
         module=module,
         part=layout.part,
         is_parameter=not layout.is_aux,
@@ -339,14 +376,15 @@ def _laid_out(placed: Placed) -> Placed:
     )
 
 
-def _notes(family: Family | None, placed: Sequence[Placed]) -> tuple[Note, ...]:
+def _placement_notes(family: Family | None, placed: Sequence[Placed]) -> tuple[Note, ...]:
     notes = []
-    unplaced = [tensor.ref.name for tensor in placed if tensor.module == OTHER]
+    other = str(Module.OTHER)
+    unplaced = [tensor.ref.name for tensor in placed if tensor.module == other]
     if family is None and placed:
         notes.append(note("family", "no family file names these tensors: they are counted, and their roles unknown"))
     elif family is not None and unplaced:
-        shown = ", ".join(unplaced[:3]) + (f" and {len(unplaced) - 3} more" if len(unplaced) > 3 else "")
-        notes.append(note("unplaced", f"no template of {family.name} names {shown}"))
+        rest = f" and {len(unplaced) - MAX_NAMED} more" if len(unplaced) > MAX_NAMED else ""
+        notes.append(note("unplaced", f"no template of {family.name} names {', '.join(unplaced[:MAX_NAMED])}{rest}"))
     first: dict[str, TensorRef] = {}
     doubles = []
     for tensor in placed if len({tensor.canonical_name for tensor in placed}) < len(placed) else ():
@@ -354,6 +392,7 @@ def _notes(family: Family | None, placed: Sequence[Placed]) -> tuple[Note, ...]:
         if earlier is not tensor.ref and earlier.place != tensor.ref.place:
             doubles.append(f"{earlier.name} and {tensor.ref.name}")
     if doubles:
-        shown = "; ".join(doubles[:3]) + (f"; and {len(doubles) - 3} more" if len(doubles) > 3 else "")
-        notes.append(note("duplicate", f"two names for one place in the model, and both are counted: {shown}"))
+        rest = f"; and {len(doubles) - MAX_NAMED} more" if len(doubles) > MAX_NAMED else ""
+        text = f"two names for one place in the model, and both are counted: {'; '.join(doubles[:MAX_NAMED])}{rest}"
+        notes.append(note("duplicate", text))
     return tuple(notes)

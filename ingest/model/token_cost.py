@@ -1,8 +1,8 @@
-"""What one token costs: multiply-accumulates of linear weights and values that the KV cache keeps, from shapes.
+"""The cost of one token, from shapes: multiply-accumulates (MACs) of linear weights, and values kept in the KV cache.
 
-A weight element of a linear module is one multiply-accumulate a token; of a layer's experts, as many as the config says a token
-goes through. Tables are looked up, so they cost none, and a tied head costs the table once. Left out are attention scores (they
-grow with the context), convolutions, scans, norms, and keys and values of cross-attention (once a source, not a token).
+Each weight element of a linear module is one MAC for each token; of a layer's experts count as many as the config says a token
+is routed to. Embedding lookups cost none, and a tied head costs the embedding table once. Left out are attention scores (they
+grow with the context), convolutions, scans, norms, and keys and values of cross-attention (computed once for each source).
 """
 
 from __future__ import annotations
@@ -14,41 +14,43 @@ from typing import Any
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.model.config import Config, declared_text, declares_head
 from layerhouse.ingest.model.layer_sizes import Sizes, has_unnamed_weights
-from layerhouse.ingest.model.parameters import Totals
-from layerhouse.ingest.model.placement import TEXT, Placed, Placement
+from layerhouse.ingest.model.parameters import Totals, find_weight
+from layerhouse.ingest.model.placement import Placed, Placement
+from layerhouse.vocabulary import Module, Role, Stack
 
 Row = Mapping[str, Any]
 
-DECODING_STACKS = frozenset({TEXT, "decoder"})
-KEY_ROLES = frozenset({"k_proj", "qkv_proj"})
-COMPRESSED_KV_ROLE = "kv_a_proj"
-SOURCE_ROLES = frozenset({"cross_k_proj", "cross_v_proj"})
-TOKEN_MODULES = frozenset({"lm_head", "projector"})
+DECODING_STACKS = frozenset({Stack.TEXT, Stack.DECODER})
+KEY_ROLES = frozenset({Role.K_PROJ, Role.QKV_PROJ})
+SOURCE_ROLES = frozenset({Role.CROSS_K_PROJ, Role.CROSS_V_PROJ})
+TOKEN_MODULES = frozenset({Module.LM_HEAD, Module.PROJECTOR})
+"""Modules outside the layers that every token goes through."""
+
 DECLARED_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}
 
 
 def layer_macs(tensors: Sequence[Placed], sizes: Sizes, experts_per_token: int | None) -> int | None:
-    """Multiply-accumulates of one token in a layer; None where weights are unnamed or active experts unknown."""
+    """MACs of one token in a layer; None if it has weights that no template describes, or the routed experts are unknown."""
     if has_unnamed_weights(tensors):
         return None
     weights = [tensor for tensor in tensors if _is_linear(tensor)]
-    experts = [tensor for tensor in weights if tensor.module == "expert"]
-    dense = sum(tensor.ref.elements for tensor in weights if tensor.module != "expert")
+    experts = [tensor for tensor in weights if tensor.module == Module.EXPERT]
+    dense = sum(tensor.ref.elements for tensor in weights if tensor.module != Module.EXPERT)
     if not experts:
         return dense
-    held = sum(tensor.ref.elements for tensor in experts)
-    if not sizes.num_experts or experts_per_token is None or not _are_alike(experts):
+    total = sum(tensor.ref.elements for tensor in experts)
+    if not sizes.num_experts or experts_per_token is None or not _have_equal_shapes(experts):
         return None
-    active, rest = divmod(held * min(experts_per_token, sizes.num_experts), sizes.num_experts)
+    active, rest = divmod(total * min(experts_per_token, sizes.num_experts), sizes.num_experts)
     return None if rest else dense + active
 
 
 def layer_kv_values(tensors: Sequence[Placed], sizes: Sizes, stack: str) -> int | None:
-    """Values that a layer keeps of one token: keys and values, or what they are computed from (MLA)."""
+    """Values that a layer keeps of one token: keys and values, or the vector that they are computed from (MLA)."""
     if stack not in DECODING_STACKS:
         return None
     by_role = {tensor.role: tensor for tensor in tensors if tensor.part == "weight" and tensor.input_axis is not None}
-    compressed = by_role.get(COMPRESSED_KV_ROLE)
+    compressed = by_role.get(Role.KV_A_PROJ)
     if compressed is not None and compressed.output_axis is not None:
         return compressed.ref.shape[compressed.output_axis]
     if not KEY_ROLES & by_role.keys():
@@ -59,25 +61,26 @@ def layer_kv_values(tensors: Sequence[Placed], sizes: Sizes, stack: str) -> int 
 
 
 def model_macs(placement: Placement, config: Config | None, totals: Totals, layers: Iterable[Row]) -> int | None:
-    """Multiply-accumulates of one token in the main stack and the output head; None where a part of it is not known."""
+    """MACs of one token in the main stack and the output head; None if a part is not known."""
     main = placement.main_stack
     by_layer: list[int | None] = [row["macs_per_token"] for row in layers if row["stack"] == main]
     outside = [t for t in placement.unique if t.layer_index is None and t.stack == main and _is_linear(t)]
     outside = [tensor for tensor in outside if tensor.module in TOKEN_MODULES]
-    has_head = any(tensor.role == "lm_head" for tensor in outside)
+    has_head = any(tensor.role == Role.LM_HEAD for tensor in outside)
     known = [count for count in by_layer if count is not None]
     if not known or len(known) < len(by_layer):
         return None
     head = 0
     if not has_head and totals.tied_embeddings:
-        head = next((t.ref.elements for t in placement.placed if t.role == "embed_tokens" and t.part == "weight"), 0)
+        embedding = find_weight(placement, Role.EMBED_TOKENS)
+        head = 0 if embedding is None else embedding.ref.elements
     elif not has_head and declares_head(config):
         return None
     return sum(known) + sum(tensor.ref.elements for tensor in outside) + head
 
 
 def model_kv_bytes(placement: Placement, config: Config | None, layers: Iterable[Row]) -> int | None:
-    """Bytes that one token takes in the KV cache of the main stack, in the dtype that the model computes in."""
+    """Bytes of one token in the KV cache of the main stack, in the dtype that the model computes in."""
     values: list[int | None] = [row["kv_values_per_token"] for row in layers if row["stack"] == placement.main_stack]
     known = [value for value in values if value is not None]
     bits = compute_bits(placement.placed, config)
@@ -87,16 +90,18 @@ def model_kv_bytes(placement: Placement, config: Config | None, layers: Iterable
 
 
 def compute_bits(placed: Iterable[Placed], config: Config | None) -> int | None:
-    """Bits of an element as the model computes: of most of its parameters, or, where those are narrower than 16 (packed,
-    float8), as the config says."""
+    """Bits of an element in the dtype that the model computes in; None if not known.
+
+    It is the dtype of most parameters, or, if that has fewer than 16 bits (packed, float8), the config's.
+    """
     counts: Counter[str] = Counter()
     for tensor in placed:
         counts[tensor.ref.dtype] += tensor.params
     dtype = DTYPES[max(counts, key=lambda name: counts[name])] if counts else None
     if dtype is not None and dtype.kind == "float" and dtype.bits >= 16:
         return dtype.bits
-    stated = declared_text(config, "dtype") or declared_text(config, "torch_dtype")
-    return None if stated is None else DECLARED_BITS.get(stated.removeprefix("torch."))
+    declared = declared_text(config, "dtype") or declared_text(config, "torch_dtype")
+    return None if declared is None else DECLARED_BITS.get(declared.removeprefix("torch."))
 
 
 def _is_linear(tensor: Placed) -> bool:
@@ -104,11 +109,11 @@ def _is_linear(tensor: Placed) -> bool:
     return is_weight and tensor.role not in SOURCE_ROLES
 
 
-def _are_alike(experts: Iterable[Placed]) -> bool:
-    """Whether every expert has the same shapes, so that it does not matter which ones a token goes through."""
+def _have_equal_shapes(experts: Iterable[Placed]) -> bool:
+    """Whether every expert has the same shapes, so that the cost does not depend on the experts that a token is routed to."""
     shapes: dict[str | None, set[tuple[int, ...]]] = {}
     counts: Counter[str | None] = Counter()
     for tensor in experts:
         shapes.setdefault(tensor.role, set()).add(tensor.ref.shape)
         counts[tensor.role] += 1
-    return all(len(found) == 1 for found in shapes.values()) and len(set(counts.values())) == 1
+    return all(len(role_shapes) == 1 for role_shapes in shapes.values()) and len(set(counts.values())) == 1
