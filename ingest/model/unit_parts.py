@@ -1,4 +1,4 @@
-"""Where the parts of a layer's units lie: which rows or columns of which weights, told from templates and measured sizes."""
+"""Where the parts of a layer's units lie: which rows or columns of which weights, by templates and measured sizes."""
 
 from __future__ import annotations
 
@@ -14,26 +14,34 @@ from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.tensor_ref import PLAIN, TensorRef
 from layerhouse.ingest.model.layer_sizes import Sizes
 from layerhouse.ingest.model.placement import Placed
+from layerhouse.vocabulary import FusedLayout, Module, Role, UnitKind
 
 Array = npt.NDArray[Any]
 
-HEAD, KV_GROUP, NEURON, EXPERT = "head", "kv_group", "neuron", "expert"
-UNITS_OF = {"q": HEAD, "o": HEAD, "k": KV_GROUP, "v": KV_GROUP, "gate": NEURON, "up": NEURON, "down": NEURON}
+KIND_OF_PART = {
+    "q": UnitKind.HEAD,
+    "o": UnitKind.HEAD,
+    "k": UnitKind.KV_GROUP,
+    "v": UnitKind.KV_GROUP,
+    "gate": UnitKind.NEURON,
+    "up": UnitKind.NEURON,
+    "down": UnitKind.NEURON,
+}
 
 
 class UnknownUnitsError(Exception):
-    """The shapes do not say where units lie; the text says why."""
+    """The shapes do not determine where units lie; the text says why."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of units in a row, the first of which is `first_unit`.
+    """One part (`name`) of consecutive units, of which the first is number `first_unit`.
 
-    `ref` is a matrix, or a vector for a bias; `axis` the one that counts its vectors; `vectors` which of them each unit has,
-    shape (units, vectors of one).
+    `ref` is a matrix, or a vector for a bias; `axis` is the axis that counts its vectors; `vectors` are the indices of the
+    vectors of each unit, shape (units, vectors of a unit).
     """
 
-    kind: str
+    kind: UnitKind
     name: str
     ref: TensorRef
     axis: int
@@ -43,13 +51,13 @@ class Part:
 
 
 def find_parts(tensors: Sequence[Placed], sizes: Sizes) -> tuple[list[Part], list[str]]:
-    """The parts of a layer's units, and the reasons why some kinds of unit are not known."""
+    """The parts of a layer's units, and for each kind of unit that is not known the reason."""
     parts: list[Part] = []
     reasons: list[str] = []
-    for modules, find, kinds in (
-        (("attention",), _attention_parts, "heads"),
-        (("mlp",), _mlp_parts, "neurons"),
-        (("expert", "router"), _expert_parts, "experts"),
+    for modules, find, plural in (
+        ((Module.ATTENTION,), _attention_parts, "heads"),
+        ((Module.MLP,), _mlp_parts, "neurons"),
+        ((Module.EXPERT, Module.ROUTER), _expert_parts, "experts"),
     ):
         own = [tensor for tensor in tensors if tensor.module in modules and tensor.part in ("weight", "bias")]
         if not any(tensor.module == modules[0] and tensor.part == "weight" for tensor in own):
@@ -58,7 +66,7 @@ def find_parts(tensors: Sequence[Placed], sizes: Sizes) -> tuple[list[Part], lis
             _refuse_packed(own)
             parts += list(find(own, sizes))
         except UnknownUnitsError as error:
-            reasons.append(f"{kinds} are not known: {error}")
+            reasons.append(f"{plural} are not known: {error}")
     return parts, reasons
 
 
@@ -72,37 +80,57 @@ def _refuse_packed(tensors: Sequence[Placed]) -> None:
 
 
 def _attention_parts(tensors: Sequence[Placed], sizes: Sizes) -> Iterator[Part]:
+    """Rows of q, k and v and columns of o. Raises UnknownUnitsError if one of them is missing."""
     heads, groups, size = sizes.num_heads, sizes.num_kv_heads, sizes.head_dim
     if heads is None or groups is None or size is None:
         raise UnknownUnitsError("the shapes do not give the heads")
     weights = {str(tensor.role): tensor for tensor in tensors if tensor.part == "weight" and tensor.input_axis is not None}
-    rows = {"q": heads * size, "k": groups * size, "v": groups * size}
-    starts = {
-        "qkv": {"q": (0, size), "k": (rows["q"], size), "v": (rows["q"] + rows["k"], size)},
-        "qkv_thirds": {"q": (0, size), "k": (rows["q"], size), "v": (rows["q"] + rows["k"], size)},
-        "qkv_interleaved": {"q": (0, 3 * size), "k": (size, 3 * size), "v": (2 * size, 3 * size)},
-    }
-    roles = {"q_proj": {"q": (0, size)}, "k_proj": {"k": (0, size)}, "v_proj": {"v": (0, size)}}
-    seen: set[str] = set()
+    names: set[str] = set()
     for role, tensor in weights.items():
-        fused = tensor.template.fused if tensor.template is not None else None
-        if role == "o_proj":
-            _check(tensor, _axis(tensor.input_axis), rows["q"])
-            yield _part("o", tensor, _axis(tensor.input_axis), _runs(0, size, heads, size))
-            seen.add("o")
-            continue
-        places = starts.get(fused, {}) if fused is not None else roles.get(role, {})
-        if not places:
-            raise UnknownUnitsError(f"{role} is laid out in another way")
-        _check(tensor, _axis(tensor.output_axis), sum(rows[name] for name in places))
-        biases = [one for one in tensors if one.role == role and one.part == "bias"]
-        for name, (start, step) in places.items():
-            index = _runs(start, step, heads if name == "q" else groups, size)
-            yield _part(name, tensor, _axis(tensor.output_axis), index)
-            yield from (_bias(name, bias, index, sum(rows[one] for one in places)) for bias in biases)
-        seen |= places.keys()
-    if missing := {"q", "k", "v", "o"} - seen:
+        if role == Role.O_PROJ:
+            axis, vectors_by_name = _axis(tensor.input_axis), {"o": _runs(0, heads, size)}
+        else:
+            axis, vectors_by_name = _axis(tensor.output_axis), _projection_vectors(tensor, heads, groups, size)
+        total = sum(vectors.size for vectors in vectors_by_name.values())
+        _check(tensor, axis, total)
+        biases = [other for other in tensors if other.role == role and other.part == "bias" and role != Role.O_PROJ]
+        for name, vectors in vectors_by_name.items():
+            yield _part(name, tensor, axis, vectors)
+            yield from (_bias(name, bias, vectors, total) for bias in biases)
+        names |= vectors_by_name.keys()
+    if missing := {"q", "k", "v", "o"} - names:
         raise UnknownUnitsError(f"there is no {', '.join(sorted(missing))} projection")
+
+
+def _projection_vectors(tensor: Placed, heads: int, groups: int, size: int) -> dict[str, Array]:
+    """The rows of each head's queries and each KV group's keys and values in a projection, separate or fused."""
+    rows = {"q": heads * size, "k": groups * size}
+    match (None if tensor.template is None else tensor.template.fused), tensor.role:
+        case None, Role.Q_PROJ:
+            return {"q": _runs(0, heads, size)}
+        case None, Role.K_PROJ:
+            return {"k": _runs(0, groups, size)}
+        case None, Role.V_PROJ:
+            return {"v": _runs(0, groups, size)}
+        case ((FusedLayout.QKV | FusedLayout.QKV_THIRDS), _):
+            values = rows["q"] + rows["k"]
+            return {"q": _runs(0, heads, size), "k": _runs(rows["q"], groups, size), "v": _runs(values, groups, size)}
+        case FusedLayout.QKV_GROUPED, _:
+            return _grouped_vectors(heads, groups, size)
+        case _:
+            raise UnknownUnitsError(f"{tensor.role} is laid out in another way")
+
+
+def _grouped_vectors(heads: int, groups: int, size: int) -> dict[str, Array]:
+    """The rows of q, k and v if each KV group has its queries, its key and its value next to each other.
+
+    GPT-NeoX, BLOOM: one query head for each group. Falcon, InternLM2: several. Falcon 7B, GPT-BigCode: one group of all heads.
+    """
+    if groups == 0 or heads % groups:
+        raise UnknownUnitsError(f"{heads} query heads do not share {groups} KV heads evenly")
+    queries = heads // groups
+    blocks = np.arange(groups * (queries + 2) * size).reshape(groups, queries + 2, size)
+    return {"q": blocks[:, :queries].reshape(heads, size), "k": blocks[:, queries], "v": blocks[:, queries + 1]}
 
 
 def _mlp_parts(tensors: Sequence[Placed], sizes: Sizes) -> Iterator[Part]:
@@ -112,23 +140,23 @@ def _mlp_parts(tensors: Sequence[Placed], sizes: Sizes) -> Iterator[Part]:
         raise UnknownUnitsError("the shapes do not give one width")
     for tensor in weights:
         for name, axis, start in _neuron_places(tensor, width):
-            index = _runs(start, 1, width, 1)
-            yield _part(name, tensor, axis, index)
+            vectors = _runs(start, width, 1)
+            yield _part(name, tensor, axis, vectors)
             if axis == tensor.output_axis:
-                biases = (one for one in tensors if one.role == tensor.role and one.part == "bias")
-                yield from (_bias(name, bias, index, tensor.ref.shape[axis]) for bias in biases)
+                biases = (other for other in tensors if other.role == tensor.role and other.part == "bias")
+                yield from (_bias(name, bias, vectors, tensor.ref.shape[axis]) for bias in biases)
 
 
 def _neuron_places(tensor: Placed, width: int) -> Iterator[tuple[str, int, int]]:
-    """Name, axis and first vector of the parts of neurons that an MLP weight holds."""
+    """Name, axis and first vector of each part of neurons that an MLP weight has."""
     fused = tensor.template.fused if tensor.template is not None else None
-    if tensor.role == "down_proj" and fused is None:
+    if tensor.role == Role.DOWN_PROJ and fused is None:
         _check(tensor, _axis(tensor.input_axis), width)
         yield "down", _axis(tensor.input_axis), 0
-    elif tensor.role in ("gate_proj", "up_proj") and fused is None:
+    elif tensor.role in (Role.GATE_PROJ, Role.UP_PROJ) and fused is None:
         _check(tensor, _axis(tensor.output_axis), width)
         yield tensor.role.removesuffix("_proj"), _axis(tensor.output_axis), 0
-    elif fused == "gate_up":
+    elif fused == FusedLayout.GATE_UP:
         _check(tensor, _axis(tensor.output_axis), 2 * width)
         yield "gate", _axis(tensor.output_axis), 0
         yield "up", _axis(tensor.output_axis), width
@@ -137,27 +165,30 @@ def _neuron_places(tensor: Placed, width: int) -> Iterator[tuple[str, int, int]]
 
 
 def _expert_parts(tensors: Sequence[Placed], sizes: Sizes) -> Iterator[Part]:
-    """Parts of experts, each a whole matrix, from a tensor for each expert or one of three dimensions for all; and the rows of
-    the router, if it has one for each."""
+    """Parts of experts, each a whole matrix; and the rows of the router, if it has one for each expert.
+
+    The experts have a tensor each, or one tensor of three dimensions for all.
+    """
     if sizes.num_experts is None:
         raise UnknownUnitsError("the shapes do not give their number")
     for tensor in tensors:
-        if tensor.module == "router":
+        if tensor.module == Module.ROUTER:
             if tensor.part == "weight" and tensor.input_axis is not None and len(tensor.ref.shape) == 2:
                 outputs = _axis(tensor.output_axis)
                 if tensor.ref.shape[outputs] == sizes.num_experts:
-                    yield _part("router", tensor, outputs, _runs(0, 1, sizes.num_experts, 1), EXPERT)
+                    yield _part("router", tensor, outputs, _runs(0, sizes.num_experts, 1), UnitKind.EXPERT)
         elif tensor.part == "weight":
-            axis = tensor.input_axis if tensor.role == "down_proj" else tensor.output_axis
+            axis = tensor.input_axis if tensor.role == Role.DOWN_PROJ else tensor.output_axis
             if axis is None:
                 raise UnknownUnitsError(f"{tensor.role} has shape {list(tensor.ref.shape)}")
             for expert, ref in _expert_matrices(tensor):
-                at = axis - (len(tensor.ref.shape) - 2)
-                index = np.arange(ref.shape[at])[None, :]
-                yield Part(EXPERT, str(tensor.role).removesuffix("_proj"), ref, at, index, expert)
+                matrix_axis = axis - (len(tensor.ref.shape) - 2)
+                vectors = np.arange(ref.shape[matrix_axis])[None, :]
+                yield Part(UnitKind.EXPERT, str(tensor.role).removesuffix("_proj"), ref, matrix_axis, vectors, expert)
 
 
 def _expert_matrices(tensor: Placed) -> Iterator[tuple[int, TensorRef]]:
+    """Each expert's number and its matrix."""
     ref = tensor.ref.as_stored
     if len(ref.shape) == 2:
         if tensor.expert_index is None:
@@ -170,21 +201,21 @@ def _expert_matrices(tensor: Placed) -> Iterator[tuple[int, TensorRef]]:
         yield expert, replace(ref, shape=ref.shape[1:], strides=strides[1:], storage_offset=offset)
 
 
-def _part(name: str, tensor: Placed, axis: int, index: Array, kind: str | None = None) -> Part:
+def _part(name: str, tensor: Placed, axis: int, vectors: Array, kind: UnitKind | None = None) -> Part:
     if len(tensor.ref.shape) != 2:
         raise UnknownUnitsError(f"{tensor.role} has shape {list(tensor.ref.shape)}")
-    return Part(kind or UNITS_OF[name], name, tensor.ref.as_stored, axis, index)
+    return Part(kind or KIND_OF_PART[name], name, tensor.ref.as_stored, axis, vectors)
 
 
-def _bias(name: str, tensor: Placed, index: Array, expected: int) -> Part:
+def _bias(name: str, tensor: Placed, vectors: Array, expected: int) -> Part:
     if tensor.ref.shape != (expected,):
         raise UnknownUnitsError(f"the bias of {tensor.role} has shape {list(tensor.ref.shape)}")
-    return Part(UNITS_OF[name], f"{name}_bias", tensor.ref.as_stored, 0, index, is_bias=True)
+    return Part(KIND_OF_PART[name], f"{name}_bias", tensor.ref.as_stored, 0, vectors, is_bias=True)
 
 
-def _runs(start: int, step: int, count: int, size: int) -> Array:
-    """Indices of `count` runs of `size` vectors, the first of which begin at start, start + step, ..."""
-    return start + np.arange(count)[:, None] * step + np.arange(size)[None, :]
+def _runs(start: int, units: int, size: int) -> Array:
+    """Indices of consecutive units of `size` vectors, shape (units, size)."""
+    return start + np.arange(units * size).reshape(units, size)
 
 
 def _check(tensor: Placed, axis: int, expected: int) -> None:
