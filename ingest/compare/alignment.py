@@ -1,7 +1,7 @@
-"""Which block each layer is by likeness alone: a matrix of scores from hashes and signatures, and the best places in it.
+"""Which block of the base each layer is by similarity: a matrix of scores from hashes and signatures, and the best assignment.
 
-Residual channels have scales of their own that all blocks of a trained model share, so signatures of unlike blocks resemble
-each other. The mean of the base's blocks is taken off both sides first; what is left is the block's own.
+Residual channels have characteristic scales that all blocks of a trained model share, so signatures of different blocks are
+similar. The mean over the base's blocks is subtracted from both sides first, so that only the block's own profile is compared.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from layerhouse.ingest.measure.signatures import DIMENSIONS
 
 Array = npt.NDArray[Any]
 Key = tuple[str, str | None, str | None, int | None, str]
+"""What a tensor is in a layer: module, role, part, expert, and its name if it has no role."""
 
-LEAST_SIMILARITY, MOST_DEMANDED = 0.3, 0.5
-"""The least score that is a likeness: four standard deviations of the mean of random cosines, within these bounds."""
+MIN_SIMILARITY, MAX_MIN_SIMILARITY = 0.3, 0.5
+"""Bounds of the score from which on a layer is similar to a block, which is four standard deviations of the mean of random
+cosines."""
 
-CLEAR = 0.2
-"""A layer is placed out of order only where the next best block is worse by so much."""
+MIN_LEAD = 0.2
+"""A layer is placed out of order only if the next best block's score is lower by at least this much."""
 
 LEAST_CENTRED = 3
-"""Blocks that make a mean worth taking off; the mean of two leaves one the negative of the other."""
+"""The number of blocks from which on the mean is subtracted: centred on their mean, two blocks are each other's negative."""
 
 
 @dataclass(frozen=True)
 class LayerPrint:
-    """What tells one layer from another: its tensors' hashes and signatures, by what each tensor is in a layer."""
+    """What distinguishes one layer from another: hashes and signatures of its tensors."""
 
     index: int
     hashes: Mapping[Key, str]
@@ -38,10 +40,10 @@ class LayerPrint:
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """How alike each layer is to each block, and from where on it is a likeness; both of shape (layers, blocks).
+class Similarity:
+    """How similar each layer is to each block, and the least score that counts as similar; both of shape (layers, blocks).
 
-    A score is at most 1, and NaN where nothing tells.
+    A score is at most 1, and NaN if no tensor can be compared.
     """
 
     scores: Array
@@ -49,54 +51,55 @@ class Likeness:
 
     @property
     def gains(self) -> Array:
-        """What a place would add; minus infinity where nothing tells."""
+        """By how much the scores exceed the least; minus infinity for a score of NaN."""
         return np.where(np.isnan(self.scores), -np.inf, self.scores - self.least)
 
 
-def score_layers(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> Likeness:
-    """The mean over the tensors that tell.
+def score_layers(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> Similarity:
+    """Score every pair of a layer and a block by the mean over their tensors.
 
-    A tensor that some blocks have identically tells 1 for these and 0 for the others, and nothing if all have it; any other one
-    tells the cosine of the signatures, centred.
+    If some blocks, but not all, have a tensor identical to the layer's, it scores 1 for these blocks and 0 for the others. If
+    all have it, it is left out. Otherwise its score is the cosine of the centred signatures.
     """
     total = np.zeros((len(layers), len(base_layers)))
     counts, numbers = np.zeros_like(total), np.zeros_like(total)
     keys = {key for layer in layers for key in layer.hashes} & {key for base in base_layers for key in base.hashes}
     for key in sorted(keys, key=str):
         scores, size = _cosines(key, layers, base_layers)
-        same = _identical(key, layers, base_layers)
+        same = _are_identical(key, layers, base_layers)
         if len(base_layers) == 1:
-            tells = np.logical_and(same[:, 0], ~np.isnan(scores[:, 0]))
+            by_hash = np.logical_and(same[:, 0], ~np.isnan(scores[:, 0]))
         else:
             common = np.asarray(same.all(axis=1))
             scores[common] = np.nan
-            tells = np.logical_and(same.any(axis=1), ~common)
-        scores[tells] = same[tells]
-        told = np.logical_not(np.isnan(scores))
-        total[told] += scores[told]
-        counts += told
-        numbers += told * (size or DIMENSIONS)
+            by_hash = np.logical_and(same.any(axis=1), ~common)
+        scores[by_hash] = same[by_hash]
+        is_scored = np.logical_not(np.isnan(scores))
+        total[is_scored] += scores[is_scored]
+        counts += is_scored
+        numbers += is_scored * (size or DIMENSIONS)
     scores = np.divide(total, counts, out=np.full_like(total, np.nan), where=counts > 0)
-    least = np.clip(4 / np.sqrt(np.maximum(numbers, 1)), LEAST_SIMILARITY, MOST_DEMANDED)
-    return Likeness(scores, least)
+    least = np.clip(4 / np.sqrt(np.maximum(numbers, 1)), MIN_SIMILARITY, MAX_MIN_SIMILARITY)
+    return Similarity(scores, least)
 
 
-def place_by_score(likeness: Likeness, in_reach: Array) -> dict[int, tuple[int, float]]:
-    """Row -> (column, confidence) for the rows that are like a column; empty where nothing is.
+def place_by_score(similarity: Similarity, in_reach: Array) -> dict[int, tuple[int, float]]:
+    """Row -> (column, confidence) for the rows that are similar to a column.
 
-    In order and each column once, unless the rows' own best columns are clearly another map (blocks reordered, or there twice).
-    `in_reach` says which columns are free to be placed in order. The confidence is the lead over the next best column.
+    Columns are increasing and used once, unless the rows' own best columns are clearly another order (blocks reordered or
+    repeated). `in_reach` is true for columns that a row may have in the increasing order. The confidence is the lead over the
+    next best column.
     """
-    scores, gains = likeness.scores, likeness.gains
+    scores, gains = similarity.scores, similarity.gains
     ordered = best_in_order(np.where(in_reach, gains, -np.inf))
     clear = _clear_bests(scores, gains)
-    sums = [sum(gains[row, column] for row, column in places.items()) for places in (ordered, clear)]
-    chosen = clear if sums[1] > sums[0] + CLEAR else ordered
+    ordered_gain, clear_gain = (sum(gains[row, column] for row, column in places.items()) for places in (ordered, clear))
+    chosen = clear if clear_gain > ordered_gain + MIN_LEAD else ordered
     return {row: (column, float(np.clip(_lead(scores[row], column), 0.0, 1.0))) for row, column in chosen.items()}
 
 
 def best_in_order(gains: Array) -> dict[int, int]:
-    """Row -> column, both strictly increasing, with the greatest sum of gains; what would lose by a place has none."""
+    """Row -> column, both strictly increasing, with the greatest sum of gains; rows that would lower the sum are left out."""
     rows, columns = gains.shape
     best = np.zeros((rows + 1, columns + 1))
     for row in range(1, rows + 1):
@@ -116,42 +119,48 @@ def best_in_order(gains: Array) -> dict[int, int]:
 
 
 def _clear_bests(scores: Array, gains: Array) -> dict[int, int]:
-    """Rows whose best column is like them and leads clearly."""
+    """The best column of each row that is similar to it and leads clearly."""
     bests = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1) if scores.size else np.zeros(0, int)
     return {
         row: int(column)
         for row, column in enumerate(bests)
-        if gains[row, column] >= 0 and _lead(scores[row], int(column)) >= CLEAR
+        if gains[row, column] >= 0 and _lead(scores[row], int(column)) >= MIN_LEAD
     }
 
 
 def _lead(scores: Array, column: int) -> float:
-    """How far a column is ahead of the next best, or of 0, the likeness of what has nothing to do with it."""
+    """By how much a column's score exceeds the next best, or 0, the score of unrelated blocks, if all others are below."""
     others = np.delete(scores, column)
     return float(scores[column] - others[~np.isnan(others)].max(initial=0.0))
 
 
-def _identical(key: Key, layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> Array:
-    ours, theirs = (np.array([one.hashes.get(key, "") for one in side], object) for side in (layers, base_layers))
-    same: Array = (ours[:, None] == theirs[None, :]) & (ours[:, None] != "")
+def _are_identical(key: Key, layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> Array:
+    hashes, base_hashes = (np.array([layer.hashes.get(key, "") for layer in group], object) for group in (layers, base_layers))
+    same: Array = (hashes[:, None] == base_hashes[None, :]) & (hashes[:, None] != "")
     return same
 
 
 def _cosines(key: Key, layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> tuple[Array, int]:
-    """Cosines of the signatures, NaN where one has none or they differ in length; and that length, 0 where none is compared."""
-    ours, theirs = ([one.signatures.get(key) for one in side] for side in (layers, base_layers))
-    cosines = np.full((len(ours), len(theirs)), np.nan)
-    lengths = [len(signature) for signature in theirs if signature is not None]
+    """Cosines of the centred signatures, NaN for pairs that have none or unequal lengths; and the length, 0 for no pair.
+
+    Only signatures of the length that most blocks have are compared.
+    """
+    groups = [[layer.signatures.get(key) for layer in group] for group in (layers, base_layers)]
+    cosines = np.full((len(layers), len(base_layers)), np.nan)
+    lengths = [len(signature) for signature in groups[1] if signature is not None]
     size = max(set(lengths), key=lengths.count, default=0)
     rows, columns = (
-        [at for at, signature in enumerate(side) if signature is not None and len(signature) == size] for side in (ours, theirs)
+        [at for at, signature in enumerate(group) if signature is not None and len(signature) == size] for group in groups
     )
     if not rows or not columns:
         return cosines, 0
-    one, other = (np.array([side[at] for at in found], np.float64) for side, found in ((ours, rows), (theirs, columns)))
+    vectors, base_vectors = (
+        np.array([group[at] for at in positions], np.float64) for group, positions in zip(groups, (rows, columns), strict=True)
+    )
     if len(columns) >= LEAST_CENTRED:
-        mean = other.mean(axis=0)
-        one, other = one - mean, other - mean
-    norms = np.outer(np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1))
-    cosines[np.ix_(rows, columns)] = np.divide(one @ other.T, norms, out=np.full(norms.shape, np.nan), where=norms > 1e-12)
+        mean = base_vectors.mean(axis=0)
+        vectors, base_vectors = vectors - mean, base_vectors - mean
+    norms = np.outer(np.linalg.norm(vectors, axis=1), np.linalg.norm(base_vectors, axis=1))
+    products = vectors @ base_vectors.T
+    cosines[np.ix_(rows, columns)] = np.divide(products, norms, out=np.full(norms.shape, np.nan), where=norms > 1e-12)
     return cosines, size

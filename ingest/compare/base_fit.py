@@ -1,4 +1,4 @@
-"""Whether a base can be that of a checkpoint whose layers its blocks do not resemble: one line that says why not."""
+"""Whether a base can be that of a checkpoint of which no layer is similar to a block of the base; if not, the reason."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from typing import Any
 
 import numpy as np
 
+from layerhouse.vocabulary import Module, Role
+
 Row = Mapping[str, Any]
 
-LEAST_KINSHIP = 0.5
-"""Cosine of signatures from which on an embedding or a head is taken for the base's, changed."""
+MIN_KINSHIP = 0.5
+"""Cosine of signatures from which on an embedding or a head counts as derived from the base's."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether the comparison is refused, and the line that says so, or what of it cannot be known."""
+    """Whether the comparison is refused. `text` is the reason, or what of an accepted comparison cannot be known."""
 
     is_refused: bool
     text: str = ""
 
 
 def judge_fit(tensors: Sequence[Row], base_tensors: Sequence[Row]) -> Fit:
-    """Judge a comparison in which no layer was found by its values.
+    """Judge a comparison in which no layer was matched by its values.
 
-    A changed hidden size leaves the shapes to be compared. Refused: other counts of layers or another hidden size together with
-    another vocabulary, more layers of another hidden size, layers without a tensor in common, and values that were measured on
-    both sides and are alike in no layer, embedding or head, unless the model is rotated.
+    It is refused if the layer count or the hidden size differs and the vocabulary too; if there are more layers, and of another
+    hidden size; if the layers have no tensor in common; and if values were measured on both sides, no layer, embedding or head
+    is similar, and the model is not rotated. If only the hidden size differs, shapes are still compared.
     """
     layers, base_layers = _count_layers(tensors), _count_layers(base_tensors)
     vocab, base_vocab = _embedding_size(tensors, 0), _embedding_size(base_tensors, 0)
@@ -55,8 +57,8 @@ def judge_fit(tensors: Sequence[Row], base_tensors: Sequence[Row]) -> Fit:
     return Fit(False)
 
 
-def _refuse(why: str) -> Fit:
-    return Fit(True, f"base does not fit: {why}")
+def _refuse(reason: str) -> Fit:
+    return Fit(True, f"base does not fit: {reason}")
 
 
 def _count_layers(tensors: Iterable[Row]) -> int:
@@ -68,21 +70,21 @@ def _shape(row: Row) -> list[int]:
 
 
 def _embedding_size(tensors: Iterable[Row], axis: int) -> int | None:
-    """The vocabulary (axis 0) or the width (axis 1) of the one token embedding; None where there is not one."""
-    shapes = [_shape(row) for row in tensors if row["role"] == "embed_tokens" and row["part"] == "weight"]
+    """The vocabulary (axis 0) or the width (axis 1) of the token embedding; None unless there is exactly one."""
+    shapes = [_shape(row) for row in tensors if row["role"] == Role.EMBED_TOKENS and row["part"] == "weight"]
     sizes = {shape[axis] for shape in shapes if len(shape) == 2}
     return sizes.pop() if len(sizes) == 1 else None
 
 
 def _hidden_size(tensors: Sequence[Row]) -> int | None:
     """The length of the blocks' norms; without norms (SliceGPT) the width of the token embedding."""
-    roles = ("attention_norm", "mlp_norm")
+    roles = (Role.ATTENTION_NORM, Role.MLP_NORM)
     lengths = {shape[0] for row in tensors if row["role"] in roles and len(shape := _shape(row)) == 1}
     return lengths.pop() if len(lengths) == 1 else _embedding_size(tensors, 1)
 
 
 def _layer_keys(tensors: Iterable[Row]) -> set[tuple[Any, ...]]:
-    """What the tensors of the layers are, their numbers left out."""
+    """What the parameters of the layers are, regardless of the layer's number."""
     return {
         (row["stack"], row["module"], row["role"], row["part"])
         if row["role"]
@@ -97,33 +99,37 @@ def _has_layer_signatures(tensors: Iterable[Row]) -> bool:
 
 
 def _is_rotated(tensors: Sequence[Row], base_tensors: Sequence[Row]) -> bool:
-    """Whether the residual stream may be turned: rotations are there, or norms that told channels apart in the base and do not
-    any more, as their scales are folded into the weights first."""
-    if any(row["module"] == "rotation" for row in tensors):
+    """Whether the residual stream may be rotated.
+
+    Either rotations are stored, or the layers' norms have become constant, since their scales are folded into the weights
+    before a rotation. A constant norm has no signature.
+    """
+    if any(row["module"] == Module.ROTATION for row in tensors):
         return True
-    signed, base_signed = (
-        {row.get("signature") is not None for row in side if row["module"] == "norm" and row["layer_index"] is not None}
-        for side in (tensors, base_tensors)
+    have_signatures, have_base_signatures = (
+        {row.get("signature") is not None for row in rows if row["module"] == Module.NORM and row["layer_index"] is not None}
+        for rows in (tensors, base_tensors)
     )
-    return True in base_signed and True not in signed
+    return True in have_base_signatures and True not in have_signatures
 
 
 def _is_akin(tensors: Sequence[Row], base_tensors: Sequence[Row]) -> bool:
-    """Whether some tensor outside of the layers that tells channels apart is the base's, or like it."""
-    theirs = dict(_outside(base_tensors))
-    for name, row in _outside(tensors):
-        other = theirs.get(name)
-        if other is None:
+    """Whether some tensor outside the layers that has a signature is identical or similar to the base's."""
+    base_rows = dict(_rows_outside_layers(base_tensors))
+    for name, row in _rows_outside_layers(tensors):
+        base_row = base_rows.get(name)
+        if base_row is None:
             continue
-        one, two = np.asarray(row["signature"], float), np.asarray(other["signature"], float)
-        if row["content_hash"] == other["content_hash"] or (
-            len(one) == len(two) and one @ two >= LEAST_KINSHIP * np.linalg.norm(one) * np.linalg.norm(two)
+        signature, base_signature = np.asarray(row["signature"], float), np.asarray(base_row["signature"], float)
+        norms = np.linalg.norm(signature) * np.linalg.norm(base_signature)
+        if row["content_hash"] == base_row["content_hash"] or (
+            len(signature) == len(base_signature) and signature @ base_signature >= MIN_KINSHIP * norms
         ):
             return True
     return False
 
 
-def _outside(tensors: Iterable[Row]) -> Iterator[tuple[str, Row]]:
+def _rows_outside_layers(tensors: Iterable[Row]) -> Iterator[tuple[str, Row]]:
     for row in tensors:
         if row["layer_index"] is None and row.get("signature") is not None:
             yield str(row["canonical_name"] or row["name"]), row

@@ -1,19 +1,20 @@
-"""Which block of the base each layer of a checkpoint is, from stored rows alone: content hashes, then signatures.
+"""Matches the layers of a checkpoint to blocks of the base from stored rows alone: by content hashes, then by signatures.
 
-Rules, first that holds: every tensor identical (exact); alike by hashes of single tensors and by signatures, with a confidence
-(similar); position, only where the counts agree (positional); else none. The last three are asked of the layers that are not
-placed exactly. A block of the base that no layer is, while the rest is placed, was removed. A base that does not fit is
-refused.
+The first rule that applies decides: every tensor identical (exact); similar by hashes of single tensors and by signatures, with
+a confidence (similar); position, only if both sides have equally many layers there (positional); else none. The last three
+apply to layers without an exact match. A block of the base that no layer matches, while the others are matched, was removed. A
+base that does not fit is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.compare.alignment import (
     Array,
     Key,
@@ -22,35 +23,42 @@ from layerhouse.ingest.compare.alignment import (
     score_layers,
 )
 from layerhouse.ingest.compare.base_fit import judge_fit
+from layerhouse.vocabulary import LayerMatch
 
 Row = Mapping[str, Any]
 
-UNTOLD = "neither hashes nor signatures say which"
-BY_VALUE = frozenset({"exact", "similar"})
+MATCHED_BY_VALUE = frozenset({LayerMatch.EXACT, LayerMatch.SIMILAR})
 
 
 @dataclass(frozen=True)
-class LayerMatch:
-    """One layer of either side and its place on the other; None where it has none."""
+class MatchedLayer:
+    """A layer of either side and its counterpart on the other side; None if there is none or it is not known."""
 
     layer_index: int | None
     base_layer_index: int | None
-    match: str
+    match: LayerMatch
     confidence: float | None = None
 
 
-def compare_layers(tensors: Sequence[Row], base_tensors: Sequence[Row]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+class LayerPlace(NamedTuple):
+    """The position of a layer's block among the base's, the rule that found it, and the confidence."""
+
+    base_position: int
+    match: LayerMatch
+    confidence: float | None
+
+
+def compare_layers(tensors: Sequence[Row], base_tensors: Sequence[Row]) -> tuple[list[dict[str, Any]], list[Note]]:
     """Rows of layer_matches (without the checkpoint ids) for every stack of either side, and notes.
 
-    Each stack (encoder, decoder, text, ...) is matched with the base's stack of that name. No rows where the base does not fit,
-    and a note of code `fit` that says why.
+    Each stack (encoder, decoder, text, ...) is matched with the base's stack of the same name. If the base does not fit, there
+    are no rows, and a note of code `fit` says why.
     """
     rows: list[dict[str, Any]] = []
-    notes: list[dict[str, str]] = []
+    notes: list[Note] = []
     stacks = sorted({row["stack"] for row in (*tensors, *base_tensors) if row["layer_index"] is not None and row["stack"]})
     for stack in stacks:
-        layers, base_layers = _prints(tensors, stack), _prints(base_tensors, stack)
-        matches, note = match_layers(layers, base_layers)
+        matches, text = match_layers(_layer_prints(tensors, stack), _layer_prints(base_tensors, stack))
         rows += [
             {
                 "stack": stack,
@@ -61,85 +69,89 @@ def compare_layers(tensors: Sequence[Row], base_tensors: Sequence[Row]) -> tuple
             }
             for match in matches
         ]
-        if note:
-            where = f"{stack}: " if len(stacks) > 1 else ""
-            notes.append({"code": "match", "text": f"{where}{note}"})
-    if any(row["layer_index"] is not None and row["match"] in BY_VALUE for row in rows):
+        if text:
+            notes.append(note("match", f"{stack}: {text}" if len(stacks) > 1 else text))
+    if any(row["layer_index"] is not None and row["match"] in MATCHED_BY_VALUE for row in rows):
         return rows, notes
     fit = judge_fit(tensors, base_tensors)
     if fit.is_refused:
-        return [], [{"code": "fit", "text": fit.text}]
-    return rows, [*([{"code": "values", "text": fit.text}] if fit.text else []), *notes]
+        return [], [note("fit", fit.text)]
+    return rows, [*([note("values", fit.text)] if fit.text else []), *notes]
 
 
-def match_layers(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> tuple[list[LayerMatch], str | None]:
-    """Match the layers of one stack; a row for every layer of either side, and a line where neither hashes nor signatures told.
+def match_layers(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> tuple[list[MatchedLayer], str | None]:
+    """Match the layers of one stack: an entry for every layer of either side, and a text on layers that no value matches.
 
-    Layers that are identical to a block hold their places; the others are placed in the gaps between those.
+    Exact matches are fixed first; the other layers are placed in the gaps between them.
     """
-    placed: dict[int, tuple[int, str, float | None]] = {
-        row: (column, "exact", 1.0) for row, column in _exact_places(layers, base_layers).items()
-    }
-    if len(placed) < len(layers):
-        placed |= _similar_places(layers, base_layers, {row: place[0] for row, place in placed.items()})
-    removed_by = _removed_by(len(layers), len(base_layers), placed)
-    lines: list[str] = []
-    for rows, columns in _gaps(len(layers), len(base_layers), {row: place[0] for row, place in placed.items()}):
-        removed_by |= dict.fromkeys(columns, ("none", None))
-        is_by_position = len(rows) == len(columns)
-        if is_by_position:
-            placed |= {row: (column, "positional", None) for row, column in zip(rows, columns, strict=True)}
+    counts = len(layers), len(base_layers)
+    places = _exact_places(layers, base_layers)
+    if len(places) < len(layers):
+        places |= _similar_places(layers, base_layers, places)
+    removals = _removals_by_similarity(*counts, places)
+    texts: list[str] = []
+    for rows, columns in _gaps(*counts, places):
+        removals |= dict.fromkeys(columns, (LayerMatch.NONE, None))
         counted = f"{len(rows)} layer{'' if len(rows) == 1 else 's'} of {len(columns)}"
-        said = "placed by position: neither hashes nor signatures tell" if is_by_position else UNTOLD
-        lines.append(f"{counted}{' ' if is_by_position else ', and '}{said}")
+        if len(rows) == len(columns):
+            places |= {row: LayerPlace(column, LayerMatch.POSITIONAL, None) for row, column in zip(rows, columns, strict=True)}
+            texts.append(f"{counted} placed by position: neither hashes nor signatures tell")
+        else:
+            texts.append(f"{counted}, and neither hashes nor signatures say which")
     matches = [
-        LayerMatch(layer.index, base_layers[place[0]].index, *place[1:])
-        if (place := placed.get(position)) is not None
-        else LayerMatch(layer.index, None, "none")
+        MatchedLayer(layer.index, base_layers[place.base_position].index, place.match, place.confidence)
+        if (place := places.get(position)) is not None
+        else MatchedLayer(layer.index, None, LayerMatch.NONE)
         for position, layer in enumerate(layers)
     ]
-    taken = {base_position for base_position, _, _ in placed.values()}
+    matched = {place.base_position for place in places.values()}
     removed = [
-        LayerMatch(None, base.index, *removed_by.get(position, ("exact", 1.0)))
+        MatchedLayer(None, base.index, *removals.get(position, (LayerMatch.EXACT, 1.0)))
         for position, base in enumerate(base_layers)
-        if position not in taken
+        if position not in matched
     ]
-    return [*matches, *removed], "; ".join(lines) or None
+    return [*matches, *removed], "; ".join(texts) or None
 
 
-def _removed_by(
-    num_layers: int, num_base_layers: int, placed: Mapping[int, tuple[int, str, float | None]]
-) -> dict[int, tuple[str, float | None]]:
-    """For blocks among which similar layers were placed: that a block is gone is as sure as the least sure of these."""
-    exact = {row: column for row, (column, match, _) in placed.items() if match == "exact"}
-    answer: dict[int, tuple[str, float | None]] = {}
+def _removals_by_similarity(
+    num_layers: int, num_base_layers: int, places: Mapping[int, LayerPlace]
+) -> dict[int, tuple[LayerMatch, float | None]]:
+    """Base position -> rule and confidence of its removal, for blocks in gaps between exact matches.
+
+    That a block was removed is as certain as the least certain of the similar layers in its gap.
+    """
+    exact = {position: place for position, place in places.items() if place.match == LayerMatch.EXACT}
+    removals: dict[int, tuple[LayerMatch, float | None]] = {}
     for rows, columns in _gaps(num_layers, num_base_layers, exact):
-        confidences = [confidence for row in rows if row in placed and (confidence := placed[row][2]) is not None]
-        answer |= dict.fromkeys(columns, ("similar", min(confidences)) if confidences else ("none", None))
-    return answer
+        confidences = [confidence for row in rows if row in places and (confidence := places[row].confidence) is not None]
+        removal = (LayerMatch.SIMILAR, min(confidences)) if confidences else (LayerMatch.NONE, None)
+        removals |= dict.fromkeys(columns, removal)
+    return removals
 
 
-def _gaps(num_layers: int, num_base_layers: int, placed: Mapping[int, int]) -> list[tuple[list[int], list[int]]]:
-    """Layers without a place, and the blocks that nobody took, between the places around them; all in one where those are
-    out of order. Every layer is in one gap, no block in two."""
-    taken = set(placed.values())
-    rest = [position for position in range(num_layers) if position not in placed]
+def _gaps(num_layers: int, num_base_layers: int, places: Mapping[int, LayerPlace]) -> list[tuple[list[int], list[int]]]:
+    """Layers without a place, with the unmatched blocks between the nearest placed layers.
+
+    If placed layers are out of order, all are in one gap. Every layer is in one gap, and no block is in two.
+    """
+    taken = {place.base_position for place in places.values()}
+    rest = [position for position in range(num_layers) if position not in places]
     gaps: dict[tuple[int, int], list[int]] = {}
     for position in rest:
-        gaps.setdefault(_bounds(position, num_base_layers, placed), []).append(position)
+        gaps.setdefault(_bounds(position, num_base_layers, places), []).append(position)
     if any(low >= high for low, high in gaps):
         gaps = {(-1, num_base_layers): rest}
     return [(rows, [base for base in range(low + 1, high) if base not in taken]) for (low, high), rows in gaps.items()]
 
 
-def _bounds(position: int, num_base_layers: int, placed: Mapping[int, int]) -> tuple[int, int]:
-    """The blocks of the nearest placed layers before and after one; one out of range where there is none."""
-    low = max((base for other, base in placed.items() if other < position), default=-1)
-    high = min((base for other, base in placed.items() if other > position), default=num_base_layers)
+def _bounds(position: int, num_base_layers: int, places: Mapping[int, LayerPlace]) -> tuple[int, int]:
+    """The blocks of the nearest placed layers before and after a layer; -1 and the number of blocks if there are none."""
+    low = max((place.base_position for other, place in places.items() if other < position), default=-1)
+    high = min((place.base_position for other, place in places.items() if other > position), default=num_base_layers)
     return low, high
 
 
-def _prints(tensors: Sequence[Row], stack: str) -> list[LayerPrint]:
+def _layer_prints(tensors: Sequence[Row], stack: str) -> list[LayerPrint]:
     hashes: dict[int, dict[Key, str]] = {}
     signatures: dict[int, dict[Key, Array]] = {}
     for row in tensors:
@@ -156,34 +168,40 @@ def _prints(tensors: Sequence[Row], stack: str) -> list[LayerPrint]:
     return [LayerPrint(index, hashes[index], signatures.get(index, {})) for index in sorted(hashes)]
 
 
-def _exact_places(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> dict[int, int]:
-    """Layers whose every tensor is identical to a block of the base. Of several alike the first after the one before is taken,
-    so that equal blocks keep their order; a block may stand twice (a stacked model)."""
-    by_hashes: dict[frozenset[tuple[Key, str]], list[int]] = {}
+def _exact_places(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> dict[int, LayerPlace]:
+    """Layers of which every tensor is identical to that of one block of the base.
+
+    Of several equal blocks the first after the previous layer's is taken, so that equal blocks keep their order. Several layers
+    may be one block (a stacked model).
+    """
+    positions_by_hashes: dict[frozenset[tuple[Key, str]], list[int]] = {}
     for position, base in enumerate(base_layers):
         if base.hashes:
-            by_hashes.setdefault(frozenset(base.hashes.items()), []).append(position)
-    placed: dict[int, int] = {}
+            positions_by_hashes.setdefault(frozenset(base.hashes.items()), []).append(position)
+    places: dict[int, LayerPlace] = {}
     last = -1
     for position, layer in enumerate(layers):
-        candidates = by_hashes.get(frozenset(layer.hashes.items()), []) if layer.hashes else []
+        candidates = positions_by_hashes.get(frozenset(layer.hashes.items()), []) if layer.hashes else []
         if candidates:
             last = next((candidate for candidate in candidates if candidate > last), candidates[0])
-            placed[position] = last
-    return placed
+            places[position] = LayerPlace(last, LayerMatch.EXACT, 1.0)
+    return places
 
 
 def _similar_places(
-    layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint], exact: Mapping[int, int]
-) -> dict[int, tuple[int, str, float]]:
-    """Places and confidences by likeness of layers that are not placed exactly: between the exact ones around them, unless
-    another map is clear."""
+    layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint], exact: Mapping[int, LayerPlace]
+) -> dict[int, LayerPlace]:
+    """Places by similarity of the layers without an exact match.
+
+    They lie between the exact matches around them, unless another order is clearly better.
+    """
     rest = [position for position in range(len(layers)) if position not in exact]
-    likeness = score_layers([layers[position] for position in rest], base_layers)
-    in_reach = np.zeros(likeness.scores.shape, bool)
+    similarity = score_layers([layers[position] for position in rest], base_layers)
+    in_reach = np.zeros(similarity.scores.shape, bool)
     row_of = {position: row for row, position in enumerate(rest)}
     for rows, columns in _gaps(len(layers), len(base_layers), exact):
         in_reach[np.ix_([row_of[position] for position in rows], columns)] = True
     return {
-        rest[row]: (column, "similar", confidence) for row, (column, confidence) in place_by_score(likeness, in_reach).items()
+        rest[row]: LayerPlace(column, LayerMatch.SIMILAR, confidence)
+        for row, (column, confidence) in place_by_score(similarity, in_reach).items()
     }
