@@ -1,1 +1,1 @@
-"""A checkpoint beside its base: layers, tensors and units, matched from stored rows."""
+"""Compares a checkpoint with its base: matches layers, tensors and units from stored rows, and reads values if rows do not tell."""

@@ -1,1 +1,1 @@
-"""What each tensor of a checkpoint is, and what its layers are made of."""
+"""What each tensor of a checkpoint is, and what its layers consist of."""

@@ -1,1 +1,1 @@
-"""Model families as data: a TOML file each says how a family names its tensors. Its keys are listed in `family_files`."""
+"""Model families as data: each TOML file describes the tensor names of one family. `family_files` lists the keys of a file."""
