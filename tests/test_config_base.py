@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 import layerhouse as lh
 from layerhouse.errors import InputError, UsageError
 from layerhouse.ingest.config_base import config_base_rows
+from layerhouse.tests.family_models import MODELS
 from layerhouse.tests.running import layerhouse
 from layerhouse.tests.tiny_models import (
     EXPLICIT,
-    MODELS,
     TinyModel,
     build,
     save,

@@ -17,9 +17,10 @@ from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
 from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
 from layerhouse.ingest.checkpoint.weight_set import find_weight_set
 from layerhouse.ingest.discover import discover
+from layerhouse.tests.family_models import MODELS
 from layerhouse.tests.study_files import put
 from layerhouse.tests.test_reader_torch_zip import assert_same
-from layerhouse.tests.tiny_models import MODELS, build
+from layerhouse.tests.tiny_models import build
 from layerhouse.tests.weight_files import (
     p_call,
     p_dict,

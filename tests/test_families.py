@@ -18,10 +18,10 @@ from layerhouse.ingest.model.family_files import load_families, read_families
 from layerhouse.ingest.model.layer_rows import SIZE_WORDS, layer_rows
 from layerhouse.ingest.model.parameters import count_parameters
 from layerhouse.ingest.model.placement import place_tensors
+from layerhouse.tests.family_models import MODELS
 from layerhouse.tests.layouts import LAYOUTS
 from layerhouse.tests.tiny_models import (
     HIDDEN,
-    MODELS,
     TinyModel,
     build,
     save,

@@ -11,9 +11,9 @@ from layerhouse.ingest.model.layer_rows import layer_rows
 from layerhouse.ingest.model.parameters import count_parameters
 from layerhouse.ingest.model.placement import place_tensors
 from layerhouse.ingest.model.token_cost import model_kv_bytes, model_macs
+from layerhouse.tests.family_models import MODELS
 from layerhouse.tests.tiny_models import (
     EXPLICIT,
-    MODELS,
     TinyModel,
     build,
     save,

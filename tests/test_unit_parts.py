@@ -12,11 +12,10 @@ import layerhouse as lh
 from layerhouse.ingest.model.layer_sizes import declared_head_dim, measure_layer
 from layerhouse.ingest.model.placement import place_tensors
 from layerhouse.ingest.model.unit_parts import find_parts
+from layerhouse.tests.family_models import FALCON
 from layerhouse.tests.tiny_models import (
     COMMON,
     EXPLICIT,
-    FALCON,
-    GPT,
     GPT2,
     GROUPED,
     HEAD_DIM,
@@ -38,8 +37,8 @@ GROUPED_QKV = {
     "falcon, one KV group": TinyModel("falcon", FALCON),
     "falcon, several KV groups": TinyModel("falcon", FALCON_40B),
     "falcon, all heads": TinyModel("falcon", FALCON_RW),
-    "gpt_bigcode, one KV group": TinyModel("gpt_bigcode", GPT),
-    "gpt_bigcode, all heads": TinyModel("gpt_bigcode", {**GPT, "multi_query": False}),
+    "gpt_bigcode, one KV group": TinyModel("gpt_bigcode", GPT2),
+    "gpt_bigcode, all heads": TinyModel("gpt_bigcode", {**GPT2, "multi_query": False}),
 }
 OTHER_LAYOUTS = {
     "llama": TinyModel("llama", EXPLICIT),

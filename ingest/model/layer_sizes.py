@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,9 @@ from layerhouse.ingest.model.family import INPUTS, Family
 from layerhouse.ingest.model.placement import BLOCK_MODULES, Placed
 from layerhouse.vocabulary import FusedLayout, Module, Role, Stack
 
+UP_ROLES = frozenset({Role.GATE_PROJ, Role.UP_PROJ})
 WIDTH_ROLES = frozenset({Role.GATE_PROJ, Role.UP_PROJ, Role.GATE_UP_PROJ, Role.DOWN_PROJ})
+MLP_MODULES = frozenset({Module.MLP, Module.EXPERT})
 UNNAMED_MODULES = frozenset({Module.OTHER, Module.ADAPTER})
 
 
@@ -63,14 +66,16 @@ def measure_layer(tensors: Sequence[Placed], head_dim: HeadDim) -> Sizes:
     """Sizes of one layer from all its tensors. The length of a norm over single heads takes precedence over `head_dim`, which
     is the declared one."""
     weights = [tensor for tensor in tensors if tensor.part == "weight" and tensor.module in BLOCK_MODULES]
+    by_module: dict[str, list[Placed]] = defaultdict(list)
+    for tensor in weights:
+        by_module[tensor.module].append(tensor)
     has_unnamed = has_unnamed_weights(tensors)
     notes = [note("shape", f"{t.role} has shape {list(t.ref.shape)}") for t in weights if _has_wrong_shape(t)]
-    attention = [t for t in weights if t.module == Module.ATTENTION and t.role != Role.LINEAR_ATTN]
+    attention = [tensor for tensor in by_module[Module.ATTENTION] if tensor.role != Role.LINEAR_ATTN]
     sizes = _measure_heads(attention, _measured_head_dim(tensors) or head_dim, has_unnamed)
-    experts = [tensor for tensor in weights if tensor.module == Module.EXPERT]
+    experts = by_module[Module.EXPERT]
     num_experts, expert_notes = _count_experts(experts, tensors)
-    mlp = experts or [tensor for tensor in weights if tensor.module == Module.MLP]
-    width, width_notes = _measure_width(mlp, num_experts, has_unnamed)
+    width, width_notes = _measure_width(experts or by_module[Module.MLP], num_experts, has_unnamed)
     hidden_size, hidden_notes = _measure_hidden(tensors)
     return replace(
         sizes,
@@ -178,7 +183,7 @@ def _measure_width(weights: Sequence[Placed], num_experts: int | None, has_unnam
             if _outputs(tensor) % 2:
                 return None, [note("intermediate_size", f"{_outputs(tensor)} fused gate and up rows are odd")]
             rows.add(_outputs(tensor) // 2)
-        elif tensor.role in (Role.GATE_PROJ, Role.UP_PROJ):
+        elif tensor.role in UP_ROLES:
             rows.add(_outputs(tensor))
     widths = rows or columns
     if len(widths) > 1:
@@ -233,7 +238,7 @@ def _readers_first(tensors: Sequence[Placed]) -> Iterator[Placed]:
     """The weights that read the residual stream in attention, then those in MLP and experts, then all tensors."""
     readers = [tensor for tensor in tensors if tensor.template is not None and tensor.template.residual == INPUTS]
     yield from (tensor for tensor in readers if tensor.module == Module.ATTENTION)
-    yield from (tensor for tensor in readers if tensor.module in (Module.MLP, Module.EXPERT))
+    yield from (tensor for tensor in readers if tensor.module in MLP_MODULES)
     yield from tensors
 
 

@@ -35,10 +35,10 @@ def layer_macs(tensors: Sequence[Placed], sizes: Sizes, experts_per_token: int |
         return None
     weights = [tensor for tensor in tensors if _is_linear(tensor)]
     experts = [tensor for tensor in weights if tensor.module == Module.EXPERT]
-    dense = sum(tensor.ref.elements for tensor in weights if tensor.module != Module.EXPERT)
+    total = sum(tensor.ref.elements for tensor in experts)
+    dense = sum(tensor.ref.elements for tensor in weights) - total
     if not experts:
         return dense
-    total = sum(tensor.ref.elements for tensor in experts)
     if not sizes.num_experts or experts_per_token is None or not _have_equal_shapes(experts):
         return None
     active, rest = divmod(total * min(experts_per_token, sizes.num_experts), sizes.num_experts)
