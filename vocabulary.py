@@ -47,6 +47,7 @@ class Module(StrEnum):
 class Role(StrEnum):
     """What a tensor is within its module. Family files of users may name further roles; those of layerhouse may not."""
 
+    A_LOG = "A_log"
     ADAPTER_1 = "adapter_1"
     ADAPTER_2 = "adapter_2"
     ATTENTION_NORM = "attention_norm"
@@ -64,6 +65,7 @@ class Role(StrEnum):
     CROSS_Q_PROJ = "cross_q_proj"
     CROSS_RELATIVE_POSITIONS = "cross_relative_positions"
     CROSS_V_PROJ = "cross_v_proj"
+    D = "D"
     DEEPSTACK_MERGER_1 = "deepstack_merger_1"
     DEEPSTACK_MERGER_2 = "deepstack_merger_2"
     DEEPSTACK_MERGER_NORM = "deepstack_merger_norm"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -28,6 +29,7 @@ from layerhouse.tests.tiny_models import (
     shape_refs,
     state_refs,
 )
+from layerhouse.vocabulary import FusedLayout, Module, Role, Stack
 
 FILES = Path(__file__).parents[1] / "ingest/model/families"
 FAMILIES = {family.name: family for family in load_families()}
@@ -214,6 +216,11 @@ def test_names_of_a_model_without_head_are_placed(name):
     assert (totals.tied_embeddings, totals.lm_head_params, totals.virtual, totals.notes) == (None, 0, None, ())
 
 
+def child_with_tensor(fields):
+    """A family file that extends Llama by one tensor."""
+    return f'name = "x"\nextends = "llama"\nmodel_types = []\n[tensors]\n"a" = {{ {fields} }}'
+
+
 def test_a_new_family_is_one_file(tmp_path):
     """BioGPT, which has no file: its tensors are placed and its layers measured once it has."""
     arguments = {"vocab_size": 96, "hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -295,6 +302,21 @@ intermediate_size = "intermediate_size"
             'name = "x"\nextends = "llama"\nmodel_types = []\n[tensors]\n"a" = { module = "mlp", role = "b", stack = "c" }',
             "tensors.a.stack: 'c'; it is one of text, decoder, ",
         ),
+        *(
+            (child_with_tensor(f'module = "mlp", role = "b", {key} = "c"'), f"tensors.a.{key}: 'c'; it is one of {choices}")
+            for key, choices in (
+                ("fused", "qkv, qkv_thirds, qkv_grouped, gate_up, experts"),
+                ("residual", "inputs, outputs"),
+                ("part", "weight, bias"),
+            )
+        ),
+        *(
+            (
+                child_with_tensor(f'module = "{module}", role = "b"'),
+                f"tensors.a.module: '{module}'; it is one of attention, mlp, ",
+            )
+            for module in ("other", "adapter", "quant_aux")
+        ),
         ('name = "x"\nextends = "llama"\nmodel_types = []\n[stacks.top]\n', "stacks.top: unknown key; there is audio, "),
         ('name = "x"\nextends = "llama"\nmodel_types = []\n[towers.top]\n', "towers.top: unknown key; there is audio, "),
         ('name = "x"\nextends = "llama"\nmodel_types = []\n[towers]\ntext = 1', "towers.text: expected a table"),
@@ -320,6 +342,39 @@ def test_families_that_extend_each_other_are_refused(tmp_path):
         (tmp_path / f"{name}.toml").write_text(f'name = "{name}"\nextends = "{other}"\nmodel_types = []', "utf-8")
     with pytest.raises(InputError, match="is no other family"):
         read_families(tmp_path)
+
+
+def test_files_of_layerhouse_use_the_words_of_the_vocabulary_and_every_one_of_them():
+    templates = [template for family in FAMILIES.values() for template in family.templates]
+    towers = [tower for family in FAMILIES.values() for tower in family.towers]
+    assert {template.role for template in templates} == set(Role)
+    assert {template.module for template in templates} == set(Module) - {Module.OTHER, Module.ADAPTER, Module.QUANT_AUX}
+    assert {part.stack for part in (*templates, *towers)} == set(Stack) - {Stack.AUDIO}
+    assert {template.fused for template in templates} == {None, *FusedLayout}
+    assert all(isinstance(template.module, Module) and isinstance(template.stack, Stack) for template in templates)
+    assert all(template.fused is None or isinstance(template.fused, FusedLayout) for template in templates)
+
+
+def test_own_files_may_have_roles_of_their_own(tmp_path):
+    shutil.copytree(FILES, tmp_path / "families")
+    text = 'name = "nano"\nmodel_types = ["nano"]\n[tensors]\n"nano.{layer}.mix" = { module = "mlp", role = "mixer_of_mine" }'
+    (tmp_path / "families/nano.toml").write_text(text)
+    placement = place_tensors(shape_refs({"nano.3.mix.weight": (4, 4)}), None, read_families(tmp_path / "families"))
+    (tensor,) = placement.placed
+    assert (placement.family, tensor.role) == ("nano", "mixer_of_mine")
+    assert tensor.canonical_name == "text.3.mlp.mixer_of_mine.weight"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_rows_hold_plain_text_that_other_processes_can_be_sent(name):
+    """Headers are read by another process, which answers in marshal: it refuses members of an enum."""
+    refs, config = next(models_of(name))
+    placement = place_tensors(refs, config)
+    rows, notes = layer_rows(placement, config)
+    virtual = count_parameters(placement, config).virtual
+    tensors = [*placement.placed, *([virtual] if virtual else [])]
+    words = [(tensor.canonical_name, tensor.stack, tensor.module, tensor.role, tensor.part) for tensor in tensors]
+    assert marshal.loads(marshal.dumps((rows, notes, words, placement.main_stack)))[2] == words
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

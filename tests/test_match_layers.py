@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import layerhouse as lh
-from layerhouse.ingest.compare.alignment import LayerPrint, best_in_order
-from layerhouse.ingest.compare.match_layers import match_layers
 from layerhouse.tests.tiny_models import (
     EXPLICIT,
     HEAD_DIM,
@@ -333,99 +327,6 @@ def test_headers_alone_leave_open_how_values_differ_unless_values_are_asked_for(
         with lh.open(found) as wh:
             assert bool(wh.sql(relations).item()) == (compare == "values")
         assert (max(read) > 0) == (compare == "values")
-
-
-# The rule alone
-
-
-def prints(num, seed=0, size=24):
-    generator = np.random.default_rng(seed)
-    return [
-        LayerPrint(
-            index,
-            {("norm", "n", "weight", None, ""): f"{seed} {index}"},
-            {("norm", "n", "weight", None, ""): generator.normal(size=size)},
-        )
-        for index in range(num)
-    ]
-
-
-def blurred(layer, generator, amount=0.2):
-    key = next(iter(layer.hashes))
-    moved = layer.signatures[key] + generator.normal(size=24) * amount
-    return LayerPrint(layer.index, {key: f"blurred {layer.hashes[key]}"}, {key: moved})
-
-
-def as_layers(chosen):
-    return [LayerPrint(number, one.hashes, one.signatures) for number, one in enumerate(chosen)]
-
-
-def place_map(matches):
-    return {match.layer_index: match.base_layer_index for match in matches if match.layer_index is not None}
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.sets(st.integers(0, 23), min_size=1), st.integers(0, 2**32), st.floats(0, 1))
-def test_any_removal_is_found_exactly_whatever_part_of_it_is_noisy(kept, seed, share):
-    base, generator, blocks = prints(24), np.random.default_rng(seed), sorted(kept)
-    layers = as_layers([blurred(base[block], generator) if generator.random() < share else base[block] for block in blocks])
-    matches, line = match_layers(layers, base)
-    assert line is None
-    assert place_map(matches) == dict(enumerate(blocks))
-    assert sorted(match.base_layer_index for match in matches if match.layer_index is None) == sorted(set(range(24)) - kept)
-    for match in matches:
-        if match.layer_index is not None:
-            is_same = layers[match.layer_index].hashes == base[blocks[match.layer_index]].hashes
-            assert match.match == ("exact" if is_same else "similar")
-        assert 0 <= match.confidence <= 1
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 11), min_size=1, max_size=20))
-def test_blocks_in_any_order_and_number_are_found_exactly(blocks):
-    matches, _ = match_layers(as_layers([prints(12)[block] for block in blocks]), prints(12))
-    assert place_map(matches) == dict(enumerate(blocks))
-    assert {match.match for match in matches} == {"exact"}
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**32))
-def test_the_alignment_is_the_best_of_all_that_keep_the_order(num, num_base, seed):
-    gains = np.random.default_rng(seed).normal(size=(num, num_base))
-    sizes = range(min(num, num_base) + 1)
-    maps = (
-        dict(zip(rows, columns, strict=True))
-        for size in sizes
-        for rows in itertools.combinations(range(num), size)
-        for columns in itertools.combinations(range(num_base), size)
-    )
-    assert best_in_order(gains) == max(maps, key=lambda places: sum(gains[row, column] for row, column in places.items()))
-
-
-def test_layers_that_nothing_tells_are_placed_between_those_that_are_known():
-    base = prints(6)
-    strange = prints(6, seed=5)
-    matches, line = match_layers(as_layers([base[0], strange[1], base[3], base[5]]), base)
-    assert [(match.layer_index, match.base_layer_index, match.match) for match in matches] == [
-        (0, 0, "exact"),
-        (1, None, "none"),
-        (2, 3, "exact"),
-        (3, 5, "exact"),
-        (None, 1, "none"),
-        (None, 2, "none"),
-        (None, 4, "exact"),
-    ]
-    assert line == "1 layer of 2, and neither hashes nor signatures say which"
-
-
-def test_layers_without_values_are_placed_by_position_if_the_counts_agree():
-    blank = [LayerPrint(index, {}, {}) for index in range(3)]
-    matches, _ = match_layers(blank, blank)
-    assert [(match.base_layer_index, match.match, match.confidence) for match in matches] == [
-        (index, "positional", None) for index in range(3)
-    ]
-    assert {match.match for match in match_layers(blank[:2], blank)[0]} == {"none"}
-    assert match_layers([], blank)[0] == match_layers([], blank)[0]
 
 
 @pytest.mark.parametrize("size", [0, 1])

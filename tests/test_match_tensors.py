@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import layerhouse as lh
+from layerhouse.ingest.compare.match_tensors import relate_tensors
 from layerhouse.tests.running import layerhouse as run_command
 from layerhouse.tests.tiny_models import EXPLICIT, TinyModel, build
 
@@ -206,3 +207,58 @@ def test_the_command_takes_how_to_compare(tmp_path, zoo):
     assert verdicts(lh.open(tmp_path / "wh"))["cast"][1] is None
     done = run_command("ingest", zoo / "cast", "--compare", "all", "-w", tmp_path / "wh")
     assert done.returncode == 2
+
+
+# Rows alone
+
+
+def stored_row(layer, content, module="mlp", role="up_proj"):
+    name = f"text.{layer}.{module}.{role}.weight"
+    return {
+        "name": name,
+        "canonical_name": name,
+        "stack": "text",
+        "module": module,
+        "role": role,
+        "part": "weight",
+        "layer_index": layer,
+        "expert_index": None,
+        "dtype": "BF16",
+        "shape": [8, 8],
+        "weight_shape": None,
+        "is_parameter": True,
+        "content_hash": content,
+    }
+
+
+def layer_match(layer, base_layer, match):
+    return {"stack": "text", "layer_index": layer, "base_layer_index": base_layer, "match": match}
+
+
+def relations(tensors, matches, base_layers=3):
+    """(layer, block of the base) -> relation."""
+    base = [stored_row(layer, f"base {layer}") for layer in range(base_layers)]
+    layers = {row["name"]: row["layer_index"] for row in (*tensors, *base)}
+    related = relate_tensors(tensors, base, matches)
+    return {(layers.get(row["name"]), layers.get(row["base_name"])): row["relation"] for row in related}
+
+
+@pytest.mark.parametrize(("match", "relation"), [("exact", "removed"), ("similar", "removed"), ("none", None)])
+def test_a_block_is_removed_only_if_it_is_known_that_no_layer_is_it(match, relation):
+    tensors = [stored_row(0, "base 0"), stored_row(1, "base 2")]
+    matches = [layer_match(0, 0, "exact"), layer_match(1, 2, "exact"), layer_match(None, 1, match)]
+    assert relations(tensors, matches) == {(0, 0): "identical", (1, 2): "identical", (None, 1): relation}
+
+
+def test_while_it_is_open_which_block_a_layer_is_nothing_is_added_or_removed():
+    tensors = [stored_row(0, "base 0"), stored_row(1, "unlike any"), stored_row(1, "q", "rotation", "mlp_shortcut")]
+    matches = [layer_match(0, 0, "exact"), layer_match(1, None, "none"), *(layer_match(None, at, "none") for at in (1, 2))]
+    related = relations(tensors[:2], matches)
+    assert related == {(0, 0): "identical", (1, None): None, (None, 1): None, (None, 2): None}
+    assert relations(tensors[2:], matches)[1, None] == "added"
+
+
+def test_a_tensor_of_a_known_layer_that_its_block_lacks_is_added():
+    matches = [layer_match(0, 2, "similar"), *(layer_match(None, at, "similar") for at in (0, 1))]
+    related = relations([stored_row(0, "x", role="down_proj")], matches)
+    assert related == {(0, None): "added", **{(None, at): "removed" for at in range(3)}}

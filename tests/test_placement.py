@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import time
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layerhouse.ingest.model import placement as placing
+from layerhouse.ingest.model.family_files import load_families
 from layerhouse.ingest.model.layer_rows import layer_rows
 from layerhouse.ingest.model.parameters import count_parameters
-from layerhouse.ingest.model.placement import NUMBER, place_tensors, strip_wrappers
+from layerhouse.ingest.model.placement import place_tensors, strip_wrappers
 from layerhouse.tests.tiny_models import (
     HIDDEN,
     VOCAB,
@@ -168,27 +170,66 @@ def test_a_number_too_long_is_no_layer_number():
     assert [tensor.layer_index for tensor in placed.values()] == [None, 999_999_999]
 
 
-def test_fifty_thousand_names_are_looked_up_and_not_searched():
-    """About 0.5 s on an idle core; here against one expression on the same names, so that a busy machine fails nobody."""
-    refs = shape_refs(
-        {
-            f"model.layers.{layer}.block_sparse_moe.experts.{expert}.{part}.weight": (4, 4)
-            for layer in range(70)
-            for expert in range(240)
-            for part in ("w1", "w2", "w3")
-        }
-    )
-    assert len(refs) == 50_400
-    placing, splitting = [], []
-    for _ in range(3):
-        start = time.process_time()
-        placement = place_tensors(refs, None)
-        placing.append(time.process_time() - start)
-        start = time.process_time()
-        assert all(NUMBER.split(ref.name) for ref in refs)
-        splitting.append(time.process_time() - start)
-        assert (placement.family, placement.unplaced) == ("mixtral", ())
-    assert min(placing) < 30 * min(splitting)
+def steps(call):
+    """How many functions a call runs, built-in ones included."""
+    count = 0
+
+    def on_event(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(on_event)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_names_are_looked_up_and_not_searched():
+    """Steps grow with the names alone, and are far fewer for each than its family has templates."""
+
+    def refs(layers):
+        return shape_refs(
+            {
+                f"model.layers.{layer}.block_sparse_moe.experts.{expert}.{part}.weight": (4, 4)
+                for layer in range(layers)
+                for expert in range(240)
+                for part in ("w1", "w2", "w3")
+            }
+        )
+
+    few, many = refs(10), refs(70)
+    assert len(many) == 50_400
+    assert (place_tensors(many, None).family, place_tensors(many, None).unplaced) == ("mixtral", ())
+    more_steps = steps(lambda: place_tensors(many, None)) - steps(lambda: place_tensors(few, None))
+    assert more_steps < 60 * (len(many) - len(few))
+
+
+def test_of_checkpoints_with_the_same_names_one_alone_is_placed(monkeypatch):
+    shapes = llama_shapes({0: Width(), 1: Width()})
+    first = place(shapes, UNTIED)
+    before = placing._find_places_cached.cache_info()
+    again = place({name: tuple(2 * size for size in shape) for name, shape in shapes.items()}, UNTIED)
+    assert placing._find_places_cached.cache_info().hits == before.hits + 1
+    assert [tensor.canonical_name for tensor in again.placed] == [tensor.canonical_name for tensor in first.placed]
+    assert [tensor.ref.shape for tensor in again.placed] == [tuple(2 * size for size in shape) for shape in shapes.values()]
+    monkeypatch.setattr(placing, "MAX_CACHED_TENSORS", len(shapes) - 1)
+    assert [tensor.canonical_name for tensor in place(shapes, UNTIED).placed] == [t.canonical_name for t in first.placed]
+    assert placing._find_places_cached.cache_info().hits == before.hits + 1
+
+
+def test_what_was_placed_by_other_families_is_placed_anew():
+    refs = shape_refs(llama_shapes({0: Width()}))
+    families = load_families()
+    shorter = [
+        replace(family, templates=tuple(template for template in family.templates if template.role != "up_proj"))
+        for family in families
+    ]
+    assert place_tensors(refs, UNTIED, families).unplaced == ()
+    unplaced = place_tensors(refs, UNTIED, shorter).unplaced
+    assert [tensor.ref.name for tensor in unplaced] == ["model.layers.0.mlp.up_proj.weight"]
+    assert place_tensors(refs, UNTIED, families).unplaced == ()
 
 
 def _shared(refs):

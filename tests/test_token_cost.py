@@ -17,6 +17,7 @@ from layerhouse.tests.tiny_models import (
     TinyModel,
     build,
     save,
+    shape_refs,
 )
 
 DENSE = ["llama", "gpt2", "phi3", "opt", "gpt_neox", "gemma2", "qwen2", "falcon", "bloom", "gptj", "cohere", "mpt"]
@@ -65,3 +66,25 @@ def test_of_experts_a_token_goes_through_some(tmp_path):
     linear = {id(p) for module in model.modules() if isinstance(module, nn.Linear) for p in module.parameters()}
     outside = 0 if any(id(p) in linear for name, p in model.named_parameters() if ".gate.weight" in name) else routers
     assert costs(model, tmp_path) == (through_modules + outside + experts // 2, kept)
+
+
+def expert_costs(experts, per_token, widths=None):
+    """MACs of a Mixtral layer with these experts of 16 x 8 (or other widths), of which a token is routed to some."""
+    shapes = {"model.layers.0.block_sparse_moe.gate.weight": (experts, 8)}
+    for number in range(experts):
+        width = (widths or {}).get(number, 16)
+        prefix = f"model.layers.0.block_sparse_moe.experts.{number}"
+        shapes |= {f"{prefix}.w1.weight": (width, 8), f"{prefix}.w3.weight": (width, 8), f"{prefix}.w2.weight": (8, width)}
+    config = {"model_type": "mixtral", "num_experts_per_tok": per_token}
+    ((row,), _) = layer_rows(place_tensors(shape_refs(shapes), config), config)
+    return row["macs_per_token"]
+
+
+@pytest.mark.parametrize(("experts", "per_token", "active"), [(4, 2, 2), (2, 2, 2), (1, 2, 1), (3, 8, 3)])
+def test_a_token_goes_through_no_more_experts_than_pruning_left(experts, per_token, active):
+    assert expert_costs(experts, per_token) == active * 3 * 16 * 8 + experts * 8
+
+
+def test_the_cost_of_unequal_experts_is_not_known():
+    assert expert_costs(3, 2, {1: 12}) is None
+    assert expert_costs(3, None) is None

@@ -6,13 +6,14 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import layerhouse as lh
 from layerhouse.ingest.model.layer_sizes import declared_head_dim, measure_layer
 from layerhouse.ingest.model.placement import place_tensors
 from layerhouse.ingest.model.unit_parts import find_parts
 from layerhouse.tests.family_models import FALCON
+from layerhouse.tests.pruned_models import ingest_models, unit_rows, write_model
 from layerhouse.tests.tiny_models import (
     COMMON,
     EXPLICIT,
@@ -156,20 +157,6 @@ def without_heads(state, removed, heads, groups):
     return answer
 
 
-def write(folder, name, state, config):
-    path = folder / "models" / name
-    path.mkdir(parents=True)
-    save_file({key: tensor.contiguous() for key, tensor in state.items()}, path / "model.safetensors")
-    (path / "config.json").write_text(json.dumps(config))
-
-
-def units_of(folder, name):
-    """(layer, kind) -> the row of unit_pruning."""
-    with lh.open(folder / "w") as wh:
-        rows = wh.query("unit_pruning", models=[f"models/{name}"]).to_dicts()
-    return {(row["layer_index"], row["kind"]): row for row in rows}
-
-
 @pytest.mark.parametrize(
     ("name", "groups", "removed"),
     [
@@ -185,11 +172,11 @@ def units_of(folder, name):
 def test_a_head_that_is_pruned_away_is_removed_and_no_other(tmp_path, name, groups, removed):
     model, config = built(GROUPED_QKV[name])
     state = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith(("lm_head", "embed_out"))}
-    write(tmp_path, "base", state, config)
-    write(tmp_path, "child", without_heads(state, removed, 4, groups), config)
-    report = lh.ingest(tmp_path / "models", warehouse=tmp_path / "w", base=tmp_path / "models/base", units=True, threads=1)
+    write_model(tmp_path, "base", state, config)
+    write_model(tmp_path, "child", without_heads(state, removed, 4, groups), config)
+    report = ingest_models(tmp_path, base=tmp_path / "models/base", units=True)
     assert report.count("failed") == 0
-    rows = units_of(tmp_path, "child")
+    rows = unit_rows(tmp_path, "child")
     for layer in range(2):
         gone = removed.get(layer, ())
         ratio = 4 // groups
@@ -201,8 +188,8 @@ def test_a_head_that_is_pruned_away_is_removed_and_no_other(tmp_path, name, grou
 
 def test_gpt_neox_has_a_kv_group_for_each_of_its_heads(tmp_path):
     model, config = built(TinyModel("gpt_neox", {**COMMON, "num_attention_heads": 8}))
-    write(tmp_path, "neox", model.state_dict(), config)
-    lh.ingest(tmp_path / "models", warehouse=tmp_path / "w", units=True, threads=1)
+    write_model(tmp_path, "neox", model.state_dict(), config)
+    ingest_models(tmp_path, units=True)
     with lh.open(tmp_path / "w") as wh:
         counts = wh.sql("SELECT layer_index, kind, count(*) FROM units GROUP BY ALL ORDER BY ALL").rows()
         status_note = wh.sql("SELECT status_note FROM models").item()
@@ -214,7 +201,7 @@ def test_gpt_neox_has_a_kv_group_for_each_of_its_heads(tmp_path):
 def test_the_units_of_internlm2_are_those_of_a_llama_of_the_same_weights(tmp_path):
     """InternLM2's own converter to Llama: wqkv is (KV groups, queries + key + value, head_dim, hidden)."""
     model, config = built(TinyModel("llama", {**EXPLICIT, "tie_word_embeddings": False}))
-    write(tmp_path, "llama", model.state_dict(), config)
+    write_model(tmp_path, "llama", model.state_dict(), config)
     state = load_file(tmp_path / "models/llama/model.safetensors")
     names = {"embed_tokens": "tok_embeddings", "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm"}
     names |= {"self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1", "mlp.down_proj": "feed_forward.w2"}
@@ -227,8 +214,8 @@ def test_the_units_of_internlm2_are_those_of_a_llama_of_the_same_weights(tmp_pat
     for layer in range(2):
         q, k, v = (state[f"model.layers.{layer}.self_attn.{role}_proj.weight"].view(2, -1, HEAD_DIM, HIDDEN) for role in "qkv")
         converted[f"model.layers.{layer}.attention.wqkv.weight"] = torch.cat([q, k, v], 1).reshape(-1, HIDDEN)
-    write(tmp_path, "internlm2", converted, {**config, "model_type": "internlm2", "bias": False})
-    lh.ingest(tmp_path / "models", warehouse=tmp_path / "w", units=True, threads=1)
+    write_model(tmp_path, "internlm2", converted, {**config, "model_type": "internlm2", "bias": False})
+    ingest_models(tmp_path, units=True)
     with lh.open(tmp_path / "w") as wh:
         assert wh.sql("SELECT DISTINCT family FROM checkpoints ORDER BY 1").rows() == [("internlm2",), ("llama",)]
         hashes = wh.sql(
