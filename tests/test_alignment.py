@@ -44,8 +44,8 @@ def place_map(matches):
 def test_any_removal_is_found_exactly_whatever_part_of_it_is_noisy(kept, seed, share):
     base, generator, blocks = prints(24), np.random.default_rng(seed), sorted(kept)
     layers = as_layers([blurred(base[block], generator) if generator.random() < share else base[block] for block in blocks])
-    matches, line = match_layers(layers, base)
-    assert line is None
+    matches, text = match_layers(layers, base)
+    assert text is None
     assert place_map(matches) == dict(enumerate(blocks))
     assert sorted(match.base_layer_index for match in matches if match.layer_index is None) == sorted(set(range(24)) - kept)
     for match in matches:
@@ -77,10 +77,10 @@ def test_the_alignment_is_the_best_of_all_that_keep_the_order(num, num_base, see
     assert best_in_order(gains) == max(maps, key=lambda places: sum(gains[row, column] for row, column in places.items()))
 
 
-def test_layers_that_nothing_tells_are_placed_between_those_that_are_known():
+def test_a_layer_that_no_value_matches_is_one_of_the_blocks_between_its_neighbours():
     base = prints(6)
     strange = prints(6, seed=5)
-    matches, line = match_layers(as_layers([base[0], strange[1], base[3], base[5]]), base)
+    matches, text = match_layers(as_layers([base[0], strange[1], base[3], base[5]]), base)
     assert [(match.layer_index, match.base_layer_index, match.match) for match in matches] == [
         (0, 0, "exact"),
         (1, None, "none"),
@@ -90,7 +90,7 @@ def test_layers_that_nothing_tells_are_placed_between_those_that_are_known():
         (None, 2, "none"),
         (None, 4, "exact"),
     ]
-    assert line == "1 layer of 2, and neither hashes nor signatures say which"
+    assert text == "1 layer of 2, and neither hashes nor signatures say which"
 
 
 def test_layers_without_values_are_placed_by_position_if_the_counts_agree():
@@ -103,11 +103,11 @@ def test_layers_without_values_are_placed_by_position_if_the_counts_agree():
 
 
 def test_of_a_model_without_layers_every_block_was_removed():
-    matches, line = match_layers([], prints(3))
+    matches, text = match_layers([], prints(3))
     assert [(match.layer_index, match.base_layer_index, match.match) for match in matches] == [
         (None, index, "exact") for index in range(3)
     ]
-    assert line is None
+    assert text is None
 
 
 # Scores
@@ -140,8 +140,8 @@ def test_two_blocks_that_differ_little_are_both_found_after_tuning():
     common = generator.normal(size=24)
     blocks = common + 0.05 * generator.normal(size=(2, 24))
     tuned = blocks + 0.05 * generator.normal(size=(2, 24))
-    matches, line = match_layers(signed(tuned), signed(blocks))
-    assert ([(match.base_layer_index, match.match) for match in matches], line) == ([(0, "similar"), (1, "similar")], None)
+    matches, text = match_layers(signed(tuned), signed(blocks))
+    assert ([(match.base_layer_index, match.match) for match in matches], text) == ([(0, "similar"), (1, "similar")], None)
 
 
 def test_a_tensor_that_some_blocks_have_identically_scores_one_for_these_and_zero_for_the_others():

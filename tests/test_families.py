@@ -1,4 +1,4 @@
-"""Every family file against tiny real models of it, both ways: no tensor unplaced, no template unused."""
+"""Every family file against tiny real models of the family: every tensor is placed, and every template is used."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ CASES = [
 ]
 LINEAR_AXES = {"Linear": 1, "Conv1D": 0}
 UNBUILT_TYPES = {"RefinedWeb", "RefinedWebModel", "stablelm_epoch"}
-"""Types of old files of a family that has tiny models of its present type."""
+"""Values of model_type in old files of families whose tiny models have the current one."""
 MAIN_ROLES = {"q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"}
 ALIKE = {"mistral": "llama", "gemma": "llama", "granite": "llama"}
-"""Families whose tiny models name their tensors as another family does: without a config they are that one."""
+"""Families whose tiny models have the tensor names of another family, which is chosen without a config."""
 
 
 @cache
 def forms(name, number):
-    """A tiny model of a family as saved and as a state dict: each with its config; its parameters; its linear modules' axes."""
+    """A tiny model of a family: tensors as saved and as a state dict, config, model, and the input axes of linear weights."""
     model = build(MODELS[name][number])
     with TemporaryDirectory() as folder:
         saved, config = save(model, Path(folder))
@@ -58,12 +58,12 @@ def forms(name, number):
         for path, module in model.named_modules()
         if type(module).__name__ in LINEAR_AXES
     }
-    # The state dict's references name memory by address, so the model has to outlive them.
+    # The state dict's references have addresses of memory, so the model has to outlive them.
     return {"saved": saved, "state_dict": state_refs(model.state_dict())}, config, model, axes
 
 
 def models_of(name):
-    """Tensors, as each form has them, and the config of every tiny model or hand-written layout of a family."""
+    """Tensors in each form, and the config, of every tiny model or hand-written layout of a family."""
     for number in range(len(MODELS.get(name, ()))):
         refs_by_form, config, *_ = forms(name, number)
         for refs in refs_by_form.values():
@@ -107,7 +107,7 @@ def test_no_tensor_is_unplaced_and_no_template_unused(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_template_that_is_taken_out_is_missed(name):
+def test_a_template_that_is_removed_makes_the_walk_fail(name):
     family = FAMILIES[name]
     inside = [other for other in FAMILIES.values() if family.towers and not other.towers]
     for template in family.templates:
@@ -117,7 +117,7 @@ def test_every_template_that_is_taken_out_is_missed(name):
                 walk(shorter, [shorter, *inside])
 
 
-def test_a_line_taken_out_of_a_file_is_missed(tmp_path):
+def test_a_line_that_is_removed_from_a_file_makes_the_walk_fail(tmp_path):
     shutil.copytree(FILES, tmp_path, dirs_exist_ok=True)
     lines = (tmp_path / "gpt2.toml").read_text("utf-8").splitlines()
     (tmp_path / "gpt2.toml").write_text("\n".join(line for line in lines if "mlp.c_fc" not in line), "utf-8")
@@ -197,7 +197,7 @@ def test_both_layouts_of_experts_give_the_same_layers():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_is_known_by_its_names_alone(name):
+def test_a_family_is_recognised_by_tensor_names_alone(name):
     refs, config = next(models_of(name))
     assert place_tensors(refs, None).family == ALIKE.get(name, name)
     if "model_type" in config:
@@ -222,7 +222,7 @@ def child_with_tensor(fields):
 
 
 def test_a_new_family_is_one_file(tmp_path):
-    """BioGPT, which has no file: its tensors are placed and its layers measured once it has."""
+    """BioGPT has no family file: with one, its tensors are placed and its layers measured."""
     arguments = {"vocab_size": 96, "hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 4}
     model = build(TinyModel("biogpt", {**arguments, "intermediate_size": 160}))
     refs, config = save(model, tmp_path / "model")
@@ -268,7 +268,7 @@ intermediate_size = "intermediate_size"
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("name = 5", "name: expected str, found 5"),
         ("model_types = []", "name: missing"),
@@ -329,12 +329,12 @@ intermediate_size = "intermediate_size"
         ("name", "no TOML: "),
     ],
 )
-def test_a_file_that_is_wrong_is_refused(tmp_path, text, says):
+def test_a_file_that_is_wrong_is_refused(tmp_path, text, message):
     shutil.copytree(FILES, tmp_path, dirs_exist_ok=True)
     (tmp_path / "zz.toml").write_text(text, "utf-8")
     with pytest.raises(InputError) as raised:
         read_families(tmp_path)
-    assert str(raised.value).startswith(f"{raised.value.where}: {says}")
+    assert str(raised.value).startswith(f"{raised.value.where}: {message}")
 
 
 def test_families_that_extend_each_other_are_refused(tmp_path):
@@ -385,7 +385,7 @@ def test_no_two_templates_of_a_family_claim_one_name(family):
     assert [name for name, count in claims.items() if count > 1] == []
 
 
-def test_a_folder_of_own_files_is_taken_or_refused_before_anything_is(tmp_path, monkeypatch):
+def test_own_family_files_are_read_or_refused_before_any_model(tmp_path, monkeypatch):
     own = tmp_path / "own"
     own.mkdir()
     (own / "nano.toml").write_text('name = "nano"\nmodel_types = ["nano"]\nextends = "llama"\n')

@@ -1,4 +1,4 @@
-"""Layers as shapes give them: widths that differ, heads that do not divide, configs that disagree, exports that are hollow."""
+"""Layers by their shapes: different widths, heads that do not divide, contradicting configs, placeholder exports."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_an_explicit_head_dim_is_not_hidden_size_over_heads():
 
 
 @pytest.mark.parametrize("head_dim", [16, None])
-def test_fewer_heads_than_declared_say_on_what_they_rest(head_dim):
+def test_a_note_on_fewer_heads_than_declared_names_the_source_of_head_dim(head_dim):
     config = {**CONFIG, "num_hidden_layers": 1, "head_dim": head_dim}
     rows, notes = measure(llama_shapes({0: Width(48, 16)}), config)
     assert (rows[0]["num_heads"], rows[0]["num_kv_heads"]) == (3, 1)
@@ -139,7 +139,7 @@ def test_without_a_head_dim_heads_are_unknown(config, why):
 
 
 def test_a_norm_over_single_heads_measures_head_dim():
-    """Pruning that shrinks every head leaves their number, whatever the config still says."""
+    """Pruning that shrinks every head keeps their number, even if the config still has the old head_dim."""
     shapes = llama_shapes({0: Width(48, 24)})
     shapes |= {f"model.layers.0.self_attn.{name}_norm.weight": (12,) for name in "qk"}
     rows, notes = measure(shapes, {**CONFIG, "model_type": "qwen3", "num_hidden_layers": 1})
@@ -282,7 +282,7 @@ def test_a_block_of_zeros_is_a_zero_layer_once_values_are_counted():
     assert (column(rows, "is_zero_layer"), column(rows, "zeros")) == ([False, False], [9, None])
 
 
-def test_weights_that_nobody_names_make_a_module_unknown_and_not_empty():
+def test_weights_that_no_template_describes_make_a_module_unknown_and_not_empty():
     shapes = {name: shape for name, shape in llama_shapes({0: Width()}).items() if "mlp" not in name}
     shapes["model.layers.0.mixer.in_proj.weight"] = (64, 64)
     rows, _ = measure(shapes, {**CONFIG, "num_hidden_layers": 1})
@@ -322,8 +322,8 @@ def test_sliced_residual_widths_are_read_where_attention_reads():
 @pytest.mark.parametrize("shape", [(0,), (1,)])
 def test_placeholder_shapes_are_an_incomplete_export(shape):
     full = llama_shapes(dict.fromkeys(range(4), Width()))
-    hollow = {name: shape if "layers" in name else full_shape for name, full_shape in full.items()}
-    rows, notes = measure(hollow, CONFIG)
+    placeholders = {name: shape if "layers" in name else full_shape for name, full_shape in full.items()}
+    rows, notes = measure(placeholders, CONFIG)
     assert notes == ["placeholder shapes: incomplete export"]
     for name in ("num_heads", "num_kv_heads", "intermediate_size", "hidden_size", "is_zero_layer"):
         assert column(rows, name) == [None] * 4
@@ -337,14 +337,14 @@ def test_one_weight_of_an_odd_shape_is_noted():
     assert notes == ["layer 0: up_proj has shape [0]"]
 
 
-def test_norms_alone_are_no_weights():
+def test_a_layer_of_norms_alone_is_a_zero_layer():
     rows, notes = measure({"model.layers.0.input_layernorm.weight": (64,), "model.norm.weight": (64,)})
     assert (rows[0]["params"], rows[0]["num_heads"], rows[0]["intermediate_size"], rows[0]["is_zero_layer"]) == (64, 0, 0, True)
     assert notes == []
     assert measure({}) == ([], [])
 
 
-def test_sizes_that_no_column_holds_are_null():
+def test_sizes_beyond_32_bits_are_null():
     shapes = {"model.layers.0.mlp.up_proj.weight": (2**40, 0), "model.layers.0.mlp.down_proj.weight": (0, 2**40)}
     rows, _ = measure(shapes)
     assert rows[0]["intermediate_size"] is None

@@ -1,4 +1,4 @@
-"""Which block of the base each layer is: removed, renumbered, noisy, reordered, stacked, masked, narrowed, and not at all."""
+"""Which block of the base each layer is: removed, renumbered, noisy, reordered, stacked, masked, narrowed, unrelated."""
 
 from __future__ import annotations
 
@@ -86,14 +86,15 @@ def narrowed(state, heads=lambda index: 2 + index % 3, neurons=lambda index: 40 
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory):
-    """A 12-layer model as the base, and what pruners make of it; every one compared with the base by one ingest."""
+    """A 12-layer model as the base and models pruned from it, all compared with the base by one ingest."""
     folder = tmp_path_factory.mktemp("compare")
     tiny = TinyModel("llama", {**EXPLICIT, "num_hidden_layers": 12, "tie_word_embeddings": False})
     model = build(tiny)
     generator = torch.Generator().manual_seed(3)
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     norms = {name: tensor for name, tensor in state.items() if "norm" in name}
-    state |= {name: 1 + 0.1 * torch.randn(norm.shape, generator=generator) for name, norm in norms.items()}  # As if trained.
+    # Norms get random values, as in trained models.
+    state |= {name: 1 + 0.1 * torch.randn(norm.shape, generator=generator) for name, norm in norms.items()}
     torch.manual_seed(99)
     other = {name: torch.randn_like(tensor) * 0.02 for name, tensor in state.items()}
     children = {
@@ -134,14 +135,14 @@ def models(opened):
 
 
 def places(opened, name):
-    """(layer, block of the base) of a model, layers first, and the rules that matched them."""
-    shown = opened.layers(f"models/{name}").select("layer_index", "base_layer_index", "match").rows()
-    kept = sorted((layer, base) for layer, base, _ in shown if layer is not None)
-    removed = [base for layer, base, _ in shown if layer is None]
-    return kept, removed, {match for _, _, match in shown}
+    """The (layer, block of the base) pairs of a model, its removed blocks, and the rules that matched them."""
+    rows = opened.layers(f"models/{name}").select("layer_index", "base_layer_index", "match").rows()
+    kept = sorted((layer, base) for layer, base, _ in rows if layer is not None)
+    removed = [base for layer, base, _ in rows if layer is None]
+    return kept, removed, {match for _, _, match in rows}
 
 
-def test_all_are_taken_and_the_warehouse_keeps_its_promises(zoo):
+def test_all_models_are_taken_and_the_warehouse_passes_its_checks(zoo):
     folder, report = zoo
     assert (report.count("taken"), report.count("failed")) == (13, 0)
     assert check_warehouse(folder / "w") == []
@@ -159,7 +160,7 @@ def test_holes_in_the_numbering_are_the_removed_blocks(opened, models):
     assert models["holes"]["removed_layers"] == CUT
 
 
-def test_noise_on_every_weight_is_similar_and_says_how_sure(opened, models):
+def test_noise_on_every_weight_is_similar_with_a_confidence(opened, models):
     assert places(opened, "noisy") == (list(enumerate(KEPT)), CUT, {"similar"})
     assert models["noisy"]["removed_layers"] == CUT
     confidences = opened.layers("models/noisy")["match_confidence"]
@@ -173,7 +174,7 @@ def test_swapped_blocks_are_found_in_their_order(opened, models):
     assert (models["swapped"]["strategy"], models["swapped"]["removed_layers"]) == ("dense", [])
 
 
-def test_stacked_blocks_stand_twice(opened, models):
+def test_stacked_blocks_occur_twice(opened, models):
     assert places(opened, "stacked") == (list(enumerate([*range(8), *range(4, 12)])), [], {"exact"})
     assert (models["stacked"]["num_layers"], models["stacked"]["removed_layers"]) == (16, [])
 
@@ -190,8 +191,8 @@ def test_heads_and_neurons_removed_by_layer_are_placed_and_called_non_uniform(op
     assert places(opened, "narrowed") == ([(index, index) for index in range(12)], [], {"similar"})
     row = models["narrowed"]
     assert (row["strategy"], row["removed_layers"]) == ("non_uniform", [])
-    shown = opened.layers("models/narrowed").select("num_heads", "num_kv_heads", "intermediate_size", "base_num_heads").rows()
-    assert shown[:3] == [(2, 1, 40, 4), (2, 1, 50, 4), (4, 2, 60, 4)]
+    rows = opened.layers("models/narrowed").select("num_heads", "num_kv_heads", "intermediate_size", "base_num_heads").rows()
+    assert rows[:3] == [(2, 1, 40, 4), (2, 1, 50, 4), (4, 2, 60, 4)]
 
 
 def test_a_cast_to_another_type_is_similar_and_dense(opened, models):
@@ -211,17 +212,17 @@ def test_the_base_and_a_copy_of_it_lack_nothing_and_show_every_layer_once(opened
     ("name", "differences"), [("foreign", ""), ("foreign_short", "; 9 vs 12 layers")], ids=["as many layers", "fewer"]
 )
 def test_a_base_that_does_not_fit_is_refused_in_one_line_and_nothing_is_claimed(zoo, opened, models, name, differences):
-    said = [event.what for event in zoo[1].events if event.kind == "passed" and event.where == f"models/{name}"]
+    texts = [event.what for event in zoo[1].events if event.kind == "passed" and event.where == f"models/{name}"]
     why = "base does not fit: no layer, embedding or head is like one of the base"
-    assert said == [f"compared with models/base: {why}{differences}"]
+    assert texts == [f"compared with models/base: {why}{differences}"]
     row = models[name]
     assert [row[key] for key in ("base_params", "reduction_ratio", "removed_layers", "num_removed_layers")] == [None] * 4
     assert opened.layers(f"models/{name}")["base_layer_index"].null_count() == row["num_layers"]
 
 
-def test_a_layer_that_is_unlike_its_block_leaves_the_others_exact(opened, models):
-    shown = opened.layers("models/one_lost").select("layer_index", "base_layer_index", "match").rows()
-    assert shown == [(index, index, "positional" if index == 5 else "exact") for index in range(12)]
+def test_a_replaced_layer_leaves_the_others_exact(opened, models):
+    rows = opened.layers("models/one_lost").select("layer_index", "base_layer_index", "match").rows()
+    assert rows == [(index, index, "positional" if index == 5 else "exact") for index in range(12)]
     assert models["one_lost"]["removed_layers"] == []
 
 
@@ -240,7 +241,7 @@ def ingest(folder, *roots, **options):
     return lh.ingest([folder / root for root in roots], warehouse=folder / "w", threads=1, **options)
 
 
-def shown_base(folder):
+def base_rows(folder):
     with lh.open(folder / "w") as wh:
         return wh.sql("SELECT model_id, base_params IS NOT NULL, removed_layers FROM models ORDER BY 1").rows()
 
@@ -251,7 +252,7 @@ COMPARED = [("models/base", True, []), ("models/removed", True, CUT)]
 def test_a_base_that_is_not_among_the_roots_is_taken_too(few):
     report = ingest(few, "models/removed", base=few / "models/base")
     assert [event.where for event in report.events] == ["models/base", "models/removed"]
-    assert shown_base(few) == COMPARED
+    assert base_rows(few) == COMPARED
 
 
 def tables_of(folder):
@@ -260,18 +261,18 @@ def tables_of(folder):
     return [sorted(file["table"] for file in document["files"] if file.get("rows")) for document in documents][1:]
 
 
-def test_a_base_named_later_adds_matches_alone_and_reads_no_weights(few):
+def test_a_base_that_is_named_later_adds_only_matches_and_reads_no_weights(few):
     ingest(few, "models")
-    assert [removed for _, _, removed in shown_base(few)] == [None, None]
+    assert [removed for _, _, removed in base_rows(few)] == [None, None]
     before = tables_of(few)
     for path in few.glob("models/*/model.safetensors"):
         status = path.stat()
-        path.write_bytes(b"\0" * status.st_size)  # Nothing can be read of it any more.
+        path.write_bytes(b"\0" * status.st_size)  # unreadable from here on
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     report = ingest(few, "models", base="models/base")
     assert [event.kind for event in report.events] == ["unchanged", "unchanged"]
     assert tables_of(few) == [*before, ["layer_matches", "tensor_matches"]]
-    assert shown_base(few) == COMPARED
+    assert base_rows(few) == COMPARED
     ingest(few, "models", base="models/base")
     assert tables_of(few) == [*before, ["layer_matches", "tensor_matches"]]
 
@@ -292,7 +293,7 @@ def test_a_dry_run_with_a_base_commits_nothing(few):
     assert tables_of(few) == before
 
 
-def test_a_base_that_is_nowhere_is_an_error_that_lists_the_models(few):
+def test_an_unknown_base_is_an_error_that_lists_the_models(few):
     ingest(few, "models")
     with pytest.raises(lh.NotFoundError, match=r"'gone'; there is models/base, models/removed") as caught:
         ingest(few, "models", base="gone")
@@ -311,26 +312,26 @@ def test_a_base_measured_by_headers_alone_is_placed_by_position_or_not_at_all(fe
         assert wh.sql("SELECT num_removed_layers, removed_layers FROM models ORDER BY 1 DESC").row(0) == (3, None)
 
 
-def test_headers_alone_leave_open_how_values_differ_unless_values_are_asked_for(few):
+def test_without_statistics_values_are_compared_only_on_request(few):
     read = []
-    relations = "SELECT bool_or(relation IN ('identical', 'changed')) AS is_told FROM tensor_matches"
+    relations = "SELECT bool_or(relation IN ('identical', 'changed')) AS is_known FROM tensor_matches"
     for compare in ("auto", "values"):
-        found = few / f"w-{compare}"
+        warehouse = few / f"w-{compare}"
         lh.ingest(
             few / "models",
-            warehouse=found,
+            warehouse=warehouse,
             base=few / "models/base",
             stats="none",
             compare=compare,
             on_progress=lambda progress: read.append(progress.bytes),
         )
-        with lh.open(found) as wh:
+        with lh.open(warehouse) as wh:
             assert bool(wh.sql(relations).item()) == (compare == "values")
         assert (max(read) > 0) == (compare == "values")
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_placeholders_are_no_pruning_and_are_compared_with_nothing(tmp_path, size):
+def test_placeholders_do_not_count_as_pruning_and_are_not_compared(tmp_path, size):
     model = build(TinyModel("llama", EXPLICIT))
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     hollow = {name: torch.zeros(size) if ".layers." in name else tensor for name, tensor in state.items()}
@@ -338,8 +339,8 @@ def test_placeholders_are_no_pruning_and_are_compared_with_nothing(tmp_path, siz
         (tmp_path / "zoo" / name).mkdir(parents=True)
         save_file(tensors, tmp_path / "zoo" / name / "model.safetensors")
     report = lh.ingest(tmp_path / "zoo", warehouse=tmp_path / "w", base=tmp_path / "zoo/base")
-    said = [event.what for event in report.events if event.kind == "passed"]
-    assert said == ["placeholder shapes: an incomplete export is not compared with zoo/base"]
+    texts = [event.what for event in report.events if event.kind == "passed"]
+    assert texts == ["placeholder shapes: an incomplete export is not compared with zoo/base"]
     with lh.open(tmp_path / "w") as wh:
         sql = "SELECT reduction_ratio, strategy, status_note FROM models WHERE model_id = 'zoo/hollow'"
         ((ratio, strategy, note),) = wh.sql(sql).rows()

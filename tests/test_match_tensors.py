@@ -1,4 +1,4 @@
-"""What became of each tensor of a base: from rows, and from both byte streams where they can be read."""
+"""What became of each tensor of a base: from stored rows, and from the values of both sides if they can be read."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def verdicts(wh) -> dict[str, tuple]:
 
 
 def test_each_change_has_its_verdict(wh):
-    found = {name: row[1] for name, row in verdicts(wh).items()}
-    assert found == {
+    changes = {name: row[1] for name, row in verdicts(wh).items()}
+    assert changes == {
         "halved": "the base with values set to zero",
         "scaled": "shapes of the base, other values",
         "cast": "the base in another type, values within rounding",
@@ -128,7 +128,7 @@ def test_relations_are_those_of_the_tensors(wh, zoo):
     assert rows["biased", "model.layers.0.self_attn.o_proj.bias"]["relation"] == "added"
 
 
-def test_the_untouched_base_under_another_name_is_said_to_be_it(wh):
+def test_an_unchanged_copy_is_reported_as_the_base(wh):
     notes = dict(wh.sql("SELECT model_id, status_note FROM models").rows())
     names = {name.rpartition("/")[2]: text for name, text in notes.items()}
     assert names["same"].endswith("/base")
@@ -136,13 +136,13 @@ def test_the_untouched_base_under_another_name_is_said_to_be_it(wh):
     assert "the base in another type, values within rounding" in names["cast"]
 
 
-def test_rows_alone_leave_open_what_only_values_tell(zoo, tmp_path):
+def test_with_rows_alone_relations_that_need_values_are_null(zoo, tmp_path):
     """Compared afterwards: no file is read, unless that is asked for."""
     lh.ingest([zoo / "halved", zoo / "cut", zoo / "base"], warehouse=tmp_path / "wh")
     lh.ingest([zoo / "halved", zoo / "cut"], base=zoo / "base", warehouse=tmp_path / "wh")
-    found = verdicts(lh.open(tmp_path / "wh"))
-    assert found["halved"][1] is None
-    assert found["cut"][1] == "the base cut, what is left of one shape unchanged"
+    changes = verdicts(lh.open(tmp_path / "wh"))
+    assert changes["halved"][1] is None
+    assert changes["cut"][1] == "the base cut, what is left of one shape unchanged"
     lh.ingest([zoo / "halved", zoo / "cut"], base=zoo / "base", warehouse=tmp_path / "wh", compare="values")
     wh = lh.open(tmp_path / "wh")
     assert verdicts(wh)["halved"][1] == "the base with values set to zero"
@@ -152,7 +152,7 @@ def test_rows_alone_leave_open_what_only_values_tell(zoo, tmp_path):
     assert wh.scan("tensor_matches").collect().height == wh.sql("SELECT * FROM tensor_matches").height
 
 
-def test_a_base_whose_files_are_gone_leaves_values_open_with_a_line(zoo, tmp_path):
+def test_without_the_bases_files_relations_that_need_values_are_null_and_a_line_says_so(zoo, tmp_path):
     for name in ("base", "halved"):
         (tmp_path / "zoo" / name).mkdir(parents=True)
         for file in ("config.json", "model.safetensors"):

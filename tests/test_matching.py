@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 import layerhouse as lh
 from layerhouse.ingest.compare.match_layers import compare_layers
 from layerhouse.ingest.measure.signatures import sketch
+from layerhouse.tests.pruned_models import passed_texts
 from layerhouse.tests.tiny_models import EXPLICIT, TinyModel, build
 
 BLOCKS = 12
@@ -81,12 +82,8 @@ def models(folder):
 
 def layer_map(folder, name):
     with lh.open(folder / "w") as wh:
-        shown = wh.layers(f"models/{name}")
-    return {row["layer_index"]: row["base_layer_index"] for row in shown.to_dicts() if row["layer_index"] is not None}
-
-
-def said(report, name):
-    return [event.what for event in report.events if event.where == f"models/{name}" and event.kind == "passed"]
+        layers = wh.layers(f"models/{name}")
+    return {row["layer_index"]: row["base_layer_index"] for row in layers.to_dicts() if row["layer_index"] is not None}
 
 
 # Rows alone
@@ -142,7 +139,7 @@ def test_whichever_blocks_are_removed_they_are_found(measured, subsets):
     ],
     ids=["two overlapping slices", "each block twice", "two swapped", "reversed", "some, in another order"],
 )
-def test_blocks_that_stand_twice_or_in_another_order_are_found(measured, blocks):
+def test_blocks_that_occur_twice_or_in_another_order_are_found(measured, blocks):
     child, base, _ = measured
     rows, notes = compare_layers(rows_with(child, blocks), base)
     assert places(rows) == (dict(enumerate(blocks)), set(range(BLOCKS)) - set(blocks))
@@ -169,7 +166,7 @@ def made_row(stack, layer, role, value, size=64):
     }
 
 
-def test_encoder_and_decoder_are_matched_each_with_its_own():
+def test_encoder_and_decoder_are_matched_separately():
     generator = np.random.default_rng(4)
     values = {(stack, block, role): generator.normal(size=64) for stack in "ed" for block in range(6) for role in ROLES}
     stacks = {"e": "encoder", "d": "decoder"}
@@ -188,7 +185,7 @@ def test_encoder_and_decoder_are_matched_each_with_its_own():
             assert places(own) == (dict(enumerate(blocks)), set(range(6)) - set(blocks))
 
 
-def test_blocks_whose_channels_have_scales_in_common_are_told_apart_in_any_order():
+def test_blocks_whose_channels_have_common_scales_are_distinguished_in_any_order():
     generator = np.random.default_rng(5)
     common = {role: np.exp(generator.normal(size=64)) for role in ROLES}
     blocks = [{role: scale * np.exp(0.1 * generator.normal(size=64)) for role, scale in common.items()} for _ in range(8)]
@@ -231,36 +228,36 @@ def test_removed_layers_are_found_by_content_however_the_others_are_numbered(stu
     assert models(folder)[name]["removed_layers"] == [2, 3]
     assert layer_map(folder, name) == dict(zip(numbers, (0, 1, 4, 5), strict=True))
     with lh.open(folder / "w") as wh:
-        shown = wh.layers(f"models/{name}")
-    assert set(shown["match"]) == {match}
-    assert (shown["match_confidence"].max() == 1.0) == (match == "exact")
+        layers = wh.layers(f"models/{name}")
+    assert set(layers["match"]) == {match}
+    assert (layers["match_confidence"].max() == 1.0) == (match == "exact")
 
 
-def test_a_layer_count_that_the_config_has_otherwise_is_noted(study):
+def test_a_layer_count_that_differs_from_the_configs_is_noted(study):
     folder, _ = study
     assert "num_hidden_layers is 6 in the config, and 4 layers are there" in models(folder)["stale"]["status_note"]
 
 
-def test_without_a_base_holes_are_named_by_number_and_nothing_else_is_claimed(study, tmp_path):
+def test_without_a_base_only_missing_layer_numbers_are_reported(study, tmp_path):
     folder, _ = study
     lh.ingest([folder / "models/holes", folder / "models/stale"], warehouse=tmp_path / "w", threads=1)
     with lh.open(tmp_path / "w") as wh:
-        found = {row["model_id"]: row for row in wh.models().to_dicts()}
-    assert "layers 2, 3 missing by number, of layers 0 to 5" in found["models/holes"]["status_note"]
-    assert [row["removed_layers"] for row in found.values()] == [None, None]
+        rows = {row["model_id"]: row for row in wh.models().to_dicts()}
+    assert "layers 2, 3 missing by number, of layers 0 to 5" in rows["models/holes"]["status_note"]
+    assert [row["removed_layers"] for row in rows.values()] == [None, None]
 
 
 def test_a_base_with_fewer_layers_and_another_vocabulary_does_not_fit_and_one_line_says_so(tmp_path):
     write(tmp_path, "base", *state_of(4, vocab=96))
     write(tmp_path, "child", *state_of(6, vocab=120, seed=3))
     report = ingest(tmp_path, base="base")
-    assert said(report, "child") == ["compared with models/base: base does not fit: 6 vs 4 layers, vocab 120 vs 96"]
+    assert passed_texts(report, "child") == ["compared with models/base: base does not fit: 6 vs 4 layers, vocab 120 vs 96"]
     row = models(tmp_path)["child"]
     assert [row[key] for key in ("base_params", "removed_layers", "num_removed_layers", "reduction_ratio")] == [None] * 4
     assert layer_map(tmp_path, "child") == dict.fromkeys(range(6))
 
 
-def test_another_hidden_size_leaves_the_shapes_to_be_compared_and_no_layer_is_said_to_be_removed(tmp_path):
+def test_with_another_hidden_size_shapes_are_compared_and_no_layer_is_reported_as_removed(tmp_path):
     state, config = state_of(4)
     write(tmp_path, "base", state, config)
     turn = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(1)))[0][:, :48]
@@ -273,7 +270,7 @@ def test_another_hidden_size_leaves_the_shapes_to_be_compared_and_no_layer_is_sa
     turned |= {f"model.layers.{index}.attn_shortcut_Q": turn.T @ turn for index in range(4)}
     write(tmp_path, "sliced", turned, config)
     report = ingest(tmp_path, base="base")
-    (first, *rest) = said(report, "sliced")
+    (first, *rest) = passed_texts(report, "sliced")
     assert first == "compared with models/base: values are not comparable: hidden size changed from 64 to 48"
     assert rest == ["compared with models/base: 4 layers of 4 placed by position: neither hashes nor signatures tell"]
     row = models(tmp_path)["sliced"]
@@ -288,8 +285,8 @@ def test_a_layer_of_another_model_among_tuned_ones_leaves_those_similar(tmp_path
     write(tmp_path, "child", child, config)
     ingest(tmp_path, base="base")
     with lh.open(tmp_path / "w") as wh:
-        shown = wh.layers("models/child").select("layer_index", "base_layer_index", "match").rows()
-    assert shown == [(index, index, "positional" if index == 3 else "similar") for index in range(6)]
+        layers = wh.layers("models/child").select("layer_index", "base_layer_index", "match").rows()
+    assert layers == [(index, index, "positional" if index == 3 else "similar") for index in range(6)]
 
 
 def bases(folder):
@@ -318,18 +315,18 @@ def test_the_base_that_was_named_last_is_shown_whichever_came_before(tmp_path):
     assert sorted((tmp_path / "w/commits").iterdir()) == before
 
 
-def test_a_refused_base_takes_nothing_from_the_one_before(tmp_path):
+def test_a_refused_base_does_not_replace_the_previous_base(tmp_path):
     state, config = state_of(4)
     write(tmp_path, "base", state, config)
     write(tmp_path, "child", with_blocks(state, enumerate((0, 2, 3))), config)
     write(tmp_path, "wrong", *state_of(6, vocab=120, seed=3))
     ingest(tmp_path, "base", "child", base="base")
     report = ingest(tmp_path, "child", base="wrong")
-    assert said(report, "child") == ["compared with models/wrong: base does not fit: 3 vs 6 layers, vocab 96 vs 120"]
+    assert passed_texts(report, "child") == ["compared with models/wrong: base does not fit: 3 vs 6 layers, vocab 96 vs 120"]
     assert models(tmp_path)["child"]["removed_layers"] == [1]
 
 
-def test_many_stored_models_are_compared_from_rows_that_lie_in_several_commits(tmp_path):
+def test_many_stored_models_are_compared_from_rows_of_several_commits(tmp_path):
     state, config = state_of(6)
     write(tmp_path, "base", state, config)
     kept = {f"m{gone}": tuple(block for block in range(6) if block != gone) for gone in range(6)}

@@ -1,4 +1,4 @@
-"""Names that no wrapper hides and no family loses; ties and totals; the checkpoint that states its full size."""
+"""Placing tensors by their names, with and without wrappers and families; ties; parameter totals."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_wrapped_checkpoint_is_placed_as_the_bare_one(wrapper):
     assert [tensor.ref.name for tensor in placement.placed] == [f"{wrapper}{name}" for name in shapes]
 
 
-def test_canonical_names_say_stack_layer_module_role_and_part():
+def test_canonical_names_have_stack_layer_module_role_and_part():
     placed = placed_by_name(
         {
             **llama_shapes({7: Width()}),
@@ -118,7 +118,7 @@ def test_buffers_masks_and_indices_are_no_parameters():
     assert [tensor.is_parameter for tensor in place_tensors(refs, {"model_type": "llama"}).placed] == [False, False, False]
 
 
-def test_what_no_template_names_is_kept_and_counted():
+def test_tensors_that_no_template_describes_are_kept_and_counted():
     shapes = {
         **llama_shapes({0: Width()}),
         "model.layers.0.self_attn.q_proj.lora_A.weight": (8, HIDDEN),
@@ -136,7 +136,7 @@ def test_what_no_template_names_is_kept_and_counted():
     assert totals.params == count_parameters(place(llama_shapes({0: Width()})), TIED).params + 8 * HIDDEN + 9 + 4
 
 
-def test_names_that_no_family_has_are_counted_and_not_guessed():
+def test_tensors_of_no_known_family_are_counted_without_roles():
     placement = place({f"blocks.{index}.mixer.in_proj.weight": (8, 4) for index in range(3)})
     totals = count_parameters(placement, {"model_type": "unheard_of"})
     assert (placement.family, len(placement.unplaced)) == (None, 3)
@@ -206,7 +206,7 @@ def test_names_are_looked_up_and_not_searched():
     assert more_steps < 60 * (len(many) - len(few))
 
 
-def test_of_checkpoints_with_the_same_names_one_alone_is_placed(monkeypatch):
+def test_checkpoints_with_equal_names_share_cached_places(monkeypatch):
     shapes = llama_shapes({0: Width(), 1: Width()})
     first = place(shapes, UNTIED)
     before = placing._find_places_cached.cache_info()
@@ -219,7 +219,7 @@ def test_of_checkpoints_with_the_same_names_one_alone_is_placed(monkeypatch):
     assert placing._find_places_cached.cache_info().hits == before.hits + 1
 
 
-def test_what_was_placed_by_other_families_is_placed_anew():
+def test_the_cache_distinguishes_families_of_one_name():
     refs = shape_refs(llama_shapes({0: Width()}))
     families = load_families()
     shorter = [
@@ -269,7 +269,7 @@ def test_a_head_that_is_left_out_is_a_row_without_bytes():
 
 
 @pytest.mark.parametrize(
-    ("head", "config", "hashes", "tied", "says"),
+    ("head", "config", "hashes", "tied", "text"),
     [
         (False, UNTIED, None, False, "declared untied, head missing"),
         (False, {"model_type": "llama"}, None, False, "untied by llama's default, head missing"),
@@ -282,12 +282,12 @@ def test_a_head_that_is_left_out_is_a_row_without_bytes():
         (True, TIED, ("a", None), True, None),
     ],
 )
-def test_config_and_bytes_that_disagree_on_a_tie_are_noted(head, config, hashes, tied, says):
+def test_config_and_bytes_that_disagree_on_a_tie_are_noted(head, config, hashes, tied, text):
     placement = place(llama_shapes({0: Width()}, head=head), config)
     names = ("lm_head.weight", "model.embed_tokens.weight")
     known = {name: value for name, value in zip(names, hashes, strict=True) if value} if hashes else None
     totals = count_parameters(placement, config, known)
-    assert (totals.tied_embeddings, [note["text"] for note in totals.notes]) == (tied, [says] if says else [])
+    assert (totals.tied_embeddings, [note["text"] for note in totals.notes]) == (tied, [text] if text else [])
     assert totals.virtual is None
 
 
@@ -298,7 +298,7 @@ def test_a_head_of_another_vocabulary_is_not_tied():
     assert [note["text"] for note in totals.notes] == ["declared tied, head and embedding differ"]
 
 
-def test_gpt2_is_tied_where_nothing_says_so():
+def test_gpt2_is_tied_by_default():
     shapes = {"wte.weight": (VOCAB, HIDDEN), "wpe.weight": (8, HIDDEN), "ln_f.weight": (HIDDEN,), "ln_f.bias": (HIDDEN,)}
     totals = count_parameters(place(shapes), None)
     assert (totals.tied_embeddings, totals.tie_evidence, totals.lm_head_params) == (True, None, TABLE)

@@ -1,4 +1,4 @@
-"""What a token costs, against what the modules of real models do with one."""
+"""The cost of a token, compared with what the modules of real models compute for one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from layerhouse.tests.tiny_models import (
 
 DENSE = ["llama", "gpt2", "phi3", "opt", "gpt_neox", "gemma2", "qwen2", "falcon", "bloom", "gptj", "cohere", "mpt"]
 COPIED = {"falcon"}
-"""Families of which transformers caches a copy of a key for each of the queries that share it."""
+"""Families for which transformers caches a key once for each query head that shares it."""
 
 
 def run_one_token(model):
-    """Multiply-accumulates of the linear modules that one token goes through, and the bytes that it leaves in the KV cache."""
+    """Multiply-accumulates of the linear modules for one token, and its bytes in the KV cache."""
     counted = []
 
     def count(module, inputs, output):
@@ -57,7 +57,7 @@ def test_costs_are_those_of_the_modules(name, number, tmp_path):
     assert kept == kept_run or (name in COPIED and kept_run % kept == 0)
 
 
-def test_of_experts_a_token_goes_through_some(tmp_path):
+def test_a_token_goes_through_some_of_the_experts(tmp_path):
     tiny = TinyModel("mixtral", {**EXPLICIT, "num_local_experts": 4, "num_experts_per_tok": 2})
     model = build(tiny).eval()
     through_modules, kept = run_one_token(model)

@@ -36,16 +36,16 @@ def test_kept_units_are_exact_whatever_the_layout(tmp_path, tiny, cut, groups):
     write_model(tmp_path, "base", state, config)
     write_model(tmp_path, "child", prune(state, kept, cut), config)
     ingest_models(tmp_path, base=tmp_path / "models/base", units=True)
-    found = unit_rows(tmp_path, "child")
-    assert len(found) == 12
+    rows = unit_rows(tmp_path, "child")
+    assert len(rows) == 12
     for index, one in kept.items():
         heads = one.groups if groups == HEADS else one.heads
         for kind, expected in (("head", heads), ("kv_group", one.groups), ("neuron", one.neurons)):
-            assert (found[index, kind]["units_kept"], found[index, kind]["num_exact"]) == (list(expected), len(expected))
+            assert (rows[index, kind]["units_kept"], rows[index, kind]["num_exact"]) == (list(expected), len(expected))
 
 
 def split_experts(state):
-    """A tensor for each expert, as files on disk have it, of the one for all that models have in memory."""
+    """The weights with a tensor for each expert, as files have them, in place of one tensor for all, as in memory."""
     answer = {}
     for name, tensor in state.items():
         place = name.removesuffix(".mlp.experts.gate_up_proj").removesuffix(".mlp.experts.down_proj")
@@ -72,9 +72,12 @@ def test_kept_experts_are_exact(tmp_path, layout):
     write_model(tmp_path, "tuned", layout(tuned(pruned)), config)
     report = ingest_models(tmp_path, base=tmp_path / "models/base", units=True)
     assert report.count("failed") == 0
-    found, after = unit_rows(tmp_path, "child"), unit_rows(tmp_path, "tuned")
+    pruned_rows, tuned_rows = unit_rows(tmp_path, "child"), unit_rows(tmp_path, "tuned")
     for index in range(4):
         expected = list(kept.get(index, Kept()).experts)
-        assert found[index, "expert"]["units_kept"] == after[index, "expert"]["units_kept"] == expected
-        assert (found[index, "expert"]["num_exact"], after[index, "expert"]["num_similar"]) == (len(expected), len(expected))
-        assert found[index, "head"]["units_kept"] == list(range(HEADS))
+        assert pruned_rows[index, "expert"]["units_kept"] == tuned_rows[index, "expert"]["units_kept"] == expected
+        assert (pruned_rows[index, "expert"]["num_exact"], tuned_rows[index, "expert"]["num_similar"]) == (
+            len(expected),
+            len(expected),
+        )
+        assert pruned_rows[index, "head"]["units_kept"] == list(range(HEADS))

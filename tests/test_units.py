@@ -1,4 +1,4 @@
-"""Which heads, KV groups, neurons and experts of the base a pruned model kept: exact by their bytes, similar after tuning."""
+"""Which heads, KV groups and neurons of the base a pruned model kept: exact by their bytes, similar after tuning."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from layerhouse.warehouse.admin.health import check_warehouse
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    """A grouped Llama, pruned by two methods, one of which was tuned after; a block removed; and odd ones."""
+    """A Llama with grouped KV heads, and what pruning by two methods, tuning, and exchanging parts make of it."""
     folder = tmp_path_factory.mktemp("units")
     state, config = state_of(TinyModel("llama", {**EXPLICIT, "num_hidden_layers": 4, "tie_word_embeddings": False}))
     kept = kept_by_layer(4)
@@ -66,11 +66,11 @@ def test_kept_heads_groups_and_neurons_of_a_grouped_llama_are_exact(llama):
     folder, report, kept, _ = llama
     assert report.count("failed") == 0
     assert check_warehouse(folder / "w") == []
-    found = unit_rows(folder, "first")
-    assert len(found) == 12
+    rows = unit_rows(folder, "first")
+    assert len(rows) == 12
     for index, one in kept.items():
         for kind, expected in (("head", one.heads), ("kv_group", one.groups), ("neuron", one.neurons)):
-            row = found[index, kind]
+            row = rows[index, kind]
             total = {"head": HEADS, "kv_group": KV_HEADS, "neuron": INTERMEDIATE}[kind]
             assert row["units_kept"] == list(expected)
             assert row["units_removed"] == sorted(set(range(total)) - set(expected))
@@ -82,22 +82,22 @@ def test_kept_heads_groups_and_neurons_of_a_grouped_llama_are_exact(llama):
 def test_after_tuning_the_same_units_are_similar_and_a_line_says_that_they_are_not_exact(llama):
     folder, report, kept, _ = llama
     for name in ("tuned", "cast"):
-        found = unit_rows(folder, name)
+        rows = unit_rows(folder, name)
         for index, one in kept.items():
             for kind, expected in (("head", one.heads), ("kv_group", one.groups), ("neuron", one.neurons)):
-                row = found[index, kind]
+                row = rows[index, kind]
                 assert row["units_kept"] == list(expected)
                 assert (row["num_exact"], row["num_similar"], row["num_unknown"]) == (0, len(expected), 0)
                 assert 0.1 <= row["least_confidence"] <= 1
-        said = [line for line in passed_texts(report, name) if "exactly" in line]
+        inexact = [line for line in passed_texts(report, name) if "exactly" in line]
         neurons = sum(len(one.neurons) for one in kept.values())
         assert (
             f"compared with models/base: neurons are not recoverable exactly: {neurons} of {neurons} are similar by signature"
-            in said
+            in inexact
         )
 
 
-def test_neurons_whose_gate_and_up_are_not_those_of_their_down_are_claimed_for_nobody(llama):
+def test_neurons_whose_gate_and_up_are_not_those_of_their_down_are_not_matched(llama):
     folder, report, kept, _ = llama
     row = unit_rows(folder, "swapped")[0, "neuron"]
     assert (row["units_kept"], row["units_removed"], row["num_exact"]) == (None, None, 0)
@@ -112,12 +112,12 @@ def test_neurons_whose_gate_and_up_are_not_those_of_their_down_are_claimed_for_n
     assert f"the parts of {count} are of several units of the base (layer 0)" in " ".join(passed_texts(report, "swapped"))
 
 
-def test_heads_that_read_another_group_than_in_the_base_are_claimed_for_nobody(llama):
+def test_heads_that_read_another_group_than_in_the_base_are_not_matched(llama):
     folder, report, *_ = llama
-    found = unit_rows(folder, "regrouped")
-    assert found[1, "kv_group"]["num_exact"] == KV_HEADS
-    assert (found[1, "head"]["num_unknown"], found[1, "head"]["units_kept"]) == (HEADS, None)
-    assert found[0, "head"]["num_unknown"] == 0
+    rows = unit_rows(folder, "regrouped")
+    assert rows[1, "kv_group"]["num_exact"] == KV_HEADS
+    assert (rows[1, "head"]["num_unknown"], rows[1, "head"]["units_kept"]) == (HEADS, None)
+    assert rows[0, "head"]["num_unknown"] == 0
     assert any("heads are not recoverable exactly" in line for line in passed_texts(report, "regrouped"))
 
 
@@ -173,7 +173,7 @@ def test_the_stored_units_are_the_rows_and_columns_of_the_weights(llama):
     )
 
 
-def test_who_interrupts_waits_for_no_layer(llama, monkeypatch):
+def test_an_interrupt_does_not_wait_for_running_layers(llama, monkeypatch):
     folder, *_ = llama
     path = folder / "models/first/model.safetensors"
     opened = open_weights(path.parent, (path,), "first")
@@ -198,10 +198,10 @@ def test_units_are_the_same_by_any_number_of_threads(llama, tmp_path):
     with lh.open(tmp_path / "w") as by_three, lh.open(folder / "w") as by_one:
         own = by_three.sql("SELECT * EXCLUDE (commit_id, ingested_at) FROM units")
         checkpoint_id = own["checkpoint_id"][0]
-        found = by_one.sql(f"SELECT * EXCLUDE (commit_id, ingested_at) FROM units WHERE checkpoint_id = '{checkpoint_id}'")
+        expected = by_one.sql(f"SELECT * EXCLUDE (commit_id, ingested_at) FROM units WHERE checkpoint_id = '{checkpoint_id}'")
     keys = ["layer_index", "kind", "unit_index"]
     assert own.height > 0
-    assert own.sort(keys).equals(found.sort(keys))
+    assert own.sort(keys).equals(expected.sort(keys))
 
 
 def test_a_neuron_of_zeros_is_dead(tmp_path):
@@ -213,8 +213,8 @@ def test_a_neuron_of_zeros_is_dead(tmp_path):
     write_model(tmp_path, "base", state, config)
     write_model(tmp_path, "masked", masked, config)
     ingest_models(tmp_path, base=tmp_path / "models/base", units=True)
-    found = unit_rows(tmp_path, "masked")
-    assert [found[index, "neuron"]["num_dead"] for index in range(3)] == [0, 2, 0]
+    rows = unit_rows(tmp_path, "masked")
+    assert [rows[index, "neuron"]["num_dead"] for index in range(3)] == [0, 2, 0]
 
 
 # When units are read
@@ -224,7 +224,7 @@ def events(report):
     return {(event.where, event.kind): event.what for event in report.events}
 
 
-def test_units_are_added_to_models_that_are_in_already_and_matched_once(tmp_path):
+def test_units_are_added_to_models_that_were_taken_before_and_matched_once(tmp_path):
     state, config = state_of(TinyModel("llama", EXPLICIT))
     kept = kept_by_layer(4)
     write_model(tmp_path, "base", state, config)
@@ -246,7 +246,7 @@ def test_units_are_added_to_models_that_are_in_already_and_matched_once(tmp_path
         )
 
 
-def test_a_base_without_units_is_named(tmp_path):
+def test_a_base_without_units_is_reported(tmp_path):
     state, config = state_of(TinyModel("llama", EXPLICIT))
     write_model(tmp_path, "base", state, config)
     write_model(tmp_path, "child", prune(state, kept_by_layer(4), cut_llama), config)
@@ -261,7 +261,7 @@ def test_units_need_values(tmp_path):
         ingest_models(tmp_path, units=True, stats="none")
 
 
-def test_what_the_shapes_do_not_give_is_noted_and_the_rest_is_read(tmp_path):
+def test_units_that_the_shapes_do_not_give_are_noted_and_the_others_read(tmp_path):
     state, config = state_of(TinyModel("llama", EXPLICIT))
     name = "model.layers.1.self_attn.q_proj.weight"
     write_model(tmp_path, "odd", {**state, name: state[name][:55].clone()}, config)
@@ -276,7 +276,7 @@ def test_what_the_shapes_do_not_give_is_noted_and_the_rest_is_read(tmp_path):
     assert "layer 1: heads are not known: the shapes do not give the heads" in note
 
 
-def test_a_file_cut_off_while_units_are_read_fails_by_name(tmp_path):
+def test_a_file_that_is_truncated_before_units_are_read_fails(tmp_path):
     state, config = state_of(TinyModel("llama", EXPLICIT))
     write_model(tmp_path, "model", state, config)
     ingest_models(tmp_path)

@@ -1,4 +1,4 @@
-"""Values of two tensors compared: counts, distances and what they say happened."""
+"""How the values of two tensors differ: counts, distances and the relation that they show."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def stored(path: Path, tensor: torch.Tensor) -> TensorRef:
 @pytest.fixture
 def compare(tmp_path):
     def compared(one: torch.Tensor, other: torch.Tensor):
-        found = difference(stored(tmp_path / "one", one), stored(tmp_path / "other", other))
-        return relation_of(found, is_cast=one.dtype != other.dtype), found
+        counted = difference(stored(tmp_path / "one", one), stored(tmp_path / "other", other))
+        return relation_of(counted, is_cast=one.dtype != other.dtype), counted
 
     return compared
 
@@ -54,8 +54,8 @@ def test_masked_refilled_and_changed_are_counted(compare, dtype):
     assert compare(base, masked)[1].filled == 210
     noisy = base.clone()
     noisy[3, 4] += 1
-    relation, found = compare(noisy, base)
-    assert (relation, found.changed, found.other) == ("changed", 1, 1)
+    relation, counted = compare(noisy, base)
+    assert (relation, counted.changed, counted.other) == ("changed", 1, 1)
     both = masked.clone()
     both[0, 0] = 5
     assert compare(both, base)[0] == "changed"
@@ -76,13 +76,13 @@ def test_masked_refilled_and_changed_are_counted(compare, dtype):
         (torch.float64, torch.float32),
     ],
 )
-def test_a_cast_is_told_from_a_change(compare, to, source):
+def test_a_cast_is_distinguished_from_a_change(compare, to, source):
     base = torch.cat([weights(5000) * 3, torch.tensor([0.0, -0.0, 65504.0, 1e-7, 70000.0, float("nan"), float("inf")])]).to(
         source
     )
-    relation, found = compare(base.to(to), base)
+    relation, counted = compare(base.to(to), base)
     assert relation == "cast"
-    assert found.changed == int((base.to(to).double() != base.double()).sum()) - 1  # NaN is NaN
+    assert counted.changed == int((base.to(to).double() != base.double()).sum()) - 1  # NaN is NaN
     child = base.to(to)
     child[17] = child[17] * 1.5
     assert compare(child, base)[0] == "changed"
@@ -94,13 +94,13 @@ def test_a_cast_is_told_from_a_change(compare, to, source):
 def test_distances_are_those_of_numpy(compare):
     base, child = weights(3 * STEP + 17), weights(3 * STEP + 17) * 1.01
     child[5] = float("nan")
-    _, found = compare(child, base)
+    _, counted = compare(child, base)
     one, other = child.double().numpy(), base.double().numpy()
     kept = np.isfinite(one)
     one, other = one[kept], other[kept]
-    assert found.relative_difference == pytest.approx(np.linalg.norm(one - other) / np.linalg.norm(other), rel=1e-10)
-    assert found.cosine == pytest.approx(one @ other / np.linalg.norm(one) / np.linalg.norm(other), rel=1e-10)
-    assert found.changed == 3 * STEP + 17
+    assert counted.relative_difference == pytest.approx(np.linalg.norm(one - other) / np.linalg.norm(other), rel=1e-10)
+    assert counted.cosine == pytest.approx(one @ other / np.linalg.norm(one) / np.linalg.norm(other), rel=1e-10)
+    assert counted.changed == 3 * STEP + 17
 
 
 def test_signs_of_zero_and_nan_are_no_change(compare):
@@ -110,12 +110,12 @@ def test_signs_of_zero_and_nan_are_no_change(compare):
 
 
 def test_norms_of_zero_leave_nothing_to_compare(compare):
-    _, found = compare(torch.zeros(9), torch.zeros(9))
-    assert (found.relative_difference, found.cosine) == (None, None)
-    _, found = compare(torch.full((2,), 1e300, dtype=torch.float64), torch.full((2,), 1e300, dtype=torch.float64))
-    assert (found.relative_difference, found.cosine) == (None, None)
-    _, found = compare(torch.zeros(0), torch.zeros(0))
-    assert found.changed == 0
+    _, counted = compare(torch.zeros(9), torch.zeros(9))
+    assert (counted.relative_difference, counted.cosine) == (None, None)
+    _, counted = compare(torch.full((2,), 1e300, dtype=torch.float64), torch.full((2,), 1e300, dtype=torch.float64))
+    assert (counted.relative_difference, counted.cosine) == (None, None)
+    _, counted = compare(torch.zeros(0), torch.zeros(0))
+    assert counted.changed == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.float8_e4m3fn])
