@@ -16,7 +16,8 @@ from layerhouse.ingest.model import placement as placing
 from layerhouse.ingest.model.family_files import load_families
 from layerhouse.ingest.model.layer_rows import layer_rows
 from layerhouse.ingest.model.parameters import count_parameters
-from layerhouse.ingest.model.placement import place_tensors, strip_wrappers
+from layerhouse.ingest.model.placement import place_tensors
+from layerhouse.ingest.model.places import strip_wrappers
 from layerhouse.tests.tiny_models import (
     HIDDEN,
     VOCAB,

@@ -1,1 +1,1 @@
-"""Compares a checkpoint with its base: matches layers, tensors and units from stored rows, and reads values if rows do not tell."""
+"""Compares a checkpoint with its base: layers, tensors and units, by stored rows, and by values if rows do not tell."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.model.config import Config, declared_flag, declares_head
-from layerhouse.ingest.model.placement import Placed, Placement, canonical_name, unique_tensors
+from layerhouse.ingest.model.placement import Placed, Placement, unique_tensors
+from layerhouse.ingest.model.places import canonical_name
 from layerhouse.vocabulary import Role
 
 Hashes = Mapping[str, str]
