@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from layerhouse.ingest.model.config import Config, inner_config, model_types
+from layerhouse.ingest.checkpoint.config_json import Config
+from layerhouse.ingest.model.config import inner_config, model_types
 from layerhouse.ingest.model.family import INPUTS, Family, Tower, with_towers
 from layerhouse.vocabulary import Role
 

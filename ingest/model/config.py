@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.model.family import Family
 from layerhouse.vocabulary import Stack
 
-Config = Mapping[str, Any]
 Numbers = tuple[int | None, ...]
 """A number for each layer; None for a layer of which the config gives none."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.model.config import Config, dropped_layers
+from layerhouse.ingest.model.config import dropped_layers
 from layerhouse.ingest.model.placement import Placed, Placement
 from layerhouse.vocabulary import Module, Role
 

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
+from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.model.config import Config, declared_flag, declared_key, declared_number, declared_numbers
+from layerhouse.ingest.model.config import declared_flag, declared_key, declared_number, declared_numbers
 from layerhouse.ingest.model.family import ALWAYS, NEVER, OPTIONAL, Family
 from layerhouse.ingest.model.layer_sizes import HeadDim, Sizes, span
 from layerhouse.ingest.model.placement import Placed

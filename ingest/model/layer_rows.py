@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.model.config import Config, declared_number
+from layerhouse.ingest.model.config import declared_number
 from layerhouse.ingest.model.family import Family
 from layerhouse.ingest.model.inactive import inactive_tensors
 from layerhouse.ingest.model.layer_notes import added_biases, declared_notes, group_notes, number_notes

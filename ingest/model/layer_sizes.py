@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.model.config import Config, declared_key, declared_number
+from layerhouse.ingest.model.config import declared_key, declared_number
 from layerhouse.ingest.model.family import INPUTS, Family
 from layerhouse.ingest.model.placement import BLOCK_MODULES, Placed
 from layerhouse.vocabulary import FusedLayout, Module, Role, Stack

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.model.config import Config, declared_flag, declares_head
+from layerhouse.ingest.model.config import declared_flag, declares_head
 from layerhouse.ingest.model.placement import Placed, Placement, unique_tensors
 from layerhouse.ingest.model.places import canonical_name
 from layerhouse.vocabulary import Role

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
+from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.ingest.model.choose_family import CACHED_MODELS, choose_family
-from layerhouse.ingest.model.config import Config
 from layerhouse.ingest.model.family import Family, Template
 from layerhouse.ingest.model.family_files import load_families
 from layerhouse.ingest.model.places import NameParts, Place, Traits, find_places, split_names

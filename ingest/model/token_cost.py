@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
-from layerhouse.ingest.model.config import Config, declared_text, declares_head
+from layerhouse.ingest.model.config import declared_text, declares_head
 from layerhouse.ingest.model.layer_sizes import Sizes, has_unnamed_weights
 from layerhouse.ingest.model.parameters import Totals, find_weight
 from layerhouse.ingest.model.placement import Placed, Placement
