@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("ingest", "queries", "terminal", "warehouse")
-HEAVY = ("torch", "transformers", "safetensors", "numba", "duckdb", "polars", "pyarrow", "rich", "numpy")
+HEAVY = ("torch", "transformers", "safetensors", "duckdb", "polars", "pyarrow", "rich", "numpy")
 
 
 def loaded_after(code: str) -> set[str]:

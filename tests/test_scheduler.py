@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import subprocess
@@ -26,7 +25,6 @@ from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.ingest.measure import scheduler as module
 from layerhouse.ingest.measure.counter import Counter, mark_on_cpu
 from layerhouse.ingest.measure.io import prefetch
-from layerhouse.ingest.measure.kernels import jit
 from layerhouse.ingest.measure.kernels.moments import SUB_BLOCK
 from layerhouse.ingest.measure.scheduler import Job, Measurement, measure
 from layerhouse.ingest.measure.statistics import statistics_from_tally
@@ -464,41 +462,3 @@ def test_memory_does_not_follow_the_tensors(tmp_path):
     zeros, zero_rows, wide_zeros, view_zeros, peak_mib = map(int, output.split())
     assert (zeros, zero_rows, wide_zeros, view_zeros) == ((1 << 29) - 2048, 16383, 1 << 28, 1 << 25)
     assert peak_mib < 300
-
-
-def test_kernels_work_where_nothing_can_be_cached():
-    def refuse(**options):
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda loop: loop
-
-    with mock.patch.object(jit.numba, "njit", refuse):
-        assert jit.compiled(len)([1]) == 1
-
-
-NOT_BUILT = "import sys; sys.modules['layerhouse.ingest.measure.kernels._loops'] = None"
-ANNOUNCE = "from layerhouse.ingest.measure.kernels import cpu; cpu.announce()"
-
-
-def test_the_command_says_that_the_first_run_on_a_machine_compiles(tmp_path):
-    from safetensors.torch import save_file
-
-    save_file({"model.embed_tokens.weight": torch.ones(4, 4)}, tmp_path / "model.safetensors")
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    said = []
-    for warehouse in ("first", "second"):
-        arguments = ["ingest", str(tmp_path / "model.safetensors"), "-w", str(tmp_path / warehouse)]
-        command = [sys.executable, "-c", f"{NOT_BUILT}; from layerhouse.cli import cli; cli({arguments!r})"]
-        said.append(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stderr)
-    assert [text.splitlines().count("compiling the counting kernels, once per machine") for text in said] == [1, 0]
-
-
-def test_compiling_is_announced_once_there_is_no_compiled_code(tmp_path, caplog):
-    script = f"{NOT_BUILT}; import logging; logging.basicConfig(level='INFO'); {ANNOUNCE}"
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    run = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
-    assert run.stderr.count("compiling the counting kernels, once per machine") == 1
-    jit.count_words(np.zeros(1, np.uint64), np.zeros(0, np.uint16), np.zeros((2, 1 << 16), np.uint32))
-    with caplog.at_level(logging.INFO):
-        jit.announce()
-    assert not caplog.records

@@ -38,7 +38,7 @@ class Tally:
 
     `codes` are distinct patterns (types of at most 16 bits) or keys of magnitude (the rest, see `key_of`) in any order,
     `counts` how often each occurs, int64. Only 32- and 64-bit types fill the rest: near_zeros is 0 without a threshold; `least`
-    and `greatest` are over finite values (inf, -inf if there are none); `rows` are moments as jit.moments describes them.
+    and `greatest` are over finite values (inf, -inf if there are none); `rows`: see numpy_sums.moments.
     """
 
     codes: Array

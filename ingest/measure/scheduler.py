@@ -119,9 +119,6 @@ def measure(
     """
     if not jobs:
         return
-    from layerhouse.ingest.measure.kernels import cpu
-
-    cpu.announce()
     threads = max(1, threads)
     run = _Run(jobs, near_zero, device, chunk_bytes, threads)
     workers = [threading.Thread(target=run.work, name=f"measure-{number}", daemon=True) for number in range(threads)]

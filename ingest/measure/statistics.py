@@ -172,14 +172,14 @@ def _from_codes(code: str, codes: Array, counts: Array, near_zero: float | None)
     from layerhouse.ingest.measure.kernels import cpu
 
     table = _codes_of(code)
-    found, ends, quantiles = np.zeros(5, np.uint64), np.array([np.inf, -np.inf]), np.empty(len(QUANTILES))
     threshold = -1.0 if near_zero is None else near_zero
-    cpu.describe_codes(codes, counts, table.values, table.ranks, threshold, _PERCENTS, found, ends, quantiles)
-    zeros, near, nans, infs, count = found.tolist()
+    zeros, near, nans, infs, count, least, greatest, quantiles = cpu.describe_codes(
+        codes, counts, table.values, table.ranks, threshold, _PERCENTS
+    )
     near_zeros = None if near_zero is None else near
     if count == 0:
         return Statistics(zeros, near_zeros, nans, infs)
-    least, greatest = (ends + 0.0).tolist()  # no negative zero
+    least, greatest = least + 0.0, greatest + 0.0  # no negative zero
     total, size_total, square_total = _exact_sums(table, codes, counts, count)
     unit = table.unit
     return Statistics(
@@ -194,7 +194,7 @@ def _from_codes(code: str, codes: Array, counts: Array, near_zero: float | None)
         std=math.sqrt((count * square_total - total * total) / (count * count << 2 * unit)),
         l1_norm=size_total / (1 << unit),
         l2_norm=math.sqrt(square_total / (1 << 2 * unit)),
-        abs_quantiles=tuple(quantiles.tolist()),
+        abs_quantiles=quantiles,
     )
 
 

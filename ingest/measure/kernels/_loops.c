@@ -1,8 +1,8 @@
-/* The loops of jit.py as a C extension: the same names, arguments and results to the bit, without a compiler at run time.
+/* The loops of numpy_loops.py as a C extension: the same names, arguments and results to the bit.
 
-   Every function takes C-contiguous buffers, lets go of Python's lock while it loops, and returns None or an int. What each
-   does, and the shapes and types of its arguments, stands in jit.py; keep the two in step (tests/test_loops.py compares them).
-   Sums are added up in the order that jit.py states, so products and sums must not be contracted: -ffp-contract=off. */
+   Every function takes C-contiguous buffers and releases the GIL while it loops. numpy_loops.py documents what each one does, and
+   the shapes and types of its arguments; tests/test_kernels.py compares the two. Sums have a fixed order of additions, so
+   products and sums must not be contracted to fused multiply-adds: -ffp-contract=off. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
@@ -12,10 +12,10 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Chosen when the module is loaded, which needs glibc. */
+/* VECTORISED functions are compiled twice; the dynamic linker selects one by the processor, which needs glibc. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define VECTORISED __attribute__((target_clones("default", "avx2")))
-#ifndef NARROW /* what other machines have, for tests */
+#ifndef NARROW /* tests define it, to compile the code for machines without AVX2 */
 #define HAS_WIDE
 #endif
 #else
@@ -23,13 +23,13 @@
 #endif
 
 #if !defined(__GNUC__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "needs the vectors of GCC and Clang; built without this extension, the loops of jit.py are compiled when they are run"
+#error "needs the vector types of GCC or Clang and a little-endian machine; without this extension numpy_loops.py is used"
 #endif
 #define ANYWHERE __attribute__((aligned(1), may_alias))
-/* GCC 12 would put off the stores of a loop, and spill them for it. */
+/* A compiler barrier: GCC 12 would delay the stores of an unrolled loop, and spill registers for it. */
 #define KEEP_STORES __asm__ __volatile__("" : : : "memory")
-/* Bytes may lie in the cache of files, out of the processor's reach, and its own guesses stop at the end of each page of memory:
-   they are brought into its second cache long before, and into the first, which the tables nearly fill, shortly before. */
+/* Bytes of the page cache are often in no processor cache, and the hardware prefetcher stops at the end of each page. So bytes
+   are prefetched into L2 far ahead, and into L1, which the tables nearly fill, shortly before they are used. */
 #define FETCH(address)                                                                                                     \
     do {                                                                                                                   \
         __builtin_prefetch((const char *)(address) + FAR_AHEAD, 0, 2);                                                     \
@@ -37,7 +37,7 @@
     } while (0)
 #define INLINE static inline __attribute__((always_inline))
 
-/* Values of a file may lie at any address, and are looked at as floats and as patterns. */
+/* Values of a file may lie at any address, and are read both as floats and as bit patterns. */
 typedef uint16_t ANYWHERE u16;
 typedef uint32_t ANYWHERE u32;
 typedef uint64_t ANYWHERE u64;
@@ -46,7 +46,7 @@ typedef int64_t ANYWHERE i64;
 typedef float ANYWHERE f32;
 typedef double ANYWHERE f64;
 
-/* LANES values side by side, on machines without such registers too. */
+/* LANES values in a vector; compilers emulate vectors on machines without such registers. */
 typedef float floats __attribute__((vector_size(16)));
 typedef double doubles __attribute__((vector_size(32)));
 typedef int64_t longs __attribute__((vector_size(32)));
@@ -68,8 +68,8 @@ typedef int32_t masks __attribute__((vector_size(16)));
 #define SIZE_OF(few) ((doubles)((longs)(few) & no_sign))
 #define JOINED(sums) ((sums[0] + sums[2]) + (sums[1] + sums[3]))
 
-enum { SUB_BLOCK = 4096, ROW = 6, LANES = 4, SPAN = 256, MOST_BUFFERS = 10, STRIP = 64, MANY_ZEROS = SUB_BLOCK / 4 };
-enum { LINE = 64, FAR_AHEAD = 16384, AHEAD = 512 };
+enum { SUB_BLOCK = 4096, ROW = 6, LANES = 4, SPAN = 256, STRIP = 64, MANY_ZEROS = SUB_BLOCK / 4 };
+enum { MOST_BUFFERS = 10, MOST_PERCENTS = 16, LINE = 64, FAR_AHEAD = 16384, AHEAD = 512 };
 static const double FLAT = 0.01;
 static const int LEAST_EXPONENT = -1000;
 
@@ -81,16 +81,16 @@ INLINE void fetch(const void *address, Py_ssize_t size)
         FETCH((const char *)address + i);
 }
 
-/* ---- XXH3 of 128 bits, of over 240 bytes: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
+/* ---- XXH3 of 128 bits, for inputs of over 240 bytes: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
 
-   The library would read all bytes again, which takes a third of the time of counting them: here their lines are mixed in while
-   increments wait for memory. A block of 16 lines is scrambled once a byte follows it. ---- */
+   The xxhash library would read all bytes again, which takes a third of the time of counting them. Here lines of 64 bytes are
+   mixed in while increments wait for memory. A block of 16 lines is scrambled once it is known that a byte follows it. ---- */
 
 enum { BLOCK = 16 * LINE };
 
 typedef struct {
-    uint64_t sums[8], left, total; /* left: bytes that are still to come, of all */
-    uint8_t last[LINE];            /* the bytes before those that come */
+    uint64_t sums[8], left, total; /* left: bytes of `total` that are not mixed in yet */
+    uint8_t last[LINE];            /* the last bytes that were mixed in */
 } Hash;
 
 static const uint8_t SECRET[192] = {
@@ -106,15 +106,16 @@ static const uint8_t SECRET[192] = {
     0x95, 0x16, 0x04, 0x28, 0xaf, 0xd7, 0xfb, 0xca, 0xbb, 0x4b, 0x40, 0x7e,
 };
 
-/* Sums of 8 lanes in the type that a loop adds up, to stay in registers: no memcpy, which would have them in memory. */
+/* The 8 sums are loaded and stored by lanes of the loop's vector type, so that they stay in registers; memcpy would force them
+   into memory. */
 #define EACH(i, sums) _Pragma("GCC unroll 8") for (size_t i = 0; i < LINE / sizeof *(sums); i++)
-#define TAKE_SUMS(sums, hash, Some) EACH(lane, sums)(sums)[lane] = ((const Some *)(hash)->sums)[lane]
-#define GIVE_SUMS(sums, hash, Some) EACH(lane, sums)((Some *)(hash)->sums)[lane] = (sums)[lane]
+#define LOAD_SUMS(sums, hash, Some) EACH(lane, sums)(sums)[lane] = ((const Some *)(hash)->sums)[lane]
+#define STORE_SUMS(sums, hash, Some) EACH(lane, sums)((Some *)(hash)->sums)[lane] = (sums)[lane]
 #define SCRAMBLE(sums, Some)                                                                                               \
     EACH(lane, sums)(sums)[lane] =                                                                                         \
         ((sums)[lane] ^ (sums)[lane] >> 47 ^ ((const Some *)(SECRET + sizeof SECRET - LINE))[lane]) * 0x9E3779B1
 
-/* A line is added lane by lane: the lane beside, and the product of the halves of the lane with its part of the secret. */
+/* Each lane of a line adds to the sums its neighbour, and the product of its own halves after an XOR with the secret. */
 #ifdef __SSE2__
 typedef uint64_t Lanes __attribute__((vector_size(16), may_alias));
 typedef Lanes ANYWHERE SomeLanes;
@@ -157,7 +158,7 @@ static void begin(Hash *hash, uint64_t total)
                    total, total, {0}};
 }
 
-/* How many blocks of these bytes are scrambled. */
+/* The number of whole blocks in these bytes that are to be scrambled: a block that ends the input is not. */
 INLINE Py_ssize_t blocks_of(const Hash *hash, Py_ssize_t size)
 {
     return (Py_ssize_t)((uint64_t)size == hash->left ? size - 1 : size) / BLOCK;
@@ -166,7 +167,7 @@ INLINE Py_ssize_t blocks_of(const Hash *hash, Py_ssize_t size)
 INLINE void mix_blocks(Hash *hash, const uint8_t *bytes, Py_ssize_t blocks)
 {
     Lanes sums[LINE / sizeof(Lanes)];
-    TAKE_SUMS(sums, hash, SomeLanes);
+    LOAD_SUMS(sums, hash, SomeLanes);
     for (Py_ssize_t block = 0; block < blocks; block++, bytes += BLOCK) {
         for (int line = 0; line < 16; line++) {
             FETCH(bytes + LINE * line);
@@ -174,17 +175,17 @@ INLINE void mix_blocks(Hash *hash, const uint8_t *bytes, Py_ssize_t blocks)
         }
         SCRAMBLE(sums, SomeLanes);
     }
-    GIVE_SUMS(sums, hash, SomeLanes);
+    STORE_SUMS(sums, hash, SomeLanes);
 }
 
-/* What follows the blocks of these bytes, at the end of all alone, and what the next ones need of them. */
+/* Mix in the bytes after the last whole block if they end the input; else keep the last line, which the next call may need. */
 static void mix_rest(Hash *hash, const uint8_t *bytes, Py_ssize_t size)
 {
     if ((uint64_t)size == hash->left) {
         Lanes sums[LINE / sizeof(Lanes)];
         uint8_t line[LINE];
         Py_ssize_t start = blocks_of(hash, size) * BLOCK, lines = (size - start - 1) / LINE, before = LINE - size;
-        TAKE_SUMS(sums, hash, SomeLanes);
+        LOAD_SUMS(sums, hash, SomeLanes);
         for (Py_ssize_t i = 0; i < lines; i++)
             mix_line(sums, bytes + start + LINE * i, SECRET + 8 * i);
         if (before > 0) {
@@ -194,7 +195,7 @@ static void mix_rest(Hash *hash, const uint8_t *bytes, Py_ssize_t size)
             memcpy(line, bytes + size - LINE, LINE);
         }
         mix_line(sums, line, SECRET + sizeof SECRET - LINE - 7);
-        GIVE_SUMS(sums, hash, SomeLanes);
+        STORE_SUMS(sums, hash, SomeLanes);
     } else {
         memcpy(hash->last, bytes + size - LINE, LINE);
     }
@@ -218,13 +219,13 @@ static uint64_t merged(const uint64_t *sums, const uint8_t *secret, uint64_t sta
     return start ^ start >> 32;
 }
 
-static void digest(const Hash *hash, uint8_t *found)
+static void digest(const Hash *hash, uint8_t *bytes)
 {
     uint64_t low = merged(hash->sums, SECRET + 11, hash->total * 0x9E3779B185EBCA87);
     uint64_t high = merged(hash->sums, SECRET + sizeof SECRET - LINE - 11, ~(hash->total * 0xC2B2AE3D27D4EB4F));
     for (int i = 0; i < 8; i++) {
-        found[i] = (uint8_t)(high >> (56 - 8 * i));
-        found[8 + i] = (uint8_t)(low >> (56 - 8 * i));
+        bytes[i] = (uint8_t)(high >> (56 - 8 * i));
+        bytes[8 + i] = (uint8_t)(low >> (56 - 8 * i));
     }
 }
 
@@ -251,8 +252,8 @@ static void count_bytes(const uint8_t *codes, Py_ssize_t size, uint32_t *tables,
         mix_rest(hash, codes, size);
 }
 
-/* Two patterns, each in a table of its own. An address is made first: with a base and an index an increment takes the processor
-   more steps than it can begin while it mixes lines in. */
+/* Count two patterns, each in its own table. The addresses are computed first: an increment with a base and an index register
+   decodes to more micro-operations than fit beside the mixing. */
 INLINE void count_two(const u16 *codes, uint32_t *first, uint32_t *second)
 {
     uint32_t *a = first + codes[0], *b = second + codes[1];
@@ -261,7 +262,8 @@ INLINE void count_two(const u16 *codes, uint32_t *first, uint32_t *second)
     ++*b;
 }
 
-/* Four patterns where zeros are many: an increment of one number waits for the last one of it, so zeros take `turns`. */
+/* Count four patterns where zeros are frequent: an increment waits for the previous one of the same entry, so zeros are counted
+   in `turns`, an entry each. */
 INLINE void count_sparse(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint32_t *first, uint32_t *second, uint32_t *turns)
 {
     uint32_t *places[4];
@@ -270,7 +272,7 @@ INLINE void count_sparse(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint32_
     places[1] = b ? second + b : turns + 1;
     places[2] = c ? first + c : turns + 2;
     places[3] = d ? second + d : turns + 3;
-    /* four choices and no jumps, which could not be foreseen */
+    /* Keeps the four selections branchless, as the branches would be mispredicted. */
     __asm__ __volatile__("" : "+r"(places[0]), "+r"(places[1]), "+r"(places[2]), "+r"(places[3]));
     ++*places[0];
     ++*places[1];
@@ -283,14 +285,14 @@ INLINE void count_sparse_word(uint64_t word, uint32_t *first, uint32_t *second, 
     count_sparse(word & 0xFFFF, word >> 16 & 0xFFFF, word >> 32 & 0xFFFF, word >> 48, first, second, turns);
 }
 
-/* Lines of 8 words, mixed in where there is a hash. Returns how many of their patterns are zero. */
+/* Count lines of 8 words, and mix them in if there is a hash. Returns how many of their patterns are zero. */
 #define COUNT_LINES(name, TARGET, MIX_LINE, Lanes, Some)                                                                   \
     TARGET static uint32_t name(const u64 *words, Py_ssize_t lines, int is_sparse, Hash *hash, uint32_t *tables)           \
     {                                                                                                                      \
         uint32_t *first = tables, *second = tables + 65536, before = first[0] + second[0], zeros = 0, turns[32] = {0};     \
         Lanes sums[LINE / sizeof(Lanes)] = {0};                                                                            \
         if (hash)                                                                                                          \
-            TAKE_SUMS(sums, hash, Some);                                                                                   \
+            LOAD_SUMS(sums, hash, Some);                                                                                   \
         for (Py_ssize_t number = 0; number < lines; number++, words += 8) {                                                \
             FETCH(words);                                                                                                  \
             if (hash)                                                                                                      \
@@ -308,7 +310,7 @@ INLINE void count_sparse_word(uint64_t word, uint32_t *first, uint32_t *second, 
                 SCRAMBLE(sums, Some);                                                                                      \
         }                                                                                                                  \
         if (hash)                                                                                                          \
-            GIVE_SUMS(sums, hash, Some);                                                                                   \
+            STORE_SUMS(sums, hash, Some);                                                                                   \
         for (int i = 0; i < 32; i++)                                                                                       \
             zeros += turns[i];                                                                                             \
         first[0] += zeros;                                                                                                 \
@@ -330,7 +332,7 @@ static uint32_t count_lines(const u64 *words, Py_ssize_t lines, int is_sparse, H
 
 static void count_words(const u64 *words, Py_ssize_t size, const u16 *rest, Py_ssize_t left, uint32_t *tables, Hash *hash)
 {
-    uint32_t zeros = 0; /* of the last SUB_BLOCK patterns */
+    uint32_t zeros = 0; /* in the last SUB_BLOCK patterns */
     Py_ssize_t lines = size / 8, bytes = 8 * size + 2 * left, mixed = hash ? blocks_of(hash, bytes) * (BLOCK / LINE) : 0;
     for (Py_ssize_t line = 0, length; line < lines; line += length) {
         int is_mixed = line < mixed;
@@ -341,7 +343,7 @@ static void count_words(const u64 *words, Py_ssize_t size, const u16 *rest, Py_s
         count_two((const u16 *)words + i, tables, tables + 65536);
     for (Py_ssize_t i = 0; i < left; i++)
         tables[rest[i]]++;
-    tables[0] += tables[65536]; /* zeros stand in the first table, whichever counted them */
+    tables[0] += tables[65536]; /* zeros are reported in the first table */
     tables[65536] = 0;
     if (hash)
         mix_rest(hash, (const uint8_t *)words, bytes);
@@ -350,8 +352,8 @@ static void count_words(const u64 *words, Py_ssize_t size, const u16 *rest, Py_s
 VECTORISED
 static int64_t drain(uint32_t *tables, Py_ssize_t lanes, Py_ssize_t width, uint16_t *codes, int64_t *counts)
 {
-    enum { STEP = 64 }; /* most patterns do not occur */
-    int64_t found = 0;
+    enum { STEP = 64 }; /* most patterns do not occur: skip so many at once */
+    int64_t number = 0;
     for (Py_ssize_t start = 0; start < width; start += STEP) {
         uint32_t any = 0;
         for (Py_ssize_t lane = 0; lane < lanes; lane++)
@@ -364,73 +366,81 @@ static int64_t drain(uint32_t *tables, Py_ssize_t lanes, Py_ssize_t width, uint1
             for (Py_ssize_t lane = 0; lane < lanes; lane++)
                 total += tables[lane * width + code];
             if (total) {
-                codes[found] = (uint16_t)code;
-                counts[found++] = total;
+                codes[number] = (uint16_t)code;
+                counts[number++] = total;
             }
         }
         for (Py_ssize_t lane = 0; lane < lanes; lane++)
             memset(tables + lane * width + start, 0, STEP * sizeof *tables);
     }
-    return found;
+    return number;
 }
 
-static int64_t count_few(const u16 *codes, Py_ssize_t size, uint32_t *table, uint16_t *found_codes, int64_t *counts)
+static int64_t count_few(const u16 *codes, Py_ssize_t size, uint32_t *table, uint16_t *distinct, int64_t *counts)
 {
-    int64_t found = 0;
+    int64_t number = 0;
     for (Py_ssize_t i = 0; i < size; i++)
         if (table[codes[i]]++ == 0)
-            found_codes[found++] = codes[i];
-    for (int64_t i = 0; i < found; i++) {
-        counts[i] = table[found_codes[i]];
-        table[found_codes[i]] = 0;
+            distinct[number++] = codes[i];
+    for (int64_t i = 0; i < number; i++) {
+        counts[i] = table[distinct[i]];
+        table[distinct[i]] = 0;
     }
-    return found;
+    return number;
 }
 
 /* ---- statistics of counted patterns ---- */
 
-/* The magnitude at a rank among those whose rank of magnitude has so many 256s. */
+/* The magnitude at `rank` among the finite values whose pattern rank has this high byte. */
 static double magnitude_at(uint64_t rank, int high, const u16 *codes, Py_ssize_t size, const uint64_t *counts,
                            const double *values, const uint16_t *ranks)
 {
-    uint64_t found[SPAN] = {0};
+    uint64_t by_low_byte[SPAN] = {0};
     double magnitudes[SPAN] = {0};
     for (Py_ssize_t i = 0; i < size; i++) {
         double magnitude = fabs(values[codes[i]]);
         if (ranks[codes[i]] / SPAN == high && magnitude <= DBL_MAX) {
-            found[ranks[codes[i]] % SPAN] += counts[i];
+            by_low_byte[ranks[codes[i]] % SPAN] += counts[i];
             magnitudes[ranks[codes[i]] % SPAN] = magnitude;
         }
     }
     int low = 0;
-    while (low < SPAN - 1 && found[low] < rank)
-        rank -= found[low++];
+    while (low < SPAN - 1 && by_low_byte[low] < rank)
+        rank -= by_low_byte[low++];
     return magnitudes[low];
 }
 
+typedef struct {
+    uint64_t zeros, near_zeros, nans, infs, finite;
+    double least, greatest;
+} Description;
+
+/* Quantiles are found by two histograms of ranks: of the high byte, and of the low byte within the high one. */
 static void describe_codes(const u16 *codes, Py_ssize_t size, const uint64_t *counts, const double *values,
                            const uint16_t *ranks, double near_zero, const uint64_t *percents, Py_ssize_t num_percents,
-                           uint64_t *found, double *ends, double *quantiles)
+                           Description *description, double *quantiles)
 {
     uint64_t by_rank[SPAN] = {0};
+    Description sums = {.least = INFINITY, .greatest = -INFINITY};
     for (Py_ssize_t i = 0; i < size; i++) {
         double value = values[codes[i]], magnitude = fabs(value);
         if (magnitude <= DBL_MAX) {
-            ends[0] = value < ends[0] ? value : ends[0];
-            ends[1] = value > ends[1] ? value : ends[1];
+            sums.least = value < sums.least ? value : sums.least;
+            sums.greatest = value > sums.greatest ? value : sums.greatest;
             if (magnitude == 0.0)
-                found[0] += counts[i];
+                sums.zeros += counts[i];
             if (magnitude <= near_zero)
-                found[1] += counts[i];
-            found[4] += counts[i];
+                sums.near_zeros += counts[i];
+            sums.finite += counts[i];
             by_rank[ranks[codes[i]] / SPAN] += counts[i];
         } else if (value != value) {
-            found[2] += counts[i];
+            sums.nans += counts[i];
         } else {
-            found[3] += counts[i];
+            sums.infs += counts[i];
         }
     }
-    uint64_t hundreds = found[4] / 100, rest = found[4] % 100;
+    *description = sums;
+    uint64_t hundreds = sums.finite / 100, rest = sums.finite % 100;
     for (Py_ssize_t k = 0; k < num_percents; k++) {
         uint64_t rank = percents[k] * hundreds + (percents[k] * rest + 99) / 100;
         int high = 0;
@@ -526,10 +536,9 @@ INLINE double squares_around(double mean, const f32 *values, Py_ssize_t size)
     return JOINED(squares);
 }
 
-/* The sums of a row and the counts of the top halves of patterns in one loop, and the first `mixed` lines mixed into the hash: an
-   increment waits for its place in memory, and the rest is done meanwhile. The least and greatest are right where all values are
-   finite, which the sum of magnitudes shows. Returns how many patterns have a top half of 0 or 0x8000: zeros, and what is hardly
-   more than zero. */
+/* In one loop: the sums of a row, the counts of the top halves of patterns, and the first `mixed` lines mixed into the hash. The
+   increments wait for memory, and the other work fills that time. Minimum and maximum are valid if all values are finite, which
+   a finite sum of magnitudes proves. Returns how many patterns have a top half of 0 or 0x8000: zeros and tiny values. */
 #define SUM_AND_COUNT(name, TARGET, MIX_LINE, Lanes, Some)                                                             \
     TARGET static uint32_t name(const f32 *values, Py_ssize_t size, int is_sparse, Py_ssize_t mixed, Hash *hash, double *row,\
                                 double *ends, uint32_t *tables)                                                        \
@@ -543,7 +552,7 @@ INLINE double squares_around(double mean, const f32 *values, Py_ssize_t size)
         Py_ssize_t whole = size / STEP * STEP;                                                                         \
         Lanes sums[LINE / sizeof(Lanes)] = {0};                                                                        \
         if (mixed)                                                                                                     \
-            TAKE_SUMS(sums, hash, Some);                                                                               \
+            LOAD_SUMS(sums, hash, Some);                                                                               \
         for (Py_ssize_t number = 0; number < whole / STEP; number++) {                                                 \
             const some_floats *parts = (const some_floats *)(values + STEP * number);                                  \
             const u32 *patterns = (const u32 *)parts;                                                                  \
@@ -576,7 +585,7 @@ INLINE double squares_around(double mean, const f32 *values, Py_ssize_t size)
             KEEP_STORES;                                                                                               \
         }                                                                                                              \
         if (mixed)                                                                                                     \
-            GIVE_SUMS(sums, hash, Some);                                                                               \
+            STORE_SUMS(sums, hash, Some);                                                                               \
         for (Py_ssize_t i = whole; i < size; i++) {                                                                    \
             double value = values[i];                                                                                  \
             lows[0] = values[i] < lows[0] ? values[i] : lows[0];                                                       \
@@ -619,7 +628,7 @@ static uint32_t sum_and_count(const f32 *values, Py_ssize_t size, int is_sparse,
     return sum_and_count_plain(values, size, is_sparse, mixed, hash, row, ends, tables);
 }
 
-/* Type is float or double: the loop is one. */
+/* One loop for both types: Type is float or double. */
 #define SCAN_BLOCK(name, Type)                                                                                             \
     static void name(const Type *values, Py_ssize_t size, double near_zero, int64_t *counts, double *ends, double *row)    \
     {                                                                                                                      \
@@ -649,8 +658,8 @@ VECTORISED
 static void moments_of_floats(const f32 *values, Py_ssize_t size, double near_zero, int64_t *counts, double *ends, double *rows,
                               uint32_t *tables, Hash *hash)
 {
-    Py_ssize_t bytes = 4 * size, lines = hash ? blocks_of(hash, bytes) * (BLOCK / LINE) : 0; /* what is left to mix in */
-    uint32_t near = 0; /* of the last SUB_BLOCK values */
+    Py_ssize_t bytes = 4 * size, lines = hash ? blocks_of(hash, bytes) * (BLOCK / LINE) : 0; /* still to be mixed in */
+    uint32_t near = 0; /* zeros and tiny values in the last SUB_BLOCK values */
     for (Py_ssize_t start = 0; start < size; start += SUB_BLOCK, rows += ROW) {
         Py_ssize_t length = least_of(SUB_BLOCK, size - start), mixed = least_of(lines, 4 * SUB_BLOCK / LINE);
         const f32 *part = values + start;
@@ -673,16 +682,16 @@ static void moments_of_floats(const f32 *values, Py_ssize_t size, double near_ze
             for (Py_ssize_t i = 0; i < length; i++)
                 counts[3] += fabs((double)part[i]) <= near_zero;
     }
-    tables[0] += tables[65536]; /* zeros stand in the first table, as in count_words */
+    tables[0] += tables[65536]; /* zeros are reported in the first table, as by count_words */
     tables[65536] = 0;
     if (hash)
         mix_rest(hash, (const uint8_t *)values, bytes);
 }
 
-/* ---- zero rows, zero columns, N:M ----
+/* ---- zero rows, zero columns, N:M patterns ----
 
-   Once every column holds a value and no pattern is left, a row is looked at up to its first value. Whether it is so is asked
-   where rows are short beside what is looked at: the answer costs a row. ---- */
+   Once every column holds a value and no N:M pattern is left ("settled"), each row is read only up to its first value. The check
+   costs as much as a row, so it is made only where rows are short compared with the chunk. ---- */
 
 INLINE int is_no_pattern_left(const int64_t *fullest, int64_t width)
 {
@@ -818,7 +827,7 @@ static void mark_nonzero_words(const u64 *words, int64_t size, uint64_t mask, ui
 
 /* ---- comparing, profiles ---- */
 
-/* Element i belongs to lane i % 8 of each sum, and nothing is a jump: half-zero weights would mislead every other. */
+/* Element i belongs to lane i % 8 of each sum. Branchless: with half-zero weights every other branch would be mispredicted. */
 #define COUNT_DIFFERENCES(name, Type)                                                                                      \
     VECTORISED                                                                                                             \
     static void name(const Type *values, const Type *base, const Type *rounded, Py_ssize_t size, int64_t *counts,          \
@@ -830,7 +839,7 @@ static void mark_nonzero_words(const u64 *words, int64_t size, uint64_t mask, ui
         for (Py_ssize_t i = 0; i < size; i += 8)                                                                           \
             for (int half = 0; half < 2; half++) {                                                                         \
                 Py_ssize_t at = i + 4 * half, length = size - at;                                                          \
-                Stored value_here = {0}, base_here = {0}, rounded_here = {0}; /* what is not there is zero on all sides */ \
+                Stored value_here = {0}, base_here = {0}, rounded_here = {0}; /* padded with zeros */ \
                 if (length >= 4) {                                                                                         \
                     memcpy(&value_here, values + at, sizeof(Stored));                                                      \
                     memcpy(&base_here, base + at, sizeof(Stored));                                                         \
@@ -919,50 +928,50 @@ static void add_bfloat16(uint16_t *sums, const i64 *places, Py_ssize_t size, con
     }
 }
 
-/* ---- Python's side ---- */
+/* ---- the Python interface ---- */
 
 typedef struct {
     Py_buffer views[MOST_BUFFERS];
     int count;
 } Buffers;
 
-static void give_back(Buffers *buffers)
+static void release(Buffers *buffers)
 {
     while (buffers->count)
         PyBuffer_Release(&buffers->views[--buffers->count]);
 }
 
-/* Buffers of so many elements at least, by a letter each: b, h, i, q are items of 1, 2, 4, 8 bytes, f of 4 or 8, p of any
-   power of two; upper case is written to. Numbers between them are `-` here and taken by the caller. */
-static int take(PyObject *const *arguments, Py_ssize_t given, const char *wanted, Buffers *buffers)
+/* Get the buffers of arguments, by a letter each: b, h, i, q have items of 1, 2, 4, 8 bytes, f of 4 or 8, p of any of these; an
+   upper-case letter is written to. A number is `-` and parsed by the caller. */
+static int get_buffers(PyObject *const *arguments, Py_ssize_t num_arguments, const char *letters, Buffers *buffers)
 {
     buffers->count = 0;
-    if (given != (Py_ssize_t)strlen(wanted)) {
-        PyErr_Format(PyExc_TypeError, "%zd arguments, not %zd", (Py_ssize_t)strlen(wanted), given);
+    if (num_arguments != (Py_ssize_t)strlen(letters)) {
+        PyErr_Format(PyExc_TypeError, "%zd arguments, not %zd", (Py_ssize_t)strlen(letters), num_arguments);
         return 0;
     }
-    for (Py_ssize_t i = 0; i < given; i++) {
-        char letter = wanted[i];
+    for (Py_ssize_t i = 0; i < num_arguments; i++) {
+        char letter = letters[i];
         if (letter == '-')
             continue;
         int is_written = letter < 'a';
         letter = (char)(letter | 32);
         Py_buffer *view = &buffers->views[buffers->count];
         if (PyObject_GetBuffer(arguments[i], view, is_written ? PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS : PyBUF_C_CONTIGUOUS) < 0) {
-            give_back(buffers);
+            release(buffers);
             return 0;
         }
         buffers->count++;
         Py_ssize_t size = view->itemsize;
-        int is_right = letter == 'b'   ? size == 1
+        int is_item_size = letter == 'b'   ? size == 1
                        : letter == 'h' ? size == 2
                        : letter == 'i' ? size == 4
                        : letter == 'q' ? size == 8
                        : letter == 'f' ? size == 4 || size == 8
                                        : size == 1 || size == 2 || size == 4 || size == 8;
-        if (!is_right) {
+        if (!is_item_size) {
             PyErr_Format(PyExc_TypeError, "argument %zd has items of %zd bytes", i + 1, size);
-            give_back(buffers);
+            release(buffers);
             return 0;
         }
     }
@@ -971,23 +980,23 @@ static int take(PyObject *const *arguments, Py_ssize_t given, const char *wanted
 
 INLINE Py_ssize_t items(const Buffers *buffers, int at) { return buffers->views[at].len / buffers->views[at].itemsize; }
 
-/* Whether every condition on sizes holds; else the buffers are given back and an error is set. */
-static int fits(Buffers *buffers, int holds)
+/* Whether the sizes are right; if not, the buffers are released and an error is set. */
+static int check_sizes(Buffers *buffers, int are_right)
 {
-    if (!holds) {
-        give_back(buffers);
-        PyErr_SetString(PyExc_ValueError, "arguments whose sizes do not go together");
+    if (!are_right) {
+        release(buffers);
+        PyErr_SetString(PyExc_ValueError, "arguments whose sizes do not match");
     }
-    return holds;
+    return are_right;
 }
 
-static int take_double(PyObject *object, double *number)
+static int parse_double(PyObject *object, double *number)
 {
     *number = PyFloat_AsDouble(object);
     return !(*number == -1.0 && PyErr_Occurred());
 }
 
-static int take_int(PyObject *object, int64_t *number)
+static int parse_int(PyObject *object, int64_t *number)
 {
     PyObject *whole = PyNumber_Index(object);
     if (whole == NULL)
@@ -997,7 +1006,7 @@ static int take_int(PyObject *object, int64_t *number)
     return !(*number == -1 && PyErr_Occurred());
 }
 
-static int take_bits(PyObject *object, uint64_t *number)
+static int parse_bits(PyObject *object, uint64_t *number)
 {
     PyObject *whole = PyNumber_Index(object);
     if (whole == NULL)
@@ -1009,31 +1018,31 @@ static int take_bits(PyObject *object, uint64_t *number)
 
 #define AT(type, at) ((type *)buffers.views[at].buf)
 #define SIZE(at) items(&buffers, at)
-#define FUNCTION(name) static PyObject *py_##name(PyObject *Py_UNUSED(self), PyObject *const *arguments, Py_ssize_t given)
+#define FUNCTION(name) static PyObject *py_##name(PyObject *Py_UNUSED(self), PyObject *const *arguments, Py_ssize_t num_arguments)
 #define LOOP(call)               \
     do {                         \
         Py_BEGIN_ALLOW_THREADS   \
         call;                    \
         Py_END_ALLOW_THREADS     \
-        give_back(&buffers);     \
+        release(&buffers);     \
     } while (0)
 
-/* Whether so many bytes may be mixed in next: whole blocks, or all that is left. */
-static int takes(const Hash *hash, Py_ssize_t given, Py_ssize_t size)
+/* Whether so many bytes may be mixed in next: whole blocks, or all bytes that are left. */
+static int is_mixable(const Hash *hash, Py_ssize_t hash_size, Py_ssize_t size)
 {
-    return given == (Py_ssize_t)sizeof(Hash) && hash->total > 240 && size > 0 &&
+    return hash_size == (Py_ssize_t)sizeof(Hash) && hash->total > 240 && size > 0 &&
            ((uint64_t)size == hash->left || ((uint64_t)size < hash->left && size % BLOCK == 0));
 }
 
-/* These three take a Hash after their other arguments, or none. */
-#define TAKES(at, size) takes(AT(Hash, at), SIZE(at), size)
+/* Three functions take a Hash as an optional last argument. */
+#define IS_MIXABLE(at, size) is_mixable(AT(Hash, at), SIZE(at), size)
 
 FUNCTION(count_bytes)
 {
     Buffers buffers;
-    int is_mixed = given == 3;
-    if (!take(arguments, given, is_mixed ? "bIB" : "bI", &buffers) ||
-        !fits(&buffers, SIZE(1) == 1024 && (!is_mixed || TAKES(2, SIZE(0)))))
+    int is_mixed = num_arguments == 3;
+    if (!get_buffers(arguments, num_arguments, is_mixed ? "bIB" : "bI", &buffers) ||
+        !check_sizes(&buffers, SIZE(1) == 1024 && (!is_mixed || IS_MIXABLE(2, SIZE(0)))))
         return NULL;
     LOOP(count_bytes(AT(uint8_t, 0), SIZE(0), AT(uint32_t, 1), is_mixed ? AT(Hash, 2) : NULL));
     Py_RETURN_NONE;
@@ -1042,24 +1051,25 @@ FUNCTION(count_bytes)
 FUNCTION(count_words)
 {
     Buffers buffers;
-    int is_mixed = given == 4;
-    if (!take(arguments, given, is_mixed ? "qhIB" : "qhI", &buffers) || !fits(&buffers, SIZE(2) == 131072))
+    int is_mixed = num_arguments == 4;
+    if (!get_buffers(arguments, num_arguments, is_mixed ? "qhIB" : "qhI", &buffers) || !check_sizes(&buffers, SIZE(2) == 131072))
         return NULL;
-    if (is_mixed && !fits(&buffers, TAKES(3, 8 * SIZE(0) + 2 * SIZE(1)) && (SIZE(1) == 0 || AT(u64, 0) + SIZE(0) == AT(u64, 1))))
+    if (is_mixed && !check_sizes(&buffers, IS_MIXABLE(3, 8 * SIZE(0) + 2 * SIZE(1)) &&
+                                               (SIZE(1) == 0 || AT(u64, 0) + SIZE(0) == AT(u64, 1))))
         return NULL;
     LOOP(count_words(AT(u64, 0), SIZE(0), AT(u16, 1), SIZE(1), AT(uint32_t, 2), is_mixed ? AT(Hash, 3) : NULL));
     Py_RETURN_NONE;
 }
 
-/* begin(size) -> what the hash of so many bytes is mixed into. */
+/* begin(size) -> the state of the hash of so many bytes. */
 static PyObject *py_begin(PyObject *Py_UNUSED(self), PyObject *size)
 {
     uint64_t total;
     Hash hash;
-    if (!take_bits(size, &total))
+    if (!parse_bits(size, &total))
         return NULL;
     if (total <= 240) {
-        PyErr_SetString(PyExc_ValueError, "XXH3 of up to 240 bytes is another");
+        PyErr_SetString(PyExc_ValueError, "XXH3 of up to 240 bytes is another function");
         return NULL;
     }
     begin(&hash, total);
@@ -1069,7 +1079,7 @@ static PyObject *py_begin(PyObject *Py_UNUSED(self), PyObject *size)
 FUNCTION(mix)
 {
     Buffers buffers;
-    if (!take(arguments, given, "bB", &buffers) || !fits(&buffers, TAKES(1, SIZE(0))))
+    if (!get_buffers(arguments, num_arguments, "bB", &buffers) || !check_sizes(&buffers, IS_MIXABLE(1, SIZE(0))))
         return NULL;
     LOOP(mix(AT(uint8_t, 0), SIZE(0), AT(Hash, 1)));
     Py_RETURN_NONE;
@@ -1078,36 +1088,36 @@ FUNCTION(mix)
 FUNCTION(digest)
 {
     Buffers buffers;
-    uint8_t found[16];
-    if (!take(arguments, given, "b", &buffers) ||
-        !fits(&buffers, SIZE(0) == (Py_ssize_t)sizeof(Hash) && AT(Hash, 0)->left == 0 && AT(Hash, 0)->total > 240))
+    uint8_t bytes[16];
+    if (!get_buffers(arguments, num_arguments, "b", &buffers) ||
+        !check_sizes(&buffers, SIZE(0) == (Py_ssize_t)sizeof(Hash) && AT(Hash, 0)->left == 0 && AT(Hash, 0)->total > 240))
         return NULL;
-    LOOP(digest(AT(Hash, 0), found));
-    return PyBytes_FromStringAndSize((const char *)found, sizeof found);
+    LOOP(digest(AT(Hash, 0), bytes));
+    return PyBytes_FromStringAndSize((const char *)bytes, sizeof bytes);
 }
 
 FUNCTION(drain)
 {
     Buffers buffers;
-    int64_t found;
-    if (!take(arguments, given, "IHQ", &buffers))
+    int64_t number;
+    if (!get_buffers(arguments, num_arguments, "IHQ", &buffers))
         return NULL;
     Py_ssize_t width = SIZE(0) == 1024 ? 256 : 65536;
-    if (!fits(&buffers, SIZE(0) % width == 0 && SIZE(1) >= width && SIZE(2) >= width))
+    if (!check_sizes(&buffers, SIZE(0) % width == 0 && SIZE(1) >= width && SIZE(2) >= width))
         return NULL;
-    LOOP(found = drain(AT(uint32_t, 0), SIZE(0) / width, width, AT(uint16_t, 1), AT(int64_t, 2)));
-    return PyLong_FromLongLong(found);
+    LOOP(number = drain(AT(uint32_t, 0), SIZE(0) / width, width, AT(uint16_t, 1), AT(int64_t, 2)));
+    return PyLong_FromLongLong(number);
 }
 
 FUNCTION(count_few)
 {
     Buffers buffers;
-    int64_t found;
-    if (!take(arguments, given, "hIHQ", &buffers) ||
-        !fits(&buffers, SIZE(1) == 65536 && SIZE(2) >= least_of(SIZE(0), 65536) && SIZE(3) >= least_of(SIZE(0), 65536)))
+    int64_t number;
+    if (!get_buffers(arguments, num_arguments, "hIHQ", &buffers) ||
+        !check_sizes(&buffers, SIZE(1) == 65536 && SIZE(2) >= least_of(SIZE(0), 65536) && SIZE(3) >= least_of(SIZE(0), 65536)))
         return NULL;
-    LOOP(found = count_few(AT(u16, 0), SIZE(0), AT(uint32_t, 1), AT(uint16_t, 2), AT(int64_t, 3)));
-    return PyLong_FromLongLong(found);
+    LOOP(number = count_few(AT(u16, 0), SIZE(0), AT(uint32_t, 1), AT(uint16_t, 2), AT(int64_t, 3)));
+    return PyLong_FromLongLong(number);
 }
 
 static int are_below(const i64 *codes, Py_ssize_t size, int64_t limit)
@@ -1129,27 +1139,39 @@ static int are_patterns_below(const u16 *codes, Py_ssize_t size, int64_t limit)
 FUNCTION(describe_codes)
 {
     Buffers buffers;
-    double near_zero;
-    if (!take(arguments, given, "hqqh-qQQQ", &buffers))
+    Description description;
+    double near_zero, quantiles[MOST_PERCENTS];
+    if (!get_buffers(arguments, num_arguments, "hqqh-q", &buffers))
         return NULL;
-    if (!fits(&buffers, SIZE(1) == SIZE(0) && SIZE(3) == SIZE(2) && SIZE(5) == 5 && SIZE(6) == 2 && SIZE(7) == SIZE(4) &&
+    Py_ssize_t num_percents = SIZE(4);
+    if (!check_sizes(&buffers, SIZE(1) == SIZE(0) && SIZE(3) == SIZE(2) && num_percents <= MOST_PERCENTS &&
                             are_patterns_below(AT(u16, 0), SIZE(0), SIZE(2))))
         return NULL;
-    if (!take_double(arguments[4], &near_zero)) {
-        give_back(&buffers);
+    if (!parse_double(arguments[4], &near_zero)) {
+        release(&buffers);
         return NULL;
     }
     LOOP(describe_codes(AT(u16, 0), SIZE(0), AT(uint64_t, 1), AT(double, 2), AT(uint16_t, 3), near_zero, AT(uint64_t, 4),
-                        SIZE(4), AT(uint64_t, 5), AT(double, 6), AT(double, 7)));
-    Py_RETURN_NONE;
+                        num_percents, &description, quantiles));
+    PyObject *magnitudes = PyTuple_New(num_percents);
+    for (Py_ssize_t i = 0; magnitudes && i < num_percents; i++) {
+        PyObject *number = PyFloat_FromDouble(quantiles[i]);
+        if (number == NULL || PyTuple_SetItem(magnitudes, i, number) < 0)
+            Py_CLEAR(magnitudes);
+    }
+    if (magnitudes == NULL)
+        return NULL;
+    return Py_BuildValue("KKKKKddN", (unsigned long long)description.zeros, (unsigned long long)description.near_zeros,
+                         (unsigned long long)description.nans, (unsigned long long)description.infs,
+                         (unsigned long long)description.finite, description.least, description.greatest, magnitudes);
 }
 
 FUNCTION(sum_codes)
 {
     Buffers buffers;
-    if (!take(arguments, given, "hqihQ", &buffers))
+    if (!get_buffers(arguments, num_arguments, "hqihQ", &buffers))
         return NULL;
-    if (!fits(&buffers, SIZE(1) == SIZE(0) && SIZE(3) == SIZE(2) && are_patterns_below(AT(u16, 0), SIZE(0), SIZE(2)) &&
+    if (!check_sizes(&buffers, SIZE(1) == SIZE(0) && SIZE(3) == SIZE(2) && are_patterns_below(AT(u16, 0), SIZE(0), SIZE(2)) &&
                             are_patterns_below(AT(u16, 3), SIZE(3), SIZE(4) / 3)))
         return NULL;
     LOOP(sum_codes(AT(u16, 0), SIZE(0), AT(uint64_t, 1), AT(int32_t, 2), AT(uint16_t, 3), AT(int64_t, 4)));
@@ -1159,7 +1181,7 @@ FUNCTION(sum_codes)
 FUNCTION(add_up)
 {
     Buffers buffers;
-    if (!take(arguments, given, "qQ", &buffers) || !fits(&buffers, SIZE(1) > 0 && SIZE(0) % SIZE(1) == 0))
+    if (!get_buffers(arguments, num_arguments, "qQ", &buffers) || !check_sizes(&buffers, SIZE(1) > 0 && SIZE(0) % SIZE(1) == 0))
         return NULL;
     LOOP(add_up(AT(double, 0), SIZE(0) / SIZE(1), SIZE(1), AT(double, 1)));
     Py_RETURN_NONE;
@@ -1177,11 +1199,11 @@ FUNCTION(moments)
 {
     Buffers buffers;
     double near_zero;
-    if (!take(arguments, given, "q-QQQ", &buffers) ||
-        !fits(&buffers, SIZE(1) == 4 && SIZE(2) == 2 && has_rows(SIZE(0), SIZE(3))))
+    if (!get_buffers(arguments, num_arguments, "q-QQQ", &buffers) ||
+        !check_sizes(&buffers, SIZE(1) == 4 && SIZE(2) == 2 && has_rows(SIZE(0), SIZE(3))))
         return NULL;
-    if (!take_double(arguments[1], &near_zero)) {
-        give_back(&buffers);
+    if (!parse_double(arguments[1], &near_zero)) {
+        release(&buffers);
         return NULL;
     }
     LOOP(moments(AT(f64, 0), SIZE(0), near_zero, AT(int64_t, 1), AT(double, 2), AT(double, 3)));
@@ -1192,13 +1214,13 @@ FUNCTION(moments_of_floats)
 {
     Buffers buffers;
     double near_zero;
-    int is_mixed = given == 7;
-    if (!take(arguments, given, is_mixed ? "i-QQQIB" : "i-QQQI", &buffers) ||
-        !fits(&buffers, SIZE(1) == 4 && SIZE(2) == 2 && has_rows(SIZE(0), SIZE(3)) && SIZE(4) == 131072 &&
-                            (!is_mixed || TAKES(5, 4 * SIZE(0)))))
+    int is_mixed = num_arguments == 7;
+    if (!get_buffers(arguments, num_arguments, is_mixed ? "i-QQQIB" : "i-QQQI", &buffers) ||
+        !check_sizes(&buffers, SIZE(1) == 4 && SIZE(2) == 2 && has_rows(SIZE(0), SIZE(3)) && SIZE(4) == 131072 &&
+                            (!is_mixed || IS_MIXABLE(5, 4 * SIZE(0)))))
         return NULL;
-    if (!take_double(arguments[1], &near_zero)) {
-        give_back(&buffers);
+    if (!parse_double(arguments[1], &near_zero)) {
+        release(&buffers);
         return NULL;
     }
     LOOP(moments_of_floats(AT(f32, 0), SIZE(0), near_zero, AT(int64_t, 1), AT(double, 2), AT(double, 3), AT(uint32_t, 4),
@@ -1206,7 +1228,7 @@ FUNCTION(moments_of_floats)
     Py_RETURN_NONE;
 }
 
-/* Whether elements from start on lie in a matrix of so many rows, and groups within it are whole. */
+/* Whether `size` elements from `start` on lie in a matrix of so many rows. */
 INLINE int lies_in(int64_t start, int64_t size, int64_t rows, int64_t width)
 {
     return start >= 0 && (size == 0 || (width > 0 && (start + size - 1) / width < rows));
@@ -1217,14 +1239,15 @@ FUNCTION(mark_nonzeros)
     Buffers buffers;
     uint64_t mask;
     int64_t start;
-    if (!take(arguments, given, "p--BBQ", &buffers))
+    if (!get_buffers(arguments, num_arguments, "p--BBQ", &buffers))
         return NULL;
-    if (!take_bits(arguments[1], &mask) || !take_int(arguments[2], &start)) {
-        give_back(&buffers);
+    if (!parse_bits(arguments[1], &mask) || !parse_int(arguments[2], &start)) {
+        release(&buffers);
         return NULL;
     }
     int64_t width = SIZE(2), group = width % 8 == 0 ? 8 : width % 4 == 0 ? 4 : 1;
-    if (!fits(&buffers, lies_in(start, SIZE(0), SIZE(1), width) && SIZE(3) == 2 && start % group == 0 && SIZE(0) % group == 0))
+    if (!check_sizes(&buffers, lies_in(start, SIZE(0), SIZE(1), width) && SIZE(3) == 2 && start % group == 0 &&
+                                   SIZE(0) % group == 0))
         return NULL;
     switch (buffers.views[0].itemsize) {
     case 1:
@@ -1247,14 +1270,14 @@ FUNCTION(mark_nonzero_words)
     Buffers buffers;
     uint64_t mask, top;
     int64_t start;
-    if (!take(arguments, given, "q---BQQ", &buffers))
+    if (!get_buffers(arguments, num_arguments, "q---BQQ", &buffers))
         return NULL;
-    if (!take_bits(arguments[1], &mask) || !take_bits(arguments[2], &top) || !take_int(arguments[3], &start)) {
-        give_back(&buffers);
+    if (!parse_bits(arguments[1], &mask) || !parse_bits(arguments[2], &top) || !parse_int(arguments[3], &start)) {
+        release(&buffers);
         return NULL;
     }
     int64_t in_word = top == 0x8000800080008000u ? 4 : 2, group = 8 / in_word;
-    if (!fits(&buffers, lies_in(start / in_word, SIZE(0), SIZE(1), SIZE(2)) && SIZE(3) == 2 && start % 8 == 0 &&
+    if (!check_sizes(&buffers, lies_in(start / in_word, SIZE(0), SIZE(1), SIZE(2)) && SIZE(3) == 2 && start % 8 == 0 &&
                             SIZE(0) % group == 0 && SIZE(2) % group == 0))
         return NULL;
     LOOP(mark_nonzero_words(AT(u64, 0), SIZE(0), mask, top, start, AT(uint8_t, 1), AT(uint64_t, 2), SIZE(2), AT(int64_t, 3)));
@@ -1264,10 +1287,10 @@ FUNCTION(mark_nonzero_words)
 FUNCTION(count_differences)
 {
     Buffers buffers;
-    if (!take(arguments, given, "fffQQ", &buffers))
+    if (!get_buffers(arguments, num_arguments, "fffQQ", &buffers))
         return NULL;
     Py_ssize_t size = buffers.views[0].itemsize;
-    if (!fits(&buffers, SIZE(1) == SIZE(0) && SIZE(2) == SIZE(0) && SIZE(3) == 4 && SIZE(4) == 4 &&
+    if (!check_sizes(&buffers, SIZE(1) == SIZE(0) && SIZE(2) == SIZE(0) && SIZE(3) == 4 && SIZE(4) == 4 &&
                             buffers.views[1].itemsize == size && buffers.views[2].itemsize == size))
         return NULL;
     if (size == 4)
@@ -1281,13 +1304,13 @@ FUNCTION(add_squares)
 {
     Buffers buffers;
     int64_t start, run;
-    if (!take(arguments, given, "f--Q", &buffers))
+    if (!get_buffers(arguments, num_arguments, "f--Q", &buffers))
         return NULL;
-    if (!take_int(arguments[1], &start) || !take_int(arguments[2], &run)) {
-        give_back(&buffers);
+    if (!parse_int(arguments[1], &start) || !parse_int(arguments[2], &run)) {
+        release(&buffers);
         return NULL;
     }
-    if (!fits(&buffers, start >= 0 && run > 0 && SIZE(1) > 0))
+    if (!check_sizes(&buffers, start >= 0 && run > 0 && SIZE(1) > 0))
         return NULL;
     if (buffers.views[0].itemsize == 4)
         LOOP(add_squares_32(AT(f32, 0), SIZE(0), start, run, AT(double, 1), SIZE(1)));
@@ -1299,7 +1322,7 @@ FUNCTION(add_squares)
 FUNCTION(project)
 {
     Buffers buffers;
-    if (!take(arguments, given, "qbQ", &buffers) || !fits(&buffers, SIZE(1) >= SIZE(0) * SIZE(2)))
+    if (!get_buffers(arguments, num_arguments, "qbQ", &buffers) || !check_sizes(&buffers, SIZE(1) >= SIZE(0) * SIZE(2)))
         return NULL;
     LOOP(project(AT(double, 0), SIZE(0), AT(int8_t, 1), AT(double, 2), SIZE(2)));
     Py_RETURN_NONE;
@@ -1308,14 +1331,14 @@ FUNCTION(project)
 FUNCTION(add_bfloat16)
 {
     Buffers buffers;
-    if (!take(arguments, given, "Hqh", &buffers) ||
-        !fits(&buffers, SIZE(1) == SIZE(2) && are_below(AT(int64_t, 1), SIZE(1), SIZE(0))))
+    if (!get_buffers(arguments, num_arguments, "Hqh", &buffers) ||
+        !check_sizes(&buffers, SIZE(1) == SIZE(2) && are_below(AT(int64_t, 1), SIZE(1), SIZE(0))))
         return NULL;
     LOOP(add_bfloat16(AT(uint16_t, 0), AT(i64, 1), SIZE(1), AT(u16, 2)));
     Py_RETURN_NONE;
 }
 
-#define METHOD(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, "See jit.py, or ContentHash."}
+#define METHOD(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, "See numpy_loops.py, or ContentHash."}
 
 static PyMethodDef methods[] = {
     METHOD(count_bytes),        METHOD(count_words),       METHOD(drain),       METHOD(count_few), METHOD(describe_codes),
@@ -1325,7 +1348,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_loops", "Loops over the bytes of tensors; see jit.py.", 0, methods,
-                                    NULL, NULL, NULL, NULL};
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_loops", "Loops over the bytes of tensors; see numpy_loops.py.", 0, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__loops(void) { return PyModuleDef_Init(&module); }

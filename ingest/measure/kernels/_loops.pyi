@@ -1,8 +1,13 @@
-"""The functions of _loops.c; see those of the same names in jit.py. Those that take a `state` mix what they count into it."""
+"""The functions of _loops.c; see those of the same names in numpy_loops.py.
+
+Functions that take a `state` also mix what they count into that content hash.
+"""
 
 from typing import Any
 
 import numpy.typing as npt
+
+from layerhouse.ingest.measure.kernels.numpy_counts import Description
 
 Array = npt.NDArray[Any]
 
@@ -12,19 +17,10 @@ def begin(size: int, /) -> bytearray: ...
 def mix(chunk: Array, state: bytearray, /) -> None: ...
 def digest(state: bytearray, /) -> bytes: ...
 def drain(tables: Array, codes: Array, counts: Array, /) -> int: ...
-def count_few(codes: Array, table: Array, found_codes: Array, counts: Array, /) -> int: ...
+def count_few(codes: Array, table: Array, distinct: Array, counts: Array, /) -> int: ...
 def describe_codes(
-    codes: Array,
-    counts: Array,
-    values: Array,
-    ranks: Array,
-    near_zero: float,
-    percents: Array,
-    found: Array,
-    ends: Array,
-    quantiles: Array,
-    /,
-) -> None: ...
+    codes: Array, counts: Array, values: Array, ranks: Array, near_zero: float, percents: Array, /
+) -> Description: ...
 def sum_codes(codes: Array, counts: Array, significands: Array, groups: Array, sums: Array, /) -> None: ...
 def add_up(terms: Array, sums: Array, /) -> None: ...
 def moments(values: Array, near_zero: float, counts: Array, ends: Array, rows: Array, /) -> None: ...

@@ -1,8 +1,7 @@
-"""Loops over the bytes of tensors, each without Python's lock, so that threads count side by side.
+"""Loops over the bytes of tensors: the C extension `_loops`, or their reference in numpy where it is not installed.
 
-They are a C extension (_loops.c). Where it could not be built, the same loops are compiled by numba on the machine (jit.py):
-the same results to the bit, at a start that takes half a second longer. Only the extension mixes what it counts into a hash
-(`begin`, `mix`, `digest`, and the last argument of some loops; content_hash.ContentHash).
+The C loops release the GIL, so that threads count in parallel. Both give the same results. Only the extension mixes what it
+counts into a content hash (`begin`, `mix`, `digest`, and the optional last argument of some loops).
 """
 
 from __future__ import annotations
@@ -12,9 +11,12 @@ try:
 
     IS_BUILT = True
 except ImportError:
-    from layerhouse.ingest.measure.kernels import jit as loops  # type: ignore[no-redef]
+    from layerhouse.ingest.measure.kernels import numpy_loops as loops  # type: ignore[no-redef]
 
     IS_BUILT = False
+
+ENGINE = "C" if IS_BUILT else "numpy"
+"""What the loops are written in."""
 
 add_bfloat16 = loops.add_bfloat16
 add_squares = loops.add_squares
@@ -36,11 +38,3 @@ if IS_BUILT:
     begin = loops.begin
     mix = loops.mix
     digest = loops.digest
-
-
-def announce() -> None:
-    """Log, at level INFO, that the first call will compile, where it will."""
-    if not IS_BUILT:
-        from layerhouse.ingest.measure.kernels.jit import announce as announce_compiling
-
-        announce_compiling()
