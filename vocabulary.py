@@ -313,3 +313,17 @@ class FindingKind(StrEnum):
     FOREIGN = "foreign"
     SCHEMA = "schema"
     PROMISE = "promise"
+
+
+class ZeroPattern(StrEnum):
+    """How the zeros of a matrix lie along its inputs, in aligned groups (`nm_pattern`)."""
+
+    TRIVIAL = "trivial"
+    """All is zero."""
+    NOT_APPLICABLE = "not applicable"
+    """There are zeros, and four does not divide the inputs."""
+    ONE_OF_FOUR = "1:4"
+    """At most one value in each group of four."""
+    TWO_OF_FOUR = "2:4"
+    FOUR_OF_EIGHT = "4:8"
+    """At most four values in each group of eight; eight divides the inputs."""

@@ -133,7 +133,11 @@ def read_file(path: Path, threads: int) -> None:
 def measure_file(path: Path, threads: int, *, has_signatures: bool) -> None:
     """Measure every tensor, as `ingest` does."""
     from layerhouse.ingest.checkpoint.containers.safetensors import read_safetensors
-    from layerhouse.ingest.measure.scheduler import Job, measure
+    from layerhouse.ingest.measure.io.file_window import use_mappings
+    from layerhouse.ingest.measure.measurement import Job
+    from layerhouse.ingest.measure.scheduler import measure
+
+    use_mappings()
 
     refs = read_safetensors(path, path.name).tensors
     for _, result in measure([Job(ref, 1, 1 if has_signatures else None) for ref in refs], threads=threads, chunk_bytes=CHUNK):

@@ -35,7 +35,7 @@ from layerhouse.version import __version__
 from layerhouse.vocabulary import Module
 
 if TYPE_CHECKING:
-    from layerhouse.ingest.measure.scheduler import Measurement
+    from layerhouse.ingest.measure.measurement import Measurement
 
 Row = dict[str, Any]
 
@@ -134,7 +134,8 @@ def measure_weights(
     opened: OpenedWeights, *, threads: int, near_zero: float | None, on_bytes: Callable[[int], None], device: str = "cpu"
 ) -> dict[str, Measurement]:
     """Measure every tensor; by tensor name. Raises InputError naming the tensor whose bytes could not be read."""
-    from layerhouse.ingest.measure.scheduler import Job, known_of_codes, measure
+    from layerhouse.ingest.measure.measurement import Job, known_of_codes
+    from layerhouse.ingest.measure.scheduler import measure
 
     def job(placed: Placed) -> Job:
         layout = placed.ref.layout

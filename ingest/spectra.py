@@ -13,7 +13,7 @@ from layerhouse.ingest.model.placement import Placed
 
 if TYPE_CHECKING:
     from layerhouse.ingest.checkpoint_rows import OpenedWeights
-    from layerhouse.ingest.measure.scheduler import Measurement
+    from layerhouse.ingest.measure.measurement import Measurement
 
 SPECTRAL_COLUMNS = ("spectral_norm", "stable_rank", "effective_rank", "alpha")
 

@@ -32,7 +32,7 @@ from layerhouse.warehouse.storage.reading import read_greatest, read_rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from layerhouse.ingest.measure.scheduler import Measurement
+    from layerhouse.ingest.measure.measurement import Measurement
 
 Row = dict[str, Any]
 Say = Callable[[str, str, str], None]
@@ -232,7 +232,7 @@ class WeightsTaker:
 
     def _stored(self, seen: Sighting, opened: OpenedWeights) -> _Stored | None:
         """The numbers of a checkpoint's tensors in the warehouse; None unless all are there."""
-        from layerhouse.ingest.measure.scheduler import Measurement
+        from layerhouse.ingest.measure.measurement import Measurement
 
         columns = [field.name for field in fields(Measurement)]
         rows = read_rows(self.store_root, "tensors", [seen.checkpoint_id], ("name", "near_zero_threshold", *columns))

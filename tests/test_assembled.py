@@ -1,4 +1,4 @@
-"""Masked and bitmask weights are measured as the dense weights that they stand for, to the bit."""
+"""Masked and bitmask weights have the measurements of the dense weights that they stand for."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import torch
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint_rows import open_weights
-from layerhouse.ingest.measure import scheduler as measuring
-from layerhouse.ingest.measure.io import assembled as assemblies
+from layerhouse.ingest.measure import scheduler
+from layerhouse.ingest.measure.io import assembled
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
-from layerhouse.ingest.measure.scheduler import Job, measure
+from layerhouse.ingest.measure.measurement import Job
+from layerhouse.ingest.measure.scheduler import measure
 from layerhouse.ingest.measure.signatures import signature
 from layerhouse.tests.test_layouts import Entry, rows_of, write
 from layerhouse.tests.weight_files import torch_values
@@ -30,7 +31,7 @@ def dense_row(tmp_path, weight: torch.Tensor, name: str = "model.layers.0.mlp.up
 
 
 def weights(dtype: torch.dtype, rows: int = 60, columns: int = 72) -> tuple[torch.Tensor, torch.Tensor]:
-    """A weight, and a mask of a half that empties rows and columns."""
+    """A weight, and a mask that keeps about half of it, and no value of one row and one column."""
     generator = torch.Generator().manual_seed(3)
     mask = torch.rand(rows, columns, generator=generator) < 0.5
     mask[4], mask[:, 7] = False, False
@@ -85,7 +86,7 @@ def entry_of_integers(values: list[int], shape: tuple[int, ...]) -> Entry:
 
 
 def half(dtype: torch.dtype, rows: int = 60, columns: int = 72) -> torch.Tensor:
-    """2:4 along the rows, nothing of what is kept being zero."""
+    """A weight with a 2:4 pattern along the rows, whose other values are not zero."""
     weight = torch.rand(rows, columns, generator=torch.Generator().manual_seed(5)) + 0.5
     weight.reshape(-1, 4)[:, 1:3] = 0
     return weight.to(dtype)
@@ -100,15 +101,15 @@ def test_a_bitmask_weight_is_decoded(tmp_path, dtype, halves, infix):
     entries = {f"{module}.{infix}{part}": value for part, value in compress(dense, halves=halves).items()}
     checkpoint, tensors, _ = rows_of(write(tmp_path / "m", entries))
     row = tensors[f"{module}.{infix}compressed"]
-    plus = dense + 0  # what is not there has no sign
+    plus = dense + 0  # missing values are +0
     assert {key: value for key, value in row.items() if key not in LEFT_OUT} == dense_row(tmp_path, plus)
     assert row["nm_pattern"] == ("2:4" if halves else "not applicable")
     assert (row["weight_shape"], checkpoint["params"]) == ([*dense.shape], dense.numel())
 
 
 def test_blocks_chunks_and_views_of_an_assembly_are_those_of_its_copy(tmp_path, monkeypatch):
-    """Over several blocks, by rows and across them, whatever the chunks."""
-    monkeypatch.setattr(measuring, "BLOCK_BYTES", 1 << 15)
+    """Over several blocks, by rows and by columns, for chunks of several sizes."""
+    monkeypatch.setattr(scheduler, "BLOCK_BYTES", 1 << 15)
     original, mask = weights(torch.float32, 300, 500)
     folder = write(tmp_path / "m", {"up.weight_orig": entry(original), "up.weight_mask": entry(mask)}, None)
     plain = write(tmp_path / "d", {"up.weight": entry(original * mask)}, None)
@@ -116,20 +117,20 @@ def test_blocks_chunks_and_views_of_an_assembly_are_those_of_its_copy(tmp_path, 
         next(t.ref for t in open_weights(f, [f / "model.safetensors"], "m").placement.placed if t.is_parameter).as_stored
         for f in (folder, plain)
     )
-    found = [
+    measured = [
         dict(measure([Job(ref, axis, 1)], threads=threads, chunk_bytes=chunk))[0]
         for ref in (one, other)
         for axis in (0, 1)
         for threads, chunk in ((1, 1 << 15), (2, 1 << 20))
     ]
-    assert found[0] == found[1] == found[4]
-    assert found[2] == found[3] == found[6]
+    assert measured[0] == measured[1] == measured[4]
+    assert measured[2] == measured[3] == measured[6]
     with TensorReader() as reader:
         assert signature(reader, one, 0) == signature(reader, other, 0)
 
 
 def test_a_view_across_a_large_assembly_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(assemblies, "MAX_DENSE_BYTES", 100)
+    monkeypatch.setattr(assembled, "MAX_DENSE_BYTES", 100)
     original, mask = weights(torch.float32)
     folder = write(tmp_path / "m", {"up.weight_orig": entry(original), "up.weight_mask": entry(mask)}, None)
     placed = open_weights(folder, [folder / "model.safetensors"], "m").placement.placed[0]
@@ -139,7 +140,7 @@ def test_a_view_across_a_large_assembly_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"compressed": ("F32", (7,), None)}, "7 compressed values without row_offsets"),
         ({"shape": entry_of_integers([60, 80], (2, 1))}, "does not fit the bitmask"),
@@ -147,10 +148,10 @@ def test_a_view_across_a_large_assembly_is_refused(tmp_path, monkeypatch):
         ({"row_offsets": ("I32", (60,), None)}, "are not one for each of 60 rows"),
     ],
 )
-def test_parts_that_cannot_be_one_weight_are_refused(tmp_path, changes, said):
+def test_parts_that_do_not_fit_each_other_are_refused(tmp_path, changes, message):
     parts = compress(half(torch.float32), halves=True) | changes
     folder = write(tmp_path / "m", {f"a.{part}": value for part, value in parts.items()}, None)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         open_weights(folder, [folder / "model.safetensors"], "m")
 
 

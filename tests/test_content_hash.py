@@ -1,4 +1,4 @@
-"""The hash of content, mixed in by whatever loop counts it: that of the xxhash library."""
+"""The content hash is that of the xxhash library, also when the loop that counts the bytes mixes them in."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ CODES = {1: ["U8", "F8_E4M3", "BOOL"], 2: ["BF16", "I16"], 4: ["F32", "I32"], 8:
 
 @pytest.fixture
 def by_loop():
-    """The loops mix in contents of every length that they can."""
+    """The loops hash contents of every length that they can, however short."""
     if not cpu.IS_BUILT:
-        pytest.skip("no C compiler, so the C extension was not built")
+        pytest.skip("the C extension is not installed")
     with mock.patch.object(content_hash, "LEAST_BYTES", 241):
         yield
 
@@ -55,7 +55,7 @@ def data_of(size, share_of_zeros=0.0):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("chunk", [1024, 1 << 15, 1 << 22])
-def test_it_is_the_hash_of_the_library(by_loop, size, chunk):
+def test_updates_give_the_hash_of_the_library(by_loop, size, chunk):
     data = data_of(size)
     content = ContentHash(size)
     assert content.state is not None
@@ -67,7 +67,7 @@ def test_it_is_the_hash_of_the_library(by_loop, size, chunk):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("chunk", [1 << 15, 1 << 22])
 @pytest.mark.parametrize("share_of_zeros", [0.0, 0.7])
-def test_counting_mixes_in_what_it_counts_and_counts_the_same(by_loop, size, chunk, share_of_zeros):
+def test_counting_also_hashes_and_the_counts_are_the_same(by_loop, size, chunk, share_of_zeros):
     for width, codes in CODES.items():
         data = data_of(size // width * width, share_of_zeros)
         for code in codes if data.size > 240 else ():
@@ -86,7 +86,7 @@ def test_counting_mixes_in_what_it_counts_and_counts_the_same(by_loop, size, chu
 
 
 @pytest.mark.parametrize("narrow", ["-DNARROW", "-DNARROW -U__SSE2__ -U__SSE__"])
-def test_narrower_machines_mix_and_count_the_same(by_loop, tmp_path, narrow):
+def test_machines_without_wide_vectors_hash_and_count_the_same(by_loop, tmp_path, narrow):
     if not shutil.which("cc"):
         pytest.skip("no C compiler")
     source, built = Path(cpu.__file__).with_name("_loops.c"), tmp_path / "_loops.so"
@@ -109,9 +109,9 @@ def test_narrower_machines_mix_and_count_the_same(by_loop, tmp_path, narrow):
 
 @pytest.mark.parametrize("is_built", [True, False])
 @pytest.mark.parametrize("size", [0, 1, 240, content_hash.LEAST_BYTES - 1, content_hash.LEAST_BYTES])
-def test_short_contents_and_all_where_no_loop_is_built_are_the_librarys(is_built, size):
+def test_the_library_hashes_short_contents_and_all_without_the_extension(is_built, size):
     if is_built and not cpu.IS_BUILT:
-        pytest.skip("no C compiler, so the C extension was not built")
+        pytest.skip("the C extension is not installed")
     with mock.patch.object(cpu, "IS_BUILT", is_built):
         content = ContentHash(size)
         assert (content.state is None) == (not is_built or size < content_hash.LEAST_BYTES)
@@ -119,7 +119,7 @@ def test_short_contents_and_all_where_no_loop_is_built_are_the_librarys(is_built
         assert content.digest() == xxhash.xxh3_128_digest(data_of(size).data)
 
 
-def test_what_would_give_another_hash_is_refused(by_loop):
+def test_chunks_that_would_give_another_hash_are_refused(by_loop):
     data = data_of(5000)
     content = ContentHash(5000)
     with pytest.raises(ValueError, match="sizes"):

@@ -1,4 +1,4 @@
-"""Counting on a device of torch: the CPU's numbers to the bit, for every type; and which devices a word names."""
+"""Counting on a device of torch gives the CPU's numbers to the bit, for every type; and which devices an option names."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ import torch
 
 from layerhouse.errors import InputError, UsageError
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
-from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
-from layerhouse.ingest.measure import counter as histogram
-from layerhouse.ingest.measure import devices
-from layerhouse.ingest.measure import gpu_counter as gpu
-from layerhouse.ingest.measure import scheduler as module
+from layerhouse.ingest.measure import counter, devices, gpu_counter, scheduler
 from layerhouse.ingest.measure.devices import find_devices
 from layerhouse.ingest.measure.gpu_counter import DeviceCounter
-from layerhouse.ingest.measure.scheduler import Job, measure
+from layerhouse.ingest.measure.measurement import Job
+from layerhouse.ingest.measure.scheduler import measure
+from layerhouse.tests.measuring import job_of
 
 DEVICES = [
     "torch",
@@ -31,18 +29,18 @@ HAS_DRIVER = devices.has_driver()
 
 @pytest.fixture(params=DEVICES)
 def device(request, monkeypatch):
-    """A device whose counter is the one of gpu.py: a GPU, or torch's CPU; tensors of any size are counted on it."""
-    monkeypatch.setattr(histogram, "LEAST_DEVICE_BYTES", 1)
-    monkeypatch.setattr(gpu, "STAGE_BYTES", 1 << 16)
+    """A device that DeviceCounter counts on: a GPU, or torch's CPU. It counts tensors of any size."""
+    monkeypatch.setattr(counter, "LEAST_DEVICE_BYTES", 1)
+    monkeypatch.setattr(gpu_counter, "STAGE_BYTES", 1 << 16)
     if request.param == "torch":
         monkeypatch.setattr(
-            module, "make_counter", lambda name: DeviceCounter("cpu") if name == "torch" else histogram.Counter()
+            scheduler, "make_counter", lambda name: DeviceCounter("cpu") if name == "torch" else counter.Counter()
         )
     return request.param
 
 
-def sown(code: str, elements: int, seed: int) -> bytes:
-    """Any patterns; runs of zeros of both signs, and infinities and NaNs where the type has them, sown in."""
+def random_bytes(code: str, elements: int, seed: int) -> bytes:
+    """Random patterns, with zeros of both signs, and infinities and NaNs where the type has them."""
     rng = np.random.default_rng(seed)
     dtype = DTYPES[code]
     raw = np.frombuffer(rng.bytes(-(-elements * dtype.bits // 8)), np.uint8).copy()
@@ -54,24 +52,20 @@ def sown(code: str, elements: int, seed: int) -> bytes:
     return raw.tobytes()
 
 
-def job_of(path, code, shape, raw, **axes) -> Job:
-    path.write_bytes(b"\x01" * 3 + raw)
-    return Job(TensorRef(path.name, code, shape, path, 3, len(raw)), **axes)
-
-
-def both(jobs, device, **options):
+def measure_on_both(jobs: list[Job], device: str, **options):
+    """The measurements of the device and those of the CPU."""
     return [dict(measure(jobs, threads=2, near_zero=0.25, device=name, **options)) for name in (device, "cpu")]
 
 
 @pytest.mark.parametrize("elements", [1, 7, 4096, 65_536, 100_003])
 @pytest.mark.parametrize("code", sorted(DTYPES))
-def test_every_type_has_the_numbers_of_the_cpu_to_the_bit(tmp_path, device, code, elements):
+def test_every_type_has_the_cpus_numbers_to_the_bit(tmp_path, device, code, elements):
     elements += elements % 2 if DTYPES[code].bits == 4 else -elements % 4 if DTYPES[code].bits == 6 else 0
-    job = job_of(tmp_path / "w", code, (elements,), sown(code, elements, elements))
-    with mock.patch.multiple(module, BLOCK_BYTES=1 << 17, BATCH_BYTES=1000):
-        found, expected = both([job], device)
-    assert repr(found) == repr(expected)
-    assert found[0].zeros == expected[0].zeros
+    job = job_of(tmp_path / "w", code, (elements,), random_bytes(code, elements, elements))
+    with mock.patch.multiple(scheduler, BLOCK_BYTES=1 << 17, BATCH_BYTES=1000):
+        measured, expected = measure_on_both([job], device)
+    assert repr(measured) == repr(expected)
+    assert measured[0].zeros == expected[0].zeros
 
 
 @pytest.mark.parametrize("shape", [(40, 64), (64, 40), (3, 100_000), (5000, 12), (301, 62), (700, 333)])
@@ -95,52 +89,52 @@ def test_zero_rows_columns_and_patterns_are_those_of_the_cpu(tmp_path, device, c
             job_of(tmp_path / f"w{number}{axis}", code, shape, words.tobytes(), input_axis=axis, residual_axis=axis)
             for axis in (0, 1)
         ]
-    with mock.patch.multiple(module, BLOCK_BYTES=1 << 16, BATCH_BYTES=0):
-        found, expected = both(jobs, device, chunk_bytes=1 << 15)
-    assert repr([found[index] for index in range(8)]) == repr([expected[index] for index in range(8)])
-    assert found[1].zeros and found[3].zero_rows == -(-shape[0] // 3)
+    with mock.patch.multiple(scheduler, BLOCK_BYTES=1 << 16, BATCH_BYTES=0):
+        measured, expected = measure_on_both(jobs, device, chunk_bytes=1 << 15)
+    assert repr([measured[index] for index in range(8)]) == repr([expected[index] for index in range(8)])
+    assert measured[1].zeros and measured[3].zero_rows == -(-shape[0] // 3)
 
 
 def test_a_tensor_longer_than_the_buffers_is_counted_in_turns(tmp_path, device):
     raw = np.random.default_rng(0).integers(0, 3, 1_000_001).astype(np.uint16).tobytes()
-    found, expected = both([job_of(tmp_path / "w", "BF16", (1_000_001,), raw)], device)
-    assert repr(found) == repr(expected)
+    measured, expected = measure_on_both([job_of(tmp_path / "w", "BF16", (1_000_001,), raw)], device)
+    assert repr(measured) == repr(expected)
 
 
-def test_what_was_counted_of_a_cut_tensor_is_forgotten(tmp_path, device):
+def test_counts_of_a_truncated_tensor_are_discarded(tmp_path, device):
     jobs = [job_of(tmp_path / name, "F16", (400_000,), bytes([17]) * 800_000) for name in ("cut", "whole")]
     os.truncate(tmp_path / "cut", 700_000)
-    found = dict(measure(jobs, threads=1, device=device))
-    assert isinstance(found[0], InputError)
-    assert (found[1].zeros, found[1].min) == (0, found[1].max)
+    measured = dict(measure(jobs, threads=1, device=device))
+    assert isinstance(measured[0], InputError)
+    assert (measured[1].zeros, measured[1].min) == (0, measured[1].max)
 
 
 def test_small_and_wide_tensors_stay_on_the_cpu():
-    assert [histogram.fits_device(code, 1 << 20) for code in ("BF16", "U8", "F32", "F4", "C64", "I64")] == [
+    assert [counter.fits_device(code, 1 << 20) for code in ("BF16", "U8", "F32", "F4", "C64", "I64")] == [
         True,
         True,
         *[False] * 4,
     ]
-    assert not histogram.fits_device("BF16", 1 << 18)
+    assert not counter.fits_device("BF16", 1 << 18)
 
 
-def test_what_a_device_refuses_is_one_line(tmp_path):
+def test_an_error_of_a_device_is_one_line(tmp_path):
     job = job_of(tmp_path / "w", "BF16", (1 << 20,), bytes(1 << 21))
     with (
-        mock.patch.object(gpu.torch, "zeros", side_effect=RuntimeError("out of memory\nmore")),
-        mock.patch.object(module, "make_counter", lambda name: DeviceCounter("cpu")),
+        mock.patch.object(gpu_counter.torch, "zeros", side_effect=RuntimeError("out of memory\nmore")),
+        mock.patch.object(scheduler, "make_counter", lambda name: DeviceCounter("cpu")),
         pytest.raises(UsageError, match="device 'cpu': out of memory; count on the CPU with --device cpu"),
     ):
         list(measure([job], threads=2, device="torch"))
 
 
-@pytest.mark.parametrize("word", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", ""])
-def test_an_unknown_device_is_named_with_those_there_are(word):
+@pytest.mark.parametrize("option", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", ""])
+def test_the_error_for_an_unknown_device_lists_the_choices(option):
     with pytest.raises(UsageError, match="there is cpu, cuda, cuda:N"):
-        find_devices(word)
+        find_devices(option)
 
 
-def test_words_name_devices(monkeypatch):
+def test_options_name_devices(monkeypatch):
     monkeypatch.setattr(devices, "has_driver", lambda: True)
     monkeypatch.setattr(devices, "_count_gpus", lambda: (2, ""))
     assert find_devices("cpu") == ("cpu",)
@@ -148,13 +142,13 @@ def test_words_name_devices(monkeypatch):
     assert find_devices("cuda:1") == ("cuda:1",)
     with pytest.raises(UsageError, match="device 'cuda:2': there is cuda:0, cuda:1"):
         find_devices("cuda:2")
-    monkeypatch.setattr(devices, "_count_gpus", lambda: (0, "it is asleep"))
+    monkeypatch.setattr(devices, "_count_gpus", lambda: (0, "it is off"))
     assert find_devices("auto") == ("cpu",)
-    with pytest.raises(UsageError, match="device 'cuda': it is asleep; count on the CPU"):
+    with pytest.raises(UsageError, match="device 'cuda': it is off; count on the CPU"):
         find_devices("cuda")
 
 
-def test_a_driver_is_looked_for_in_three_places(monkeypatch, tmp_path):
+def test_a_driver_is_searched_in_three_places(monkeypatch, tmp_path):
     monkeypatch.setattr(devices, "DRIVER_FOLDER", tmp_path / "none")
     monkeypatch.setattr(devices, "DRIVER_LIBRARY", "libnone.so.1")
     monkeypatch.setattr(devices, "DRIVER_PROGRAM", "no-such-program")
@@ -166,7 +160,7 @@ def test_a_driver_is_looked_for_in_three_places(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(HAS_DRIVER, reason="this machine has a driver")
-def test_where_there_is_no_driver_torch_is_not_imported():
+def test_without_a_driver_torch_is_not_imported():
     code = (
         "import sys\nfrom layerhouse.ingest.measure.devices import find_devices\nfrom layerhouse.errors import UsageError\n"
         "print(find_devices('auto'))\ntry:\n    find_devices('cuda')\nexcept UsageError as error:\n    print(error)\n"

@@ -38,8 +38,8 @@ def run_both(name, make):
 def assert_alike(name, make, *, tables=None, fullest=None):
     """Both engines agree to the bit; returns the outcome of C.
 
-    `tables` is the position of the tables of counts, of which only the sum is defined. `fullest` is that of the most values in a
-    group, which is defined up to the point where no N:M pattern is left.
+    `tables` is the position of the tables of counts, of which only the sum is defined. `fullest` is that of the most values in
+    a group, which is defined up to the point where no N:M pattern is left.
     """
     left, right = run_both(name, make)
     assert left[0] == right[0]

@@ -1,4 +1,4 @@
-"""Signatures find the layer again after pruning, noise and casts, and tell layers apart."""
+"""Signatures match a layer with itself after pruning, noise and casts, and distinguish different layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from layerhouse.ingest.measure.signatures import (
 TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64", torch.int32: "I32"}
 
 
-def signed(path: Path, tensor: torch.Tensor, axis: int | None, chunk: int = 1 << 20):
+def signature_of(path: Path, tensor: torch.Tensor, axis: int | None, chunk: int = 1 << 20):
     stored = tensor.contiguous().flatten().view(torch.uint8).numpy()
     path.write_bytes(stored.tobytes())
     with TensorReader(chunk) as reader:
@@ -33,7 +33,7 @@ def cosine(a, b) -> float:
 
 
 def layers(count: int, outputs: int, inputs: int, spread: float) -> list[torch.Tensor]:
-    """Random layers whose inputs differ in scale (log-normal with this spread), as those of trained models do."""
+    """Random layers whose inputs differ in scale (log-normal with this spread), as in trained models."""
     generator = torch.Generator().manual_seed(7)
     return [
         torch.randn(outputs, inputs, generator=generator) * torch.exp(spread * torch.randn(inputs, generator=generator))
@@ -42,7 +42,7 @@ def layers(count: int, outputs: int, inputs: int, spread: float) -> list[torch.T
 
 
 def pruned(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Three quarters of the rows, kept in order, with 5 % multiplicative noise, cast."""
+    """Three quarters of the rows, in order, with 5 % multiplicative noise, cast."""
     generator = torch.Generator().manual_seed(8)
     kept = torch.randperm(len(weight), generator=generator)[: len(weight) * 3 // 4].sort().values
     return (weight[kept] * (1 + 0.05 * torch.randn(len(kept), weight.shape[1], generator=generator))).to(dtype)
@@ -54,12 +54,12 @@ def pruned(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     ids=["narrow", "narrow, inputs of one scale", "wide, sampled and projected"],
 )
 @pytest.mark.parametrize("axis", [1, 0])
-def test_the_same_layer_is_found_again(tmp_path, shape, spread, same, other, axis):
+def test_the_same_layer_is_recognised(tmp_path, shape, spread, same, other, axis):
     base = layers(8, *shape, spread)
-    before = [signed(tmp_path / "w", weight if axis else weight.T, axis) for weight in base]
+    before = [signature_of(tmp_path / "w", weight if axis else weight.T, axis) for weight in base]
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         children = [pruned(weight, dtype) for weight in base]
-        after = [signed(tmp_path / "w", child if axis else child.T, axis) for child in children]
+        after = [signature_of(tmp_path / "w", child if axis else child.T, axis) for child in children]
         cosines = np.array([[cosine(a, b) for b in after] for a in before])
         assert cosines.diagonal().min() > same
         assert np.abs(cosines - np.diag(cosines.diagonal())).max() < other
@@ -70,11 +70,11 @@ def test_a_short_profile_is_itself_centred_and_scaled(tmp_path):
     weight = layers(1, 160, 64, 0.3)[0]
     norms = weight.double().norm(dim=0).numpy()
     expected = (norms - norms.mean()) / np.linalg.norm(norms - norms.mean())
-    assert signed(tmp_path / "w", weight, 1) == pytest.approx(expected, abs=1e-6)
-    assert signed(tmp_path / "w", weight.T, 0) == pytest.approx(expected, abs=1e-6)
+    assert signature_of(tmp_path / "w", weight, 1) == pytest.approx(expected, abs=1e-6)
+    assert signature_of(tmp_path / "w", weight.T, 0) == pytest.approx(expected, abs=1e-6)
     vector = weight[0]
     centred = vector.double() - vector.double().mean()
-    assert signed(tmp_path / "w", vector, None) == pytest.approx((centred / centred.norm()).numpy(), abs=1e-6)
+    assert signature_of(tmp_path / "w", vector, None) == pytest.approx((centred / centred.norm()).numpy(), abs=1e-6)
 
 
 def test_a_long_profile_is_projected_by_the_sign_matrix():
@@ -101,16 +101,16 @@ def test_at_most_256_evenly_spaced_rows_are_read(tmp_path):
     weight = torch.randn(1200, 40, generator=torch.Generator().manual_seed(0))
     changed = weight.clone()
     changed[torch.arange(1200) % 5 != 0] = 99
-    assert signed(tmp_path / "w", weight, 1) == signed(tmp_path / "w", changed, 1)
+    assert signature_of(tmp_path / "w", weight, 1) == signature_of(tmp_path / "w", changed, 1)
     changed[5] = 99
-    assert signed(tmp_path / "w", weight, 1) != signed(tmp_path / "w", changed, 1)
+    assert signature_of(tmp_path / "w", weight, 1) != signature_of(tmp_path / "w", changed, 1)
 
 
 @pytest.mark.parametrize("dtype", list(TYPES))
 def test_chunks_do_not_matter(tmp_path, dtype):
     weight = (torch.randn(700, 300, generator=torch.Generator().manual_seed(0)) * 9).to(dtype)
     for axis in (0, 1):
-        assert signed(tmp_path / "w", weight, axis, 1) == signed(tmp_path / "w", weight, axis)
+        assert signature_of(tmp_path / "w", weight, axis, 1) == signature_of(tmp_path / "w", weight, axis)
 
 
 @pytest.mark.parametrize(
@@ -130,5 +130,5 @@ def test_chunks_do_not_matter(tmp_path, dtype):
         (torch.zeros(LONGEST + 1, dtype=torch.bfloat16), None),
     ],
 )
-def test_none_where_there_is_nothing_to_tell_by(tmp_path, tensor, axis):
-    assert signed(tmp_path / "w", tensor, axis) is None
+def test_tensors_without_a_signature(tmp_path, tensor, axis):
+    assert signature_of(tmp_path / "w", tensor, axis) is None

@@ -1,4 +1,4 @@
-"""Sparse tensors count, hash and read as the dense ones that they stand for, whatever their layout, and lie about nothing."""
+"""Sparse tensors of every layout are measured as the dense ones that they stand for; inconsistent ones are errors."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.containers import torch_sparse as sparse_claims
-from layerhouse.ingest.checkpoint.containers import torch_storages as storages
+from layerhouse.ingest.checkpoint.containers import torch_sparse, torch_storages
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
 from layerhouse.ingest.measure.io import sparse
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
-from layerhouse.ingest.measure.scheduler import Job, measure
+from layerhouse.ingest.measure.measurement import Job
+from layerhouse.ingest.measure.scheduler import measure
 from layerhouse.tests.weight_files import (
     p_call,
     p_dict,
@@ -43,7 +43,7 @@ def masked(*shape, share=0.1):
 
 
 def uncoalesced(dtype=torch.float32):
-    """[64, 64] of 100 entries: many places more than once, one stored zero, one sum of zero."""
+    """Shape (64, 64), 100 entries: many places more than once, one stored zero, one sum of zero."""
     torch.manual_seed(2)
     indices = torch.randint(2, 9, (2, 97))
     indices = torch.cat((indices, torch.tensor([[0, 1, 1], [0, 1, 1]])), dim=1)
@@ -76,10 +76,10 @@ def test_a_sparse_tensor_has_the_measurements_of_the_dense_one(tmp_path):
     others = saved(tmp_path / "dense.pt", {"coo": coo.to_dense(), "csr": weight})
     for name in refs:
         jobs = [Job(refs[name], 1, 1), Job(others[name], 1, 1), Job(refs[name], 0, 0), Job(others[name], 0, 0)]
-        found = dict(measure(jobs, threads=2))
-        assert found[0] == found[1]
-        assert found[2] == found[3]
-        assert (refs[name].elements, 4096 - found[0].zeros) == (4096, nonzeros[name])
+        measured = dict(measure(jobs, threads=2))
+        assert measured[0] == measured[1]
+        assert measured[2] == measured[3]
+        assert (refs[name].elements, 4096 - measured[0].zeros) == (4096, nonzeros[name])
         assert refs[name].logical_bytes == others[name].logical_bytes
 
 
@@ -88,7 +88,7 @@ def test_a_large_tensor_in_order_is_read_by_windows(tmp_path, monkeypatch, dtype
     whole = masked(96, 70).to(dtype)
     state = {"coo": whole.to_sparse(), "csr": whole.to_sparse_csr(), "bsr": whole.to_sparse_bsr((6, 7))}
     state["hybrid"] = whole.reshape(96, 7, 10).to_sparse(2)
-    monkeypatch.setattr(sparse_claims, "DENSE_BYTES", 1 << 12)
+    monkeypatch.setattr(torch_sparse, "DENSE_BYTES", 1 << 12)
     monkeypatch.setattr(sparse, "DENSE_BYTES", 1 << 12)
     monkeypatch.setattr(sparse, "WINDOW_BYTES", 1000)
     monkeypatch.setattr(sparse, "BATCH_ELEMENTS", 64)
@@ -111,8 +111,8 @@ def test_a_large_tensor_in_order_is_read_by_windows(tmp_path, monkeypatch, dtype
         assert dense_bytes(ref, 1000, 6000) == expected[1000:6000]
 
 
-def claimed(shape, indices, values, *, ordered: bytes = b"", blocks) -> bytes:
-    """A zip with one COO tensor of these claims."""
+def coo_file(shape, indices, values, *, ordered: bytes = b"", blocks) -> bytes:
+    """A zip with one COO tensor of any shape, indices and values, whether or not they fit each other."""
     layout = p_call("torch.serialization", "_get_layout", p_text("torch.sparse_coo"))
     size = p_call("torch", "Size", p_tuple(*map(p_int, shape)))
     tensor = p_call("torch._utils", "_rebuild_sparse_tensor", layout, p_tuple(indices, values, size, ordered or b"\x89"))
@@ -137,11 +137,11 @@ def numbers(*values: int) -> bytes:
         ((4, 5, 6), 2, "coo indices [2, 2] and values [2] do not fit the shape [4, 5, 6]"),
     ],
 )
-def test_a_claim_that_is_no_sense_costs_that_tensor_alone(tmp_path, shape, entries, what):
+def test_an_inconsistent_tensor_is_skipped_and_the_others_are_read(tmp_path, shape, entries, what):
     indices = p_tensor((2, entries), (entries, 1), key="1", numel=2 * entries, storage=LONGS)
     path = tmp_path / "m.bin"
     blocks = {"0": bytes(24), "1": numbers(*[0] * 2 * entries)}
-    path.write_bytes(claimed(shape, indices, p_tensor((entries,), (1,)), blocks=blocks))
+    path.write_bytes(coo_file(shape, indices, p_tensor((entries,), (1,)), blocks=blocks))
     contents = read_weight_file(path, "m.bin")
     assert [ref.name for ref in contents.tensors] == ["good"]
     assert contents.skipped[0].startswith(f"sparse tensor not taken: w: {what}")
@@ -151,14 +151,14 @@ def test_a_claim_that_is_no_sense_costs_that_tensor_alone(tmp_path, shape, entri
 def test_an_index_outside_of_the_shape_is_an_error(tmp_path, index):
     indices = p_tensor((2, 2), (2, 1), key="1", numel=4, storage=LONGS)
     path = tmp_path / "m.bin"
-    path.write_bytes(claimed((4, 5), indices, p_tensor((2,), (1,)), blocks={"0": bytes(24), "1": numbers(0, index, 1, 1)}))
+    path.write_bytes(coo_file((4, 5), indices, p_tensor((2,), (1,)), blocks={"0": bytes(24), "1": numbers(0, index, 1, 1)}))
     refs = {ref.name: ref for ref in read_weight_file(path, "m.bin").tensors}
     with pytest.raises(InputError, match=rf"tensor 'w': sparse: index {index} is not from 0 to 3"):
         dense_bytes(refs["w"])
 
 
-def test_large_sparse_tensors_in_a_small_file_do_not_add_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(storages, "SPARSE_SLACK", 0)
+def test_many_large_sparse_tensors_in_a_small_file_exceed_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_storages, "SPARSE_SLACK", 0)
     state = {f"w{i}": torch.sparse_coo_tensor(torch.zeros(2, 0, dtype=torch.int64), [], (4096, 4096)) for i in range(8)}
     torch.save(state, tmp_path / "m.pt")
     with pytest.raises(InputError) as caught:
@@ -166,14 +166,37 @@ def test_large_sparse_tensors_in_a_small_file_do_not_add_up(tmp_path, monkeypatc
     assert "limit exceeded: 67108864 logical bytes, 256 times the file" in caught.value.what
 
 
-def test_entries_that_are_out_of_order_though_they_say_otherwise_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(sparse_claims, "DENSE_BYTES", 16)
+def coalesced_ref(path, monkeypatch, lines, *, window_bytes, batch_elements=1 << 17):
+    """A 4 x 5 tensor of F32 that is marked as coalesced and read by windows; its entries are at these positions in C order."""
+    monkeypatch.setattr(torch_sparse, "DENSE_BYTES", 16)
     monkeypatch.setattr(sparse, "DENSE_BYTES", 16)
-    monkeypatch.setattr(sparse, "WINDOW_BYTES", 16)
-    indices = p_tensor((2, 3), (3, 1), key="1", numel=6, storage=LONGS)
-    path = tmp_path / "m.bin"
-    blocks = {"0": bytes(range(24)), "1": numbers(3, 0, 1, 0, 0, 0)}
-    path.write_bytes(claimed((4, 5), indices, p_tensor((3,), (1,)), ordered=b"\x88", blocks=blocks))
-    refs = {ref.name: ref for ref in read_weight_file(path, "m.bin").tensors}
-    with pytest.raises(InputError, match="its entries are not in order, though it says so"):
-        dense_bytes(refs["w"])
+    monkeypatch.setattr(sparse, "WINDOW_BYTES", window_bytes)
+    monkeypatch.setattr(sparse, "BATCH_ELEMENTS", batch_elements)
+    count = len(lines)
+    indices = p_tensor((2, count), (count, 1), key="1", numel=2 * count, storage=LONGS)
+    coordinates = [line // 5 for line in lines] + [line % 5 for line in lines]
+    blocks = {"0": bytes(range(24)), "1": numbers(*coordinates)}
+    path.write_bytes(coo_file((4, 5), indices, p_tensor((count,), (1,)), ordered=b"\x88", blocks=blocks))
+    return next(ref for ref in read_weight_file(path, path.name).tensors if ref.name == "w")
+
+
+@pytest.mark.parametrize("lines", [(15, 0, 5), (0, 5, 5), (5, 0, 15)])
+def test_entries_that_are_wrongly_marked_as_coalesced_are_an_error(tmp_path, monkeypatch, lines):
+    ref = coalesced_ref(tmp_path / "m.bin", monkeypatch, lines, window_bytes=16)
+    with pytest.raises(InputError, match="its entries are not in order, though it is marked as coalesced"):
+        dense_bytes(ref)
+
+
+@pytest.mark.parametrize("lines", [(0, 5, 3, 7), (0, 5, 5, 7), (1, 2, 0, 19)])
+def test_entries_that_are_in_order_only_within_each_batch_are_an_error(tmp_path, monkeypatch, lines):
+    ref = coalesced_ref(tmp_path / "m.bin", monkeypatch, lines, window_bytes=1 << 10, batch_elements=2)
+    with pytest.raises(InputError, match="its entries are not in order, though it is marked as coalesced"):
+        dense_bytes(ref)
+
+
+def test_entries_that_are_in_order_across_batches_are_read(tmp_path, monkeypatch):
+    ref = coalesced_ref(tmp_path / "m.bin", monkeypatch, (0, 5, 6, 19), window_bytes=1 << 10, batch_elements=2)
+    expected = [bytes(4)] * 20
+    for entry, line in enumerate((0, 5, 6, 19)):
+        expected[line] = bytes(range(24))[4 * entry : 4 * entry + 4]
+    assert dense_bytes(ref) == b"".join(expected)

@@ -1,4 +1,4 @@
-"""Spectral numbers: against SVD in float64 and a known power law, bounded, filled in on what is measured already."""
+"""Spectral numbers equal those of SVD in float64 and of a known power law, and are added to earlier measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import layerhouse as lh
 from layerhouse.errors import InputError, UsageError
 from layerhouse.ingest import take_weights as checkpoints
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
-from layerhouse.ingest.measure import spectrum as spectral
+from layerhouse.ingest.measure import solvers
+from layerhouse.ingest.measure import spectrum as module
 from layerhouse.ingest.measure.spectrum import (
     Spectrum,
     describe_values,
@@ -36,25 +37,22 @@ def ref_of(path, tensor: torch.Tensor) -> TensorRef:
     return TensorRef(path.name, codes[tensor.dtype], tuple(tensor.shape), path, 0, len(raw))
 
 
-def one(ref: TensorRef, solver: str = "cpu") -> Spectrum:
-    with (
-        mock.patch.object(spectral, "make_solver", lambda device: spectral._TorchSolver("cpu"))
-        if solver == "torch"
-        else (mock.patch.object(spectral, "LEAST_VALUES", spectral.LEAST_VALUES))
-    ):
-        [found] = measure_spectra([ref], "cpu")
-    return found
+def measure_one(ref: TensorRef, solver: str = "cpu") -> Spectrum:
+    make_solver = {"cpu": solvers.make_solver, "torch": lambda device: solvers.TorchSolver("cpu")}[solver]
+    with mock.patch.object(module, "make_solver", make_solver):
+        [spectrum] = measure_spectra([ref], "cpu")
+    return spectrum
 
 
-def close(found: Spectrum, matrix: np.ndarray) -> None:
-    """Against the singular values that numpy gives in float64."""
+def assert_close(spectrum: Spectrum, matrix: np.ndarray) -> None:
+    """The numbers are those of numpy's singular values in float64."""
     values = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
     shares = values[values > 0] / values.sum()
-    assert found.spectral_norm == pytest.approx(values[0], rel=1e-5)
-    assert found.stable_rank == pytest.approx((np.linalg.norm(matrix.astype(np.float64)) / values[0]) ** 2, rel=1e-5)
-    assert found.effective_rank == pytest.approx(math.exp(-(shares * np.log(shares)).sum()), rel=1e-5)
-    assert found.alpha == pytest.approx(fit_alpha(values**2), rel=1e-3)
-    assert found.reason is None
+    assert spectrum.spectral_norm == pytest.approx(values[0], rel=1e-5)
+    assert spectrum.stable_rank == pytest.approx((np.linalg.norm(matrix.astype(np.float64)) / values[0]) ** 2, rel=1e-5)
+    assert spectrum.effective_rank == pytest.approx(math.exp(-(shares * np.log(shares)).sum()), rel=1e-5)
+    assert spectrum.alpha == pytest.approx(fit_alpha(values**2), rel=1e-3)
+    assert spectrum.reason is None
 
 
 @pytest.mark.parametrize("solver", ["cpu", "torch"])
@@ -62,33 +60,33 @@ def close(found: Spectrum, matrix: np.ndarray) -> None:
 @pytest.mark.parametrize("shape", [(64, 64), (60, 300), (700, 90), (257, 129)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_numbers_are_those_of_numpy_in_float64(tmp_path, monkeypatch, solver, whole_bytes, shape, dtype):
-    monkeypatch.setattr(spectral, "WHOLE_BYTES", whole_bytes)
+    monkeypatch.setattr(module, "WHOLE_BYTES", whole_bytes)
     weight = (torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 0.02).to(dtype)
-    close(one(ref_of(tmp_path / "w", weight), solver), weight.double().numpy())
+    assert_close(measure_one(ref_of(tmp_path / "w", weight), solver), weight.double().numpy())
 
 
 def test_a_view_and_any_scale_are_measured_alike(tmp_path):
     weight = torch.randn(80, 60, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    plain = one(ref_of(tmp_path / "w", weight))
+    plain = measure_one(ref_of(tmp_path / "w", weight))
     ref = ref_of(tmp_path / "t", weight.T)
     view = TensorRef("t", "F64", (80, 60), ref.path, 0, ref.storage_bytes, 0, (1, 80))
-    assert one(view) == plain
+    assert measure_one(view) == plain
     for exponent in (-900, 900):
-        scaled = one(ref_of(tmp_path / "s", weight * 2.0**exponent))
+        scaled = measure_one(ref_of(tmp_path / "s", weight * 2.0**exponent))
         assert scaled.spectral_norm == plain.spectral_norm * 2.0**exponent
         assert (scaled.stable_rank, scaled.alpha) == (plain.stable_rank, plain.alpha)
 
 
 def test_known_spectra(tmp_path):
-    identity = one(ref_of(tmp_path / "i", torch.eye(64)))
+    identity = measure_one(ref_of(tmp_path / "i", torch.eye(64)))
     assert (identity.spectral_norm, identity.stable_rank) == (pytest.approx(1), pytest.approx(64))
     assert identity.effective_rank == pytest.approx(64)
     assert (identity.alpha, "none that differ" in identity.reason) == (None, True)
-    single = one(ref_of(tmp_path / "o", torch.ones(60, 70, dtype=torch.int8)))
+    single = measure_one(ref_of(tmp_path / "o", torch.ones(60, 70, dtype=torch.int8)))
     assert single.spectral_norm == pytest.approx(math.sqrt(60 * 70))
     assert single.stable_rank == pytest.approx(1)
     assert single.effective_rank == pytest.approx(1, abs=1e-3)
-    zeros = one(ref_of(tmp_path / "z", torch.zeros(60, 70)))
+    zeros = measure_one(ref_of(tmp_path / "z", torch.zeros(60, 70)))
     assert zeros == Spectrum(0.0, reason="all zero")
 
 
@@ -100,7 +98,7 @@ def test_the_exponent_of_a_power_law_is_found(exponent):
     assert fit_alpha(7e-9 * law[::-1]) == pytest.approx(fit_alpha(law), rel=1e-9)
 
 
-def test_the_tail_begins_where_the_law_does():
+def test_the_tail_starts_where_the_power_law_does():
     quantiles = (np.arange(1000) + 0.5) / 1000
     tail = 5 * (1 - quantiles) ** (-1 / 1.5)
     bulk = np.linspace(0.01, 5, 4000, endpoint=False)
@@ -115,8 +113,23 @@ def test_too_few_values_have_no_exponent():
     assert describe_values(np.geomspace(9, 1, 49), 49).reason.startswith("no alpha: under 50 singular values")
 
 
-def test_what_has_no_spectrum_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr(spectral, "MAX_SMALLER", 32)
+def test_alpha_leaves_out_values_within_the_rounding_errors_of_float32():
+    """Values up to s1 * larger dimension * 2**-23 may be rounding errors: not part of the tail, nor counted as values."""
+    quantiles = (np.arange(400) + 0.5) / 400
+    values = np.sqrt(1 / (1 - quantiles))[::-1] * 5
+    for larger in (100, 10**6):
+        above = values[values > values[0] * larger / (1 << 23)]
+        expected = fit_alpha(np.square(above / values[0]))
+        assert describe_values(values, larger).alpha == expected
+        assert (above.size == 400) == (larger == 100) == (expected == fit_alpha(np.square(values / values[0])))
+    few = np.concatenate((np.geomspace(1, 1e-3, 49), np.full(60, 1e-5)))
+    assert describe_values(few, 100).alpha is None
+    assert describe_values(few, 50).alpha is not None
+    assert describe_values(few, 100).effective_rank == describe_values(few, 50).effective_rank
+
+
+def test_a_tensor_without_a_spectrum_has_a_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_SMALLER", 32)
     reasons = [
         (torch.full((8, 8), math.nan), "some values are not finite"),
         (torch.tensor([[1.0, math.inf]]), "some values are not finite"),
@@ -125,20 +138,20 @@ def test_what_has_no_spectrum_says_why(tmp_path, monkeypatch):
         (torch.ones(5), "no matrix of plain numbers"),
     ]
     for tensor, reason in reasons:
-        assert one(ref_of(tmp_path / "w", tensor)) == Spectrum(reason=reason)
-    assert one(ref_of(tmp_path / "w", torch.ones(33, 32))).spectral_norm == pytest.approx(math.sqrt(33 * 32))
+        assert measure_one(ref_of(tmp_path / "w", tensor)) == Spectrum(reason=reason)
+    assert measure_one(ref_of(tmp_path / "w", torch.ones(33, 32))).spectral_norm == pytest.approx(math.sqrt(33 * 32))
 
 
-def test_bytes_that_are_not_there_and_a_device_that_refuses_are_errors(tmp_path):
+def test_missing_bytes_and_a_failing_device_are_errors(tmp_path):
     ref = ref_of(tmp_path / "w", torch.ones(64, 64))
     with (
         mock.patch.object(torch.linalg, "svdvals", side_effect=RuntimeError("out of memory\nmore")),
         pytest.raises(UsageError, match="device 'cpu': out of memory; measure on the CPU"),
     ):
-        one(ref, "torch")
+        measure_one(ref, "torch")
     (tmp_path / "w").write_bytes(b"x")
     with pytest.raises(InputError, match="the file ends at byte 1"):
-        one(ref)
+        measure_one(ref)
 
 
 # In a warehouse
@@ -153,7 +166,7 @@ def llama():
 
 @pytest.fixture
 def study(llama, tmp_path):
-    """A function that ingests a folder of one tiny Llama."""
+    """A function that ingests a folder with one tiny Llama."""
     state, config = llama
     folder = tmp_path / "models/a"
     folder.mkdir(parents=True)
@@ -168,7 +181,7 @@ def answer(tmp_path, sql):
 
 
 def counts(tmp_path):
-    """Tensors in all, with a norm of their matrix, and with near zeros; what the views say was measured."""
+    """The number of tensors, of those with a spectral norm, of those with near zeros; and the views' stats levels."""
     (row,) = answer(tmp_path, "SELECT count(*), count(spectral_norm), count(near_zeros) FROM tensors")
     with lh.open(tmp_path / "w") as wh:
         scanned = wh.scan("tensors").collect()
@@ -177,7 +190,7 @@ def counts(tmp_path):
     return (*row, *levels)
 
 
-def test_every_matrix_of_a_model_has_its_numbers_and_vectors_have_none(llama, study, tmp_path):
+def test_every_matrix_of_a_model_has_numbers_and_vectors_have_none(llama, study, tmp_path):
     assert study(stats="spectral").count("taken") == 1
     state = llama[0]
     matrices = sum(tensor.ndim == 2 for tensor in state.values())
@@ -195,7 +208,7 @@ def test_every_matrix_of_a_model_has_its_numbers_and_vectors_have_none(llama, st
     assert notes[0].endswith("no alpha: under 50 singular values, or none that differ")
 
 
-def test_spectra_are_added_to_what_is_measured_without_counting_it_again(llama, study, tmp_path):
+def test_spectra_are_added_without_counting_again(llama, study, tmp_path):
     study()
     tensors, matrices = len(llama[0]), sum(tensor.ndim == 2 for tensor in llama[0].values())
     columns = "name, content_hash, zeros, mean, std, abs_quantiles, signature, dtype, shape, params"
@@ -210,7 +223,7 @@ def test_spectra_are_added_to_what_is_measured_without_counting_it_again(llama, 
     assert check_warehouse(tmp_path / "w") == []
 
 
-def test_near_zeros_are_counted_when_they_are_asked_for_and_spectra_stay(llama, study, tmp_path):
+def test_near_zeros_are_counted_on_request_and_spectra_stay(llama, study, tmp_path):
     tensors, matrices = len(llama[0]), sum(tensor.ndim == 2 for tensor in llama[0].values())
     study()
     assert study(near_zero=0.01).count("taken") == 1
@@ -228,7 +241,7 @@ def test_near_zeros_are_counted_when_they_are_asked_for_and_spectra_stay(llama, 
     assert study().count("unchanged") == 1
 
 
-def test_a_copy_in_another_folder_adds_what_is_missing(llama, study, tmp_path):
+def test_a_copy_in_another_folder_adds_the_missing_numbers(llama, study, tmp_path):
     study(near_zero=0.01)
     (tmp_path / "models/b").mkdir()
     for name in ("model.safetensors", "config.json"):
@@ -239,7 +252,7 @@ def test_a_copy_in_another_folder_adds_what_is_missing(llama, study, tmp_path):
     assert counts(tmp_path)[:3] == (len(llama[0]), matrices, len(llama[0]))
 
 
-def test_earlier_times_show_what_was_measured_then(study, tmp_path):
+def test_as_of_an_earlier_time_the_measurements_of_then_are_shown(study, tmp_path):
     study()
     ((then,),) = answer(tmp_path, "SELECT max(ingested_at) FROM checkpoints")
     study(stats="spectral")
@@ -248,7 +261,7 @@ def test_earlier_times_show_what_was_measured_then(study, tmp_path):
         assert wh.scan("tensors").collect()["spectral_norm"].count() == 0
 
 
-def test_the_command_refuses_what_cannot_hold(tmp_path):
+def test_the_command_refuses_contradicting_options(tmp_path):
     (tmp_path / "models").mkdir()
     both = layerhouse("ingest", "models", "--spectral", "--stats", "none", cwd=tmp_path)
     assert (both.returncode, both.stderr.count("\n")) == (2, 1)

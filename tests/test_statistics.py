@@ -1,4 +1,4 @@
-"""Numbers from counts: exact, whatever the type and however large the counts."""
+"""Statistics from counts are exact, for every type and for the largest counts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tally_of(code, values, near_zero=None):
 
 
 def square_root(value: Fraction) -> float:
-    """The root of an exact fraction that floats may not hold, to the last bit or its neighbour."""
+    """The root of an exact fraction that may be beyond the range of floats, to within one unit in the last place."""
     return math.isqrt(value.numerator * value.denominator << 200) / (value.denominator << 100)
 
 
@@ -49,50 +49,50 @@ def test_all_numbers_are_those_of_exact_fractions(code, chosen, near_zero):
     counts = [0] * len(values)
     for pattern, count in chosen.items():
         counts[pattern % len(values)] = count
-    found = statistics_from_counts(code, counts, near_zero)
+    statistics = statistics_from_counts(code, counts, near_zero)
     finite = [(Fraction(float(v)), c) for v, c in zip(values, counts, strict=True) if c and math.isfinite(v)]
     total = sum(c for _, c in finite)
-    assert found.nans == sum(c for v, c in zip(values, counts, strict=True) if math.isnan(v))
-    assert found.infs == sum(c for v, c in zip(values, counts, strict=True) if math.isinf(v))
-    assert found.zeros == sum(c for v, c in finite if v == 0)
-    assert found.near_zeros == (None if near_zero is None else sum(c for v, c in finite if abs(v) <= near_zero))
+    assert statistics.nans == sum(c for v, c in zip(values, counts, strict=True) if math.isnan(v))
+    assert statistics.infs == sum(c for v, c in zip(values, counts, strict=True) if math.isinf(v))
+    assert statistics.zeros == sum(c for v, c in finite if v == 0)
+    assert statistics.near_zeros == (None if near_zero is None else sum(c for v, c in finite if abs(v) <= near_zero))
     if total == 0:
-        assert found.mean is found.std is found.min is found.abs_quantiles is None
+        assert statistics.mean is statistics.std is statistics.min is statistics.abs_quantiles is None
         return
     mean = sum(v * c for v, c in finite) / total
-    assert (found.min, found.max) == (min(finite)[0], max(finite)[0])
-    assert found.abs_max == max(abs(v) for v, _ in finite)
-    assert found.mean == float(mean)
-    assert found.l1_norm == float(sum(abs(v) * c for v, c in finite))
-    assert found.std == pytest.approx(square_root(sum((v - mean) ** 2 * c for v, c in finite) / total), rel=4e-16)
-    assert found.l2_norm == pytest.approx(square_root(sum(v * v * c for v, c in finite)), rel=4e-16)
+    assert (statistics.min, statistics.max) == (min(finite)[0], max(finite)[0])
+    assert statistics.abs_max == max(abs(v) for v, _ in finite)
+    assert statistics.mean == float(mean)
+    assert statistics.l1_norm == float(sum(abs(v) * c for v, c in finite))
+    assert statistics.std == pytest.approx(square_root(sum((v - mean) ** 2 * c for v, c in finite) / total), rel=4e-16)
+    assert statistics.l2_norm == pytest.approx(square_root(sum(v * v * c for v, c in finite)), rel=4e-16)
     running, quantiles = 0, []
     for size, count in sorted((abs(v), c) for v, c in finite):
         running += count
         while len(quantiles) < 7 and running * 100 >= QUANTILES[len(quantiles)] * total:
             quantiles.append(size)
-    assert found.abs_quantiles == tuple(quantiles)
+    assert statistics.abs_quantiles == tuple(quantiles)
 
 
 def test_counts_beyond_what_doubles_hold_are_exact():
     counts = np.zeros(65536, np.uint64)
     counts[0x3F80], counts[0xBF80], counts[0x0000] = 2**60 + 1, 2**60, 2**53 + 1  # 1.0, -1.0, 0.0
-    found = statistics_from_counts("BF16", counts)
-    assert found.zeros == 2**53 + 1
-    assert found.mean == 1 / (2**61 + 1 + 2**53 + 1)
-    assert found.l1_norm == float(2**61 + 1)
-    assert found == statistics_from_counts("BF16", [int(count) for count in counts])
+    statistics = statistics_from_counts("BF16", counts)
+    assert statistics.zeros == 2**53 + 1
+    assert statistics.mean == 1 / (2**61 + 1 + 2**53 + 1)
+    assert statistics.l1_norm == float(2**61 + 1)
+    assert statistics == statistics_from_counts("BF16", [int(count) for count in counts])
 
 
 def test_quantiles_are_those_of_numpy():
     for size in (1, 2, 3, 99, 100, 101, 1000):
         values = np.random.default_rng(size).integers(-128, 128, size).astype(np.int8)
         expected = np.quantile(np.abs(values.astype(float)), np.array(QUANTILES) / 100, method="inverted_cdf")
-        found = statistics_from_counts("I8", np.bincount(values.view(np.uint8), minlength=256))
-        assert found.abs_quantiles == tuple(expected)
+        statistics = statistics_from_counts("I8", np.bincount(values.view(np.uint8), minlength=256))
+        assert statistics.abs_quantiles == tuple(expected)
 
 
-def test_nothing_is_known_of_nothing():
+def test_statistics_of_empty_and_non_finite_counts():
     assert statistics_from_counts("F16", [0] * 65536) == Statistics(zeros=0)
     assert statistics_from_counts("F8_E4M3FNUZ", [0] * 128 + [7] + [0] * 127, 0.1) == Statistics(0, 0, nans=7, infs=0)
 
@@ -101,18 +101,18 @@ def test_types_without_a_negative_zero_or_a_zero():
     one_of_each = [1] * 256
     assert statistics_from_counts("F8_E4M3", one_of_each).zeros == statistics_from_counts("F8_E5M2", one_of_each).zeros == 2
     for code in ("F8_E4M3FNUZ", "F8_E5M2FNUZ"):
-        found = statistics_from_counts(code, one_of_each)
-        assert (found.zeros, found.nans, found.infs) == (1, 1, 0)
-    found = statistics_from_counts("F8_E8M0", one_of_each)
-    assert (found.zeros, found.nans, found.min, found.max) == (0, 1, 2.0**-127, 2.0**127)
+        statistics = statistics_from_counts(code, one_of_each)
+        assert (statistics.zeros, statistics.nans, statistics.infs) == (1, 1, 0)
+    statistics = statistics_from_counts("F8_E8M0", one_of_each)
+    assert (statistics.zeros, statistics.nans, statistics.min, statistics.max) == (0, 1, 2.0**-127, 2.0**127)
 
 
 def test_the_least_power_of_two_is_summed():
-    found = statistics_from_counts("F8_E8M0", [5, *[0] * 255])
-    assert (found.mean, found.l1_norm, found.l2_norm) == (2.0**-127, 5 * 2.0**-127, math.sqrt(5) * 2.0**-127)
+    statistics = statistics_from_counts("F8_E8M0", [5, *[0] * 255])
+    assert (statistics.mean, statistics.l1_norm, statistics.l2_norm) == (2.0**-127, 5 * 2.0**-127, math.sqrt(5) * 2.0**-127)
 
 
-def test_infinities_are_near_no_zero():
+def test_infinities_are_never_near_zero():
     for code, infinity in (("F8_E5M2", 0x7C), ("F16", 0x7C00), ("BF16", 0xFF80)):
         counts = [0] * len(decoded(code))
         counts[0], counts[1], counts[infinity] = 2, 3, 4
@@ -122,8 +122,8 @@ def test_infinities_are_near_no_zero():
 
 
 def test_any_byte_but_zero_is_true():
-    found = statistics_from_counts("BOOL", [3, 4, 0, 1, *[0] * 252])
-    assert (found.zeros, found.max, found.mean, found.l1_norm) == (3, 1.0, 0.625, 5.0)
+    statistics = statistics_from_counts("BOOL", [3, 4, 0, 1, *[0] * 252])
+    assert (statistics.zeros, statistics.max, statistics.mean, statistics.l1_norm) == (3, 1.0, 0.625, 5.0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -134,35 +134,35 @@ def test_sums_of_wide_floats_are_within_1e_12(code, seed, size, power, shift):
         code.replace("F", "f").replace("32", "4").replace("64", "8")
     )
     values[rng.random(size) < 0.3] = 0
-    found = statistics_from_tally(code, tally_of(code, values, 0.5), 0.5)
+    statistics = statistics_from_tally(code, tally_of(code, values, 0.5), 0.5)
     exact = values.astype(float)
     scale = float(np.abs(exact).max()) or 1.0
     l1_norm = math.fsum(np.abs(exact))
-    assert found.zeros == np.count_nonzero(values == 0)
-    assert found.near_zeros == np.count_nonzero(np.abs(exact) <= 0.5)
-    assert (found.min, found.max) == (exact.min(), exact.max())
-    assert abs(found.mean - math.fsum(exact) / size) <= 1e-12 * l1_norm / size
-    assert found.l1_norm == pytest.approx(l1_norm, rel=1e-12)
-    assert found.l2_norm == pytest.approx(math.sqrt(math.fsum((exact / scale) ** 2)) * scale, rel=1e-12)
-    apart = exact / scale - math.fsum(exact / scale) / size
-    assert abs(found.std - math.sqrt(math.fsum(apart**2) / size) * scale) <= 1e-12 * scale
+    assert statistics.zeros == np.count_nonzero(values == 0)
+    assert statistics.near_zeros == np.count_nonzero(np.abs(exact) <= 0.5)
+    assert (statistics.min, statistics.max) == (exact.min(), exact.max())
+    assert abs(statistics.mean - math.fsum(exact) / size) <= 1e-12 * l1_norm / size
+    assert statistics.l1_norm == pytest.approx(l1_norm, rel=1e-12)
+    assert statistics.l2_norm == pytest.approx(math.sqrt(math.fsum((exact / scale) ** 2)) * scale, rel=1e-12)
+    deviations = exact / scale - math.fsum(exact / scale) / size
+    assert abs(statistics.std - math.sqrt(math.fsum(deviations**2) / size) * scale) <= 1e-12 * scale
     error = {"F32": 2.0**-8, "F64": 2.0**-5}[code]
     expected = np.quantile(np.abs(exact), np.array(QUANTILES) / 100, method="inverted_cdf")
-    assert np.all(np.abs(np.array(found.abs_quantiles) - expected) <= error * expected + 2.0**-134)
+    assert np.all(np.abs(np.array(statistics.abs_quantiles) - expected) <= error * expected + 2.0**-134)
 
 
 @pytest.mark.parametrize("power", [-320, -308, -160, 0, 160, 300])
 def test_no_square_over_or_underflows(power):
     values = np.array([3.0, -4.0, 0.0, np.nan, np.inf]) * np.float64(f"1e{power}")
-    found = statistics_from_tally("F64", tally_of("F64", values))
-    assert found.l2_norm == pytest.approx(5 * float(f"1e{power}"), rel=1e-12, abs=5e-324)
-    assert (found.nans, found.infs, found.zeros) == (1, 1, 1)
+    statistics = statistics_from_tally("F64", tally_of("F64", values))
+    assert statistics.l2_norm == pytest.approx(5 * float(f"1e{power}"), rel=1e-12, abs=5e-324)
+    assert (statistics.nans, statistics.infs, statistics.zeros) == (1, 1, 1)
 
 
 def test_a_sum_beyond_doubles_is_infinite_and_the_mean_is_not():
     values = np.full(10, 1.7e308)
-    found = statistics_from_tally("F64", tally_of("F64", values))
-    assert (found.l1_norm, found.mean, found.std) == (math.inf, 1.7e308, 0.0)
+    statistics = statistics_from_tally("F64", tally_of("F64", values))
+    assert (statistics.l1_norm, statistics.mean, statistics.std) == (math.inf, 1.7e308, 0.0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -173,19 +173,19 @@ def test_wide_integers(code, seed, size, bits):
     info = np.iinfo(dtype)
     values = np.random.default_rng(seed).integers(max(low, info.min), min(high, info.max), size, dtype=dtype, endpoint=True)
     values[0] = info.min
-    found = statistics_from_tally(code, tally_of(code, values))
+    statistics = statistics_from_tally(code, tally_of(code, values))
     exact = [int(value) for value in values]
     l1_norm = sum(map(abs, exact))
-    assert found.zeros == exact.count(0)
-    assert (found.min, found.max) == (float(min(exact)), float(max(exact)))
-    assert abs(Fraction(found.mean) * size - sum(exact)) <= Fraction(1e-12) * l1_norm
-    assert found.l1_norm == pytest.approx(float(l1_norm), rel=1e-12)
+    assert statistics.zeros == exact.count(0)
+    assert (statistics.min, statistics.max) == (float(min(exact)), float(max(exact)))
+    assert abs(Fraction(statistics.mean) * size - sum(exact)) <= Fraction(1e-12) * l1_norm
+    assert statistics.l1_norm == pytest.approx(float(l1_norm), rel=1e-12)
     expected = np.quantile(np.abs(values.astype(float)), np.array(QUANTILES) / 100, method="inverted_cdf")
     error = np.where(expected < 1024, 0, 2.0**-10)
-    assert np.all(np.abs(np.array(found.abs_quantiles) - expected) <= error * expected)
+    assert np.all(np.abs(np.array(statistics.abs_quantiles) - expected) <= error * expected)
 
 
-def test_rows_join_the_same_in_any_grouping_up_to_rounding_and_to_the_bit_in_the_same():
+def test_joining_rows_is_deterministic_and_any_grouping_agrees_up_to_rounding():
     values = np.random.default_rng(0).standard_normal(50_000).astype(np.float32)
     rows = tally_of("F32", values).rows
     assert len(rows) == 13

@@ -1,7 +1,8 @@
-"""Bytes in C order: any view that torch can make, any part of it, and files that do not hold what was promised."""
+"""Bytes in C order of any view that torch can make, of any part of it; and files that lack bytes are errors."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from unittest import mock
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
-from layerhouse.ingest.measure.io import tensor_reader as streaming
-from layerhouse.ingest.measure.io.tensor_reader import TensorReader, boxes, dimensions
+from layerhouse.ingest.measure.io import files, tensor_reader
+from layerhouse.ingest.measure.io.strides import boxes, dimensions
+from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 
 TYPES = {torch.uint8: "U8", torch.int16: "I16", torch.float32: "F32", torch.complex64: "C64"}
 
@@ -38,7 +40,7 @@ def read(ref: TensorRef, start: int = 0, stop: int | None = None, chunk: int = 1
 
 @st.composite
 def views(draw) -> torch.Tensor:
-    """A view of a fresh storage by up to four of transpose, slice with a step, select, expand and unsqueeze."""
+    """A view of a new storage by up to four operations: transpose, slice with a step, select, unsqueeze and expand."""
     dtype = draw(st.sampled_from(list(TYPES)))
     shape = draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
     view = torch.from_numpy(np.random.default_rng(0).integers(0, 256, int(np.prod(shape)) * 8, dtype=np.uint8))
@@ -69,7 +71,7 @@ def test_every_view_is_read_in_c_order(tmp_path_factory, view, data, gap, span):
     expected = view.numpy().tobytes()
     start = data.draw(st.integers(0, view.numel())) * view.dtype.itemsize
     stop = data.draw(st.integers(start // view.dtype.itemsize, view.numel())) * view.dtype.itemsize
-    with mock.patch.multiple(streaming, GAP_BYTES=gap, SPAN_BYTES=span, STRIDED_BYTES=64):
+    with mock.patch.multiple(tensor_reader, GAP_BYTES=gap, SPAN_BYTES=span, STRIDED_BYTES=64):
         assert read(ref) == expected
         assert read(ref, start, stop) == expected[start:stop]
 
@@ -89,7 +91,7 @@ def test_large_views_take_several_chunks_of_equal_size(tmp_path, view):
     with TensorReader(100_000) as reader:
         parts = [bytes(part) for part in reader.chunks(ref_of(view, path, 128, size))]
     assert b"".join(parts) == view.contiguous().flatten().view(torch.uint8).numpy().tobytes()
-    assert {len(part) % streaming.GRAIN_BYTES for part in parts[:-1]} == {0}
+    assert {len(part) % tensor_reader.GRAIN_BYTES for part in parts[:-1]} == {0}
     assert max(map(len, parts)) <= 131_072
 
 
@@ -107,7 +109,7 @@ def test_boxes_cover_a_range_once_and_in_order(shape, data):
     assert covered == list(range(start, stop))
 
 
-def test_neighbouring_dimensions_are_joined():
+def test_dimensions_that_are_one_run_are_joined():
     def joined(shape, strides):
         return dimensions(TensorRef("w", "F32", shape, Path("x"), 0, 0, 0, strides))
 
@@ -133,7 +135,7 @@ def test_empty_tensors_need_no_file(tmp_path):
         ({"dtype": "F4", "storage_offset": 1}, "view of F4 cannot be read"),
     ],
 )
-def test_what_cannot_be_read_is_an_input_error(tmp_path, change, text):
+def test_a_view_that_cannot_be_read_is_an_input_error(tmp_path, change, text):
     path = tmp_path / "w.bin"
     path.write_bytes(bytes(100))
     fields = {"name": "w", "dtype": "F32", "shape": (2, 2), "path": path, "offset": 0, "storage_bytes": 16, **change}
@@ -143,7 +145,36 @@ def test_what_cannot_be_read_is_an_input_error(tmp_path, change, text):
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir], ids=["absent", "folder"])
-def test_a_path_that_is_no_file_is_an_input_error(tmp_path, make):
+def test_a_path_that_is_not_a_file_is_an_input_error(tmp_path, make):
     make(tmp_path / "w.bin")
     with pytest.raises(InputError, match=r"No such file|Is a directory"):
         read(TensorRef("w", "U8", (4,), tmp_path / "w.bin", 0, 4))
+
+
+@pytest.mark.parametrize("has_preadv", [True, False])
+def test_files_are_read_with_and_without_preadv(tmp_path, monkeypatch, has_preadv):
+    if not has_preadv:
+        monkeypatch.delattr(os, "preadv", raising=False)
+    content = np.random.default_rng(0).bytes(300_000)
+    path = tmp_path / "w.bin"
+    path.write_bytes(b"\r\n" + content)
+    ref = TensorRef("w", "U8", (300_000,), path, 2, 300_000)
+    assert read(ref) == content
+    assert read(ref, 40_000, 290_000) == content[40_000:290_000]
+    file = files.open_file(path)
+    target = np.zeros(10, np.uint8)
+    assert files.read_at(file, target, 299_995) == 7
+    assert target.tobytes() == content[-7:] + bytes(3)
+    assert files.read_at(file, target, 400_000) == 0
+    os.close(file)
+
+
+def test_elements_are_in_fresh_memory_as_unsigned_integers(tmp_path):
+    values = np.arange(-500, 500, dtype=np.int16)
+    (tmp_path / "w").write_bytes(values.tobytes())
+    with TensorReader(1) as reader:
+        ref = TensorRef("w", "I16", (1000,), tmp_path / "w", 0, 2000)
+        first, second = reader.elements(ref, 0, 600), reader.elements(ref, 600, 1000)
+        assert reader.elements(ref, 5, 5).size == 0
+    assert first.dtype == np.uint16
+    assert np.array_equal(np.concatenate((first, second)).view(np.int16), values)

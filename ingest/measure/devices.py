@@ -1,4 +1,4 @@
-"""Where values are counted: the CPU, or NVIDIA GPUs through torch, which is not imported where there is no driver."""
+"""Where values are counted: the CPU, or NVIDIA GPUs through torch. torch is not imported on machines without a driver."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerhouse.errors import UsageError
 from layerhouse.optional import require
+
+if TYPE_CHECKING:
+    from layerhouse.ingest.measure.counter import AnyCounter
 
 CPU, CUDA, AUTO = "cpu", "cuda", "auto"
 DRIVER_FOLDER = Path("/proc/driver/nvidia")
@@ -18,12 +22,12 @@ DRIVER_PROGRAM = "nvidia-smi"
 
 
 def find_devices(wanted: str) -> tuple[str, ...]:
-    """The devices that a word names: `cpu`; `cuda` (every GPU), `cuda:1`; `auto` (every GPU, or the CPU where there is none).
+    """The devices that an option names: `cpu`; `cuda` (every GPU), `cuda:1`; `auto` (every GPU, or the CPU if there is none).
 
-    Each checkpoint is counted on one of them. Raises UsageError for an unknown word and for a device that is not there.
+    Each checkpoint is counted on one of them. Raises UsageError for an unknown option and for a device that is missing.
     """
-    found = re.fullmatch(rf"{CUDA}(?::(\d{{1,4}}))?", wanted)
-    if wanted not in (CPU, AUTO) and found is None:
+    match = re.fullmatch(rf"{CUDA}(?::(\d{{1,4}}))?", wanted)
+    if wanted not in (CPU, AUTO) and match is None:
         raise UsageError(f"device {wanted!r}: there is cpu, cuda, cuda:N (N from 0) and auto")
     if wanted == CPU or (wanted == AUTO and not has_driver()):
         return (CPU,)
@@ -35,15 +39,15 @@ def find_devices(wanted: str) -> tuple[str, ...]:
     if count == 0:
         raise UsageError(f"device {wanted!r}: {reason}; count on the CPU with --device cpu")
     names = tuple(f"{CUDA}:{index}" for index in range(count))
-    if found is None or found[1] is None:
+    if match is None or match[1] is None:
         return names
-    if int(found[1]) >= count:
+    if int(match[1]) >= count:
         raise UsageError(f"device {wanted!r}: there is {', '.join(names)}")
-    return (f"{CUDA}:{int(found[1])}",)
+    return (f"{CUDA}:{int(match[1])}",)
 
 
 def has_driver() -> bool:
-    """Whether anything of an NVIDIA driver is here: its folder in /proc, its library, its program."""
+    """Whether a part of an NVIDIA driver is installed: its folder in /proc, its library or its program."""
     if DRIVER_FOLDER.exists() or shutil.which(DRIVER_PROGRAM) is not None:
         return True
     try:
@@ -53,8 +57,19 @@ def has_driver() -> bool:
     return True
 
 
+def make_counter(device: str) -> AnyCounter:
+    """A counter for one thread. `device` is cpu, or one that torch knows, such as cuda:0."""
+    if device == CPU:
+        from layerhouse.ingest.measure.counter import Counter
+
+        return Counter()
+    from layerhouse.ingest.measure.gpu_counter import DeviceCounter
+
+    return DeviceCounter(device)
+
+
 def _count_gpus() -> tuple[int, str]:
-    """How many GPUs torch can use, and why none."""
+    """The number of GPUs that torch can use, and the reason if there are none."""
     try:
         torch = require("torch", for_what="counting on a GPU")
     except UsageError as error:

@@ -1,11 +1,13 @@
-"""Sketches that tell which tensor of a base a tensor came from, though heads or neurons are gone and values have moved.
+"""Signatures: sketches that tell which tensor of a base a tensor came from, after pruning of heads or neurons and fine-tuning.
 
-The signature of a weight is the profile of its norms over the residual stream, whose width pruning of heads and neurons
-leaves alone: the Euclidean norm over the other axis for each index of the residual axis. At most SLICES rows of the matrix are
-read for it, evenly spaced: slices of the other axis where that is the first one, residual indices where those are. A vector
-(norm weight, bias) is its own profile. A profile is centred and scaled to unit length; the cosine of two is then their
-correlation. One longer than DIMENSIONS is projected by random signs of 1/8, which keeps lengths and cosines in expectation
-(Johnson-Lindenstrauss; Achlioptas 2003), within a standard deviation of 1/8 at most.
+The signature of a weight is the profile of its norms over the residual stream, whose width pruning of heads and neurons leaves
+alone: for each index of the residual axis, the Euclidean norm over the other axis. At most SLICES evenly spaced rows of the
+matrix are read: slices of the other axis if that is the first one, else residual indices. A vector (norm weight, bias) is its
+own profile.
+
+A profile is centred and scaled to unit length, so the cosine of two is their correlation. One longer than DIMENSIONS is
+projected by random signs of 1/8. That keeps lengths and cosines in expectation (Johnson-Lindenstrauss; Achlioptas 2003), with a
+standard deviation of at most 1/8.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layerhouse.ingest.checkpoint.dtypes import DTYPES, decoded
+from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+from layerhouse.ingest.measure.decode import floats_of
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
+from layerhouse.ingest.measure.kernels import cpu
 from layerhouse.ingest.measure.statistics import row_sums
 
 Array = npt.NDArray[Any]
@@ -32,15 +36,15 @@ SLICES = 256
 """Rows of a matrix that are read at most: 0, s, 2s, ... with s = ceil(rows / 256)."""
 
 LONGEST = 1 << 18
-"""A longer profile has no signature: no residual stream is that wide, and memory would follow the tensor."""
+"""A longer profile has no signature: no residual stream is that wide, and memory would grow with the tensor."""
 
 _SIGN_ROWS = 4096
 _PIECE_BYTES = 1 << 15
-"""Bytes of a chunk that are turned into floats at a time, so few that the memory for them is used again."""
+"""Bytes of a chunk that are converted to floats at a time: few, so that the allocator reuses their memory."""
 
 
 def signature(reader: TensorReader, ref: TensorRef, residual_axis: int | None) -> list[float] | None:
-    """The signature of a tensor; None where it has none.
+    """The signature of a tensor, or None.
 
     None: neither a vector nor a matrix with a residual axis; packed, complex or bool; no variance; or a value is not finite.
     Reads at most 256 rows of a matrix.
@@ -59,7 +63,7 @@ def signature(reader: TensorReader, ref: TensorRef, residual_axis: int | None) -
 
 
 def sketch(profile: Array) -> list[float] | None:
-    """Centre, scale to unit length and, where longer than DIMENSIONS, project a profile; float32 values."""
+    """Centre a profile, scale it to unit length and, if it is longer than DIMENSIONS, project it; float32 values."""
     with np.errstate(over="ignore", invalid="ignore"):
         top = np.abs(profile).max()
         if not np.isfinite(top) or top == 0:
@@ -67,13 +71,11 @@ def sketch(profile: Array) -> list[float] | None:
         centred = profile / top
         (total,) = row_sums(centred[np.newaxis])
         centred -= total / centred.size
-        if np.abs(centred).max() <= 1e-12:  # what rounding leaves of a constant
+        if np.abs(centred).max() <= 1e-12:  # a constant, up to rounding
             return None
         (square,) = row_sums(np.square(centred)[np.newaxis])
         unit = centred / math.sqrt(square)
     if unit.size > DIMENSIONS:
-        from layerhouse.ingest.measure.kernels import cpu
-
         projected = np.zeros(DIMENSIONS)
         for low in range(0, unit.size, _SIGN_ROWS):
             cpu.project(unit[low : low + _SIGN_ROWS], _signs(low), projected)
@@ -102,8 +104,11 @@ def _signs(first: int) -> Array:
 
 
 def _sample(ref: TensorRef, residual_axis: int) -> tuple[TensorRef, int, int]:
-    """A view of at most SLICES evenly spaced rows of a matrix; how many residual indices are in it, and how many elements in a
-    row of the view belong to one of them: 1, or all where a row is one."""
+    """A view of at most SLICES evenly spaced rows; the residual indices in it; and the run of elements that belong to one
+    index.
+
+    The run is 1 if an index is a column, and a row's length if it is a row.
+    """
     row_stride, column_stride = ref.strides or (ref.shape[1], 1)
     step = -(-ref.shape[0] // SLICES)
     rows, columns = -(-ref.shape[0] // step), ref.shape[1]
@@ -112,9 +117,7 @@ def _sample(ref: TensorRef, residual_axis: int) -> tuple[TensorRef, int, int]:
 
 
 def _norms(reader: TensorReader, ref: TensorRef, residual_axis: int) -> Array:
-    """Euclidean norm for every residual index of the sample, squares summed in C order."""
-    from layerhouse.ingest.measure.kernels import cpu
-
+    """The Euclidean norm of each residual index of the sample, squares summed in C order."""
     view, indices, run = _sample(ref, residual_axis)
     squares = np.zeros(indices)
     start = 0
@@ -124,22 +127,3 @@ def _norms(reader: TensorReader, ref: TensorRef, residual_axis: int) -> Array:
             cpu.add_squares(values, start, run, squares)
             start += values.size
     return np.asarray(np.sqrt(squares))
-
-
-def floats_of(code: str, chunk: Array) -> Array:
-    """A chunk of bytes as float32 where that holds every value of the type, else as float64; may share the chunk's memory."""
-    dtype = DTYPES[code]
-    if dtype.bits == 8:
-        return np.asarray(_float32_table(code)[chunk])
-    if code == "BF16":
-        return (chunk.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
-    values: Array = chunk.view(f"{dtype.kind[0]}{dtype.bits // 8}")
-    if dtype.kind == "float" and dtype.bits >= 32:
-        return values
-    with np.errstate(invalid="ignore"):  # a signalling NaN
-        return values.astype(np.float32 if dtype.bits == 16 else np.float64)
-
-
-@cache
-def _float32_table(code: str) -> Array:
-    return decoded(code).astype(np.float32)

@@ -1,14 +1,13 @@
 """Numbers of a weight matrix's singular values: norm, ranks, and the exponent of the tail of its spectrum.
 
-Singular values are taken in float32, by LAPACK through numpy on the CPU and by torch.linalg.svdvals on a GPU, of the matrix
-divided by the power of two at its greatest magnitude. Both are backward stable: each value is within about 1e-6 of the greatest
-one of what float64 gives, so that spectral_norm, stable_rank and effective_rank agree to a relative 1e-5. alpha rests on the
-logarithms of the tail and on the choice of where it starts, which a last digit may move: to a relative 1e-3 on matrices of
-random weights.
+Singular values are computed in float32 (solvers.Solver), of the matrix divided by a power of two near its greatest magnitude.
+Both solvers are backward stable: each value is within about 1e-6 of the greatest one of what float64 gives, so spectral_norm,
+stable_rank and effective_rank agree to a relative 1e-5. alpha depends on the logarithms of the tail and on where the tail
+starts, which a last digit may move: it agrees to a relative 1e-3 on matrices of random weights.
 
-A matrix of more than WHOLE_BYTES is taken a block of rows at a time: the triangle of a QR decomposition stands for all rows so
-far (its singular values are theirs), and is decomposed again with the next block. Memory: about six squares of the smaller
-dimension, which MAX_SMALLER bounds, in float32.
+A matrix of more than WHOLE_BYTES is read a block of rows at a time. The triangle of a QR decomposition has the singular values
+of all rows so far; it is decomposed again together with the next block. Memory: about six squares of the smaller dimension,
+which MAX_SMALLER bounds, in float32.
 """
 
 from __future__ import annotations
@@ -16,16 +15,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from layerhouse.errors import UsageError
-from layerhouse.ingest.checkpoint.dtypes import DTYPES, decoded
+from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+from layerhouse.ingest.measure.decode import floats_of
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
-from layerhouse.optional import require
+from layerhouse.ingest.measure.solvers import Solver, make_solver
+from layerhouse.ingest.measure.statistics import scale_up
 
 Array = npt.NDArray[Any]
 
@@ -33,10 +33,10 @@ MAX_SMALLER = 8192
 """A matrix whose smaller dimension is greater has no spectrum: memory and time grow with its square and cube."""
 
 WHOLE_BYTES = 1 << 28
-"""float32 bytes of a matrix that is taken at once."""
+"""float32 bytes of a matrix that is decomposed whole."""
 
 LEAST_VALUES = 50
-"""Fewer values in a spectrum, or in its tail, give no exponent: Clauset et al. 2009, section 3, on small samples."""
+"""Fewer values in a spectrum, or in its tail, have no exponent: Clauset et al. 2009, section 3, on small samples."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Spectrum:
     """Numbers of one matrix, named as the columns of the tensors table that hold them.
 
     spectral_norm: the greatest singular value s1. stable_rank: sum of s^2 over s1^2 (Rudelson, Vershynin 2007). effective_rank:
-    exp of the entropy of s over the sum of s (Roy, Vetterli 2007). alpha: see fit_alpha. Of a matrix of zeros the norm is 0 and
-    the rest None. `reason` says why something is None.
+    exp of the entropy of s over the sum of s (Roy, Vetterli 2007). alpha: see fit_alpha. A matrix of zeros has norm 0; the rest
+    is None. `reason` says why a number is None.
     """
 
     spectral_norm: float | None = None
@@ -55,25 +55,12 @@ class Spectrum:
     reason: str | None = None
 
 
-class Solver(Protocol):
-    """Singular values, descending, and the triangle of a QR decomposition, of float32 matrices."""
-
-    def singular_values(self, matrix: Array) -> Array: ...
-
-    def triangle(self, matrix: Array) -> Array: ...
-
-
-def make_solver(device: str) -> Solver:
-    """The solver of a device: cpu (numpy), or one that torch knows, such as cuda:0."""
-    return _NumpySolver() if device == "cpu" else _TorchSolver(device)
-
-
 def measure_spectra(
     refs: Iterable[TensorRef], device: str, on_done: Callable[[int], None] = lambda size: None
 ) -> Iterator[Spectrum]:
     """The spectrum of each matrix, in order, one at a time. `on_done` is called with the logical bytes of each.
 
-    Raises InputError where bytes cannot be read and UsageError where the device refuses.
+    Raises InputError if bytes cannot be read, and UsageError if the device fails.
     """
     solver = make_solver(device)
     with TensorReader() as reader:
@@ -83,7 +70,10 @@ def measure_spectra(
 
 
 def describe_values(values: Array, larger: int, scale: float = 1.0) -> Spectrum:
-    """The numbers of singular values (descending, any float) of `scale` times a matrix; `larger` is its larger dimension."""
+    """The numbers of singular values (descending, any float type), times `scale`; `larger` is the matrix's larger dimension.
+
+    alpha leaves out values up to s1 * larger * 2**-23, the usual bound of the rounding errors of a float32 decomposition.
+    """
     values = np.asarray(values, np.float64)
     if values.size == 0 or values[0] == 0:
         return Spectrum(0.0 if values.size else None, reason="all zero" if values.size else "empty")
@@ -104,9 +94,9 @@ def fit_alpha(eigenvalues: Array) -> float | None:
     """Exponent of a power law p(x) ~ x^-alpha, x >= x_min, fitted to eigenvalues of W^T W.
 
     The estimator of Clauset, Shalizi and Newman 2009 (SIAM Review 51, equations 3.1 and 3.9), as Martin and Mahoney 2021 (JMLR
-    22:165) fit spectra of weights: for each eigenvalue but the greatest as x_min, alpha = 1 + n / sum(log(x / x_min)) over
-    the n eigenvalues from it on; the x_min with the least Kolmogorov-Smirnov distance is taken. None for under LEAST_VALUES
-    eigenvalues, or where no tail has two that differ.
+    22:165) fit spectra of weights. Each eigenvalue but the greatest is tried as x_min: alpha = 1 + n / sum(log(x / x_min)) over
+    the n eigenvalues from it on. The x_min with the least Kolmogorov-Smirnov distance is chosen. None for under LEAST_VALUES
+    eigenvalues, or if no tail has two that differ.
     """
     values = np.sort(np.asarray(eigenvalues, np.float64))
     if values.size < LEAST_VALUES:
@@ -137,84 +127,39 @@ def _measure(reader: TensorReader, ref: TensorRef, solver: Solver) -> Spectrum:
     if rows < columns and 4 * ref.elements > WHOLE_BYTES:
         strides = ref.strides or (columns, 1)
         ref = replace(ref, shape=(columns, rows), strides=strides[::-1])
-        rows, columns = columns, rows
     top = 0.0
-    for part in _blocks(reader, ref, _rows_at_once(ref)):
-        if not np.isfinite(part).all():
+    for block in _blocks(reader, ref):
+        if not np.isfinite(block).all():
             return Spectrum(reason="some values are not finite")
-        top = max(top, float(np.abs(part).max()))
+        top = max(top, float(np.abs(block).max()))
     if top == 0:
         return describe_values(np.zeros(1), 1)
     exponent = math.frexp(top)[1]
+    triangle = _triangle(
+        (np.ldexp(block, -exponent).astype(np.float32) for block in _blocks(reader, ref)), ref.shape[0], solver
+    )
+    spectrum = describe_values(solver.singular_values(triangle), max(rows, columns))
+    assert spectrum.spectral_norm is not None
+    return replace(spectrum, spectral_norm=scale_up(spectrum.spectral_norm, exponent))
+
+
+def _triangle(blocks: Iterable[Array], rows: int, solver: Solver) -> Array:
+    """A matrix with the singular values of the blocks of rows: their one block, or the triangle of their QR decomposition."""
     triangle: Array | None = None
-    for part in _blocks(reader, ref, _rows_at_once(ref)):
-        scaled = np.ldexp(part, -exponent).astype(np.float32)
-        if triangle is None and scaled.shape[0] == rows:
-            triangle = scaled
-        else:
-            triangle = solver.triangle(scaled if triangle is None else np.concatenate((triangle, scaled)))
+    for block in blocks:
+        if block.shape[0] == rows:
+            return block
+        triangle = solver.triangle(block if triangle is None else np.concatenate((triangle, block)))
     assert triangle is not None
-    found = describe_values(solver.singular_values(triangle), max(rows, columns))
-    assert found.spectral_norm is not None
-    return replace(found, spectral_norm=_ldexp(found.spectral_norm, exponent))
+    return triangle
 
 
-def _rows_at_once(ref: TensorRef) -> int:
-    """Rows of a block: all of a matrix that may be taken whole, else twice the columns, so that few triangles are made."""
-    return ref.shape[0] if 4 * ref.elements <= WHOLE_BYTES else 2 * ref.shape[1]
-
-
-def _blocks(reader: TensorReader, ref: TensorRef, height: int) -> Iterator[Array]:
-    """Blocks of rows, as float32 where that holds every value of the type, else as float64."""
+def _blocks(reader: TensorReader, ref: TensorRef) -> Iterator[Array]:
+    """The values of a matrix, in blocks of rows: all rows if it is decomposed whole, else twice as many as there are
+    columns."""
     rows, columns = ref.shape
-    size = DTYPES[ref.dtype].bits // 8
+    height = rows if 4 * ref.elements <= WHOLE_BYTES else 2 * columns
     for low in range(0, rows, height):
         high = min(low + height, rows)
-        pieces = [_floats(ref.dtype, chunk) for chunk in reader.chunks(ref, low * columns * size, high * columns * size)]
-        yield np.concatenate(pieces).reshape(high - low, columns)
-
-
-def _floats(code: str, chunk: Array) -> Array:
-    dtype = DTYPES[code]
-    with np.errstate(invalid="ignore"):  # a signalling NaN
-        if dtype.bits <= 16:
-            return np.asarray(decoded(code).astype(np.float32)[chunk.view(f"u{dtype.bits // 8}")])
-        values = chunk.view(f"{dtype.kind[0]}{dtype.bits // 8}")
-        return values.astype(np.float32 if code == "F32" else np.float64)
-
-
-def _ldexp(value: float, exponent: int) -> float:
-    try:
-        return math.ldexp(value, exponent)
-    except OverflowError:
-        return math.inf
-
-
-class _NumpySolver:
-    """LAPACK on the CPU, without torch."""
-
-    def singular_values(self, matrix: Array) -> Array:
-        return np.linalg.svd(matrix, compute_uv=False)
-
-    def triangle(self, matrix: Array) -> Array:
-        return np.asarray(np.linalg.qr(matrix, mode="r"))
-
-
-class _TorchSolver:
-    """torch on a device; what the device refuses is a UsageError."""
-
-    def __init__(self, device: str) -> None:
-        self._torch, self._device = require("torch", for_what=f"--spectral with --device {device}"), device
-
-    def singular_values(self, matrix: Array) -> Array:
-        return self._solve(self._torch.linalg.svdvals, matrix)
-
-    def triangle(self, matrix: Array) -> Array:
-        return self._solve(lambda there: self._torch.linalg.qr(there, mode="r")[1], matrix)
-
-    def _solve(self, solve: Callable[[Any], Any], matrix: Array) -> Array:
-        try:
-            return np.asarray(solve(self._torch.from_numpy(matrix).to(self._device)).cpu().numpy())
-        except RuntimeError as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UsageError(f"device {self._device!r}: {reason}; measure on the CPU with --device cpu") from error
+        elements = reader.elements(ref, low * columns, high * columns)
+        yield floats_of(ref.dtype, elements.view(np.uint8)).reshape(high - low, columns)

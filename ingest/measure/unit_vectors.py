@@ -1,7 +1,7 @@
-"""The vectors of a matrix along one axis, hashed and sketched in one sweep over its bytes: what units are made of.
+"""The vectors of a matrix along one axis, hashed and sketched in one pass over its bytes: what units are made of.
 
-A head, neuron or expert of a layer is some rows or columns of some matrices, each a vector over the residual stream. A vector's
-hash is that of its elements in a row, whichever way the matrix lies, so a transposed copy (Conv1D) has the same vectors.
+A unit of a layer (head, neuron, expert) is some rows or columns of some matrices, each a vector over the residual stream. The
+hash is of a vector's elements in order, so a matrix and its transposed copy (Conv1D) have the same vectors.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import xxhash
 
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+from layerhouse.ingest.measure.decode import floats_of
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
-from layerhouse.ingest.measure.signatures import floats_of, signs
+from layerhouse.ingest.measure.signatures import signs
 
 Array = npt.NDArray[Any]
 
 DIMENSIONS = 16
-"""Numbers of a sketch: with three matrices a neuron, 4096 unlike ones stay under 0.75 of likeness (docs/matching.md)."""
+"""Numbers in a sketch: with three matrices per neuron, 4096 different neurons stay below 0.75 similarity (docs/matching.md)."""
 
 PIECE_BYTES = 1 << 23
-"""Bytes of a matrix that are held at once, and as many again where columns are gathered."""
+"""Bytes of a matrix that are held at once; columns are gathered in as many bytes again."""
 
 DIGEST_BYTES = 16
 
@@ -42,9 +43,9 @@ class Vectors:
 
 
 def read_vectors(reader: TensorReader, ref: TensorRef, axis: int) -> Vectors:
-    """The vectors that `axis` counts of a matrix; a tensor of one dimension has vectors of one element.
+    """The vectors that `axis` of a matrix counts; a tensor of one dimension has vectors of one element.
 
-    Memory: PIECE_BYTES some times over, and a vector's numbers for each, however large the matrix is. Raises InputError.
+    Memory: a few times PIECE_BYTES and the numbers of each vector, whatever the size of the matrix. Raises InputError.
     """
     if len(ref.shape) == 1:
         stride = 1 if ref.strides is None else ref.strides[0]
@@ -72,25 +73,14 @@ def read_vectors(reader: TensorReader, ref: TensorRef, axis: int) -> Vectors:
 
 
 def _row_pieces(reader: TensorReader, ref: TensorRef) -> Iterator[tuple[int, Array]]:
-    """The number of the first row and the bytes of some rows, shape (rows, bytes of one)."""
+    """The number of the first row and the bytes of some rows, shape (rows, bytes of a row)."""
     rows, columns = ref.shape
-    row_stride, column_stride = ref.strides or (columns, 1)
-    width = columns * DTYPES[ref.dtype].bits // 8
-    step = max(1, PIECE_BYTES // max(width, 1))
+    size = DTYPES[ref.dtype].bits // 8
+    step = max(1, PIECE_BYTES // max(columns * size, 1))
     for first in range(0, rows, step):
-        count = min(step, rows - first)
-        view = replace(
-            ref,
-            shape=(count, columns),
-            strides=(row_stride, column_stride),
-            storage_offset=ref.storage_offset + first * row_stride,
-        )
-        raw = np.empty(count * width, np.uint8)
-        filled = 0
-        for chunk in reader.chunks(view):
-            raw[filled : filled + chunk.size] = chunk
-            filled += chunk.size
-        yield first, raw.reshape(count, width)
+        last = min(first + step, rows)
+        elements = reader.elements(ref, first * columns, last * columns)
+        yield first, elements.view(np.uint8).reshape(last - first, columns * size)
 
 
 def _digests(digests: list[bytes]) -> Array:

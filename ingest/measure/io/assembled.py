@@ -1,140 +1,160 @@
-"""Tensors that the file keeps in several others, as the dense bytes that they stand for: masked weights, and sparse bitmasks.
+"""Tensors that a file keeps in several others, as the dense bytes that they stand for: masked weights, and sparse bitmasks.
 
-What comes out is what a plain copy of the weight would hold, so that statistics, hashes and comparisons need to know nothing of
-it. A few rows are assembled at a time.
+The result is what a plain copy of the weight would hold, so that statistics, hashes and comparisons need no special case. A few
+rows are assembled at a time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
-from layerhouse.ingest.checkpoint.tensor_ref import (
-    BITMASK,
-    MASKED,
-    Assembly,
-    TensorRef,
-)
-from layerhouse.ingest.measure.io.tensor_reader import TensorReader
+from layerhouse.ingest.checkpoint.tensor_ref import BITMASK, MASKED, Assembly, TensorRef
 
 Array = npt.NDArray[Any]
 
 MAX_DENSE_BYTES = 1 << 26
-"""A view that does not run along the rows is taken from the whole dense tensor, which may have no more bytes."""
+"""A view that does not run along the rows is copied from the whole dense tensor, which may have no more bytes."""
 
 
-def assembled_chunks(ref: TensorRef, start: int, stop: int, chunk_bytes: int) -> Iterator[Array]:
+class ElementReader(Protocol):
+    """What the assembler needs of a tensor_reader.TensorReader, which passes itself."""
+
+    def another(self) -> Self: ...
+
+    def elements(self, ref: TensorRef, first: int, last: int) -> Array: ...
+
+    def close(self) -> None: ...
+
+
+def assembled_chunks(ref: TensorRef, start: int, stop: int, chunk_bytes: int, reader: ElementReader) -> Iterator[Array]:
     """The dense bytes `start` to `stop` of an assembled tensor or of a view of one, as uint8 arrays of one chunk, the last
-    shorter, each overwritten by the next. Raises InputError where its parts do not fit each other."""
+    shorter.
+
+    Each array is overwritten by the next. Every part is read by a reader of its own. Raises InputError if the parts do not fit
+    each other.
+    """
     buffer = np.empty(min(chunk_bytes, max(stop - start, 0)), np.uint8)
     filled = 0
-    for piece in _pieces(ref, start, stop, chunk_bytes):
-        taken = 0
-        while taken < piece.size:
-            count = min(piece.size - taken, buffer.size - filled)
-            buffer[filled : filled + count] = piece[taken : taken + count]
-            taken, filled = taken + count, filled + count
-            if filled == buffer.size:
-                yield buffer
-                filled = 0
+    with ExitStack() as stack:
+        assert ref.assembly is not None
+        sources = [_Source(source, stack.enter_context(closing(reader.another()))) for source in ref.assembly.sources]
+        for piece in _Assembler(ref, ref.assembly, sources, chunk_bytes).pieces(start, stop):
+            taken = 0
+            while taken < piece.size:
+                count = min(piece.size - taken, buffer.size - filled)
+                buffer[filled : filled + count] = piece[taken : taken + count]
+                taken, filled = taken + count, filled + count
+                if filled == buffer.size:
+                    yield buffer
+                    filled = 0
     if filled:
         yield buffer[:filled]
 
 
-def _pieces(ref: TensorRef, start: int, stop: int, chunk_bytes: int) -> Iterator[Array]:
-    assembly = ref.assembly
-    assert assembly is not None
-    if ref.strides is None:
-        yield from _dense(ref, assembly, start, stop, chunk_bytes)
-        return
-    size = DTYPES[ref.dtype].bits // 8
-    if len(ref.shape) == 2 and ref.strides[1] == 1:
-        width = ref.shape[1] * size
-        for row in range(start // width, -(-stop // width)):
-            first = (ref.storage_offset + row * ref.strides[0]) * size
-            low, high = max(start - row * width, 0), min(stop - row * width, width)
-            yield from _dense(ref, assembly, first + low, first + high, chunk_bytes)
-        return
-    whole = math.prod(assembly.shape) * size
-    if whole > MAX_DENSE_BYTES:
-        raise InputError(str(ref.path), f"limit exceeded: tensor {ref.name!r} of {whole} dense bytes is kept across its rows")
-    flat = np.concatenate([chunk.copy() for chunk in _dense(ref, assembly, 0, whole, chunk_bytes)]).view(f"u{size}")
-    view = np.lib.stride_tricks.as_strided(flat[ref.storage_offset :], ref.shape, [stride * size for stride in ref.strides])
-    yield np.ascontiguousarray(view).reshape(-1).view(np.uint8)[start:stop]
-
-
-def _dense(ref: TensorRef, assembly: Assembly, start: int, stop: int, chunk_bytes: int) -> Iterator[Array]:
-    """The bytes in C order, whole rows assembled at a time and cut to what was asked for."""
-    if start >= stop:
-        return
-    rows, columns = assembly.shape[0], math.prod(assembly.shape[1:])
-    width = columns * DTYPES[ref.dtype].bits // 8
-    step = max(1, chunk_bytes // width)
-    with ExitStack() as stack:
-        sources = [_Source(source, stack.enter_context(TensorReader(chunk_bytes))) for source in assembly.sources]
-        for low in range(start // width, min(rows, -(-stop // width)), step):
-            high = min(low + step, -(-stop // width))
-            dense = ASSEMBLERS[assembly.kind](ref, sources, low, high, columns).reshape(-1).view(np.uint8)
-            begin = low * width
-            yield dense[max(start - begin, 0) : min(stop - begin, dense.size)]
-
-
 class _Source:
-    """One part of an assembly, its elements read by their numbers."""
+    """One part of an assembly and its reader."""
 
-    def __init__(self, ref: TensorRef, reader: TensorReader) -> None:
-        self.ref, self.reader = ref, reader
+    def __init__(self, ref: TensorRef, reader: ElementReader) -> None:
+        self.ref, self._reader = ref, reader
 
     def elements(self, first: int, last: int) -> Array:
         """Elements `first` to before `last` as unsigned integers of their size."""
-        size = DTYPES[self.ref.dtype].bits // 8
-        chunks = [chunk.copy() for chunk in self.reader.chunks(self.ref, first * size, last * size)]
-        raw = np.concatenate(chunks) if chunks else np.empty(0, np.uint8)
-        return raw.view(f"u{size}")
+        return self._reader.elements(self.ref, first, last)
+
+
+class _Assembler:
+    """Assembles whole rows of one tensor, and cuts the bytes of its view from them."""
+
+    def __init__(self, ref: TensorRef, assembly: Assembly, sources: list[_Source], chunk_bytes: int) -> None:
+        self._ref, self._shape, self._sources = ref, assembly.shape, sources
+        self._assemble = ASSEMBLERS[assembly.kind]
+        self._size = DTYPES[ref.dtype].bits // 8
+        self._columns = math.prod(assembly.shape[1:])
+        self._rows_at_once = max(1, chunk_bytes // (self._columns * self._size))
+
+    def pieces(self, start: int, stop: int) -> Iterator[Array]:
+        """The bytes `start` to `stop` of the view, in arrays of any size."""
+        ref, size = self._ref, self._size
+        if ref.strides is None:
+            yield from self._dense(start, stop)
+        elif len(ref.shape) == 2 and ref.strides[1] == 1:
+            width = ref.shape[1] * size
+            for row in range(start // width, -(-stop // width)):
+                first = (ref.storage_offset + row * ref.strides[0]) * size
+                low, high = max(start - row * width, 0), min(stop - row * width, width)
+                yield from self._dense(first + low, first + high)
+        else:
+            yield self._whole_view()[start:stop]
+
+    def _whole_view(self) -> Array:
+        ref, size = self._ref, self._size
+        dense_bytes = math.prod(self._shape) * size
+        if dense_bytes > MAX_DENSE_BYTES:
+            raise InputError(
+                str(ref.path), f"limit exceeded: tensor {ref.name!r} of {dense_bytes} dense bytes is kept across its rows"
+            )
+        flat = np.concatenate([piece.copy() for piece in self._dense(0, dense_bytes)]).view(f"u{size}")
+        assert ref.strides is not None
+        strides = [stride * size for stride in ref.strides]
+        view = np.lib.stride_tricks.as_strided(flat[ref.storage_offset :], ref.shape, strides)
+        return np.ascontiguousarray(view).reshape(-1).view(np.uint8)
+
+    def _dense(self, start: int, stop: int) -> Iterator[Array]:
+        """The bytes `start` to `stop` of the dense tensor in C order."""
+        if start >= stop:
+            return
+        width = self._columns * self._size
+        last = -(-stop // width)
+        for low in range(start // width, min(self._shape[0], last), self._rows_at_once):
+            high = min(low + self._rows_at_once, last)
+            dense = self._assemble(self._ref, self._sources, low, high, self._columns).reshape(-1).view(np.uint8)
+            begin = low * width
+            yield dense[max(start - begin, 0) : min(stop - begin, dense.size)]
 
 
 def _masked(ref: TensorRef, sources: list[_Source], low: int, high: int, columns: int) -> Array:
     """`weight_orig * weight_mask`, as torch.nn.utils.prune computes it: zeros keep their sign, infinity times 0 is NaN."""
     values, mask = (source.elements(low * columns, high * columns) for source in sources)
-    kept = _is_kept(ref, sources[1].ref.dtype, mask)
+    is_kept = _kept(ref, sources[1].ref.dtype, mask)
     dtype = DTYPES[ref.dtype]
     if dtype.kind != "float":
-        return np.asarray(values * kept)
+        return np.asarray(values * is_kept)
     sign = values.dtype.type(1 << (dtype.bits - 1))
     exponent = values.dtype.type(((1 << dtype.exponent) - 1) << dtype.mantissa)
     quiet = values.dtype.type(1 << (dtype.mantissa - 1))
     zeroed = np.where(values & exponent == exponent, values | quiet, values & sign)
-    return np.asarray(np.where(kept, values, zeroed))
+    return np.asarray(np.where(is_kept, values, zeroed))
 
 
-def _is_kept(ref: TensorRef, code: str, mask: Array) -> Array:
-    """Where a mask is one. A mask of other values than zero and one is no mask."""
+def _kept(ref: TensorRef, code: str, mask: Array) -> Array:
+    """Where a mask is one. Raises InputError if it has values other than zero and one."""
     dtype = DTYPES[code]
     one = (dtype.bias << dtype.mantissa) if dtype.kind == "float" else 1
-    kept: Array = mask == one
+    is_kept: Array = mask == one
     sign = mask.dtype.type(1 << (dtype.bits - 1)) if dtype.kind == "float" else mask.dtype.type(0)
-    if not np.all(kept | ((mask & ~sign) == 0)):
+    if not np.all(is_kept | ((mask & ~sign) == 0)):
         raise InputError(str(ref.path), f"tensor {ref.name!r}: its mask has values other than 0 and 1")
-    return kept
+    return is_kept
 
 
 def _bitmask(ref: TensorRef, sources: list[_Source], low: int, high: int, columns: int) -> Array:
-    """compressed-tensors' sparse-bitmask and sparse-24-bitmask: the values that bits of 1 stand for, in order, zeros elsewhere.
+    """compressed-tensors' sparse-bitmask and sparse-24-bitmask: stored values, in order, where a bit is 1, and zeros elsewhere.
 
-    Bit i of byte b of a row is column 8 * b + i. Without row offsets each row has as many values as any other.
+    Bit i of byte b of a row is column 8 * b + i. Without row offsets all rows have the same number of values.
     """
     values, bits = sources[0], sources[1]
     row_bytes = -(-columns // 8)
     packed = bits.elements(low * row_bytes, high * row_bytes).reshape(high - low, row_bytes)
-    present = np.unpackbits(packed, axis=1, count=columns, bitorder="little").astype(bool)
+    is_stored = np.unpackbits(packed, axis=1, count=columns, bitorder="little").astype(bool)
     stored = values.ref.elements
     rows = bits.ref.elements // row_bytes
     if len(sources) > 2:
@@ -142,11 +162,11 @@ def _bitmask(ref: TensorRef, sources: list[_Source], low: int, high: int, column
         starts = offsets if high < rows else [*offsets, stored]
     else:
         starts = [row * (stored // rows) for row in range(low, high + 1)]
-    counts = present.sum(axis=1)
+    counts = is_stored.sum(axis=1)
     if starts[-1] > stored or [after - before for before, after in pairwise(starts)] != counts.tolist():
         raise InputError(str(ref.path), f"tensor {ref.name!r}: its bitmask of rows {low} to {high - 1} does not fit its values")
     dense = np.zeros((high - low, columns), f"u{DTYPES[ref.dtype].bits // 8}")
-    dense[present] = values.elements(starts[0], starts[-1])
+    dense[is_stored] = values.elements(starts[0], starts[-1])
     return dense
 
 

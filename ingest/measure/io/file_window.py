@@ -1,10 +1,12 @@
-"""A file's bytes where the system holds them already, instead of a copy of them.
+"""Maps parts of files that are in the page cache, so that they need not be copied.
 
-Copying out of the system's cache takes about as long as counting what was copied. A window is a range of memory that pages of a
-file are mapped to, one part of the file after another. It shows only bytes that are all in the cache or on their way there, so
-that a disk is waited for by `preadv`, or for what was asked of it already. Two things make up for the dangers of mappings:
-pages that are gone when they are read, as the file was cut or the disk failed, turn into zeros and do not end the process
-(_file_window.c), and `is_whole` says afterwards whether they did, or the file has become shorter.
+A copy out of the page cache takes about as long as counting what was copied. A window is a range of memory that parts of a file
+are mapped to, one after the other. Only bytes that are all in the page cache are mapped; others are read with `preadv`, so that
+disk errors are errors of a call. A page that disappears after that (the file was cut, the disk failed) raises SIGBUS when it is
+read. A signal handler (_file_window.c) then maps zeros there and continues; `is_intact` reports it afterwards.
+
+A signal handler belongs to the whole process, so the library never installs one on its own: no file is mapped until the program
+calls `use_mappings`.
 """
 
 from __future__ import annotations
@@ -18,29 +20,44 @@ import numpy.typing as npt
 
 try:
     from layerhouse.ingest.measure.io import _file_window as pages
-except ImportError:  # no Linux, or no compiler when it was installed
+except ImportError:  # not Linux, or installed without a compiler
     pages = None  # type: ignore[assignment]
 
 LEAST_BYTES = 1 << 18
-"""Fewer bytes are copied in less time than they are mapped."""
+"""Fewer bytes are copied faster than they are mapped."""
 
 PIECE_BYTES = 1 << 24
-"""Bytes that are shown at once."""
+"""Bytes that are mapped for one chunk."""
 
 WINDOW_BYTES = 1 << 25
-"""Bytes that are mapped at once: what was mapped before ends, which is a word to every processor that this process runs on."""
+"""Bytes that one mapping covers, for several chunks: replacing a mapping flushes the TLB on every core that runs this
+process."""
 
 ALIGN = 1 << 21
-"""What a window begins and ends at multiples of, in memory and in the file."""
+"""Windows begin and end at multiples of a huge page, in memory and in the file, so that one page-table entry can map all of
+it."""
 
 GRAIN = 8
-"""Bytes that do not start at a multiple of this are copied, so that values lie where the loops of numpy want them."""
+"""Bytes that do not start at a multiple of this are copied, because numpy's loops need aligned values."""
+
+_are_mappings_used = False
+
+
+def use_mappings() -> bool:
+    """Let readers map files from now on; returns whether they do: False off Linux and without the C extension.
+
+    While a window is open, this process has a handler of SIGBUS. It handles faults in windows and passes others to the handler
+    that was there before. With the last window the former handler is restored.
+    """
+    global _are_mappings_used  # noqa: PLW0603
+    _are_mappings_used = pages is not None
+    return _are_mappings_used
 
 
 def is_cached(file: int, offset: int, size: int) -> bool | None:
-    """Whether all of these bytes of an open file are in the system's cache; None where it does not say.
+    """Whether all of these bytes of an open file are in the page cache; None if the system does not tell.
 
-    Linux says it since 6.5, of files that are one's own or that one may write.
+    Linux tells it since 6.5, for files that the user owns or may write.
     """
     return None if pages is None else pages.is_cached(file, offset, size)
 
@@ -51,46 +68,46 @@ def use_mappings() -> bool:
 
 
 class FileWindow:
-    """Shows parts of files of up to `size` bytes, to one thread. The arrays that it hands out change with the next one."""
+    """Maps parts of files of up to `size` bytes, for one thread. An array that `map` returns changes with the next call."""
 
     def __init__(self, size: int) -> None:
-        span = -(-size // ALIGN) * ALIGN + 2 * ALIGN  # as neither memory nor what is shown need start at a multiple of it
-        self._memory = mmap.mmap(-1, span, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)
+        length = -(-size // ALIGN) * ALIGN + 2 * ALIGN  # room to align both the memory and the part of the file
+        self._memory = mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)
         self._bytes: npt.NDArray[Any] = np.frombuffer(self._memory, np.uint8)
-        self._number = pages.watch(self._memory)
+        self._number = pages.open_window(self._memory)
         self._end = 0
 
     @classmethod
     def of(cls, size: int) -> Self | None:
-        """A window, or None where there are none: not on Linux, not built, or too many at once."""
-        if pages is None:
+        """A window, or None: before `use_mappings`, off Linux, without the C extension, or if too many are open."""
+        if pages is None or not _are_mappings_used:
             return None
         window = cls(size)
         return window if window._number >= 0 else None
 
-    def show(self, file: int, offset: int, size: int) -> npt.NDArray[Any] | None:
-        """`size` bytes from byte `offset` of an open file on as uint8, or None if they are to be copied.
+    def map(self, file: int, offset: int, size: int) -> npt.NDArray[Any] | None:
+        """`size` bytes from byte `offset` of an open file on as uint8, or None if they are to be read.
 
-        All until `hide` are to be of one file.
+        Call `unmap` before another file.
         """
         if size < LEAST_BYTES or offset % GRAIN:
             return None
-        at = pages.show(self._number, file, offset, size)
-        if at < 0:
+        position = pages.map_bytes(self._number, file, offset, size)
+        if position < 0:
             return None
         self._end = offset + size
-        return self._bytes[at : at + size]
+        return self._bytes[position : position + size]
 
-    def is_whole(self, file: int) -> bool:
-        """Whether all that was shown last was the file's, asked after it was read."""
-        return not pages.is_torn(self._number) and os.fstat(file).st_size >= self._end
+    def is_intact(self, file: int) -> bool:
+        """After the mapped bytes were used: whether they were the file's, to the last."""
+        return not pages.is_damaged(self._number) and os.fstat(file).st_size >= self._end
 
-    def hide(self) -> None:
-        """Let go of the file that was shown."""
-        pages.hide(self._number)
+    def unmap(self) -> None:
+        """Unmap the file."""
+        pages.unmap(self._number)
 
     def close(self) -> None:
-        """End the window."""
+        """Close the window."""
         if self._number >= 0:
-            pages.unwatch(self._number)
+            pages.close_window(self._number)
             self._number = -1

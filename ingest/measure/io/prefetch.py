@@ -1,12 +1,12 @@
-"""Has the system read the bytes of tensors before they are counted, by threads that wait for the disk and do nothing else.
+"""Brings the bytes of tensors into the page cache before they are counted, by threads that only wait for the disk.
 
-Threads that read and count by turns leave a disk idle, and every tensor that they come to is a new start for the system's
-reading ahead. Hints (posix_fadvise, WILLNEED) keep a disk busy, but Linux answers them with single pages of 4 KiB, which take a
-disk many small requests and a processor a step each. So what follows in the order of the tensors is drawn through a pipe to
-/dev/null (splice): nothing is copied, and long runs come as large requests into large pages. Who counts waits for what is on
-its way (`Prefetch.arrived`) and does not read in between.
+Threads that read and count in turn leave the disk idle, and each tensor restarts the kernel's readahead.
+posix_fadvise(WILLNEED) keeps a disk busy, but Linux then allocates single pages of 4 KiB: many small requests for the disk, and
+one step of the processor for each page. Here the bytes of the next tensors are spliced through a pipe to /dev/null. That copies
+nothing, and long runs become large requests into large pages. Threads that count wait for bytes on their way
+(`Prefetch.arrived`) and do not read them meanwhile.
 
-Where there is no splice, or it fails, the same bytes are read when they are asked for, and who reads them says what is wrong.
+Without splice, or if it fails, bytes are read when they are needed, and errors are reported by that read.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ from typing import NamedTuple, Self
 
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.ingest.measure.io.file_window import is_cached
-from layerhouse.ingest.measure.io.tensor_reader import bytes_in_file
+from layerhouse.ingest.measure.io.files import open_file
+from layerhouse.ingest.measure.io.strides import bytes_in_file
 
 AHEAD_BYTES = 1 << 27
-"""Bytes that are drawn before those that are counted now."""
+"""Bytes that are prefetched ahead of those that are being counted."""
 
 STREAMS = 4
-"""Threads that draw, each a piece of its own, which takes them hardly any processor time."""
+"""Threads, each with a piece of its own; they take hardly any processor time."""
 
 PIECE_BYTES = 1 << 25
-"""Bytes in a row that one thread draws; a new start costs some MiB of small pages."""
+"""Bytes in a row that one thread reads; each new start costs some MiB of small pages."""
 
 MOST_PIECES = 64
 """Pieces on their way at once, where tensors lie far apart."""
 
 STEP_BYTES = 1 << 20
-"""What is asked of the system at once: the most that anyone's pipe may hold by default. Linux asks the disk for all of it,
-however little that is set to read ahead."""
+"""Bytes of one splice: the greatest pipe that any user may have by default. The disk is asked for all of them at once, whatever
+limit of readahead is set."""
 
 GAP_BYTES = 1 << 16
 """Bytes between two tensors that are read along."""
 
 
 class Piece(NamedTuple):
-    """A part of a file, and how many bytes of tensors come before it."""
+    """A part of a file, and the number of bytes of tensors before it."""
 
     position: int
     path: Path
@@ -53,16 +54,16 @@ class Piece(NamedTuple):
 
 
 def pieces_of(refs: Iterable[TensorRef]) -> Iterator[Piece]:
-    """What tensors read of files, in their order, at most PIECE_BYTES each; those that lie beside each other are one.
+    """The parts of files that tensors read, in their order, at most PIECE_BYTES each; tensors beside each other share a piece.
 
-    Nothing of a tensor that is put together from others or not in one run.
+    Tensors that are not one run of a file are left out.
     """
     position = start = low = high = 0
     path: Path | None = None
     for ref in refs:
-        found = bytes_in_file(ref)
-        if found is not None:
-            offset, size = found
+        place = bytes_in_file(ref)
+        if place is not None:
+            offset, size = place
             if path != ref.path or not low <= offset <= high + GAP_BYTES:
                 if path is not None and low < high:
                     yield Piece(start, path, low, high - low)
@@ -77,58 +78,59 @@ def pieces_of(refs: Iterable[TensorRef]) -> Iterator[Piece]:
 
 
 class _Arrival:
-    """A piece on its way: its bytes before the byte `front` of the file are there."""
+    """A piece on its way: its bytes before byte `front` of the file have arrived."""
 
     def __init__(self, piece: Piece) -> None:
         self.path, self.front, self.end = piece.path, piece.offset, piece.offset + piece.size
 
 
 class Prefetch:
-    """Draws the bytes of tensors into the system's cache as they come nearer; for any threads. To be closed at the end."""
+    """Prefetches the bytes of tensors as counting comes near them. Thread-safe; must be closed."""
 
     def __init__(self, refs: Iterable[TensorRef]) -> None:
         self._pieces = pieces_of(refs) if hasattr(os, "splice") and hasattr(os, "RWF_NOWAIT") else iter(())
         self._next = next(self._pieces, None)
-        self._choice = threading.Lock()
-        self._turn = threading.Condition()
+        self._next_lock = threading.Lock()
+        self._condition = threading.Condition()
         self._waiting: deque[_Arrival] = deque()
         self._on_way: list[_Arrival] = []
         self._threads: list[threading.Thread] = []
         self._is_closed = False
 
     def close(self) -> None:
-        """End what is on its way at the next step; nobody waits for it any more."""
+        """Stop the threads at their next step, and wake up whoever waits for their bytes."""
         self._end()
         for thread in self._threads:
             thread.join()
 
     @property
-    def has_drawn(self) -> bool:
-        """Whether anything so far was not there and had to be drawn."""
+    def has_prefetched(self) -> bool:
+        """Whether some bytes so far were not in the page cache."""
         return bool(self._threads)
 
     def reach(self, position: int) -> None:
-        """Say that what has `position` bytes of tensors before it is read now."""
-        with self._choice:
+        """Report that the bytes after `position` bytes of tensors are being read: starts the pieces up to AHEAD_BYTES
+        further."""
+        with self._next_lock:
             due: list[_Arrival] = []
             while self._next is not None and self._next.position < position + AHEAD_BYTES:
                 if len(self._on_way) + len(due) >= MOST_PIECES:
                     break
-                if not _is_there(self._next):
+                if not _is_in_cache(self._next):
                     due.append(_Arrival(self._next))
                 self._next = next(self._pieces, None)
             if due:
                 try:
                     self._send(due)
-                except RuntimeError:  # no more threads may be started
+                except RuntimeError:  # the system allows no more threads
                     self._end()
 
     def arrived(self, path: Path, offset: int, size: int, least: int) -> int:
-        """Wait until at least `least` of `size` bytes of a file, from byte `offset` on, are not on their way any more.
+        """Wait until at least `least` of `size` bytes of a file, from byte `offset` on, are no longer on their way.
 
-        Returns how many are not, of those in a row from `offset` on: they are there, or nobody draws them.
+        Returns how many bytes in a row from `offset` on are not on their way: they have arrived, or are not prefetched at all.
         """
-        with self._turn:
+        with self._condition:
             while True:
                 end = offset + size
                 for piece in self._on_way:
@@ -138,58 +140,58 @@ class Prefetch:
                     return size
                 if end - offset >= min(size, least):
                     return end - offset
-                self._turn.wait()
+                self._condition.wait()
 
     def _send(self, due: list[_Arrival]) -> None:
-        with self._turn:
+        with self._condition:
             while len(self._threads) < STREAMS and not self._is_closed:
-                thread = threading.Thread(target=self._draw, name=f"draw-{len(self._threads)}", daemon=True)
+                thread = threading.Thread(target=self._work, name=f"prefetch-{len(self._threads)}", daemon=True)
                 thread.start()
                 self._threads.append(thread)
             self._on_way.extend(due)
             self._waiting.extend(due)
-            self._turn.notify_all()
+            self._condition.notify_all()
 
     def _end(self) -> None:
-        with self._turn:
+        with self._condition:
             self._is_closed = True
-            self._turn.notify_all()
+            self._condition.notify_all()
 
-    def _draw(self) -> None:
-        """Draw pieces until closed; the body of a thread."""
+    def _work(self) -> None:
+        """Read pieces until closed; the body of a thread."""
         try:
-            with suppress(OSError), _Drain() as drain:  # no more files may be open
+            with suppress(OSError), _Drain() as drain:  # an OSError: no more files may be opened
                 while (piece := self._take()) is not None:
-                    self._draw_piece(piece, drain)
-                    with self._turn:
+                    self._read_piece(piece, drain)
+                    with self._condition:
                         self._on_way.remove(piece)
-                        self._turn.notify_all()
+                        self._condition.notify_all()
         finally:
-            self._end()  # whatever ended it, nobody may wait for what does not come
+            self._end()  # nobody may wait for bytes that no thread reads any more
 
     def _take(self) -> _Arrival | None:
-        with self._turn:
+        with self._condition:
             while not self._waiting and not self._is_closed:
-                self._turn.wait()
+                self._condition.wait()
             return None if self._is_closed else self._waiting.popleft()
 
-    def _draw_piece(self, piece: _Arrival, drain: _Drain) -> None:
+    def _read_piece(self, piece: _Arrival, drain: _Drain) -> None:
         with suppress(OSError, OverflowError, ValueError):
-            file = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
+            file = open_file(piece.path)
             try:
                 while piece.front < piece.end and not self._is_closed:
-                    count = drain.draw(file, piece.front, min(STEP_BYTES, piece.end - piece.front))
+                    count = drain.read(file, piece.front, min(STEP_BYTES, piece.end - piece.front))
                     if count == 0:
                         return
-                    with self._turn:
+                    with self._condition:
                         piece.front += count
-                        self._turn.notify_all()
+                        self._condition.notify_all()
             finally:
                 os.close(file)
 
 
 class _Drain:
-    """A pipe, and /dev/null at its end."""
+    """A pipe that ends in /dev/null."""
 
     def __init__(self) -> None:
         import fcntl
@@ -197,11 +199,11 @@ class _Drain:
         with ExitStack() as stack:
             self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             stack.callback(os.close, self._null)
-            self._out, self._into = os.pipe()
-            stack.callback(os.close, self._out)
-            stack.callback(os.close, self._into)
-            with suppress(OSError):  # a user with very many pipes gets small ones
-                fcntl.fcntl(self._into, fcntl.F_SETPIPE_SZ, STEP_BYTES)
+            self._read_end, self._write_end = os.pipe()
+            stack.callback(os.close, self._read_end)
+            stack.callback(os.close, self._write_end)
+            with suppress(OSError):  # a user with many pipes gets small ones
+                fcntl.fcntl(self._write_end, fcntl.F_SETPIPE_SZ, STEP_BYTES)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -210,24 +212,26 @@ class _Drain:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def draw(self, file: int, offset: int, size: int) -> int:
-        """Read some of so many bytes of a file and forget them; how many, 0 at its end."""
-        count = left = os.splice(file, self._into, size, offset)
+    def read(self, file: int, offset: int, size: int) -> int:
+        """Read and discard some of `size` bytes of a file; returns how many, 0 at its end."""
+        count = left = os.splice(file, self._write_end, size, offset)
         while left:
-            left -= os.splice(self._out, self._null, left)
+            left -= os.splice(self._read_end, self._null, left)
         return count
 
 
-def _is_there(piece: Piece) -> bool:
-    """Whether the bytes are there to be read without waiting, or at least the last, where no more is to be known.
+def _is_in_cache(piece: Piece) -> bool:
+    """Whether a piece is in the page cache; where the system does not tell, whether its last byte is.
 
-    Where not even that is, as of NFS before Linux 6.5, they are not.
+    False if that is unknown too, as on NFS before Linux 6.5.
     """
     with suppress(OSError, OverflowError, ValueError):
-        file = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
+        file = open_file(piece.path)
         try:
-            said = is_cached(file, piece.offset, piece.size)
-            return os.preadv(file, [bytearray(1)], piece.offset + piece.size - 1, os.RWF_NOWAIT) == 1 if said is None else said
+            is_all_cached = is_cached(file, piece.offset, piece.size)
+            if is_all_cached is not None:
+                return is_all_cached
+            return os.preadv(file, [bytearray(1)], piece.offset + piece.size - 1, os.RWF_NOWAIT) == 1
         finally:
             os.close(file)
     return False

@@ -1,9 +1,9 @@
-"""The bytes of a tensor in C order, a chunk at a time, read with `preadv` into buffers that are used again.
+"""Reads the bytes of a tensor in C order, a chunk at a time.
 
-A reader that is told to looks at bytes of the system's cache in place (file_window.FileWindow). A file that shrinks or a disk
-that fails meanwhile is an InputError either way, where a mapping alone would kill the process. Memory is
-a chunk for a tensor that lies in C order; a strided view takes a tile of STRIDED_BYTES and a span of SPAN_BYTES more, a sparse
-tensor a window (sparse.DenseWindow) of at most 64 MiB.
+Bytes are read with `preadv` into reused buffers. On request, and after file_window.use_mappings, bytes that are in the page
+cache are not copied but mapped (file_window.FileWindow). Either way, a file that shrinks or a disk that fails meanwhile is an
+InputError. Memory: a chunk for a tensor in C order; a tile of STRIDED_BYTES and a span of SPAN_BYTES more for a strided view; a
+window (sparse.DenseWindow) of at most 64 MiB more for a sparse tensor.
 """
 
 from __future__ import annotations
@@ -20,60 +20,36 @@ import numpy.typing as npt
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+from layerhouse.ingest.measure.io.assembled import assembled_chunks
 from layerhouse.ingest.measure.io.file_window import PIECE_BYTES, WINDOW_BYTES, FileWindow
+from layerhouse.ingest.measure.io.files import open_file, read_at
 from layerhouse.ingest.measure.io.sparse import DenseWindow
+from layerhouse.ingest.measure.io.strides import Dimension, boxes, dimensions, volume
 
 Array = npt.NDArray[Any]
-Dimension = tuple[int, int]
-"""Size and stride, both in elements."""
 
 Arrived = Callable[[Path, int, int, int], int]
-"""Path, offset, size, least: how many of so many bytes are there, in a row from `offset` on, once these are `least` or more."""
+"""Prefetch.arrived: (path, offset, size, least) -> how many of the bytes from `offset` on have arrived, at least `least`."""
 
 GRAIN_BYTES = 1 << 15
 """Chunks are a multiple of this, so that each starts at a whole sub-block of 4096 elements of any type of whole bytes."""
 
 STRIDED_BYTES = 1 << 24
-"""Logical bytes that are gathered at once from a strided view: a transposed matrix is read in as few sweeps as this allows."""
+"""Logical bytes of a strided view that are gathered at once: few passes over a transposed matrix, and bounded memory."""
 
 SPAN_BYTES = 1 << 20
-"""Bytes of the file that one read takes at most for a strided view."""
+"""Bytes of the file that one read of a strided view takes at most."""
 
 GAP_BYTES = 4096
-"""Unwanted bytes between two runs that are cheaper to read than a call is: a page of the file cache."""
-
-
-def dimensions(ref: TensorRef) -> tuple[Dimension, ...]:
-    """Size and stride of every dimension of over one element, joined where two are one run; C order is ((n, 1),)."""
-    strides = ref.strides
-    if strides is None:
-        return ((ref.elements, 1),)
-    joined: list[Dimension] = []
-    for size, stride in zip(ref.shape, strides, strict=True):
-        if size == 1:
-            continue
-        if joined and joined[-1][1] == size * stride:
-            joined[-1] = (joined[-1][0] * size, stride)
-        else:
-            joined.append((size, stride))
-    return tuple(joined) or ((1, 1),)
-
-
-def bytes_in_file(ref: TensorRef) -> tuple[int, int] | None:
-    """Where a tensor's bytes begin in its file, and how many they are; None where they are not one run of its storage."""
-    if ref.assembly is not None or ref.sparse is not None or ref.elements == 0:
-        return None
-    start = ref.storage_offset * DTYPES[ref.dtype].bits // 8
-    if dimensions(ref) != ((ref.elements, 1),) or not 0 <= start <= ref.storage_bytes - ref.logical_bytes:
-        return None
-    return ref.offset + start, ref.logical_bytes
+"""Unwanted bytes between two runs that are read along, which is cheaper than another system call."""
 
 
 class TensorReader:
-    """Reads tensors for one thread. The arrays that it hands out are overwritten by the next one.
+    """Reads tensors for one thread. The arrays that `chunks` yields are overwritten by the next chunk.
 
-    `in_place`: bytes that the system has in its cache are not copied. Its chunks are then to be read to the last, as only the
-    call for the next one says that one was not the file's. `arrived` is what waits for bytes on their way (Prefetch.arrived).
+    `in_place`: bytes in the page cache are mapped where file windows are in use. The caller must then consume `chunks` to the
+    end: only the step after a chunk reports that the file changed under it. `arrived` waits for bytes that are being
+    prefetched.
     """
 
     def __init__(self, chunk_bytes: int = 1 << 20, *, in_place: bool = False, arrived: Arrived | None = None) -> None:
@@ -96,7 +72,7 @@ class TensorReader:
         self.close()
 
     def close(self) -> None:
-        """Close the file that is held open from the last read, and let go of the window that it was shown by."""
+        """Close the file that the last read left open, and the window onto it."""
         self._leave_file()
         if self._window is not None:
             self._window.close()
@@ -104,44 +80,63 @@ class TensorReader:
         if self._parts is not None:
             self._parts.close()
 
+    def another(self) -> TensorReader:
+        """A reader with the same chunk size and buffers of its own."""
+        return TensorReader(self._chunk)
+
+    def elements(self, ref: TensorRef, first: int, last: int) -> Array:
+        """Elements `first` to before `last` of a type of whole bytes, as unsigned integers of its size, in fresh memory."""
+        size = DTYPES[ref.dtype].bits // 8
+        raw = np.empty((last - first) * size, np.uint8)
+        filled = 0
+        for chunk in self.chunks(ref, first * size, last * size):
+            raw[filled : filled + chunk.size] = chunk
+            filled += chunk.size
+        return raw.view(f"u{size}")
+
     def chunks(self, ref: TensorRef, start: int = 0, stop: int | None = None) -> Iterator[Array]:
         """The tensor's logical bytes from `start` (a whole element) to `stop`, as uint8 arrays of one chunk, the last shorter.
 
-        In place they are of up to PIECE_BYTES, multiples of GRAIN_BYTES too but for the last.
-
-        Raises InputError where the file does not hold them.
+        In place, chunks have up to PIECE_BYTES, still multiples of GRAIN_BYTES except for the last. Raises InputError if the
+        file does not hold the bytes.
         """
         stop = ref.logical_bytes if stop is None else stop
         if start >= stop:
             return
         if ref.assembly is not None:
-            from layerhouse.ingest.measure.io.assembled import assembled_chunks
-
-            yield from assembled_chunks(ref, start, stop, self._chunk)
+            yield from assembled_chunks(ref, start, stop, self._chunk, self)
             return
         dims = dimensions(ref)
-        bits = DTYPES[ref.dtype].bits
-        self._check(ref, dims, bits)
+        self._check(ref, dims)
         self._open(ref)
         if len(dims) == 1 and dims[0][1] == 1:
-            first = ref.offset + ref.storage_offset * bits // 8
-            piece = self._piece if 8 <= bits <= 32 else self._chunk  # other types are taken apart in memory
-            position, in_place = start, self._window is not None
-            while position < stop:
-                size = self._wait(ref, first + position, min(piece if in_place else self._chunk, stop - position))
-                shown = self._show(ref, first + position, size) if in_place else None
-                if shown is not None:
-                    yield shown
-                    self._check_shown(ref, first + position, size)
-                    position += size
-                    continue
-                in_place = False  # where the disk is waited for once, it reads ahead for the next `preadv`
-                chunk = self._buffer[: min(self._chunk, size)]
-                self._fill(ref, chunk, first + position)
-                yield chunk
-                position += chunk.size
-            return
-        size = bits // 8
+            yield from self._run(ref, start, stop)
+        else:
+            yield from self._strided(ref, dims, start, stop)
+
+    def _run(self, ref: TensorRef, start: int, stop: int) -> Iterator[Array]:
+        """The bytes of a tensor that is one run of its storage."""
+        bits = DTYPES[ref.dtype].bits
+        first = ref.offset + ref.storage_offset * bits // 8
+        piece = self._piece if 8 <= bits <= 32 else self._chunk  # other types are converted, in as much memory again
+        position, in_place = start, self._window is not None
+        while position < stop:
+            size = self._wait(ref, first + position, min(piece if in_place else self._chunk, stop - position))
+            mapped = self._map(ref, first + position, size) if in_place else None
+            if mapped is not None:
+                yield mapped
+                self._check_mapped(ref, first + position, size)
+                position += size
+                continue
+            in_place = False  # after one read from disk, the system reads ahead for further ones
+            chunk = self._buffer[: min(self._chunk, size)]
+            self._fill(ref, chunk, first + position)
+            yield chunk
+            position += chunk.size
+
+    def _strided(self, ref: TensorRef, dims: Sequence[Dimension], start: int, stop: int) -> Iterator[Array]:
+        """The bytes of a strided view, gathered a tile at a time."""
+        size = DTYPES[ref.dtype].bits // 8
         if self._tile is None:
             self._tile = np.empty(STRIDED_BYTES, np.uint8)
             self._span = np.empty(SPAN_BYTES, np.uint8)
@@ -150,14 +145,14 @@ class TensorReader:
             elements = tile.view(f"u{size}")
             filled = 0
             for origin, box in boxes(dims, position // size, (position + tile.size) // size):
-                target = elements[filled : filled + _volume(box)].reshape([length for length, _ in box])
+                target = elements[filled : filled + volume(box)].reshape([length for length, _ in box])
                 self._gather(ref, ref.storage_offset + origin, box, target)
                 filled += target.size
             for low in range(0, tile.size, self._chunk):
                 yield tile[low : low + self._chunk]
 
     def _gather(self, ref: TensorRef, origin: int, box: Sequence[Dimension], target: Array) -> None:
-        """Copy a box of elements into an array of its shape: the nearest dimensions by one read, a loop over the others."""
+        """Copy a box of elements to an array of its shape: one read for the near dimensions, a loop over the far ones."""
         size = target.itemsize
         order = sorted(range(len(box)), key=lambda axis: box[axis][1])
         near: list[int] = []
@@ -191,11 +186,12 @@ class TensorReader:
             self._fill(ref, raw, ref.offset + (origin + i * stride) * size)
             placed[i if far else ...] = values
 
-    def _check(self, ref: TensorRef, dims: Sequence[Dimension], bits: int) -> None:
-        """Refuse a view that leaves its storage, or that needs a byte's parts to be moved."""
+    def _check(self, ref: TensorRef, dims: Sequence[Dimension]) -> None:
+        """Refuse a view that leaves its storage, and one of packed elements that is strided or starts within a byte."""
+        bits = DTYPES[ref.dtype].bits
         last = ref.storage_offset + sum((size - 1) * stride for size, stride in dims)
-        there = ref.storage_bytes * 8 if ref.sparse is None else math.prod(ref.sparse.shape) * bits
-        if ref.storage_offset < 0 or any(stride < 0 for _, stride in dims) or (last + 1) * bits > there:
+        storage_bits = ref.storage_bytes * 8 if ref.sparse is None else math.prod(ref.sparse.shape) * bits
+        if ref.storage_offset < 0 or any(stride < 0 for _, stride in dims) or (last + 1) * bits > storage_bits:
             raise InputError(
                 str(ref.path), f"tensor {ref.name!r}: its view reaches out of a storage of {ref.storage_bytes} bytes"
             )
@@ -205,13 +201,15 @@ class TensorReader:
     def _open(self, ref: TensorRef) -> None:
         if ref.sparse is not None:
             if self._dense is None or self._dense.parts is not ref.sparse:
-                self._dense = DenseWindow(ref, ref.sparse, self._read_part)
+                if self._parts is None:
+                    self._parts = self.another()
+                self._dense = DenseWindow(ref, ref.sparse, self._parts.elements)
             return
         if self._path == ref.path:
             return
         self._leave_file()
         try:
-            self._file = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._file = open_file(ref.path)
         except OSError as error:
             raise InputError(str(ref.path), f"tensor {ref.name!r}: {error.strerror}") from error
         self._path = ref.path
@@ -220,51 +218,39 @@ class TensorReader:
         self._dense = None
         if self._path is not None:
             if self._window is not None:
-                self._window.hide()
+                self._window.unmap()
             os.close(self._file)
             self._path = None
 
     def _wait(self, ref: TensorRef, offset: int, size: int) -> int:
-        """How many of `size` bytes from the file's byte `offset` on need not be waited for, a chunk at least."""
+        """Wait until a chunk at least of `size` bytes from the file's byte `offset` on has arrived; returns how many have."""
         if self._arrived is None or ref.sparse is not None:
             return size
-        found = self._arrived(ref.path, offset, size, self._chunk)
-        return size if found == size else found - found % GRAIN_BYTES
+        arrived = self._arrived(ref.path, offset, size, self._chunk)
+        return size if arrived == size else arrived - arrived % GRAIN_BYTES
 
-    def _show(self, ref: TensorRef, offset: int, size: int) -> Array | None:
+    def _map(self, ref: TensorRef, offset: int, size: int) -> Array | None:
         if self._window is None or ref.sparse is not None:
             return None
-        return self._window.show(self._file, offset, size)
+        return self._window.map(self._file, offset, size)
 
-    def _check_shown(self, ref: TensorRef, offset: int, size: int) -> None:
-        """After bytes were looked at in place: whether they were the file's."""
-        if self._window is None or self._window.is_whole(self._file):
+    def _check_mapped(self, ref: TensorRef, offset: int, size: int) -> None:
+        """After mapped bytes were used: raise InputError if they were not the file's."""
+        if self._window is None or self._window.is_intact(self._file):
             return
-        for low in range(offset, offset + size, self._chunk):  # says what is wrong, if it still is
+        for low in range(offset, offset + size, self._chunk):  # raises an exact error if the bytes are still missing
             self._fill(ref, self._buffer[: min(self._chunk, offset + size - low)], low)
         raise InputError(str(ref.path), f"tensor {ref.name!r}: the file changed while it was read; ingest it again")
 
-    def _read_part(self, ref: TensorRef, start: int, stop: int) -> Array:
-        """Elements of an index or value tensor, in memory of their own."""
-        if self._parts is None:
-            self._parts = TensorReader(self._chunk)
-        size = DTYPES[ref.dtype].bits // 8
-        found = np.empty((stop - start) * size, np.uint8)
-        done = 0
-        for chunk in self._parts.chunks(ref, start * size, stop * size):
-            found[done : done + chunk.size] = chunk
-            done += chunk.size
-        return found
-
     def _fill(self, ref: TensorRef, target: Array, offset: int) -> None:
-        """Fill an array of bytes from the file's byte `offset` on; of a sparse tensor, from that of its dense bytes."""
+        """Fill an array of bytes from the file's byte `offset` on; for a sparse tensor, from that byte of its dense bytes."""
         if ref.sparse is not None and self._dense is not None:
             self._dense.fill(target, offset - ref.offset)
             return
         done = 0
         while done < target.size:
             try:
-                count = os.preadv(self._file, [target[done:].data], offset + done)
+                count = read_at(self._file, target[done:], offset + done)
             except OSError as error:
                 raise InputError(str(ref.path), f"tensor {ref.name!r}: {error.strerror} at byte {offset + done}") from error
             if count == 0:
@@ -274,30 +260,3 @@ class TensorReader:
                     f"tensor {ref.name!r}: the file ends at byte {ends}, before byte {needed}; copy the file again",
                 )
             done += count
-
-
-def boxes(dims: Sequence[Dimension], start: int, stop: int) -> Iterator[tuple[int, tuple[Dimension, ...]]]:
-    """The elements `start` to `stop` in C order as boxes: offset of the first element from the tensor's, and dimensions."""
-    if start >= stop:
-        return
-    (_, stride), inner = dims[0], dims[1:]
-    width = _volume(inner)
-    row, column = divmod(start, width)
-    if column:
-        end = min(stop, (row + 1) * width)
-        yield from ((row * stride + offset, box) for offset, box in boxes(inner, column, end - row * width))
-        start, row = end, row + 1
-    rows = stop // width - row
-    if rows > 0:
-        yield row * stride, ((rows, stride), *inner)
-        row += rows
-        start = row * width
-    if start < stop:
-        yield from ((row * stride + offset, box) for offset, box in boxes(inner, 0, stop - start))
-
-
-def _volume(dims: Sequence[Dimension]) -> int:
-    volume = 1
-    for size, _ in dims:
-        volume *= size
-    return volume

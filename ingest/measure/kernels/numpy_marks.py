@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from layerhouse.ingest.measure.kernels.runs import runs
 
 Array = npt.NDArray[Any]
 
 TOPS_OF_16 = 0x8000_8000_8000_8000
 """The top bit of each 16-bit pattern in a uint64 word."""
-
-
-class Run(NamedTuple):
-    """A rectangle of a matrix that is one run in C order: several whole rows, or a part of one."""
-
-    position: int
-    row: int
-    column: int
-    rows: int
-    width: int
-
-
-def runs(start: int, size: int, width: int) -> Iterator[Run]:
-    """Split `size` elements from element `start` of a matrix on into at most three runs; positions count from `start`."""
-    position = 0
-    while position < size:
-        row, column = divmod(start + position, width)
-        rows = (size - position) // width if column == 0 else 0
-        length = rows * width if rows else min(width - column, size - position)
-        yield Run(position, row, column, max(rows, 1), length // max(rows, 1))
-        position += length
 
 
 def mark_nonzeros(patterns: Array, mask: int, start: int, row_used: Array, column_used: Array, fullest: Array) -> None:
@@ -71,7 +51,7 @@ def mark_nonzero_words(
 def _mark(is_used: Array, start: int, row_used: Array, column_used: Array) -> None:
     for run in runs(start, is_used.size, column_used.size):
         part = is_used[run.position : run.position + run.rows * run.width].reshape(run.rows, run.width)
-        row_used[run.row : run.row + run.rows] |= part.any(axis=1)
+        row_used[run.row + np.flatnonzero(part.any(axis=1))] = 1  # not `|=`: a read would race with other threads
         column_used[run.column : run.column + run.width] |= part.any(axis=0)
 
 
