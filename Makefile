@@ -1,6 +1,6 @@
 # What is run on every change: make check. It uses the Python of the active environment.
 
-.PHONY: check static format format-check lint typecheck contracts docs docs-check test fuzz
+.PHONY: check static format format-check lint typecheck contracts docs docs-check test wheel wheel-test fuzz
 
 check: static test
 
@@ -33,6 +33,18 @@ docs-check:
 
 test:
 	python -m pytest
+
+# A source archive, and from it the wheel of this platform for Python 3.11 and later.
+wheel:
+	rm -rf build/dist
+	python -m build --outdir build/dist
+
+# The tests against the wheel in a new environment, with no compiler and no source tree on the path.
+wheel-test: wheel
+	rm -rf build/venv
+	python -m venv build/venv
+	build/venv/bin/python -m pip install -c constraints.txt --only-binary :all: "$$(echo build/dist/*.whl)[test]"
+	CC=/bin/false build/venv/bin/python tests/run_installed.py
 
 # Many more mutations of weight files than the tests make; prints the slowest one and the peak of memory.
 fuzz:
