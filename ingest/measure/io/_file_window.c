@@ -183,6 +183,14 @@ static Window *window_of(PyObject *object)
     return &windows[number];
 }
 
+static void unmap_file(Window *window)
+{
+    Py_BEGIN_ALLOW_THREADS
+    if (window->past)
+        map_zeros(window);
+    Py_END_ALLOW_THREADS
+}
+
 /* open_window(memory) -> the number of a window over the part of anonymous memory between multiples of ALIGN; -1 if no more
    windows can be opened. */
 static PyObject *open_window(PyObject *Py_UNUSED(self), PyObject *memory)
@@ -221,10 +229,7 @@ static PyObject *close_window(PyObject *Py_UNUSED(self), PyObject *number)
     Window *window = window_of(number);
     if (window == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    if (window->past)
-        map_zeros(window);
-    Py_END_ALLOW_THREADS
+    unmap_file(window);
     __atomic_store_n(&window->start, 0, __ATOMIC_RELEASE);
     if (--open_windows == 0 && is_ours())
         sigaction(SIGBUS, &former, NULL);
@@ -237,10 +242,7 @@ static PyObject *unmap(PyObject *Py_UNUSED(self), PyObject *number)
     Window *window = window_of(number);
     if (window == NULL)
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    if (window->past)
-        map_zeros(window);
-    Py_END_ALLOW_THREADS
+    unmap_file(window);
     Py_RETURN_NONE;
 }
 

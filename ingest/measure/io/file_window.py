@@ -30,12 +30,10 @@ PIECE_BYTES = 1 << 24
 """Bytes that are mapped for one chunk."""
 
 WINDOW_BYTES = 1 << 25
-"""Bytes that one mapping covers, for several chunks: replacing a mapping flushes the TLB on every core that runs this
-process."""
+"""Bytes that one mapping covers, for several chunks: unmapping flushes the TLB on every core that runs this process."""
 
 ALIGN = 1 << 21
-"""Windows begin and end at multiples of a huge page, in memory and in the file, so that one page-table entry can map all of
-it."""
+"""Windows begin and end at multiples of a huge page, in memory and in the file: one page-table entry can map all of it."""
 
 GRAIN = 8
 """Bytes that do not start at a multiple of this are copied, because numpy's loops need aligned values."""
