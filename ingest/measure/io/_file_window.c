@@ -91,9 +91,9 @@ static int is_cached(int file, uint64_t offset, uint64_t size)
     } range = {offset, size};
     struct {
         uint64_t cached, dirty, written, evicted, lately_evicted;
-    } found;
+    } counts;
     uint64_t pages = (offset + size - 1) / page_size - offset / page_size + 1;
-    return syscall(SYS_cachestat, file, &range, &found, 0) == 0 ? found.cached >= pages : -1;
+    return syscall(SYS_cachestat, file, &range, &counts, 0) == 0 ? counts.cached >= pages : -1;
 }
 
 /* The same for bytes that are mapped at `start`; if unknown, mincore tells it for the user's own files. (For files of other users

@@ -1,8 +1,8 @@
 """Sums of wide types, in a fixed order of additions: the reference in numpy of the C loops of the same names.
 
-The C loops sum in lanes, element i in lane i % lanes, each lane in order, and add the lanes at the end. Here a lane is a column of
-an array, and `np.add.reduce` over the first axis adds one row after the other: numpy sums pairwise only along the axis that is
-contiguous in memory. So all sums are those of C to the bit.
+The C loops sum in lanes, element i in lane i % lanes, each lane in order, and add the lanes at the end. Here a lane is a column
+of an array, and `np.add.reduce` over the first axis adds one row after the other: numpy sums pairwise only along the axis that
+is contiguous in memory. So all sums are those of C to the bit.
 """
 
 from __future__ import annotations
