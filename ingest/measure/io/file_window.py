@@ -60,11 +60,6 @@ def is_cached(file: int, offset: int, size: int) -> bool | None:
     return None if pages is None else pages.is_cached(file, offset, size)
 
 
-def use_mappings() -> bool:
-    """Read cached files through memory maps from now on; return whether that is possible here."""
-    return pages is not None
-
-
 class FileWindow:
     """Maps parts of files of up to `size` bytes, for one thread. An array that `map` returns changes with the next call."""
 
