@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+from layerhouse.ingest.measure.decode import floats_of
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 from layerhouse.ingest.measure.kernels import cpu
-from layerhouse.ingest.measure.decode import floats_of
 
 Array = npt.NDArray[Any]
 
