@@ -53,6 +53,13 @@ def test_the_rest_is_made_when_all_is_asked_for(root, everything):
         assert views_of(own) == views_of(everything) == sorted([*TABLES, *VIEW_NAMES])
 
 
+def test_a_view_that_another_mentions_in_its_comment_alone_is_not_made(root):
+    """The comment of `sightings` speaks of dropped models."""
+    assert "models" in sql_files("warehouse.views")["11_sightings"].partition("CREATE")[0]
+    with Session(root).make("SELECT * FROM sightings") as own:
+        assert "models" not in {*views_of(own), *held_by(own)}
+
+
 def test_a_session_of_which_nothing_is_asked_has_the_tables_and_macros(root):
     with Session(root).make("") as own:
         assert views_of(own) == sorted(TABLES)

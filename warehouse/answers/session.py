@@ -26,10 +26,12 @@ from layerhouse.warehouse.storage.store import Snapshot, list_commits, open_stor
 
 MACROS = "macros"
 NAME = re.compile(r"[a-z_]+")
-HELD = ("name_changes", "sightings", "result_links", "checkpoint_facts", "current_checkpoints", "models")
+COMMENT = re.compile(r"--.*")
+HELD = ("name_changes", "sightings", "result_links", "checkpoint_facts", "current_checkpoints", "layer_summary", "models")
 """Views that others stand on several times over, or that take long to plan: a view is planned when made and when asked."""
-MOST_HELD = 2000
-"""Checkpoints and files of results up to which reading takes less time than planning, so that a session computes HELD once."""
+MOST_HELD = 100_000
+"""Checkpoints and result files up to which a session computes HELD once for a question: that takes less time than planning such
+a view again wherever it is used, and the rows fit into memory."""
 
 
 class Session:
@@ -99,7 +101,7 @@ class Session:
         named, texts = {name for name in (*TABLES, MACROS) if name in self._waiting}, [sql]
         while texts:
             words = set(NAME.findall(texts.pop())) & self._waiting.keys() - named - {*self._held}
-            texts += [self._waiting[word] for word in words]
+            texts += [COMMENT.sub("", self._waiting[word]) for word in words]
             named |= words
         return [name for name in self._waiting if name in named]
 

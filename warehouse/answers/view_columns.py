@@ -102,6 +102,10 @@ _DESCRIBED: dict[str, tuple[str, str | None]] = {
     "retention_std": ("Sample standard deviation of retention over all blocks: 0 is an even cut.", None),
     "retention_var": ("Sample variance of retention over all blocks.", None),
     **{f"layers_below_{share}pct": (_BELOW.format(share), None) for share in (5, 10, 15, 20)},
+    "is_map_unknown": ("True if nothing says which block of the base some layer was; null without a base.", None),
+    "least_survivor_retention": ("Least retention of the layers that are still there.", "fraction"),
+    "is_hidden_size_changed": ("True if a layer's residual stream is not as wide as its base block's.", None),
+    "are_shapes_kept": ("True if no layer lost parameters, query heads or MLP neurons.", None),
     "strategy": ("layer_removal, mixed, sliced, masked, dense, uniform or non_uniform: the first that holds.", None),
     "status_note": ("What is missing, unusual or disagrees, in words.", None),
     # values and sizes

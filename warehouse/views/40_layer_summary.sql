@@ -1,0 +1,72 @@
+-- How a cut is spread over the layers of a model: one row for each model that has layers, over the stack that stands for it. A
+-- count, list or mean is null unless what it is taken from is known for every layer; a list without members is [].
+CREATE OR REPLACE VIEW layer_summary AS
+WITH main_layers AS (
+    SELECT *
+    FROM layer_pruning
+    QUALIFY stack_rank(stack) = min(stack_rank(stack)) OVER (PARTITION BY model_id)
+),
+summed AS (
+    SELECT
+        model_id,
+        bool_or(match = 'none') AS is_map_unknown,
+        count(is_zero_layer) = count(layer_index) AS are_zero_layers_known,
+        count(level) = count(*) AS are_levels_known,
+        count(reduction_ratio) = count(*) AS are_reductions_known,
+        count(retention) = count(*) AS are_retentions_known,
+        count(*) FILTER (WHERE level = 'zero') AS zero_layers,
+        count(*) FILTER (WHERE level = 'removed') AS num_removed_layers,
+        count(*) FILTER (WHERE level = 'heavy') AS heavy_layers,
+        count(*) FILTER (WHERE level = 'medium') AS medium_layers,
+        count(*) FILTER (WHERE level = 'light') AS light_layers,
+        count(*) FILTER (WHERE level = 'untouched') AS untouched_layers,
+        list_sort(list(base_layer_index) FILTER (WHERE is_removed)) AS removed_layers,
+        sum(coalesce(params, 0)) FILTER (WHERE reduction_ratio > 0)
+        / sum(base_params) FILTER (WHERE reduction_ratio > 0) AS cut_layer_retention,
+        avg(retention) AS retention_mean,
+        stddev_samp(retention) AS retention_std,
+        var_samp(retention) AS retention_var,
+        min(retention) FILTER (WHERE NOT is_removed) AS least_survivor_retention,
+        list_sort(list(base_layer_index) FILTER (WHERE retention < 0.05)) AS layers_below_5pct,
+        list_sort(list(base_layer_index) FILTER (WHERE retention < 0.10)) AS layers_below_10pct,
+        list_sort(list(base_layer_index) FILTER (WHERE retention < 0.15)) AS layers_below_15pct,
+        list_sort(list(base_layer_index) FILTER (WHERE retention < 0.20)) AS layers_below_20pct,
+        bool_or(hidden_size <> base_hidden_size) AS is_hidden_size_changed,
+        bool_and(
+            reduction_ratio = 0
+            AND coalesce(num_heads = base_num_heads, TRUE)
+            AND coalesce(intermediate_size = base_intermediate_size, TRUE)
+        ) AS are_shapes_kept
+    FROM main_layers
+    GROUP BY model_id
+)
+SELECT
+    model_id,
+    is_map_unknown,
+    CASE WHEN are_zero_layers_known THEN zero_layers END AS zero_layers,
+    CASE WHEN NOT is_map_unknown THEN CAST(coalesce(removed_layers, []) AS INTEGER[]) END AS removed_layers,
+    CASE WHEN NOT is_map_unknown THEN num_removed_layers END AS num_removed_layers,
+    CASE WHEN are_levels_known THEN heavy_layers END AS heavy_layers,
+    CASE WHEN are_levels_known THEN medium_layers END AS medium_layers,
+    CASE WHEN are_levels_known THEN light_layers END AS light_layers,
+    CASE WHEN are_levels_known THEN untouched_layers END AS untouched_layers,
+    CASE WHEN are_retentions_known THEN cut_layer_retention END AS cut_layer_retention,
+    CASE WHEN are_retentions_known THEN retention_mean END AS retention_mean,
+    CASE WHEN are_retentions_known THEN retention_std END AS retention_std,
+    CASE WHEN are_retentions_known THEN retention_var END AS retention_var,
+    CASE WHEN are_retentions_known THEN least_survivor_retention END AS least_survivor_retention,
+    CASE
+        WHEN are_retentions_known AND NOT is_map_unknown THEN CAST(coalesce(layers_below_5pct, []) AS INTEGER[])
+    END AS layers_below_5pct,
+    CASE
+        WHEN are_retentions_known AND NOT is_map_unknown THEN CAST(coalesce(layers_below_10pct, []) AS INTEGER[])
+    END AS layers_below_10pct,
+    CASE
+        WHEN are_retentions_known AND NOT is_map_unknown THEN CAST(coalesce(layers_below_15pct, []) AS INTEGER[])
+    END AS layers_below_15pct,
+    CASE
+        WHEN are_retentions_known AND NOT is_map_unknown THEN CAST(coalesce(layers_below_20pct, []) AS INTEGER[])
+    END AS layers_below_20pct,
+    is_hidden_size_changed,
+    CASE WHEN are_reductions_known THEN are_shapes_kept END AS are_shapes_kept
+FROM summed;
