@@ -1,20 +1,26 @@
 # What is run on every change: make check. It uses the Python of the active environment.
 
-.PHONY: check static format format-check lint typecheck contracts docs docs-check test wheel wheel-test fuzz
+.PHONY: check static format format-check lint sql-check typecheck contracts docs docs-check test wheel wheel-test fuzz
+
+SQL = queries warehouse/checks warehouse/views
 
 check: static test
 
-static: format-check lint typecheck contracts docs-check
+static: format-check lint sql-check typecheck contracts docs-check
 
 format:
 	ruff format .
 	ruff check --fix .
+	sqlfluff format $(SQL)
 
 format-check:
 	ruff format --check .
 
 lint:
 	ruff check .
+
+sql-check:
+	sqlfluff lint $(SQL)
 
 # The repository's root is the package, so mypy sees it through a link (git-ignored).
 typecheck:

@@ -1,8 +1,8 @@
--- One row a model that has a base: what it reaches beside its base. The base is the one model that shows the checkpoint which
--- the model was made from; where none does, the one model of results alone with that checkpoint's name and parameters.
--- A speed is compared where both were run on the same named hardware (speedup_hardware: where there are several, that of the
--- performance table, else the first by name) at the same batch size; factors under 1 are slower.
-WITH shown_bases AS (
+-- One row for each model that has a base: what it reaches compared with its base. The base is the one model that has the
+-- checkpoint which the model was made from; where no model has it, the one model with results alone whose name and parameters
+-- are those of the checkpoint. A speed is compared at the same batch size where both ran on the same named hardware;
+-- speedup_hardware is that of the performance table if there are several, else the first by name. Factors under 1 are slower.
+WITH base_models AS (
     SELECT
         checkpoint_id,
         min(model_id) AS base_model_id
@@ -11,7 +11,7 @@ WITH shown_bases AS (
     GROUP BY checkpoint_id
     HAVING count(*) = 1
 ),
-described_bases AS (
+base_results AS (
     SELECT
         checkpoints.checkpoint_id,
         min(models.model_id) AS base_model_id
@@ -26,12 +26,16 @@ described_bases AS (
 pairs AS (
     SELECT
         models.model_id,
-        coalesce(shown_bases.base_model_id, described_bases.base_model_id) AS base_model_id
+        coalesce(base_models.base_model_id, base_results.base_model_id) AS base_model_id
     FROM models
-    LEFT JOIN shown_bases ON shown_bases.checkpoint_id = models.base_checkpoint_id
-    LEFT JOIN described_bases
-        ON described_bases.checkpoint_id = models.base_checkpoint_id
-        AND models.base_checkpoint_id NOT IN (SELECT checkpoint_id FROM models WHERE checkpoint_id IS NOT NULL)
+    LEFT JOIN base_models ON base_models.checkpoint_id = models.base_checkpoint_id
+    LEFT JOIN base_results
+        ON base_results.checkpoint_id = models.base_checkpoint_id
+        AND models.base_checkpoint_id NOT IN (
+            SELECT checkpoint_id
+            FROM models
+            WHERE checkpoint_id IS NOT NULL
+        )
 ),
 speeds AS (
     SELECT
@@ -43,7 +47,7 @@ speeds AS (
     WHERE kind = 'speed'
     GROUP BY model_id, hardware
 ),
-measured AS (
+measured_speeds AS (
     SELECT
         model_id,
         count(throughput_bs1) + count(throughput_bs4) > 0 AS is_measured
@@ -89,7 +93,7 @@ SELECT
 FROM pairs
 JOIN performance AS own ON own.model_id = pairs.model_id
 JOIN performance AS base ON base.model_id = pairs.base_model_id
-LEFT JOIN measured AS own_speed ON own_speed.model_id = pairs.model_id
-LEFT JOIN measured AS base_speed ON base_speed.model_id = pairs.base_model_id
+LEFT JOIN measured_speeds AS own_speed ON own_speed.model_id = pairs.model_id
+LEFT JOIN measured_speeds AS base_speed ON base_speed.model_id = pairs.base_model_id
 LEFT JOIN speedups ON speedups.model_id = pairs.model_id
 ORDER BY own.model_id;

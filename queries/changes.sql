@@ -1,13 +1,21 @@
--- What was done to the tensors of the base: how many are identical, cast, masked, refilled, changed, sliced, added or removed.
--- changed_values counts the values of tensors of one shape that differ; null where nothing was read side by side.
-WITH shown AS (
-    SELECT model_id, checkpoint_id, base_checkpoint_id FROM current_checkpoints
+-- What happened to the tensors of the base: how many are identical, cast, masked, refilled, changed, sliced, added or removed.
+-- changed_values counts the values that differ, over tensors that kept their shape; null where values were not compared.
+WITH current_pairs AS (
+    SELECT
+        model_id,
+        checkpoint_id,
+        base_checkpoint_id
+    FROM current_checkpoints
 ),
 base_names AS (
-    SELECT checkpoint_id, min(model_id) AS base_model_id FROM shown GROUP BY checkpoint_id
+    SELECT
+        checkpoint_id,
+        min(model_id) AS base_model_id
+    FROM current_pairs
+    GROUP BY checkpoint_id
 )
 SELECT
-    shown.model_id,
+    current_pairs.model_id,
     base_names.base_model_id,
     checkpoint_changes.verdict,
     checkpoint_changes.n_tensors,
@@ -24,9 +32,9 @@ SELECT
     checkpoint_changes.changed_values,
     checkpoint_changes.relative_difference_max,
     checkpoint_changes.cosine_min
-FROM shown
+FROM current_pairs
 JOIN checkpoint_changes
-    ON checkpoint_changes.checkpoint_id = shown.checkpoint_id
-    AND checkpoint_changes.base_checkpoint_id = shown.base_checkpoint_id
-LEFT JOIN base_names ON base_names.checkpoint_id = shown.base_checkpoint_id
-ORDER BY shown.model_id;
+    ON checkpoint_changes.checkpoint_id = current_pairs.checkpoint_id
+    AND checkpoint_changes.base_checkpoint_id = current_pairs.base_checkpoint_id
+LEFT JOIN base_names ON base_names.checkpoint_id = current_pairs.base_checkpoint_id
+ORDER BY current_pairs.model_id;

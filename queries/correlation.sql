@@ -1,6 +1,7 @@
--- Structure against quality over the models of one base: Spearman's rank correlation, equal values with their average rank. One
--- row a base, number of the structure and measure (a perplexity by dataset@context, ? not stated, or mean_accuracy), over the
--- n_models that have both; null under three models or where one side does not vary. Ranks are counted in halves: integers.
+-- Structure against quality over the models of one base: Spearman's rank correlation, equal values sharing their mean rank. One
+-- row for each base, structural number and measure (a perplexity by dataset@context, ? if not stated, or mean_accuracy), over
+-- the n_models that have both; null for fewer than three models, or where either number does not vary. Ranks are counted in
+-- halves, so that they stay integers.
 WITH quality AS (
     SELECT
         model_id,

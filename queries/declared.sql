@@ -1,7 +1,7 @@
--- What each model is said to be beside what was measured: shares by its name, its config (sparsity_config) and the pruner's own
--- notes (LLM-Pruner's description.txt). A share agrees with any measured one within 0.02: of the whole model, of its layers, of
--- the layers that were cut, of zeros over all or over prunable weights.
-WITH stated AS (
+-- The shares that a model's name, its config (sparsity_config) and the pruner's own notes (description.txt of LLM-Pruner)
+-- state, beside the measured ones. A share agrees if it is within 0.02 of any measured one: of the whole model, of its layers,
+-- of the layers that were cut, of zeros among all or among prunable weights.
+WITH stated_texts AS (
     SELECT
         models.model_id,
         coalesce(
@@ -15,13 +15,13 @@ WITH stated AS (
     FROM models
     JOIN current_checkpoints ON current_checkpoints.model_id = models.model_id
 ),
-measured AS (
+shares_side_by_side AS (
     SELECT
         models.model_id,
         models.method,
         models.declared_ratio,
-        stated_share(stated.config_text) AS config_sparsity,
-        stated_share(stated.noted_text) AS noted_ratio,
+        stated_share(stated_texts.config_text) AS config_sparsity,
+        stated_share(stated_texts.noted_text) AS noted_ratio,
         models.declared_removed_layers,
         models.reduction_ratio,
         models.layer_reduction_ratio,
@@ -40,8 +40,8 @@ measured AS (
             ],
             LAMBDA share: share IS NOT NULL
         ) AS shares
-    FROM stated
-    JOIN models ON models.model_id = stated.model_id
+    FROM stated_texts
+    JOIN models ON models.model_id = stated_texts.model_id
 )
 SELECT
     model_id,
@@ -68,6 +68,6 @@ SELECT
         WHEN list_max(shares) < stated_ratio THEN 'less is gone'
         ELSE 'other shares'
     END AS finding
-FROM measured
+FROM shares_side_by_side
 WHERE stated_ratio IS NOT NULL OR declared_removed_layers IS NOT NULL
 ORDER BY model_id;

@@ -1,4 +1,4 @@
--- Every content that a model has shown, oldest first.
+-- Every content that a model has had, oldest first.
 SELECT
     model_id,
     ingested_at,

@@ -1,5 +1,5 @@
--- By method and declared ratio: how many models, mean and best of reduction, perplexity and accuracy. Models without a method,
--- such as bases, are left out: a mean over different bases says nothing.
+-- By method and declared ratio: the number of models, and mean and best of reduction, perplexity and accuracy. Models without a
+-- method, such as bases, are left out, since a mean over different bases says nothing.
 SELECT
     method,
     declared_ratio,

@@ -1,6 +1,6 @@
--- What is still to be measured: one row a model and measure that another model has and it has not. A value that is no number
--- (NaN, infinite) counts as missing. n_models have the measure.
-WITH known AS (
+-- What is still to be measured: one row for each model and each measure that other models have and it lacks. A value that is
+-- not a number (NaN or infinite) counts as missing. n_models is how many models have the measure.
+WITH measured AS (
     SELECT
         kind,
         measure,
@@ -9,26 +9,26 @@ WITH known AS (
     WHERE value IS NOT NULL
     GROUP BY kind, measure, model_id
 ),
-wanted AS (
+measures_of_any AS (
     SELECT
         kind,
         measure,
         count(*) AS n_models
-    FROM known
+    FROM measured
     GROUP BY kind, measure
 )
 SELECT
     models.model_id,
-    wanted.kind,
-    wanted.measure,
-    wanted.n_models
+    measures_of_any.kind,
+    measures_of_any.measure,
+    measures_of_any.n_models
 FROM models
-CROSS JOIN wanted
-ANTI JOIN known
-    ON known.model_id = models.model_id
-    AND known.kind = wanted.kind
-    AND known.measure = wanted.measure
+CROSS JOIN measures_of_any
+ANTI JOIN measured
+    ON measured.model_id = models.model_id
+    AND measured.kind = measures_of_any.kind
+    AND measured.measure = measures_of_any.measure
 ORDER BY
     models.model_id,
-    wanted.kind,
-    wanted.measure;
+    measures_of_any.kind,
+    measures_of_any.measure;

@@ -1,4 +1,4 @@
--- One row for every layer of a model and every removed block of its base, in the base's order.
+-- One row for every layer of a model and every removed block of its base, in the order of the base.
 SELECT
     model_id,
     base_layer_index,

@@ -1,5 +1,5 @@
--- One row a model: quality, speed and memory beside structure. Accuracies are fractions; a mean is over all seven tasks
--- or null.
+-- One row a model: quality, speed and memory beside structure. Accuracies are fractions;
+-- a mean is over all seven tasks, or null.
 SELECT
     model_id,
     params_b,

@@ -1,5 +1,5 @@
--- Per model the layers that stand out: removed, zero, heavy (over 80 % gone) and light (under 20 % gone).
--- base_layers are blocks of the base; null where no file says which they are, or where there is no base.
+-- The layers of each model that stand out: removed, zero, heavy (over 80 % gone) and light (under 20 % gone). base_layers are
+-- blocks of the base; null where no file says which they are, or without a base.
 SELECT
     model_id,
     level,

@@ -1,5 +1,6 @@
--- One row a model with layers: its family, sizes and what a token costs. A size that differs from layer to layer is null, with
--- the least and greatest beside it; all three are null where a layer's is not known. Text tables say `varies 803-14336`.
+-- One row for each model with layers: its family, its sizes and what a token costs. A size that differs between layers is null,
+-- with the least and greatest beside it; all three are null if any layer's size is not known. Text tables show
+-- `varies 803-14336`.
 WITH main_layers AS (
     SELECT
         current_checkpoints.model_id,

@@ -1,4 +1,4 @@
--- One row a model: what it kept against its base, and how the cut is spread over the layers.
+-- One row a model: what it kept of its base, and how the cut is spread over the layers.
 SELECT
     model_id,
     method,

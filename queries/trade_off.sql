@@ -1,6 +1,7 @@
--- Reduction against quality: one row a model and measure (a perplexity by dataset@context, ? not stated, or mean_accuracy). A
--- model is dominated where another of the same base is cut as much or more and is as good or better, one of the two strictly;
--- is_on_front are the others. Models without a known reduction are left out: nothing can be traded there.
+-- Reduction against quality: one row for each model and measure (a perplexity by dataset@context, ? if not stated, or
+-- mean_accuracy). A model is dominated by another of the same base that is cut at least as much and is at least as good, and
+-- better in one of the two; is_on_front marks those that no model dominates. Models without a known reduction are left out, as
+-- they have nothing to trade.
 WITH quality AS (
     SELECT
         model_id,

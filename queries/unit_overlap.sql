@@ -1,6 +1,7 @@
 -- Two models of one base, layer by layer: how many of the same heads, KV groups, neurons and experts they kept, and the Jaccard
--- overlap of the two sets. Each pair is there from either side. Null where a model's kept units are not all known.
-WITH kept AS (
+-- overlap of the two sets. Every pair appears twice, once from each side. Null where the kept units of a model are not all
+-- known.
+WITH kept_by_model AS (
     SELECT
         model_id,
         base_checkpoint_id,
@@ -18,24 +19,24 @@ WITH kept AS (
 ),
 pairs AS (
     SELECT
-        ours.model_id,
+        own.model_id,
         others.model_id AS other_model_id,
-        ours.stack,
-        ours.base_layer_index,
-        ours.kind,
-        len(ours.units_kept) AS num_kept,
+        own.stack,
+        own.base_layer_index,
+        own.kind,
+        len(own.units_kept) AS num_kept,
         len(others.units_kept) AS other_num_kept,
         CASE
-            WHEN ours.units_kept IS NOT NULL AND others.units_kept IS NOT NULL
-                THEN len(list_intersect(ours.units_kept, others.units_kept))
+            WHEN own.units_kept IS NOT NULL AND others.units_kept IS NOT NULL
+                THEN len(list_intersect(own.units_kept, others.units_kept))
         END AS num_kept_by_both
-    FROM kept AS ours
-    JOIN kept AS others
-        ON others.base_checkpoint_id = ours.base_checkpoint_id
-        AND others.stack = ours.stack
-        AND others.base_layer_index = ours.base_layer_index
-        AND others.kind = ours.kind
-        AND others.model_id <> ours.model_id
+    FROM kept_by_model AS own
+    JOIN kept_by_model AS others
+        ON others.base_checkpoint_id = own.base_checkpoint_id
+        AND others.stack = own.stack
+        AND others.base_layer_index = own.base_layer_index
+        AND others.kind = own.kind
+        AND others.model_id <> own.model_id
 )
 SELECT
     model_id,

@@ -1,6 +1,6 @@
--- Result files that no model was found for: they stand alone, under the name that the file gives, until a later ingest finds
--- the model or layerhouse link names it. candidates are models whose names end alike.
-WITH alone AS (
+-- Result files for which no model was found. They stand alone, under the name that the file gives, until a later ingest finds
+-- the model or layerhouse link names it. candidates are models whose names have the same last part.
+WITH unlinked_files AS (
     SELECT
         result_links.source_uri,
         result_links.model_id,
@@ -13,20 +13,20 @@ WITH alone AS (
     GROUP BY result_links.source_uri, result_links.model_id
 )
 SELECT
-    alone.source_uri,
-    alone.model_id,
-    alone.declared_model,
-    alone.harness,
-    alone.n_results,
+    unlinked_files.source_uri,
+    unlinked_files.model_id,
+    unlinked_files.declared_model,
+    unlinked_files.harness,
+    unlinked_files.n_results,
     list_sort(list(models.model_id) FILTER (WHERE models.model_id IS NOT NULL)) AS candidates
-FROM alone
+FROM unlinked_files
 LEFT JOIN models
     ON models.source_kind <> 'results'
-    AND lower(regexp_extract(models.model_id, '[^/]*$')) = lower(regexp_extract(alone.model_id, '[^/]*$'))
+    AND lower(regexp_extract(models.model_id, '[^/]*$')) = lower(regexp_extract(unlinked_files.model_id, '[^/]*$'))
 GROUP BY
-    alone.source_uri,
-    alone.model_id,
-    alone.declared_model,
-    alone.harness,
-    alone.n_results
-ORDER BY alone.source_uri, alone.model_id;
+    unlinked_files.source_uri,
+    unlinked_files.model_id,
+    unlinked_files.declared_model,
+    unlinked_files.harness,
+    unlinked_files.n_results
+ORDER BY unlinked_files.source_uri, unlinked_files.model_id;

@@ -1,5 +1,8 @@
--- A checkpoint that has layers has a row for each.
-SELECT checkpoint_facts.checkpoint_id, checkpoint_facts.num_layers, count(layers.layer_index) AS num_rows
+-- A checkpoint that has layers has rows for them.
+SELECT
+    checkpoint_facts.checkpoint_id,
+    checkpoint_facts.num_layers,
+    count(layers.layer_index) AS num_rows
 FROM checkpoint_facts
 LEFT JOIN layers ON layers.checkpoint_id = checkpoint_facts.checkpoint_id
 WHERE checkpoint_facts.num_layers > 0

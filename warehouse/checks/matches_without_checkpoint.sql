@@ -1,5 +1,7 @@
--- Both sides of a comparison are checkpoints.
-SELECT layer_matches.checkpoint_id, layer_matches.base_checkpoint_id
+-- Both checkpoints of a comparison are in the warehouse.
+SELECT
+    layer_matches.checkpoint_id,
+    layer_matches.base_checkpoint_id
 FROM layer_matches
 WHERE
     layer_matches.checkpoint_id NOT IN (SELECT checkpoint_id FROM checkpoints)

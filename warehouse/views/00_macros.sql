@@ -1,40 +1,46 @@
--- The thresholds and formulas of layerhouse, each in one place.
+-- Thresholds and formulas that several views and queries use, each defined once.
 
--- Share of the base's parameters that is gone: 0 nothing, 1 all, negative where the layer or model grew.
-CREATE OR REPLACE MACRO reduction(base_count, kept_count) AS
-    (base_count - kept_count) / nullif(base_count, 0);
+-- Share of the base's parameters that is gone: 0 none, 1 all, negative where the layer or model grew.
+CREATE OR REPLACE MACRO reduction(base_count, kept_count) AS (
+    (base_count - kept_count) / nullif(base_count, 0)
+);
 
 -- Bytes as GiB.
-CREATE OR REPLACE MACRO gib(bytes) AS
-    bytes / 1073741824;
+CREATE OR REPLACE MACRO gib(bytes) AS (
+    bytes / 1073741824
+);
 
--- The stack whose layers stand for a model is the one of least rank: text, else the decoder, and so on.
-CREATE OR REPLACE MACRO stack_rank(stack) AS
-    list_position(['text', 'decoder', 'encoder', 'vision', 'audio', 'projector', 'mtp'], stack);
+-- Rank of a stack. The stack of the lowest rank among those with layers stands for the model.
+CREATE OR REPLACE MACRO stack_rank(stack) AS (
+    list_position(['text', 'decoder', 'encoder', 'vision', 'audio', 'projector', 'mtp'], stack)
+);
 
--- The one value of a list of the least and greatest; null where they differ.
-CREATE OR REPLACE MACRO uniform(bounds) AS
-    CASE WHEN bounds[1] = bounds[2] THEN bounds[1] END;
+-- The value of a pair [least, greatest] where both are equal, else null.
+CREATE OR REPLACE MACRO uniform(bounds) AS (
+    CASE WHEN bounds[1] = bounds[2] THEN bounds[1] END
+);
 
--- Whether a name says that values were set to zero: N:M in it, a method that leaves shapes as they are, or a share while no
--- parameter is gone.
-CREATE OR REPLACE MACRO claims_zeros(model_id, method, declared_ratio, reduction_ratio) AS
+-- True if a model's name claims that values were set to zero: it contains an N:M pattern, names a method that keeps all shapes,
+-- or declares a ratio although no parameter is gone.
+CREATE OR REPLACE MACRO claims_zeros(model_id, method, declared_ratio, reduction_ratio) AS (
     coalesce(reduction_ratio, 0) = 0
     AND (
         regexp_matches(regexp_extract(model_id, '[^/]*$'), '(^|[^0-9])[0-9]{1,2}(:|of)[0-9]{1,2}($|[^0-9])')
         OR coalesce(method IN ('Wanda', 'Wanda++', 'SparseGPT', 'Magnitude', 'DSnoT', 'OWL', 'RIA'), FALSE)
         OR coalesce(declared_ratio > 0 AND reduction_ratio = 0, FALSE)
-    );
+    )
+);
 
--- A share that a config states, seen both as 0.48 and as 48.05, as a fraction; null for what is no share.
-CREATE OR REPLACE MACRO stated_share(text) AS
+-- A share that a config states, as a fraction. Files write both 0.48 and 48.05; anything else is null.
+CREATE OR REPLACE MACRO stated_share(text) AS (
     CASE
-        WHEN TRY_CAST(text AS DOUBLE) BETWEEN 0 AND 1 THEN TRY_CAST(text AS DOUBLE)
-        WHEN TRY_CAST(text AS DOUBLE) BETWEEN 1 AND 100 THEN TRY_CAST(text AS DOUBLE) / 100
-    END;
+        WHEN TRY_CAST(text AS double) BETWEEN 0 AND 1 THEN TRY_CAST(text AS double)
+        WHEN TRY_CAST(text AS double) BETWEEN 1 AND 100 THEN TRY_CAST(text AS double) / 100
+    END
+);
 
--- Level of a layer, disjoint; a layer whose base is not known has none, unless it is empty.
-CREATE OR REPLACE MACRO layer_level(is_removed, is_zero, reduction_ratio) AS
+-- Level of a layer: exactly one, or null where the base is not known and the layer is not empty.
+CREATE OR REPLACE MACRO layer_level(is_removed, is_zero, reduction_ratio) AS (
     CASE
         WHEN is_removed THEN 'removed'
         WHEN is_zero THEN 'zero'
@@ -43,12 +49,13 @@ CREATE OR REPLACE MACRO layer_level(is_removed, is_zero, reduction_ratio) AS
         WHEN reduction_ratio > 0 THEN 'light'
         WHEN reduction_ratio = 0 THEN 'untouched'
         WHEN reduction_ratio < 0 THEN 'grown'
-    END;
+    END
+);
 
--- How a model was cut: the first that holds. Null where a deciding number is not known.
+-- How a model was cut: the first rule that applies. Null where a number that decides is not known.
 CREATE OR REPLACE MACRO pruning_strategy(
     num_removed, least_survivor_retention, is_hidden_size_changed, are_shapes_kept, added_sparsity, retention_deviation
-) AS
+) AS (
     CASE
         WHEN num_removed > 0 AND least_survivor_retention >= 0.999 THEN 'layer_removal'
         WHEN num_removed > 0 AND least_survivor_retention < 0.999 THEN 'mixed'
@@ -59,43 +66,48 @@ CREATE OR REPLACE MACRO pruning_strategy(
         WHEN are_shapes_kept THEN NULL
         WHEN retention_deviation < 0.05 THEN 'uniform'
         WHEN retention_deviation >= 0.05 THEN 'non_uniform'
-    END;
+    END
+);
 
--- Identity of a perplexity as text: dataset, subset where it is not the usual one, split where it is not the test one, context
--- length, stride; ? is not stated.
-CREATE OR REPLACE MACRO perplexity_key(dataset, subset, split, seq_len, stride) AS
+-- What a perplexity was measured on, as text: dataset, subset and split unless they are the usual ones, context length, stride.
+-- A ? stands for what the file does not state.
+CREATE OR REPLACE MACRO perplexity_key(dataset, subset, split, seq_len, stride) AS (
     concat(
         coalesce(dataset, '?'),
         CASE WHEN subset <> 'wikitext-2-raw-v1' THEN concat(' (', subset, ')') END,
         CASE WHEN split <> 'test' THEN concat(' ', split) END,
-        '@', coalesce(CAST(seq_len AS VARCHAR), '?'),
+        '@', coalesce(CAST(seq_len AS varchar), '?'),
         CASE WHEN stride IS NOT NULL THEN concat('/', stride) END
-    );
+    )
+);
 
--- Identity of a score as text: task, metric, filter, examples in the prompt and cap on the documents where there are any.
-CREATE OR REPLACE MACRO score_key(task, metric, answer_filter, n_shot, sample_limit) AS
+-- What a score is, as text: task, metric, answer filter, number of examples in the prompt and cap on the documents, if any.
+CREATE OR REPLACE MACRO score_key(task, metric, answer_filter, n_shot, sample_limit) AS (
     concat(
         task, '/', metric,
         CASE WHEN coalesce(answer_filter, 'none') <> 'none' THEN concat(',', answer_filter) END,
         CASE WHEN n_shot > 0 THEN concat('@', n_shot, 'shot') END,
         CASE
-            WHEN sample_limit >= 1 THEN concat('@limit', CAST(sample_limit AS BIGINT))
+            WHEN sample_limit >= 1 THEN concat('@limit', CAST(sample_limit AS bigint))
             WHEN sample_limit IS NOT NULL THEN concat('@limit', sample_limit)
         END
-    );
+    )
+);
 
--- Identity of a speed or of memory as text: kind of rate, batch size, setting (request rate, lengths), hardware.
-CREATE OR REPLACE MACRO speed_key(metric, setting, batch_size, hardware) AS
+-- What a speed or a memory size is, as text: metric, batch size, setting (such as request rate or lengths) and hardware.
+CREATE OR REPLACE MACRO speed_key(metric, setting, batch_size, hardware) AS (
     concat(
         metric,
         CASE WHEN batch_size IS NOT NULL THEN concat('@bs', batch_size) END,
         CASE WHEN setting IS NOT NULL THEN concat(' (', setting, ')') END,
         CASE WHEN hardware IS NOT NULL THEN concat(' on ', hardware) END
-    );
+    )
+);
 
--- The metric by which a zero-shot task is reported: acc_norm where answers are ranked by length, acc elsewhere.
-CREATE OR REPLACE MACRO task_metric(task) AS
+-- The metric by which a zero-shot task is reported: acc_norm where an answer's score is divided by its length, else acc.
+CREATE OR REPLACE MACRO task_metric(task) AS (
     CASE
         WHEN task IN ('piqa', 'hellaswag', 'arc_easy', 'arc_challenge', 'openbookqa') THEN 'acc_norm'
         WHEN task IN ('boolq', 'winogrande') THEN 'acc'
-    END;
+    END
+);

@@ -1,5 +1,6 @@
--- What became of the names that rows carry: a tombstone covers the rows that earlier commits wrote under its name, up to the
--- tombstone of that name before it; a renamed row may be covered again under its new name. Rows that none covers have no row.
+-- The present name of rows whose model was renamed or dropped. A tombstone covers the rows that earlier commits wrote under
+-- its name, back to the previous tombstone of that name; a renamed row may be covered again under its new name. Rows that no
+-- tombstone covers are absent.
 CREATE OR REPLACE VIEW name_changes AS
 WITH RECURSIVE tombstones AS (
     SELECT
@@ -11,9 +12,17 @@ WITH RECURSIVE tombstones AS (
     FROM removals
 ),
 written_names AS (
-    SELECT model_id, commit_id FROM checkpoints WHERE model_id IN (SELECT model_id FROM tombstones)
+    SELECT
+        model_id,
+        commit_id
+    FROM checkpoints
+    WHERE model_id IN (SELECT model_id FROM tombstones)
     UNION
-    SELECT model_id, commit_id FROM links WHERE model_id IN (SELECT model_id FROM tombstones)
+    SELECT
+        model_id,
+        commit_id
+    FROM links
+    WHERE model_id IN (SELECT model_id FROM tombstones)
 ),
 steps AS (
     SELECT

@@ -1,7 +1,6 @@
--- Every sighting of a model under its present name; dropped models are left out.
+-- Every sighting of a model, under its present name; sightings of dropped models are absent.
 CREATE OR REPLACE VIEW sightings AS
-SELECT
-    checkpoints.* REPLACE (coalesce(name_changes.new_model_id, checkpoints.model_id) AS model_id)
+SELECT checkpoints.* REPLACE (coalesce(name_changes.new_model_id, checkpoints.model_id) AS model_id)
 FROM checkpoints
 LEFT JOIN name_changes
     ON name_changes.model_id = checkpoints.model_id

@@ -1,5 +1,5 @@
--- The model that each result file belongs to now: the newest link wins, then tombstones apply; of a file that changed, its
--- newest contents count.
+-- The model that each result file belongs to now: that of the newest link, under its present name. Of a file that changed,
+-- the newest contents count.
 CREATE OR REPLACE VIEW result_links AS
 WITH newest_links AS (
     SELECT *
@@ -7,8 +7,7 @@ WITH newest_links AS (
     QUALIFY row_number() OVER (PARTITION BY result_id ORDER BY commit_id DESC, model_id) = 1
 ),
 named_links AS (
-    SELECT
-        newest_links.* REPLACE (coalesce(name_changes.new_model_id, newest_links.model_id) AS model_id)
+    SELECT newest_links.* REPLACE (coalesce(name_changes.new_model_id, newest_links.model_id) AS model_id)
     FROM newest_links
     LEFT JOIN name_changes
         ON name_changes.model_id = newest_links.model_id

@@ -1,5 +1,5 @@
--- One row a checkpoint, whoever shows it, as it was first measured, or as spectra were; with the base that it was last compared
--- with. A checkpoint that others are compared with is its own base.
+-- One row a checkpoint, whichever models have it: its first measurement, or the first with spectra, and the base that it was
+-- last compared with. A checkpoint that others are compared with, and that has no base itself, is its own base.
 CREATE OR REPLACE VIEW checkpoint_facts AS
 WITH first_sightings AS (
     SELECT *
@@ -11,17 +11,23 @@ WITH first_sightings AS (
         ) = 1
 ),
 compared_pairs AS MATERIALIZED (
-    SELECT checkpoint_id, base_checkpoint_id, max(commit_id) AS commit_id
+    SELECT
+        checkpoint_id,
+        base_checkpoint_id,
+        max(commit_id) AS commit_id
     FROM layer_matches
     GROUP BY checkpoint_id, base_checkpoint_id
 ),
 newest_bases AS (
-    SELECT checkpoint_id, arg_max(base_checkpoint_id, (commit_id, base_checkpoint_id)) AS base_checkpoint_id
+    SELECT
+        checkpoint_id,
+        arg_max(base_checkpoint_id, (commit_id, base_checkpoint_id)) AS base_checkpoint_id
     FROM compared_pairs
     GROUP BY checkpoint_id
 ),
 bases AS (
-    SELECT DISTINCT base_checkpoint_id FROM compared_pairs
+    SELECT DISTINCT base_checkpoint_id
+    FROM compared_pairs
 )
 SELECT
     first_sightings.* EXCLUDE (model_id, source_uri, fingerprint, commit_id, ingested_at),

@@ -1,4 +1,4 @@
--- The checkpoint that each model shows now: weights before analyses, then the newest.
+-- The checkpoint that each model has now: weights take precedence over analyses, then the newest counts.
 CREATE OR REPLACE VIEW current_checkpoints AS
 WITH newest_sightings AS (
     SELECT *

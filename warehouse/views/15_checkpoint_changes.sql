@@ -1,6 +1,6 @@
--- One row a checkpoint and base: how many tensors have which relation, and in words what that makes of the checkpoint.
+-- One row a checkpoint and its base: the number of tensors by relation, and what they amount to as text.
 CREATE OR REPLACE VIEW checkpoint_changes AS
-WITH counted AS (
+WITH relation_counts AS (
     SELECT
         checkpoint_id,
         base_checkpoint_id,
@@ -20,7 +20,7 @@ WITH counted AS (
     FROM tensor_matches
     GROUP BY checkpoint_id, base_checkpoint_id
 ),
-added AS (
+added_tensors AS (
     SELECT
         tensor_matches.checkpoint_id,
         tensor_matches.base_checkpoint_id,
@@ -33,8 +33,8 @@ added AS (
     GROUP BY tensor_matches.checkpoint_id, tensor_matches.base_checkpoint_id
 )
 SELECT
-    counted.*,
-    CASE WHEN counted.n_added = 0 THEN 0 ELSE added.added_params END AS added_params,
+    relation_counts.*,
+    CASE WHEN relation_counts.n_added = 0 THEN 0 ELSE added_tensors.added_params END AS added_params,
     CASE
         WHEN n_unknown > 0 THEN NULL
         WHEN n_identical = n_tensors THEN 'identical to the base'
@@ -46,7 +46,7 @@ SELECT
         WHEN n_identical + n_removed + n_sliced + n_added = n_tensors THEN 'the base cut, what is left of one shape unchanged'
         ELSE 'the base cut, and values changed'
     END AS verdict
-FROM counted
-LEFT JOIN added
-    ON added.checkpoint_id = counted.checkpoint_id
-    AND added.base_checkpoint_id = counted.base_checkpoint_id;
+FROM relation_counts
+LEFT JOIN added_tensors
+    ON added_tensors.checkpoint_id = relation_counts.checkpoint_id
+    AND added_tensors.base_checkpoint_id = relation_counts.base_checkpoint_id;

@@ -1,16 +1,20 @@
--- One row for every layer of a model and every removed block of its base.
--- Where nothing says which blocks went, the layers stand without a base block and the removed ones are rows without an index;
--- if all blocks of the base are alike, their sizes are known all the same, unless there are more layers than blocks to place.
+-- One row for every layer of a model and every removed block of its base. Where nothing says which blocks were removed,
+-- layers have no base block and removed blocks no index. Their sizes are still known if all blocks of the base are alike and
+-- the layers to place are not more than the blocks.
 CREATE OR REPLACE VIEW layer_pruning AS
-WITH shown AS MATERIALIZED (
-    SELECT model_id, checkpoint_id, base_checkpoint_id FROM current_checkpoints
+WITH current_pairs AS MATERIALIZED (
+    SELECT
+        model_id,
+        checkpoint_id,
+        base_checkpoint_id
+    FROM current_checkpoints
 ),
-known_layers AS MATERIALIZED (
+layer_sizes AS MATERIALIZED (
     SELECT * EXCLUDE (norm_params, other_params, role_params, attention_type, mlp_type, commit_id, ingested_at) FROM layers
 ),
-compared AS MATERIALIZED (
+compared_layers AS MATERIALIZED (
     SELECT
-        shown.model_id,
+        current_pairs.model_id,
         layer_matches.checkpoint_id,
         layer_matches.base_checkpoint_id,
         layer_matches.stack,
@@ -18,11 +22,11 @@ compared AS MATERIALIZED (
         layer_matches.layer_index,
         layer_matches.match,
         layer_matches.match_confidence
-    FROM shown
+    FROM current_pairs
     JOIN layer_matches
-        ON layer_matches.checkpoint_id = shown.checkpoint_id
-        AND layer_matches.base_checkpoint_id = shown.base_checkpoint_id
-    WHERE shown.base_checkpoint_id <> shown.checkpoint_id
+        ON layer_matches.checkpoint_id = current_pairs.checkpoint_id
+        AND layer_matches.base_checkpoint_id = current_pairs.base_checkpoint_id
+    WHERE current_pairs.base_checkpoint_id <> current_pairs.checkpoint_id
 ),
 unknown_maps AS MATERIALIZED (
     SELECT
@@ -31,53 +35,56 @@ unknown_maps AS MATERIALIZED (
         base_checkpoint_id,
         stack,
         count(base_layer_index) - count(layer_index) AS num_removed
-    FROM compared
+    FROM compared_layers
     WHERE match = 'none'
     GROUP BY ALL
     HAVING count(base_layer_index) >= count(layer_index)
 ),
-even_bases AS (
+uniform_bases AS (
     SELECT
         checkpoint_id,
         stack,
         min(params) AS params,
         min(attention_params) AS attention_params,
         min(mlp_params) AS mlp_params
-    FROM known_layers
+    FROM layer_sizes
     GROUP BY checkpoint_id, stack
     HAVING
-        count(params) = count(*) AND min(params) = max(params)
-        AND count(attention_params) = count(*) AND min(attention_params) = max(attention_params)
-        AND count(mlp_params) = count(*) AND min(mlp_params) = max(mlp_params)
+        count(params) = count(*)
+        AND min(params) = max(params)
+        AND count(attention_params) = count(*)
+        AND min(attention_params) = max(attention_params)
+        AND count(mlp_params) = count(*)
+        AND min(mlp_params) = max(mlp_params)
 ),
-even_blocks AS (
+uniform_blocks AS (
     SELECT
         unknown_maps.model_id,
         unknown_maps.stack,
-        even_bases.params,
-        even_bases.attention_params,
-        even_bases.mlp_params
+        uniform_bases.params,
+        uniform_bases.attention_params,
+        uniform_bases.mlp_params
     FROM unknown_maps
-    JOIN even_bases
-        ON even_bases.checkpoint_id = unknown_maps.base_checkpoint_id
-        AND even_bases.stack = unknown_maps.stack
+    JOIN uniform_bases
+        ON uniform_bases.checkpoint_id = unknown_maps.base_checkpoint_id
+        AND uniform_bases.stack = unknown_maps.stack
 ),
-matched AS (
+placed_layers AS (
     SELECT *
-    FROM compared
+    FROM compared_layers
     WHERE layer_index IS NOT NULL OR match <> 'none'
     UNION ALL BY NAME
     SELECT
-        shown.model_id,
-        shown.checkpoint_id,
-        shown.base_checkpoint_id,
-        known_layers.stack,
-        CASE WHEN shown.base_checkpoint_id IS NOT NULL THEN known_layers.layer_index END AS base_layer_index,
-        known_layers.layer_index,
-        CASE WHEN shown.base_checkpoint_id IS NOT NULL THEN 'exact' END AS match
-    FROM shown
-    JOIN known_layers ON known_layers.checkpoint_id = shown.checkpoint_id
-    WHERE coalesce(shown.base_checkpoint_id = shown.checkpoint_id, TRUE)
+        current_pairs.model_id,
+        current_pairs.checkpoint_id,
+        current_pairs.base_checkpoint_id,
+        layer_sizes.stack,
+        CASE WHEN current_pairs.base_checkpoint_id IS NOT NULL THEN layer_sizes.layer_index END AS base_layer_index,
+        layer_sizes.layer_index,
+        CASE WHEN current_pairs.base_checkpoint_id IS NOT NULL THEN 'exact' END AS match
+    FROM current_pairs
+    JOIN layer_sizes ON layer_sizes.checkpoint_id = current_pairs.checkpoint_id
+    WHERE coalesce(current_pairs.base_checkpoint_id = current_pairs.checkpoint_id, TRUE)
     UNION ALL BY NAME
     SELECT
         unknown_maps.model_id,
@@ -88,13 +95,13 @@ matched AS (
     FROM unknown_maps
     CROSS JOIN unnest(range(unknown_maps.num_removed)) AS removed_blocks
 ),
-sized AS (
+sized_layers AS (
     SELECT
-        matched.*,
-        matched.layer_index IS NULL AS is_removed,
-        CASE WHEN matched.layer_index IS NULL THEN 0 ELSE layers.params END AS params,
-        CASE WHEN matched.layer_index IS NULL THEN 0 ELSE layers.attention_params END AS attention_params,
-        CASE WHEN matched.layer_index IS NULL THEN 0 ELSE layers.mlp_params END AS mlp_params,
+        placed_layers.*,
+        placed_layers.layer_index IS NULL AS is_removed,
+        CASE WHEN placed_layers.layer_index IS NULL THEN 0 ELSE layers.params END AS params,
+        CASE WHEN placed_layers.layer_index IS NULL THEN 0 ELSE layers.attention_params END AS attention_params,
+        CASE WHEN placed_layers.layer_index IS NULL THEN 0 ELSE layers.mlp_params END AS mlp_params,
         layers.zeros,
         layers.num_heads,
         layers.num_kv_heads,
@@ -103,32 +110,32 @@ sized AS (
         layers.num_experts,
         layers.hidden_size,
         layers.is_zero_layer,
-        CASE WHEN matched.base_layer_index IS NULL THEN even_blocks.params ELSE base_layers.params END AS base_params,
+        CASE WHEN placed_layers.base_layer_index IS NULL THEN uniform_blocks.params ELSE base_layers.params END AS base_params,
         CASE
-            WHEN matched.base_layer_index IS NULL THEN even_blocks.attention_params
+            WHEN placed_layers.base_layer_index IS NULL THEN uniform_blocks.attention_params
             ELSE base_layers.attention_params
         END AS base_attention_params,
         CASE
-            WHEN matched.base_layer_index IS NULL THEN even_blocks.mlp_params
+            WHEN placed_layers.base_layer_index IS NULL THEN uniform_blocks.mlp_params
             ELSE base_layers.mlp_params
         END AS base_mlp_params,
         base_layers.num_heads AS base_num_heads,
         base_layers.num_kv_heads AS base_num_kv_heads,
         base_layers.intermediate_size AS base_intermediate_size,
         base_layers.hidden_size AS base_hidden_size
-    FROM matched
-    LEFT JOIN known_layers AS layers
-        ON layers.checkpoint_id = matched.checkpoint_id
-        AND layers.stack = matched.stack
-        AND layers.layer_index = matched.layer_index
-    LEFT JOIN known_layers AS base_layers
-        ON base_layers.checkpoint_id = matched.base_checkpoint_id
-        AND base_layers.stack = matched.stack
-        AND base_layers.layer_index = matched.base_layer_index
-    LEFT JOIN even_blocks
-        ON even_blocks.model_id = matched.model_id
-        AND even_blocks.stack = matched.stack
-        AND matched.match = 'none'
+    FROM placed_layers
+    LEFT JOIN layer_sizes AS layers
+        ON layers.checkpoint_id = placed_layers.checkpoint_id
+        AND layers.stack = placed_layers.stack
+        AND layers.layer_index = placed_layers.layer_index
+    LEFT JOIN layer_sizes AS base_layers
+        ON base_layers.checkpoint_id = placed_layers.base_checkpoint_id
+        AND base_layers.stack = placed_layers.stack
+        AND base_layers.layer_index = placed_layers.base_layer_index
+    LEFT JOIN uniform_blocks
+        ON uniform_blocks.model_id = placed_layers.model_id
+        AND uniform_blocks.stack = placed_layers.stack
+        AND placed_layers.match = 'none'
 )
 SELECT
     model_id,
@@ -164,4 +171,4 @@ SELECT
     is_zero_layer,
     is_removed,
     layer_level(is_removed, is_zero_layer, reduction(base_params, params)) AS level
-FROM sized;
+FROM sized_layers;

@@ -1,10 +1,16 @@
--- For every layer of a model and removed block of its base, and every kind of unit: which units of the block it kept. A list is
--- null where the origin of a unit is not known. Only models whose units were read (ingest --units), as their base's were.
+-- One row for every layer of a model, or removed block of its base, and kind of unit: which units of the block the layer
+-- kept. A list is null where the origin of a unit is not known. Only for models whose units were read (ingest --units), and
+-- those of their base too.
 CREATE OR REPLACE VIEW kept_units AS
-WITH shown AS MATERIALIZED (
-    SELECT model_id, checkpoint_id, base_checkpoint_id FROM current_checkpoints WHERE base_checkpoint_id <> checkpoint_id
+WITH current_pairs AS MATERIALIZED (
+    SELECT
+        model_id,
+        checkpoint_id,
+        base_checkpoint_id
+    FROM current_checkpoints
+    WHERE base_checkpoint_id <> checkpoint_id
 ),
-found AS MATERIALIZED (
+match_counts AS MATERIALIZED (
     SELECT
         checkpoint_id,
         base_checkpoint_id,
@@ -18,12 +24,12 @@ found AS MATERIALIZED (
         min(confidence) AS least_confidence,
         coalesce(list_sort(list(DISTINCT base_unit_index) FILTER (WHERE base_unit_index IS NOT NULL)), []) AS known_units
     FROM unit_matches
-    SEMI JOIN shown
-        ON shown.checkpoint_id = unit_matches.checkpoint_id
-        AND shown.base_checkpoint_id = unit_matches.base_checkpoint_id
+    SEMI JOIN current_pairs
+        ON current_pairs.checkpoint_id = unit_matches.checkpoint_id
+        AND current_pairs.base_checkpoint_id = unit_matches.base_checkpoint_id
     GROUP BY ALL
 ),
-dead AS (
+dead_counts AS (
     SELECT
         checkpoint_id,
         stack,
@@ -31,7 +37,7 @@ dead AS (
         kind,
         count(*) FILTER (WHERE l2_norm = 0) AS num_dead
     FROM units
-    SEMI JOIN shown ON shown.checkpoint_id = units.checkpoint_id
+    SEMI JOIN current_pairs ON current_pairs.checkpoint_id = units.checkpoint_id
     GROUP BY ALL
 ),
 base_units AS MATERIALIZED (
@@ -42,12 +48,12 @@ base_units AS MATERIALIZED (
         kind,
         list(unit_index ORDER BY unit_index) AS all_units
     FROM units
-    SEMI JOIN shown ON shown.base_checkpoint_id = units.checkpoint_id
+    SEMI JOIN current_pairs ON current_pairs.base_checkpoint_id = units.checkpoint_id
     GROUP BY ALL
 ),
 blocks AS (
     SELECT
-        shown.model_id,
+        current_pairs.model_id,
         layer_matches.checkpoint_id,
         layer_matches.base_checkpoint_id,
         layer_matches.stack,
@@ -55,52 +61,55 @@ blocks AS (
         layer_matches.layer_index,
         base_units.kind,
         base_units.all_units
-    FROM shown
+    FROM current_pairs
     JOIN layer_matches
-        ON layer_matches.checkpoint_id = shown.checkpoint_id
-        AND layer_matches.base_checkpoint_id = shown.base_checkpoint_id
+        ON layer_matches.checkpoint_id = current_pairs.checkpoint_id
+        AND layer_matches.base_checkpoint_id = current_pairs.base_checkpoint_id
     JOIN base_units
         ON base_units.base_checkpoint_id = layer_matches.base_checkpoint_id
         AND base_units.stack = layer_matches.stack
         AND base_units.base_layer_index = layer_matches.base_layer_index
-    SEMI JOIN found
-        ON found.checkpoint_id = layer_matches.checkpoint_id
-        AND found.base_checkpoint_id = layer_matches.base_checkpoint_id
+    SEMI JOIN match_counts
+        ON match_counts.checkpoint_id = layer_matches.checkpoint_id
+        AND match_counts.base_checkpoint_id = layer_matches.base_checkpoint_id
     WHERE layer_matches.layer_index IS NOT NULL OR layer_matches.match <> 'none'
 ),
-listed AS (
+described AS (
     SELECT
         blocks.*,
-        found.num_exact,
-        found.num_similar,
-        found.num_unknown,
-        found.least_confidence,
-        dead.num_dead,
+        match_counts.num_exact,
+        match_counts.num_similar,
+        match_counts.num_unknown,
+        match_counts.least_confidence,
+        dead_counts.num_dead,
         blocks.layer_index IS NULL
-        OR coalesce(CASE blocks.kind
-            WHEN 'head' THEN layers.num_heads
-            WHEN 'kv_group' THEN layers.num_kv_heads
-            WHEN 'neuron' THEN layers.intermediate_size
-        END = 0, FALSE) AS is_without,
-        found.num_units,
+        OR coalesce(
+            CASE blocks.kind
+                WHEN 'head' THEN layers.num_heads
+                WHEN 'kv_group' THEN layers.num_kv_heads
+                WHEN 'neuron' THEN layers.intermediate_size
+            END = 0,
+            FALSE
+        ) AS has_no_units,
+        match_counts.num_units,
         CAST(
             CASE
-                WHEN is_without THEN []
-                WHEN found.num_unknown = 0 THEN found.known_units
+                WHEN has_no_units THEN []
+                WHEN match_counts.num_unknown = 0 THEN match_counts.known_units
             END AS INTEGER[]
         ) AS kept
     FROM blocks
-    LEFT JOIN found
-        ON found.checkpoint_id = blocks.checkpoint_id
-        AND found.base_checkpoint_id = blocks.base_checkpoint_id
-        AND found.stack = blocks.stack
-        AND found.layer_index = blocks.layer_index
-        AND found.kind = blocks.kind
-    LEFT JOIN dead
-        ON dead.checkpoint_id = blocks.checkpoint_id
-        AND dead.stack = blocks.stack
-        AND dead.layer_index = blocks.layer_index
-        AND dead.kind = blocks.kind
+    LEFT JOIN match_counts
+        ON match_counts.checkpoint_id = blocks.checkpoint_id
+        AND match_counts.base_checkpoint_id = blocks.base_checkpoint_id
+        AND match_counts.stack = blocks.stack
+        AND match_counts.layer_index = blocks.layer_index
+        AND match_counts.kind = blocks.kind
+    LEFT JOIN dead_counts
+        ON dead_counts.checkpoint_id = blocks.checkpoint_id
+        AND dead_counts.stack = blocks.stack
+        AND dead_counts.layer_index = blocks.layer_index
+        AND dead_counts.kind = blocks.kind
     LEFT JOIN layers
         ON layers.checkpoint_id = blocks.checkpoint_id
         AND layers.stack = blocks.stack
@@ -115,12 +124,12 @@ SELECT
     layer_index,
     kind,
     len(all_units) AS num_base_units,
-    CASE WHEN is_without THEN 0 ELSE num_units END AS num_units,
-    CASE WHEN is_without THEN 0 ELSE num_exact END AS num_exact,
-    CASE WHEN is_without THEN 0 ELSE num_similar END AS num_similar,
-    CASE WHEN is_without THEN 0 ELSE num_unknown END AS num_unknown,
-    CASE WHEN is_without THEN 0 ELSE num_dead END AS num_dead,
+    CASE WHEN has_no_units THEN 0 ELSE num_units END AS num_units,
+    CASE WHEN has_no_units THEN 0 ELSE num_exact END AS num_exact,
+    CASE WHEN has_no_units THEN 0 ELSE num_similar END AS num_similar,
+    CASE WHEN has_no_units THEN 0 ELSE num_unknown END AS num_unknown,
+    CASE WHEN has_no_units THEN 0 ELSE num_dead END AS num_dead,
     least_confidence,
     kept AS units_kept,
     CASE WHEN kept IS NOT NULL THEN list_filter(all_units, LAMBDA unit: NOT list_contains(kept, unit)) END AS units_removed
-FROM listed;
+FROM described;

@@ -1,4 +1,4 @@
--- The values that stand for each model: of one file its newest contents, of one measure its newest run.
+-- The results that count for each model: the newest contents of a file, and the newest run of a measure.
 CREATE OR REPLACE VIEW model_results AS
 SELECT
     result_links.model_id,

@@ -1,5 +1,5 @@
--- How a cut is spread over the layers of a model: one row for each model that has layers, over the stack that stands for it. A
--- count, list or mean is null unless what it is taken from is known for every layer; a list without members is [].
+-- How a cut is spread over the layers of a model: one row for each model that has layers, over the stack that stands for it.
+-- A count, list or mean is null unless all numbers that it is taken from are known; a list without members is [].
 CREATE OR REPLACE VIEW layer_summary AS
 WITH main_layers AS (
     SELECT *

@@ -1,6 +1,6 @@
--- One row a model: a note on what is missing, unusual or contradictory about it. Null where there is nothing to say.
+-- One row a model: a note on what is missing, unusual or contradictory, null if there is nothing of that kind.
 CREATE OR REPLACE VIEW status_notes AS
-WITH shown AS MATERIALIZED (
+WITH own_checkpoints AS MATERIALIZED (
     SELECT
         model_id,
         checkpoint_id,
@@ -16,7 +16,7 @@ WITH shown AS MATERIALIZED (
     FROM current_checkpoints
 ),
 known_models AS (
-    SELECT model_id FROM shown
+    SELECT model_id FROM own_checkpoints
     UNION
     SELECT model_id FROM result_links
 ),
@@ -31,8 +31,8 @@ unpruned AS (
 twins AS (
     SELECT
         checkpoint_id,
-        list(model_id ORDER BY model_id) AS model_ids
-    FROM shown
+        list(model_id ORDER BY model_id) AS names
+    FROM own_checkpoints
     WHERE source_kind = 'weights'
     GROUP BY checkpoint_id
 )
@@ -42,46 +42,42 @@ SELECT
         concat_ws(
             '; ',
             CASE
-                WHEN shown.checkpoint_id IS NULL
+                WHEN own.checkpoint_id IS NULL
                     THEN 'results alone, no structure: size and parameters as they report them'
             END,
             CASE
-                WHEN layer_summary.is_map_unknown AND bases.num_layers > shown.num_layers
-                    THEN concat(
-                        bases.num_layers - shown.num_layers, ' of ', bases.num_layers,
-                        ' blocks removed, no file says which'
-                    )
+                WHEN layer_summary.is_map_unknown AND bases.num_layers > own.num_layers
+                    THEN (bases.num_layers - own.num_layers)
+                        || ' of '
+                        || bases.num_layers
+                        || ' blocks removed, no file says which'
                 WHEN layer_summary.is_map_unknown THEN 'no file says which block of the base each layer is'
             END,
             CASE
-                WHEN shown.checkpoint_id IS NOT NULL AND shown.base_checkpoint_id IS NULL THEN 'no base to compare with'
+                WHEN own.checkpoint_id IS NOT NULL AND own.base_checkpoint_id IS NULL THEN 'no base to compare with'
             END,
-            CASE WHEN shown.status = 'partial' THEN 'not all of it could be read' END,
+            CASE WHEN own.status = 'partial' THEN 'not all of it could be read' END,
             CASE
                 WHEN
-                    shown.zeros = 0
-                    AND claims_zeros(
-                        shown.model_id, shown.method, shown.declared_ratio, reduction(bases.params, shown.params)
-                    )
+                    own.zeros = 0
+                    AND claims_zeros(own.model_id, own.method, own.declared_ratio, reduction(bases.params, own.params))
                     THEN 'the name declares a cut; no zeros stored, no mask found'
             END,
             unpruned.verdict,
             CASE
-                WHEN len(twins.model_ids) > 1
-                    THEN concat(
-                        'identical to ',
-                        array_to_string(list_filter(twins.model_ids, LAMBDA twin: twin <> shown.model_id)[:3], ', ')
-                    )
+                WHEN len(twins.names) > 1
+                    THEN 'identical to '
+                        || array_to_string(list_filter(twins.names, LAMBDA name: name <> own.model_id)[:3], ', ')
             END,
-            nullif(array_to_string(list_transform(shown.notes, LAMBDA note: note.text), '; '), '')
+            nullif(array_to_string(list_transform(own.notes, LAMBDA note: note.text), '; '), '')
         ),
         ''
     ) AS status_note
 FROM known_models
-LEFT JOIN shown ON shown.model_id = known_models.model_id
-LEFT JOIN checkpoint_facts AS bases ON bases.checkpoint_id = shown.base_checkpoint_id
-LEFT JOIN layer_summary ON layer_summary.model_id = shown.model_id
+LEFT JOIN own_checkpoints AS own ON own.model_id = known_models.model_id
+LEFT JOIN checkpoint_facts AS bases ON bases.checkpoint_id = own.base_checkpoint_id
+LEFT JOIN layer_summary ON layer_summary.model_id = own.model_id
 LEFT JOIN unpruned
-    ON unpruned.checkpoint_id = shown.checkpoint_id
-    AND unpruned.base_checkpoint_id = shown.base_checkpoint_id
-LEFT JOIN twins ON twins.checkpoint_id = shown.checkpoint_id;
+    ON unpruned.checkpoint_id = own.checkpoint_id
+    AND unpruned.base_checkpoint_id = own.base_checkpoint_id
+LEFT JOIN twins ON twins.checkpoint_id = own.checkpoint_id;

@@ -1,6 +1,6 @@
--- One row a model: what it shows now, against its base. A model with results alone has what they report.
+-- One row a model: what it is now, compared with its base. A model with results alone has the numbers that they report.
 CREATE OR REPLACE VIEW models AS
-WITH shown AS MATERIALIZED (
+WITH own_checkpoints AS MATERIALIZED (
     SELECT * FROM current_checkpoints
 ),
 declared_names AS (
@@ -27,44 +27,44 @@ reported AS (
 )
 SELECT
     status_notes.model_id,
-    CASE WHEN shown.checkpoint_id IS NULL THEN declared_names.method ELSE shown.method END AS method,
-    CASE WHEN shown.checkpoint_id IS NULL THEN declared_names.declared_ratio ELSE shown.declared_ratio END AS declared_ratio,
+    CASE WHEN own.checkpoint_id IS NULL THEN declared_names.method ELSE own.method END AS method,
+    CASE WHEN own.checkpoint_id IS NULL THEN declared_names.declared_ratio ELSE own.declared_ratio END AS declared_ratio,
     CASE
-        WHEN shown.checkpoint_id IS NULL THEN declared_names.declared_removed_layers
-        ELSE shown.declared_removed_layers
+        WHEN own.checkpoint_id IS NULL THEN declared_names.declared_removed_layers
+        ELSE own.declared_removed_layers
     END AS declared_removed_layers,
-    CASE WHEN shown.checkpoint_id IS NULL THEN declared_names.tags ELSE shown.tags END AS tags,
-    shown.checkpoint_id,
-    shown.base_checkpoint_id,
-    CASE WHEN shown.checkpoint_id IS NULL THEN 'results' ELSE shown.source_kind END AS source_kind,
-    shown.source_uri,
-    shown.container,
-    shown.family,
-    shown.architecture,
-    shown.declared_base,
-    coalesce(shown.params, reported.params) AS params,
+    CASE WHEN own.checkpoint_id IS NULL THEN declared_names.tags ELSE own.tags END AS tags,
+    own.checkpoint_id,
+    own.base_checkpoint_id,
+    CASE WHEN own.checkpoint_id IS NULL THEN 'results' ELSE own.source_kind END AS source_kind,
+    own.source_uri,
+    own.container,
+    own.family,
+    own.architecture,
+    own.declared_base,
+    coalesce(own.params, reported.params) AS params,
     CASE
-        WHEN shown.params IS NOT NULL THEN shown.source_kind
+        WHEN own.params IS NOT NULL THEN own.source_kind
         WHEN reported.params IS NOT NULL THEN 'results'
     END AS params_source,
     bases.params AS base_params,
-    reduction(bases.params, shown.params) AS reduction_ratio,
-    CASE WHEN shown.checkpoint_id IS NULL THEN reported.embedding_params ELSE shown.embedding_params END AS embedding_params,
-    CASE WHEN shown.checkpoint_id IS NULL THEN reported.lm_head_params ELSE shown.lm_head_params END AS lm_head_params,
-    shown.layer_params,
+    reduction(bases.params, own.params) AS reduction_ratio,
+    CASE WHEN own.checkpoint_id IS NULL THEN reported.embedding_params ELSE own.embedding_params END AS embedding_params,
+    CASE WHEN own.checkpoint_id IS NULL THEN reported.lm_head_params ELSE own.lm_head_params END AS lm_head_params,
+    own.layer_params,
     bases.layer_params AS base_layer_params,
-    reduction(bases.layer_params, shown.layer_params) AS layer_reduction_ratio,
-    coalesce(shown.num_layers, TRY_CAST(reported.num_layers AS INTEGER)) AS num_layers,
+    reduction(bases.layer_params, own.layer_params) AS layer_reduction_ratio,
+    coalesce(own.num_layers, TRY_CAST(reported.num_layers AS INTEGER)) AS num_layers,
     bases.num_layers AS base_num_layers,
     layer_summary.zero_layers,
     CASE
-        WHEN shown.base_checkpoint_id IS NOT NULL AND layer_summary.is_map_unknown IS NOT TRUE
+        WHEN own.base_checkpoint_id IS NOT NULL AND layer_summary.is_map_unknown IS NOT TRUE
             THEN coalesce(layer_summary.removed_layers, [])
     END AS removed_layers,
     CASE
-        WHEN shown.base_checkpoint_id IS NULL THEN NULL
+        WHEN own.base_checkpoint_id IS NULL THEN NULL
         WHEN NOT layer_summary.is_map_unknown THEN layer_summary.num_removed_layers
-        WHEN bases.num_layers >= shown.num_layers THEN bases.num_layers - shown.num_layers
+        WHEN bases.num_layers >= own.num_layers THEN bases.num_layers - own.num_layers
     END AS num_removed_layers,
     layer_summary.heavy_layers,
     layer_summary.medium_layers,
@@ -78,29 +78,26 @@ SELECT
     layer_summary.layers_below_10pct,
     layer_summary.layers_below_15pct,
     layer_summary.layers_below_20pct,
-    CASE
-        WHEN shown.base_checkpoint_id IS NOT NULL
-            THEN pruning_strategy(
-                coalesce(layer_summary.num_removed_layers, bases.num_layers - shown.num_layers),
-                layer_summary.least_survivor_retention,
-                layer_summary.is_hidden_size_changed,
-                layer_summary.are_shapes_kept,
-                shown.zeros / nullif(shown.params, 0) - bases.zeros / nullif(bases.params, 0),
-                layer_summary.retention_std
-            )
-    END AS strategy,
-    shown.zeros / nullif(shown.params, 0) AS sparsity,
-    shown.prunable_zeros / nullif(shown.prunable_params, 0) AS prunable_sparsity,
-    shown.nonzero_params,
-    coalesce(gib(shown.logical_bytes), reported.size_gb) AS size_gb,
-    gib(shown.logical_bytes) * (shown.nonzero_params / nullif(shown.params, 0)) AS compact_size_gb,
-    shown.macs_per_token,
-    shown.kv_cache_bytes_per_token,
+    pruning_strategy(
+        coalesce(layer_summary.num_removed_layers, bases.num_layers - own.num_layers),
+        layer_summary.least_survivor_retention,
+        layer_summary.is_hidden_size_changed,
+        layer_summary.are_shapes_kept,
+        own.zeros / nullif(own.params, 0) - bases.zeros / nullif(bases.params, 0),
+        layer_summary.retention_std
+    ) AS strategy,
+    own.zeros / nullif(own.params, 0) AS sparsity,
+    own.prunable_zeros / nullif(own.prunable_params, 0) AS prunable_sparsity,
+    own.nonzero_params,
+    coalesce(gib(own.logical_bytes), reported.size_gb) AS size_gb,
+    gib(own.logical_bytes) * (own.nonzero_params / nullif(own.params, 0)) AS compact_size_gb,
+    own.macs_per_token,
+    own.kv_cache_bytes_per_token,
     status_notes.status_note,
-    shown.ingested_at
+    own.ingested_at
 FROM status_notes
-LEFT JOIN shown ON shown.model_id = status_notes.model_id
-LEFT JOIN checkpoint_facts AS bases ON bases.checkpoint_id = shown.base_checkpoint_id
+LEFT JOIN own_checkpoints AS own ON own.model_id = status_notes.model_id
+LEFT JOIN checkpoint_facts AS bases ON bases.checkpoint_id = own.base_checkpoint_id
 LEFT JOIN layer_summary ON layer_summary.model_id = status_notes.model_id
 LEFT JOIN declared_names ON declared_names.model_id = status_notes.model_id
 LEFT JOIN reported ON reported.model_id = status_notes.model_id;

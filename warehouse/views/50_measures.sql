@@ -1,10 +1,10 @@
--- Quality, speed and memory in long form: one row a model, kind and measure, of its newest run; a newest run without a number
--- gives none. Kinds: task (a zero-shot task by its metric), score (what else a task has: other tasks, shots and caps, and of a
--- task whose metric is missing what there is), group (a score over tasks), perplexity (per token, by dataset and context),
--- speed, memory. An accuracy without a name for its metric means the evaluator's own choice of metric; it stands where nothing
--- else is given for that task.
+-- Quality, speed and memory in long form: one row a model, kind and measure, from its newest run; a newest run without a
+-- number gives no row. Kinds: task (a zero-shot task by its usual metric), score (everything else about tasks: other tasks,
+-- shots and caps, and all scores of a task whose usual metric is missing), group (a score over several tasks), perplexity
+-- (per token, by dataset and context), speed, memory. An accuracy without a named metric is the evaluator's own choice of
+-- metric; it counts as the task's score where nothing else is given.
 CREATE OR REPLACE VIEW measures AS
-WITH found AS (
+WITH runs AS (
     SELECT
         result_links.model_id,
         results.suite,
@@ -27,7 +27,7 @@ WITH found AS (
     FROM results
     JOIN result_links ON result_links.result_id = results.result_id
 ),
-tasks AS (
+task_values AS (
     SELECT
         model_id,
         task,
@@ -37,7 +37,7 @@ tasks AS (
                 WHEN bool_and(metric = 'accuracy') THEN arg_max_null(value, recency) FILTER (WHERE metric = 'accuracy')
             END
         ) AS value
-    FROM found
+    FROM runs
     WHERE
         suite = 'zeroshot'
         AND NOT is_group
@@ -52,31 +52,31 @@ SELECT
     task AS measure,
     CAST(NULL AS VARCHAR) AS hardware,
     value
-FROM tasks
+FROM task_values
 WHERE value IS NOT NULL
 UNION ALL
 SELECT
-    found.model_id,
-    CASE WHEN found.is_group THEN 'group' ELSE 'score' END AS kind,
-    score_key(found.task, found.metric, found.filter, found.n_shot, found.sample_limit) AS measure,
+    runs.model_id,
+    CASE WHEN runs.is_group THEN 'group' ELSE 'score' END AS kind,
+    score_key(runs.task, runs.metric, runs.filter, runs.n_shot, runs.sample_limit) AS measure,
     CAST(NULL AS VARCHAR) AS hardware,
-    arg_max_null(found.value, found.recency) AS value
-FROM found
-LEFT JOIN tasks
-    ON tasks.model_id = found.model_id
-    AND tasks.task = found.task
-    AND tasks.value IS NOT NULL
+    arg_max_null(runs.value, runs.recency) AS value
+FROM runs
+LEFT JOIN task_values
+    ON task_values.model_id = runs.model_id
+    AND task_values.task = runs.task
+    AND task_values.value IS NOT NULL
 WHERE
-    found.suite IN ('zeroshot', 'fewshot')
+    runs.suite IN ('zeroshot', 'fewshot')
     AND (
-        found.is_group
-        OR found.suite = 'fewshot'
-        OR found.n_shot > 0
-        OR found.sample_limit IS NOT NULL
-        OR tasks.task IS NULL
+        runs.is_group
+        OR runs.suite = 'fewshot'
+        OR runs.n_shot > 0
+        OR runs.sample_limit IS NOT NULL
+        OR task_values.task IS NULL
     )
 GROUP BY ALL
-HAVING arg_max_null(found.value, found.recency) IS NOT NULL
+HAVING arg_max_null(runs.value, runs.recency) IS NOT NULL
 UNION ALL
 SELECT
     model_id,
@@ -84,7 +84,7 @@ SELECT
     perplexity_key(dataset, subset, split, seq_len, stride) AS measure,
     CAST(NULL AS VARCHAR) AS hardware,
     arg_max_null(value, recency) AS value
-FROM found
+FROM runs
 WHERE metric = 'perplexity' AND unit = 'per_token' AND NOT is_group
 GROUP BY ALL
 HAVING arg_max_null(value, recency) IS NOT NULL
@@ -95,7 +95,7 @@ SELECT
     speed_key(metric, subset, batch_size, hardware) AS measure,
     hardware,
     arg_max_null(value, recency) AS value
-FROM found
+FROM runs
 WHERE suite IN ('speed', 'memory')
 GROUP BY ALL
 HAVING arg_max_null(value, recency) IS NOT NULL;

@@ -1,9 +1,9 @@
--- The measures of a model side by side, one row a model that has some. A perplexity whose context the file does not state
--- stands in ppl_wikitext2 or ppl_ptb; every other one in the map perplexities, by dataset@context/stride. Speeds and memory of
--- one hardware stand in the columns, that on which most models ran (or that no file states); every other in the map speeds, by
--- metric@batch size (setting) on hardware.
+-- The measures of a model side by side: one row for each model that has any. A perplexity with no context stated is in
+-- ppl_wikitext2 or ppl_ptb, every other one in the map perplexities, by dataset@context/stride. The columns of speed and
+-- memory are of one hardware, the one on which most models ran (or which no file states); all others are in the map speeds,
+-- by metric@batch size (setting) on hardware.
 CREATE OR REPLACE VIEW model_measures AS
-WITH placed AS NOT MATERIALIZED (
+WITH settings AS NOT MATERIALIZED (
     SELECT
         model_id,
         kind,
@@ -12,46 +12,36 @@ WITH placed AS NOT MATERIALIZED (
         value,
         CASE
             WHEN kind IN ('speed', 'memory')
-                THEN measure[1:length(measure) - coalesce(length(' on ' || hardware), 0)]
-        END AS setting
-    FROM measures
-),
-common_hardware AS (
-    SELECT hardware
-    FROM placed
-    WHERE
-        kind IN ('speed', 'memory')
-        AND setting IN (
+                THEN substr(measure, 1, length(measure) - coalesce(length(' on ' || hardware), 0))
+        END AS setting,
+        setting IN (
             'throughput_tokens_per_sec@bs1',
             'latency_ms_per_token@bs1',
             'throughput_tokens_per_sec@bs4',
             'latency_ms_per_token@bs4',
             'model_memory_mb'
-        )
+        ) AS has_column
+    FROM measures
+),
+common_hardware AS (
+    SELECT hardware
+    FROM settings
+    WHERE has_column
     GROUP BY hardware
     ORDER BY count(DISTINCT model_id) DESC, hardware NULLS FIRST
     LIMIT 1
 ),
-shown AS (
+assigned_measures AS (
     SELECT
-        placed.model_id,
-        placed.kind,
-        placed.measure,
-        placed.value,
+        settings.model_id,
+        settings.kind,
+        settings.measure,
+        settings.value,
         common_hardware.hardware,
         CASE
-            WHEN
-                placed.hardware IS NOT DISTINCT FROM common_hardware.hardware
-                AND placed.setting IN (
-                    'throughput_tokens_per_sec@bs1',
-                    'latency_ms_per_token@bs1',
-                    'throughput_tokens_per_sec@bs4',
-                    'latency_ms_per_token@bs4',
-                    'model_memory_mb'
-                )
-                THEN placed.setting
-        END AS column_name
-    FROM placed
+            WHEN settings.has_column AND (settings.hardware IS NOT DISTINCT FROM common_hardware.hardware) THEN settings.setting
+        END AS column_setting
+    FROM settings
     LEFT JOIN common_hardware ON TRUE
 )
 SELECT
@@ -72,15 +62,15 @@ SELECT
     count(*) FILTER (WHERE kind = 'task') AS n_tasks,
     map_from_entries(list((measure, value) ORDER BY measure) FILTER (WHERE kind = 'score')) AS other_scores,
     map_from_entries(list((measure, value) ORDER BY measure) FILTER (WHERE kind = 'group')) AS group_scores,
-    max(value) FILTER (WHERE column_name = 'throughput_tokens_per_sec@bs1') AS throughput_bs1,
-    max(value) FILTER (WHERE column_name = 'latency_ms_per_token@bs1') AS latency_ms_bs1,
-    max(value) FILTER (WHERE column_name = 'throughput_tokens_per_sec@bs4') AS throughput_bs4,
-    max(value) FILTER (WHERE column_name = 'latency_ms_per_token@bs4') AS latency_ms_bs4,
-    max(value) FILTER (WHERE column_name = 'model_memory_mb') AS memory_mb,
-    max(hardware) FILTER (WHERE column_name IS NOT NULL) AS speed_hardware,
+    max(value) FILTER (WHERE column_setting = 'throughput_tokens_per_sec@bs1') AS throughput_bs1,
+    max(value) FILTER (WHERE column_setting = 'latency_ms_per_token@bs1') AS latency_ms_bs1,
+    max(value) FILTER (WHERE column_setting = 'throughput_tokens_per_sec@bs4') AS throughput_bs4,
+    max(value) FILTER (WHERE column_setting = 'latency_ms_per_token@bs4') AS latency_ms_bs4,
+    max(value) FILTER (WHERE column_setting = 'model_memory_mb') AS memory_mb,
+    max(hardware) FILTER (WHERE column_setting IS NOT NULL) AS speed_hardware,
     map_from_entries(
         list((measure, value) ORDER BY measure)
-        FILTER (WHERE kind IN ('speed', 'memory') AND column_name IS NULL)
+        FILTER (WHERE kind IN ('speed', 'memory') AND column_setting IS NULL)
     ) AS speeds
-FROM shown
+FROM assigned_measures
 GROUP BY model_id;

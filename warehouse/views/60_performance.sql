@@ -1,4 +1,4 @@
--- Quality, speed and memory beside structure: one row a model, one column a measure. A mean is over all seven tasks or null.
+-- Quality, speed and memory beside structure: one row a model, one column a measure. A mean is over all seven tasks, or null.
 CREATE OR REPLACE VIEW performance AS
 SELECT
     models.model_id,

@@ -1,4 +1,4 @@
--- Every content that a model has shown, oldest first; the same content seen twice in a row is one row.
+-- Every content that a model has had, oldest first; the same content seen twice in a row is one row.
 CREATE OR REPLACE VIEW history AS
 WITH changes AS (
     SELECT *
