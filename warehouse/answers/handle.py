@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerhouse.errors import NotFoundError, UsageError
-from layerhouse.warehouse.answers.column_names import refuse_repeated_names
 from layerhouse.warehouse.answers.query import (
     asked_by,
     keep_models,
@@ -17,6 +16,7 @@ from layerhouse.warehouse.answers.query import (
     run_sql,
 )
 from layerhouse.warehouse.answers.session import Session, parse_as_of
+from layerhouse.warehouse.render.values import refuse_repeated_names
 from layerhouse.warehouse.storage.schema import TABLES, arrow_schema
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
-from layerhouse.warehouse.answers.column_names import refuse_repeated_names
-from layerhouse.warehouse.render.values import iter_rows, json_text
+from layerhouse.warehouse.render.values import iter_rows, json_text, refuse_repeated_names
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
-from layerhouse.warehouse.answers.column_names import refuse_repeated_names
+from layerhouse.warehouse.render.values import refuse_repeated_names
 
 if TYPE_CHECKING:
     import pyarrow as pa

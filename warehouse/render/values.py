@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from layerhouse.errors import UsageError
 from layerhouse.warehouse.render.numbers import number_text
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ def iter_rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
     """The rows as tuples of plain values in column order; column names may repeat. Only one batch is in memory at a time."""
     for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
         yield from zip(*(_plain_column(column) for column in batch.columns), strict=True)
+
+
+def refuse_repeated_names(names: Sequence[str], form: str) -> None:
+    """Raise UsageError if two columns share a name; `form` says what cannot hold both."""
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two columns are named {name!r}, and {form} holds one of a name; rename one with AS")
 
 
 def csv_text(value: Any) -> str:
