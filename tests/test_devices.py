@@ -153,7 +153,7 @@ def test_a_driver_is_searched_in_three_places(monkeypatch, tmp_path):
     monkeypatch.setattr(devices, "DRIVER_LIBRARY", "libnone.so.1")
     monkeypatch.setattr(devices, "DRIVER_PROGRAM", "no-such-program")
     assert not devices.has_driver()
-    for name, value in (("DRIVER_FOLDER", tmp_path), ("DRIVER_PROGRAM", "sh"), ("DRIVER_LIBRARY", None)):
+    for name, value in (("DRIVER_FOLDER", tmp_path), ("DRIVER_PROGRAM", sys.executable), ("DRIVER_LIBRARY", None)):
         with monkeypatch.context() as there:
             there.setattr(devices, name, value)
             assert devices.has_driver()
