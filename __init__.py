@@ -96,10 +96,9 @@ def ingest(
     map_files: read weight files in the page cache through memory maps; installs a SIGBUS handler for the whole process.
     on_event, on_progress: called for each input, and whenever models or bytes have been read.
     """
+    from layerhouse.ingest.context import Options, Reading, available_cores
     from layerhouse.ingest.measure.devices import find_devices
     from layerhouse.ingest.measure.io.file_window import use_mappings
-    from layerhouse.ingest.run import Options
-    from layerhouse.ingest.take_weights import Reading, available_cores
     from layerhouse.ingest_call import ingest_into
 
     reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units, workers)

@@ -17,7 +17,8 @@ import numpy as np
 
 from layerhouse.ingest.batch import Batch
 from layerhouse.ingest.compare_with_base import Comparer
-from layerhouse.ingest.take_weights import Reading
+from layerhouse.ingest.context import IngestContext, Options
+from layerhouse.ingest.events import ProgressCounter
 from layerhouse.warehouse.storage.inventory import Known, Sighting
 from layerhouse.warehouse.storage.store import create_store
 
@@ -76,7 +77,7 @@ def main() -> None:
         batch = Batch(root)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
-        comparer = Comparer(root, known, batch, Reading(), print, lambda count: None, lambda count: None)
+        comparer = Comparer(IngestContext(root, known, batch, Options(), print, ProgressCounter()))
         comparer.set_base("models/0", is_among_models=True)
         comparer.compare_stored([f"models/{child}" for child in range(1, options.children + 1)])
         batch.flush()

@@ -1,4 +1,4 @@
-"""Rows of a table held column by column: what is written is a column each, and few are ever looked at one by one."""
+"""Rows of a table held column by column: most are written by column and never looked at one by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Row = dict[str, Any]
 
 
 class ColumnRows(Sequence[Row]):
-    """Rows by their columns, lists of one length; as dictionaries once somebody asks for one."""
+    """Rows as columns, lists of one length; dictionaries are made when the first row is asked for."""
 
     def __init__(self, columns: dict[str, list[Any]]) -> None:
         self.columns = columns

@@ -1,38 +1,27 @@
-"""Compare models with one base: their layers, tensors and units, from stored rows, and values where only values tell."""
+"""Compare models with one base: layers, tensors and units by stored rows, and values where rows do not tell enough."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.batch import Batch
-from layerhouse.ingest.checkpoint_rows import (
-    HEADERS,
-    OpenedWeights,
-    open_weights,
-    weight_files_of,
-)
+from layerhouse.ingest.checkpoint.notes import Note, note
+from layerhouse.ingest.checkpoint_rows import OpenedWeights, open_weights, weight_files_of
+from layerhouse.ingest.context import IngestContext
 from layerhouse.ingest.discover import discover
-from layerhouse.ingest.fingerprints import fingerprint_of
 from layerhouse.ingest.model.placeholders import are_placeholders, is_block_weight
-from layerhouse.ingest.take_weights import (
-    AUTO,
-    ROWS,
-    VALUES,
-    Reading,
-    Row,
-    Say,
-    stored_rows,
-)
-from layerhouse.vocabulary import Module
-from layerhouse.warehouse.storage.inventory import Known
+from layerhouse.ingest.model_files import fingerprint_of
+from layerhouse.ingest.take_weights import ReadWeights, stored_tensors
+from layerhouse.vocabulary import CompareMode, EventKind, Module, SourceKind, StatsLevel
 from layerhouse.warehouse.storage.reading import stream_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Row = dict[str, Any]
 
 COMPARED_COLUMNS = (
     "name",
@@ -54,8 +43,8 @@ UNIT_COLUMNS = ("stack", "layer_index", "kind", "unit_index", "part_hashes", "si
 
 
 @dataclass
-class Side:
-    """One side of a comparison: a model's checkpoint, the rows of its tensors, its units, and its open weights.
+class ComparedCheckpoint:
+    """A checkpoint to compare: the rows of its tensors, its units, and its weights where they are open.
 
     `has_values` is false for a base that is known by its config alone.
     """
@@ -79,185 +68,208 @@ class Side:
 
 
 class Comparer:
-    """Compares what it is asked to with one base. A pair that the warehouse has is not compared again, unless the checkpoint
-    was compared with another base since, or values are asked for that it lacks."""
+    """Compares checkpoints with one base. A pair that the warehouse has is compared again only if the checkpoint was compared
+    with another base since, or if values are asked for that the warehouse lacks.
+    """
 
-    def __init__(
-        self,
-        store_root: Path,
-        known: Known,
-        batch: Batch,
-        reading: Reading,
-        say: Say,
-        on_bytes: Callable[[int], None],
-        on_expected: Callable[[int], None],
-    ) -> None:
-        """`on_bytes` hears of bytes that were read, `on_expected` of bytes to read that no plan knew of."""
-        self.store_root, self.known, self.batch, self.reading, self.say = store_root, known, batch, reading, say
-        self.on_bytes, self.on_expected = on_bytes, on_expected
-        self.base: Side | None = None
-        self.refused: set[str] = set()
+    def __init__(self, context: IngestContext) -> None:
+        self._context, self._known, self._reading = context, context.known, context.reading
+        self.base: ComparedCheckpoint | None = None
+        self._refused: set[str] = set()
         self._layer_maps: dict[str, list[tuple[str, int, int]]] = {}
+        """By checkpoint, the (stack, layer, layer of the base) of layers whose units are to be matched."""
 
-    def set_base(self, model_id: str, fresh: Side | None = None, *, is_among_models: bool) -> None:
+    def set_base(self, model_id: str, fresh: ReadWeights | None = None, *, is_among_models: bool) -> None:
         """Compare with this model from now on; its rows come from `fresh` or from the warehouse.
 
-        It is compared with itself, so that its own rows stand beside the others'; but a base that was only named keeps the
-        base that it has.
+        The base is compared with itself, so that its own rows stand beside the others'. A base that is not among the models of
+        this ingest keeps the base that it has.
         """
-        seen = self.known.sightings.get((model_id, "weights"))
-        if seen is None:
+        sighting = self._known.sightings.get((model_id, SourceKind.WEIGHTS))
+        if sighting is None:
             return
-        base_id = seen.checkpoint_id
-        side = fresh or Side(model_id, base_id, stored_rows(self.batch, self.store_root, base_id, COMPARED_COLUMNS))
-        if side.units is None and base_id in self.known.with_units:
-            self.batch.flush()
-            side.units = dict(stream_rows(self.store_root, "units", [base_id], UNIT_COLUMNS)).get(base_id)
-        if side.units is None and self.reading.units:
-            self.say("passed", model_id, "no units of the base are in the warehouse to match with; take it with --units")
-        self.base = side
-        if is_among_models or base_id not in self.known.comparisons:
-            self._compare(side, side)
+        base_id = sighting.checkpoint_id
+        if fresh is not None:
+            base = _read_checkpoint(model_id, fresh)
+        else:
+            base = ComparedCheckpoint(model_id, base_id, stored_tensors(self._context, base_id, COMPARED_COLUMNS))
+        if base.units is None and base_id in self._known.with_units:
+            self._context.batch.flush()
+            base.units = dict(stream_rows(self._context.store_root, "units", [base_id], UNIT_COLUMNS)).get(base_id)
+        if base.units is None and self._reading.units:
+            self._pass_over(model_id, "no units of the base are in the warehouse to match with; take it with --units")
+        self.base = base
+        if is_among_models or base_id not in self._known.comparisons:
+            self._compare(base, base)
 
-    def compare(self, side: Side) -> None:
-        """Compare a model that was read just now with the base."""
+    def compare(self, model_id: str, weights: ReadWeights) -> None:
+        """Compare a model whose weights were read just now with the base."""
         if self.base is None:
             return
-        self._compare(side, self.base)
-        if side.units is not None and side.checkpoint_id in self._layer_maps:
-            self._compare_units(side.model_id, side.checkpoint_id, side.units)
+        checkpoint = _read_checkpoint(model_id, weights)
+        self._compare(checkpoint, self.base)
+        if checkpoint.units is not None and checkpoint.checkpoint_id in self._layer_maps:
+            self._compare_units(model_id, checkpoint.checkpoint_id, checkpoint.units)
 
     def compare_stored(self, model_ids: Sequence[str]) -> None:
-        """Compare models that the warehouse has with the base, from their rows there, as far as that is due."""
+        """Compare models with the base by their rows in the warehouse, as far as that is due."""
         if self.base is None:
             return
-        waiting: dict[str, str] = {}
+        names: dict[str, str] = {}
         for model_id in model_ids:
-            seen = self.known.sightings.get((model_id, "weights"))
-            if seen is not None and model_id != self.base.model_id and self._is_any_due(seen.checkpoint_id):
-                waiting.setdefault(seen.checkpoint_id, model_id)
-        if waiting and self.batch.holds("tensors", "units"):
-            self.batch.flush()
-        for checkpoint_id, rows in stream_rows(self.store_root, "tensors", waiting, COMPARED_COLUMNS):
-            self._compare(Side(waiting[checkpoint_id], checkpoint_id, rows.to_pylist()), self.base)
-            self.batch.flush_if_due()
-        mapped = {checkpoint_id for checkpoint_id in waiting if checkpoint_id in self._layer_maps}
-        for checkpoint_id, units in stream_rows(self.store_root, "units", mapped, UNIT_COLUMNS):
-            self._compare_units(waiting[checkpoint_id], checkpoint_id, units)
-            self.batch.flush_if_due()
+            sighting = self._known.sightings.get((model_id, SourceKind.WEIGHTS))
+            if sighting is not None and model_id != self.base.model_id and self._is_any_due(sighting.checkpoint_id):
+                names.setdefault(sighting.checkpoint_id, model_id)
+        batch, store_root = self._context.batch, self._context.store_root
+        if names and batch.holds("tensors", "units"):
+            batch.flush()
+        for checkpoint_id, rows in stream_rows(store_root, "tensors", names, COMPARED_COLUMNS):
+            self._compare(ComparedCheckpoint(names[checkpoint_id], checkpoint_id, rows.to_pylist()), self.base)
+            batch.flush_if_due()
+        mapped = {checkpoint_id for checkpoint_id in names if checkpoint_id in self._layer_maps}
+        for checkpoint_id, units in stream_rows(store_root, "units", mapped, UNIT_COLUMNS):
+            self._compare_units(names[checkpoint_id], checkpoint_id, units)
+            batch.flush_if_due()
+
+    def _pass_over(self, model_id: str, what: str) -> None:
+        self._context.report_event(EventKind.PASSED, model_id, what)
 
     def _is_any_due(self, checkpoint_id: str) -> bool:
         assert self.base is not None
-        if checkpoint_id in self.refused:
+        if checkpoint_id in self._refused:
             return False
         pair = checkpoint_id, self.base.checkpoint_id
-        return self._is_due(*pair) or self._are_tensors_due(*pair) or self._are_units_due(*pair)
+        return self._are_layers_due(*pair) or self._are_tensors_due(*pair) or self._are_units_due(*pair)
 
-    def _is_due(self, checkpoint_id: str, base_id: str) -> bool:
-        """Whether the last comparison of a checkpoint was with another base, if there was any."""
-        return self.known.comparisons.get(checkpoint_id) != base_id
+    def _are_layers_due(self, checkpoint_id: str, base_id: str) -> bool:
+        """Whether the checkpoint was last compared with another base, or never."""
+        return self._known.comparisons.get(checkpoint_id) != base_id
 
     def _are_tensors_due(self, checkpoint_id: str, base_id: str) -> bool:
         """Whether the tensors of a pair were never related, or values are asked for that would explain more."""
         pair = checkpoint_id, base_id
-        is_wanted = self.reading.compare == VALUES and pair in self.known.unexplained
-        return checkpoint_id != base_id and (pair not in self.known.related or is_wanted)
+        is_explained_more = self._reading.compare == CompareMode.VALUES and pair in self._known.unexplained
+        return checkpoint_id != base_id and (pair not in self._known.related or is_explained_more)
 
     def _are_units_due(self, checkpoint_id: str, base_id: str) -> bool:
-        """Whether the units of a checkpoint and of the base are there and not matched yet."""
-        is_open = checkpoint_id != base_id and (checkpoint_id, base_id) not in self.known.unit_comparisons
-        return is_open and {checkpoint_id, base_id} <= self.known.with_units
+        """Whether the warehouse has the units of both checkpoints, and no matches of them."""
+        is_unmatched = checkpoint_id != base_id and (checkpoint_id, base_id) not in self._known.unit_comparisons
+        return is_unmatched and {checkpoint_id, base_id} <= self._known.with_units
 
-    def _compare(self, side: Side, base: Side) -> None:
+    def _compare(self, checkpoint: ComparedCheckpoint, base: ComparedCheckpoint) -> None:
+        """Match the layers and relate the tensors of a pair, as far as that is due; keep the layer map if units are due."""
         from layerhouse.ingest.compare.match_layers import compare_layers
-        from layerhouse.ingest.compare.match_tensors import relate_tensors
 
-        pair = side.checkpoint_id, base.checkpoint_id
-        is_due, are_tensors_due, are_units_due = self._is_due(*pair), self._are_tensors_due(*pair), self._are_units_due(*pair)
-        if not (is_due or are_tensors_due or are_units_due) or side.checkpoint_id in self.refused:
+        pair = checkpoint.checkpoint_id, base.checkpoint_id
+        are_layers_due, are_tensors_due = self._are_layers_due(*pair), self._are_tensors_due(*pair)
+        are_units_due = self._are_units_due(*pair)
+        if not (are_layers_due or are_tensors_due or are_units_due) or self._is_refused(checkpoint, base):
             return
-        if side.is_adapter or side.is_hollow:
-            self.refused.add(side.checkpoint_id)
-            reason = "an adapter adds to a base, and" if side.is_adapter else "placeholder shapes: an incomplete export"
-            self.say("passed", side.model_id, f"{reason} is not compared with {base.model_id}")
-            return
-        matches, notes = compare_layers(side.tensors, base.tensors)
+        matches, notes = compare_layers(checkpoint.tensors, base.tensors)
         rows: dict[str, list[Row]] = {}
-        if any(note["code"] == "fit" for note in notes):
-            self.refused.add(side.checkpoint_id)
+        if any(fit["code"] == "fit" for fit in notes):
+            self._refused.add(checkpoint.checkpoint_id)
         else:
-            if is_due:
+            if are_layers_due:
                 rows["layer_matches"] = matches
-                self.known.comparisons[side.checkpoint_id] = base.checkpoint_id
+                self._known.comparisons[checkpoint.checkpoint_id] = base.checkpoint_id
             if are_tensors_due:
-                rows["tensor_matches"] = relate_tensors(side.tensors, base.tensors, matches)
-                notes += self._explain(side, base, rows["tensor_matches"])
-                self.known.related.add(pair)
-                self.known.unexplained.discard(pair)
+                rows["tensor_matches"], tensor_notes = self._relate_tensors(checkpoint, base, matches)
+                notes += tensor_notes
         ids = {"checkpoint_id": pair[0], "base_checkpoint_id": pair[1]}
         if rows:
-            self.batch.add({table: [{**ids, **row} for row in table_rows] for table, table_rows in rows.items()})
-        for note in notes if is_due or are_tensors_due else ():
-            self.say("passed", side.model_id, f"compared with {base.model_id}: {note['text']}")
-        if are_units_due and side.checkpoint_id not in self.refused:
-            self._layer_maps[side.checkpoint_id] = [
+            self._context.batch.add({table: [{**ids, **row} for row in table_rows] for table, table_rows in rows.items()})
+        for remark in notes if are_layers_due or are_tensors_due else ():
+            self._pass_over(checkpoint.model_id, f"compared with {base.model_id}: {remark['text']}")
+        if are_units_due and checkpoint.checkpoint_id not in self._refused:
+            self._layer_maps[checkpoint.checkpoint_id] = [
                 (match["stack"], match["layer_index"], match["base_layer_index"])
                 for match in matches
                 if match["layer_index"] is not None and match["base_layer_index"] is not None
             ]
 
-    def _explain(self, side: Side, base: Side, related: list[Row]) -> list[dict[str, str]]:
-        """Read both sides of the tensors that rows alone do not explain; a note where that cannot be done."""
+    def _is_refused(self, checkpoint: ComparedCheckpoint, base: ComparedCheckpoint) -> bool:
+        """Whether a checkpoint cannot be compared with any base, which is reported once."""
+        if checkpoint.checkpoint_id in self._refused:
+            return True
+        if not (checkpoint.is_adapter or checkpoint.is_hollow):
+            return False
+        self._refused.add(checkpoint.checkpoint_id)
+        reason = "an adapter adds to a base, and" if checkpoint.is_adapter else "placeholder shapes: an incomplete export"
+        self._pass_over(checkpoint.model_id, f"{reason} is not compared with {base.model_id}")
+        return True
+
+    def _relate_tensors(
+        self, checkpoint: ComparedCheckpoint, base: ComparedCheckpoint, matches: Sequence[Row]
+    ) -> tuple[list[Row], list[Note]]:
+        from layerhouse.ingest.compare.match_tensors import relate_tensors
+
+        related = relate_tensors(checkpoint.tensors, base.tensors, matches)
+        notes = self._explain(checkpoint, base, related)
+        pair = checkpoint.checkpoint_id, base.checkpoint_id
+        self._known.related.add(pair)
+        self._known.unexplained.discard(pair)
+        return related, notes
+
+    def _explain(self, checkpoint: ComparedCheckpoint, base: ComparedCheckpoint, related: list[Row]) -> list[Note]:
+        """Read the values of tensors that rows alone do not explain, on both sides; a note where that cannot be done."""
         from layerhouse.ingest.compare.match_tensors import compare_values, open_pairs
 
-        untold = [row for row in related if row["relation"] is None and row["name"] and row["base_name"]]
-        mode = self.reading.compare
-        is_measured = side.opened is not None and self.reading.stats != HEADERS
-        if not untold or not base.has_values or mode == ROWS or (mode == AUTO and not is_measured):
+        unexplained = [row for row in related if row["relation"] is None and row["name"] and row["base_name"]]
+        mode = self._reading.compare
+        is_measured = checkpoint.opened is not None and self._reading.stats != StatsLevel.NONE
+        is_wanted = mode == CompareMode.VALUES or (mode == CompareMode.AUTO and is_measured)
+        if not unexplained or not base.has_values or not is_wanted:
             return []
-        opened, base_opened = (self._open(one) for one in (side, base))
+        opened, base_opened = self._open(checkpoint), self._open(base)
         if opened is None or base_opened is None:
-            absent = side if opened is None else base
-            what = f"the files of {absent.model_id} are not there as they were measured"
-            return [{"code": "relation", "text": f"how {len(untold)} tensors of one shape differ is not known: {what}"}]
+            absent = checkpoint if opened is None else base
+            reason = f"the files of {absent.model_id} are not there as they were measured"
+            return [note("relation", f"how {len(unexplained)} tensors of one shape differ is not known: {reason}")]
+        refs, base_refs = (
+            {placed.ref.name: placed.ref for placed in weights.placement.placed} for weights in (opened, base_opened)
+        )
+        progress = self._context.progress
         try:
-            refs, base_refs = (
-                {placed.ref.name: placed.ref for placed in one.placement.placed} for one in (opened, base_opened)
-            )
-            self.on_expected(sum(refs[row["name"]].logical_bytes for row in open_pairs(untold, refs, base_refs)))
-            compare_values(untold, refs, base_refs, threads=self.reading.threads, on_bytes=self.on_bytes)
+            num_bytes = sum(refs[row["name"]].logical_bytes for row in open_pairs(unexplained, refs, base_refs))
+            progress.expect(num_bytes=num_bytes)
+            compare_values(unexplained, refs, base_refs, threads=self._reading.threads, on_bytes=progress.count_bytes)
         except InputError as error:
-            return [{"code": "relation", "text": f"how values differ is not known: {error.where}: {error.what}"}]
+            return [note("relation", f"how values differ is not known: {error.where}: {error.what}")]
         return []
 
-    def _open(self, side: Side) -> OpenedWeights | None:
-        """The weights of one side, opened now if they are as they were when they were measured."""
-        if side.opened is not None:
-            return side.opened
-        folder = self.known.folders_by_model.get(side.model_id)
-        seen = self.known.sightings.get((side.model_id, "weights"))
+    def _open(self, checkpoint: ComparedCheckpoint) -> OpenedWeights | None:
+        """The open weights of a checkpoint; they are opened now if the files are those that were measured."""
+        if checkpoint.opened is not None:
+            return checkpoint.opened
+        folder = self._known.folders_by_model.get(checkpoint.model_id)
+        sighting = self._known.sightings.get((checkpoint.model_id, SourceKind.WEIGHTS))
         models = discover([Path(folder)]).models if folder is not None and Path(folder).exists() else []
         model = models[0] if len(models) == 1 else None
-        if seen is None or model is None or fingerprint_of(weight_files_of(model.weight_files)) != seen.fingerprint:
+        if sighting is None or model is None or fingerprint_of(weight_files_of(model.weight_files)) != sighting.fingerprint:
             return None
         try:
-            side.opened = open_weights(model.folder, model.weight_files, side.model_id)
+            checkpoint.opened = open_weights(model.folder, model.weight_files, checkpoint.model_id)
         except InputError:
             return None
-        return side.opened
+        return checkpoint.opened
 
     def _compare_units(self, model_id: str, checkpoint_id: str, units: pa.Table) -> None:
-        """Match the units of layers that are blocks of the base, and say what is not exact."""
+        """Match the units of layers that were matched, and report what is not exact."""
         from layerhouse.ingest.compare.match_units import match_units
 
         base = self.base
         assert base is not None and base.units is not None
-        matches, lines = match_units(units, base.units, self._layer_maps.pop(checkpoint_id))
-        self.known.unit_comparisons.add((checkpoint_id, base.checkpoint_id))
+        matches, remarks = match_units(units, base.units, self._layer_maps.pop(checkpoint_id))
+        self._known.unit_comparisons.add((checkpoint_id, base.checkpoint_id))
         if matches is not None:
             ids: dict[str, Any] = {"checkpoint_id": checkpoint_id, "base_checkpoint_id": base.checkpoint_id}
-            for name, value in ids.items():
-                matches = matches.append_column(name, [[value] * len(matches)])
-            self.batch.add({}, {"unit_matches": matches})
-        for line in lines:
-            self.say("passed", model_id, f"compared with {base.model_id}: {line}")
+            for column, value in ids.items():
+                matches = matches.append_column(column, [[value] * len(matches)])
+            self._context.batch.add({"unit_matches": matches})
+        for remark in remarks:
+            self._pass_over(model_id, f"compared with {base.model_id}: {remark}")
+
+
+def _read_checkpoint(model_id: str, weights: ReadWeights) -> ComparedCheckpoint:
+    return ComparedCheckpoint(model_id, weights.checkpoint_id, weights.tensor_rows, weights.opened, weights.units)

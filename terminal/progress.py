@@ -66,7 +66,7 @@ def _bar() -> Iterator[tuple[WriteLine, OnProgress]]:
     from rich.console import Console
     from rich.text import Text
 
-    from layerhouse.ingest.take_weights import size_text
+    from layerhouse.ingest.events import size_text
 
     columns = (
         bars.TextColumn("ingest"),

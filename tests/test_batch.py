@@ -1,12 +1,15 @@
-"""Rows that wait for a commit, however they are held: all come, in one file a table, and nothing that broke off does."""
+"""Rows that wait for a commit: all of them come in one file a table, and none of what broke off."""
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from layerhouse.ingest.batch import Batch
 from layerhouse.ingest.column_rows import ColumnRows
+from layerhouse.warehouse.storage.rows import rows_to_arrow
+from layerhouse.warehouse.storage.schema import TABLES
 from layerhouse.warehouse.storage.store import create_store, list_commits
 
 
@@ -18,6 +21,10 @@ def tensors(names, **columns):
 
 def row(name, **columns):
     return dict(ColumnRows(tensors([name], **columns))[0])
+
+
+def table(names):
+    return pa.Table.from_batches([rows_to_arrow("tensors", tensors(names))])
 
 
 @pytest.fixture
@@ -39,30 +46,63 @@ def test_rows_by_column_are_rows():
     assert (len(ColumnRows({})), [*ColumnRows({})]) == (0, [])
 
 
-def test_rows_held_in_every_way_are_one_file_of_a_commit(batch):
+def test_rows_columns_and_tables_are_one_file_of_a_commit(batch):
     batch.add({"tensors": [row("plain", zeros=3)]})
     batch.add({"tensors": ColumnRows(tensors(["header 1", "header 2"]))})
     batch.add({"tensors": ColumnRows(tensors(["measured"], zeros=5))})
-    assert [found["name"] for found in batch.waiting("tensors")] == ["plain", "header 1", "header 2", "measured"]
+    batch.add({"tensors": table(["arrow 1", "arrow 2"])})
+    assert batch.holds("units", "tensors")
     batch.flush()
     found = {one["name"]: one["zeros"] for one in committed(batch)}
-    assert found == {"header 1": None, "header 2": None, "measured": 5, "plain": 3}
+    assert found == {"header 1": None, "header 2": None, "measured": 5, "plain": 3, "arrow 1": None, "arrow 2": None}
     assert len([path for path in list_commits(batch.store_root).files("tensors") if pq.read_metadata(path).num_rows]) == 1
-    assert [*batch.waiting("tensors")] == []
+    assert not batch.holds(*TABLES)
 
 
-def test_what_broke_off_is_dropped_however_it_is_held(batch):
+def test_waiting_rows_of_a_checkpoint_are_the_rows_that_were_added(batch):
+    assert batch.waiting("tensors", "c") == []
+    batch.add({"tensors": [row("plain", zeros=3), row("other", checkpoint_id="d")]})
+    batch.add({"tensors": ColumnRows(tensors(["column"], signature=[0.5, 0.25]))})
+    batch.add({"tensors": table(["arrow"])})
+    waiting = batch.waiting("tensors", "c")
+    assert [found["name"] for found in waiting] == ["plain", "column", "arrow"]
+    assert {**waiting[0], **row("plain", zeros=3)} == waiting[0]
+    assert waiting[1] == row("column", signature=[0.5, 0.25])
+    batch.flush()
+    assert batch.waiting("tensors", "c") == []
+
+
+def test_what_broke_off_is_dropped_however_it_was_added(batch):
     batch.add({"tensors": [row("whole row")]})
     batch.add({"tensors": ColumnRows(tensors(["whole column"]))})
     batch.seal()
     batch.add({"tensors": [row("half row")], "layers": []})
     batch.add({"tensors": ColumnRows(tensors(["half column"]))})
+    batch.add({"tensors": table(["half table"])})
     batch.drop_unfinished()
     batch.flush()
     assert {one["name"] for one in committed(batch)} == {"whole row", "whole column"}
 
 
-def test_a_value_that_a_column_cannot_hold_is_a_fault_of_the_writer(batch):
-    batch.add({"tensors": ColumnRows(tensors(["a"], zeros=1.5))})
+@pytest.mark.parametrize(
+    "rows", [ColumnRows(tensors(["a"], zeros=1.5)), [row("a"), row("b", zeros=1.5)], [row("a", zeros=1.0)]]
+)
+def test_a_float_among_integers_is_a_fault_of_the_writer_and_adds_nothing(batch, rows):
     with pytest.raises(ValueError, match="would lose its fraction"):
-        batch.flush()
+        batch.add({"layers": [{"checkpoint_id": "c"}], "tensors": rows})
+    assert not batch.holds(*TABLES)
+
+
+@pytest.mark.parametrize("rows", [ColumnRows({"odd": [1]}), [row("a"), {"odd": 1}]])
+def test_a_key_that_is_no_column_is_a_fault_of_the_writer(batch, rows):
+    with pytest.raises(ValueError, match="table tensors has no column 'odd'"):
+        batch.add({"tensors": rows})
+
+
+def test_rows_share_maps_and_may_hold_text_that_is_no_unicode(batch):
+    tags = {"tuned": "", "odd": "\ud800"}
+    rows = [{"model_id": name, "checkpoint_id": "c", "source_uri": "\udcff", "tags": tags} for name in ("a", "b")]
+    batch.add({"checkpoints": rows})
+    assert [(found["source_uri"], dict(found["tags"])) for found in batch.waiting("checkpoints", "c")] == [
+        ("\\udcff", {"tuned": "", "odd": "\\ud800"})
+    ] * 2

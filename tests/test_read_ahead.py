@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 import layerhouse as lh
 from layerhouse.errors import InputError, UsageError
 from layerhouse.ingest import header_process, read_ahead, run
+from layerhouse.ingest.batch import record_batches
 from layerhouse.ingest.checkpoint import limits
 from layerhouse.ingest.header_process import ASKED, HeadersAhead
 from layerhouse.ingest.read_ahead import AHEAD, ReadAhead
@@ -115,31 +117,40 @@ class Headers:
 
     def __init__(self, root):
         put_models(root, 16)
-        self.root, self.read = root, []
+        self.root, self.read_here = root, []
         self.items = [(number, self.request(number)) for number in range(16)]
 
     def request(self, number):
         folder = self.root / f"m{number:02}"
         return str(folder), [str(folder / "model.safetensors")], folder.name, "fingerprint"
 
-    def read_here(self, number):
-        self.read.append(number)
+    def read(self, number):
+        self.read_here.append(number)
         folder, files, name, fingerprint = self.request(number)
         return read_headers(Path(folder), [*map(Path, files)], name, fingerprint)
 
     def facts(self):
-        """What there is to each model, in order: its line and rows, or why it is refused; by a process where one helps."""
-        self.read.clear()
+        """What there is to each model, in order: its text and rows, or why it is refused; by a process where one helps."""
+        self.read_here.clear()
         facts = []
-        with HeadersAhead(self.items, self.read_here) as ahead:
+        with HeadersAhead(self.items, self.read) as ahead:
+            self.process = ahead._process
             for number in range(16):
                 try:
-                    found = ahead.take(number)
-                    facts.append((found.line, found.checkpoint, [*found.tensors], found.layers))
+                    weights = ahead.take(number)
+                    facts.append((weights.files_text, weights.checkpoint, stored(weights)))
                 except InputError as error:
                     facts.append(str(error))
-            self.process = ahead._process
         return facts
+
+
+def stored(weights):
+    """The rows of tensors and layers as a warehouse would have them."""
+    return [
+        batch.to_pylist()
+        for table, rows in (("tensors", weights.tensors), ("layers", weights.layers))
+        for batch in record_batches(table, rows)
+    ]
 
 
 @pytest.fixture
@@ -149,13 +160,13 @@ def headers(tmp_path):
 
 def test_a_second_process_reads_headers_and_everything_is_the_same(headers, monkeypatch):
     facts = headers.facts()
-    assert not {*range(ASKED)} - {5} & {*headers.read}  # asked of the process at once
-    assert 5 in headers.read  # refused there, and said here
+    assert not {*range(ASKED)} - {5} & {*headers.read_here}  # the first that the process is asked for
+    assert 5 in headers.read_here  # refused there, and reported here
     assert "m05" in facts[5]
     assert headers.process.returncode is not None
     monkeypatch.setattr(header_process, "SERVE", "raise SystemExit")
     assert headers.facts() == facts
-    assert sorted(headers.read) == [*range(16)]
+    assert sorted(headers.read_here) == [*range(16)]
 
 
 ENDS_EARLY = """
@@ -167,12 +178,13 @@ def read(*request):
     return real(*request) if left[0] >= 0 else os._exit(1)
 header_process.read_headers = read
 """
+JUNK = "import os, sys; os.write(int(sys.argv[2]), (4).to_bytes(4, 'big') + b'junk'); sys.stdin.read()"
 CHANGES = {
     "there is no Python": (sys, "executable", "/no/such/python"),
     "Python is not known": (sys, "executable", None),
     "it ends early": (header_process, "SERVE", ENDS_EARLY + header_process.SERVE),
-    "it answers with anything": (header_process, "SERVE", "print(chr(9) + chr(0) * 7 + 'no answer', flush=True)"),
-    "no request is short enough": (header_process, "MOST_REQUEST_BYTES", 10),
+    "it answers with junk": (header_process, "SERVE", JUNK),
+    "no request is short enough": (header_process, "MAX_REQUEST_BYTES", 10),
     "little is read ahead": (header_process, "AHEAD", 2),
     "one is asked for": (header_process, "ASKED", 1),
     "models are too large to read ahead": (header_process, "TENSORS_AHEAD", 0),
@@ -185,7 +197,7 @@ def test_headers_are_read_here_where_the_process_does_not_help(headers, monkeypa
     monkeypatch.setattr(*CHANGES[change])
     assert headers.facts() == facts
     is_helped = change in ("it ends early", "little is read ahead", "one is asked for", "models are too large to read ahead")
-    assert (len({*headers.read}) < 16) == is_helped
+    assert (len({*headers.read_here}) < 16) == is_helped
 
 
 def test_the_process_ends_with_an_interrupt(headers):
@@ -203,22 +215,49 @@ def test_the_process_keeps_to_the_limits_of_this_one(headers):
     with limits.scaled_limits(1e-9):
         facts = headers.facts()
     assert all("limit exceeded" in fact for fact in facts)
-    assert {*headers.read} == {*range(16)}
+    assert {*headers.read_here} == {*range(16)}
 
 
 def test_an_ingest_of_headers_alone_is_the_same_with_the_process(tmp_path, monkeypatch):
     put_models(tmp_path / "zoo", 12)
-    asked = []
+    answers = []
     monkeypatch.setattr(run, "LEAST_MODELS", 10)
     monkeypatch.setattr(
-        HeadersAhead, "_send", lambda self, content, send=HeadersAhead._send: asked.append(1) or send(self, content)
+        header_process, "_unpack", lambda answer, unpack=header_process._unpack: answers.append(1) or unpack(answer)
     )
-    found = []
+    outcomes = []
     for how in ({"threads": 2}, {"threads": 2, "workers": 1}, {"threads": 1}):
-        warehouse = tmp_path / f"w{len(found)}"
+        warehouse = tmp_path / f"w{len(outcomes)}"
         report = lh.ingest(tmp_path / "zoo", warehouse=warehouse, base=tmp_path / "zoo/m03", stats="none", **how)
-        found.append(([(event.kind, event.where, event.what) for event in report.events], tables(warehouse), bool(asked)))
-        asked.clear()
-    assert found[0][:2] == found[1][:2] == found[2][:2]
-    assert [is_asked for *_, is_asked in found] == [True, False, False]
-    assert len(found[0][1]["checkpoints"]) == 11
+        events = [(event.kind, event.where, event.what) for event in report.events]
+        outcomes.append((events, tables(warehouse), bool(answers)))
+        answers.clear()
+    assert outcomes[0][:2] == outcomes[1][:2] == outcomes[2][:2]
+    assert [is_helped for *_, is_helped in outcomes] == [True, False, False]
+    assert len(outcomes[0][1]["checkpoints"]) == 11
+    assert outcomes[0][1]["layer_matches"]
+
+
+SCRIPT = """
+from importlib import import_module
+from pathlib import Path
+
+with Path("ran").open("a") as file:
+    file.write("once ")
+import layerhouse as lh
+
+run, header_process = (import_module(f"layerhouse.ingest.{name}") for name in ("run", "header_process"))
+run.LEAST_MODELS, unpack, answers = 10, header_process._unpack, []
+header_process._unpack = lambda answer: answers.append(1) or unpack(answer)
+report = lh.ingest("zoo", warehouse="w", stats="none", threads=2)
+print(report.count("taken"), bool(answers))
+"""
+
+
+def test_a_script_without_a_guard_runs_once(tmp_path):
+    put_models(tmp_path / "zoo", 12)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "-W", "error", "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.stdout, done.stderr) == ("11 True\n", "")
+    assert (tmp_path / "ran").read_text() == "once "

@@ -30,8 +30,18 @@ def read_json(path: Path, display_path: str, *, max_bytes: int = MAX_BYTES) -> t
     UTF-8 with or without a byte order mark. Beyond the RFC, the bare words NaN, Infinity and -Infinity are floats, as Python's
     own json writes them. Raises InputError of one line, with `display_path` in front.
     """
-    raw = _read_bytes(path, display_path, allowed(max_bytes))
-    return raw, _parse(_decode(raw, display_path), display_path)
+    raw = read_json_bytes(path, display_path, max_bytes=max_bytes)
+    return raw, parse_json(raw, display_path)
+
+
+def read_json_bytes(path: Path, display_path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a JSON file, not parsed yet, within the limits on bytes and on lists and objects."""
+    return _read_bytes(path, display_path, allowed(max_bytes))
+
+
+def parse_json(raw: bytes, display_path: str) -> Any:
+    """The document that the bytes of a JSON file hold."""
+    return _parse(_decode(raw, display_path), display_path)
 
 
 def first_duplicate(pairs: list[tuple[str, Any]]) -> tuple[str, Any]:

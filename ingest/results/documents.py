@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.json_files import MAX_CONTAINERS, SURROGATE_ESCAPE, read_json
+from layerhouse.ingest.checkpoint.json_files import MAX_CONTAINERS, SURROGATE_ESCAPE, parse_json, read_json_bytes
 from layerhouse.ingest.checkpoint.limits import allowed, check_limit, exceeded
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 
@@ -42,29 +43,49 @@ def is_text_file(path: Path) -> bool:
 
 def read_document(path: Path, display_path: str) -> tuple[bytes, Any]:
     """The file's bytes, for hashing, and its document: a JSON value, a list of them, or text. Raises InputError."""
+    raw = read_document_bytes(path, display_path)
+    return raw, parse_document(raw, path, display_path)
+
+
+def read_document_bytes(path: Path, display_path: str) -> bytes:
+    """The bytes of a result file, within the limits of its kind. Raises InputError."""
+    if path.suffix.lower() == JSON:
+        try:
+            return read_json_bytes(path, display_path)
+        except InputError:
+            if not _is_file_of_lines(path):
+                raise
+    return _read_bytes(path, display_path)
+
+
+def parse_document(raw: bytes, path: Path, display_path: str) -> Any:
+    """The document that a result file's bytes hold: a JSON value, a list of them, or text. Raises InputError."""
     suffix = path.suffix.lower()
     if suffix == JSON:
         try:
-            return read_json(path, display_path)
+            return parse_json(raw, display_path)
         except InputError:
-            if not _starts_as_lines(path):
+            if not _starts_as_lines(io.BytesIO(raw)):
                 raise
-        raw = _read_bytes(path, display_path)
-        return raw, _json_lines(raw.decode("utf-8", "replace"), display_path)
-    raw = _read_bytes(path, display_path)
+        if len(raw) > allowed(MAX_TEXT_BYTES):
+            raise InputError(display_path, exceeded("bytes of a text file", allowed(MAX_TEXT_BYTES)))
     text = raw.decode("utf-8", "replace")
-    return raw, _json_lines(text, display_path) if suffix == JSON_LINES else text
+    return _json_lines(text, display_path) if suffix in (JSON, JSON_LINES) else text
 
 
-def _starts_as_lines(path: Path) -> bool:
-    """Whether the first two lines of a file are an object each, as tools write that append every run to one file."""
+def _is_file_of_lines(path: Path) -> bool:
     if not path.is_file():  # opening a named pipe would block
         return False
     try:
         with path.open("rb") as file:
-            lines = [file.readline(MAX_LINE).strip() for _ in range(2)]
+            return _starts_as_lines(file)
     except OSError:
         return False
+
+
+def _starts_as_lines(file: IO[bytes]) -> bool:
+    """Whether the first two lines of a file are an object each, as tools write that append every run to one file."""
+    lines = [file.readline(MAX_LINE).strip() for _ in range(2)]
     return all(line.startswith(b"{") and line.endswith(b"}") for line in lines)
 
 

@@ -1,0 +1,122 @@
+"""Which files of a folder are weights, analyses and results of a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.file_names import CONFIG_NAME, SIDECAR_JSON, SLICEGPT_SUFFIX, is_weight_file
+from layerhouse.ingest.checkpoint.slicegpt import is_pair
+from layerhouse.ingest.checkpoint.symlinks import leads_out
+from layerhouse.ingest.model_files import FoundModel, path_text
+from layerhouse.ingest.result_files import NO_RESULT, ResultFiles
+from layerhouse.ingest.results.documents import HARNESS_NAME, is_text_file, may_be_result
+from layerhouse.ingest.study.file_names import ANALYSIS_NAMES, REMOVAL_NAME
+from layerhouse.warehouse.study.written_files import is_recorded, recorded_files
+
+ReportRemark = Callable[[Path, str, bool], None]
+"""A callback for a remark: on which file or folder, what, and whether it is a failure."""
+
+
+class FileSorter:
+    """Sorts the files of folders into models. Models have no names yet; their paths are those of the walk."""
+
+    def __init__(self, result_files: ResultFiles, report_remark: ReportRemark) -> None:
+        self._result_files, self._report_remark = result_files, report_remark
+        self._recorded: dict[Path, dict[str, str]] = {}
+
+    def single_file(self, path: Path) -> FoundModel | None:
+        """The model of a weight file that stands for itself."""
+        if not is_weight_file(path.name):
+            return None
+        return FoundModel("", path, weight_files=(path,), sliced_name=path.stem if is_pair(path) else None)
+
+    def models_of(self, folder: Path, files: list[Path], subfolders: Sequence[Path], evaluated: list[Path]) -> list[FoundModel]:
+        """The models that lie in a folder itself: none, its own, and one for each of several files of SliceGPT.
+
+        `evaluated` are the files below `evaluation/`; `subfolders` are those that are no parts of a model.
+        """
+        files, evaluated = ([path for path in part if self._stays_inside(folder, path)] for part in (files, evaluated))
+        weights = [path for path in files if is_weight_file(path.name)]
+        pairs = [path for path in weights if is_pair(path)]
+        sliced = [path for path in weights if path.suffix.lower() == SLICEGPT_SUFFIX] if pairs else []
+        models = []
+        if len(sliced) > 1:  # SliceGPT saves all models into one folder
+            weights = [path for path in weights if path not in sliced]
+            models = [FoundModel("", path, weight_files=(path,), sliced_name=path.stem) for path in sliced]
+        analyses = self._analyses(folder, files, has_weights=bool(weights))
+        is_alone = not (weights or pairs or subfolders or any(path.name == CONFIG_NAME for path in files))
+        results = self._results(folder, files, {path.with_suffix(".json") for path in pairs}, is_alone=is_alone)
+        results += [path for path in evaluated if may_be_result(path) and self.is_result(folder, path, is_claimed=True)]
+        if [*analyses] == [REMOVAL_NAME]:
+            self._report_remark(analyses.pop(REMOVAL_NAME), "alone it says nothing of the model's own layers", False)
+        if analyses or results or weights:
+            stem = pairs[0].stem if len(pairs) == 1 and pairs[0] in weights else None
+            models.append(FoundModel("", folder, tuple(analyses.values()), tuple(results), tuple(weights), sliced_name=stem))
+        return models
+
+    def is_result(self, folder: Path, path: Path, *, is_claimed: bool, is_named: bool = False) -> bool:
+        """Whether a file of a model's folder is a result.
+
+        A JSON file that is none is reported, and so is a text file that is none if the user named it. It is a failure if the
+        file claims to be a result: it lies in `evaluation/`, or the user named it.
+        """
+        if HARNESS_NAME.fullmatch(path.name) and path.is_file():
+            return True  # by its name; it is read when it is taken
+        is_any_text = is_text_file(path) and not is_named
+        try:
+            if self._result_files.is_result(real_path(folder, path)):
+                return True
+        except InputError as error:
+            if not is_any_text or is_claimed:
+                self._report_remark(path, error.what, True)
+        else:
+            if not is_any_text:
+                self._report_remark(path, NO_RESULT, is_claimed)
+        return False
+
+    def _analyses(self, folder: Path, files: Sequence[Path], *, has_weights: bool) -> dict[str, Path]:
+        """Analysis files by name, the last of each; beside weights none that layerhouse wrote, which adds nothing to them."""
+        analyses = {path.name: path for path in files if path.name in ANALYSIS_NAMES}
+        if has_weights:
+            analyses = {name: path for name, path in analyses.items() if not self._is_own(path)}
+        for path in files:
+            if path != analyses.get(path.name, path):
+                self._report_remark(path, f"{path_text(analyses[path.name].relative_to(folder))} is taken", False)
+        return analyses
+
+    def _results(self, folder: Path, files: Sequence[Path], slicing_configs: set[Path], *, is_alone: bool) -> list[Path]:
+        """The results among the loose files of a folder. One straight in the folder claims to be a result if it is alone there:
+        it can belong to nothing else.
+        """
+        return [
+            path
+            for path in files
+            if path.name not in ANALYSIS_NAMES
+            and not SIDECAR_JSON.fullmatch(path.name)
+            and path not in slicing_configs
+            and may_be_result(path)
+            and self.is_result(folder, path, is_claimed=is_alone and path.parent == folder)
+        ]
+
+    def _is_own(self, path: Path) -> bool:
+        """Whether layerhouse wrote a file, and it is unchanged."""
+        recorded = self._recorded.get(path.parent)
+        if recorded is None:
+            recorded = self._recorded[path.parent] = recorded_files(path.parent)
+        return is_recorded(path, recorded)
+
+    def _stays_inside(self, folder: Path, path: Path) -> bool:
+        """Whether a file that may be a result lies in the model's folder; a link that leads out of it is a failure."""
+        if not (may_be_result(path) and leads_out(folder, path)):
+            return True
+        what = f"a link that leads out of the model's folder, to {os.path.realpath(path)}: put the file there"
+        self._report_remark(path, what, True)
+        return False
+
+
+def real_path(folder: Path, path: Path) -> Path:
+    """The path of a model's file below the real path of the model's folder."""
+    return Path(os.path.realpath(folder)) / path.relative_to(folder)

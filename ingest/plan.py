@@ -1,0 +1,163 @@
+"""What an ingest has to do: the models in their order, the base, and what is new of each model."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.ingest.context import IngestContext
+from layerhouse.ingest.declarations.declare import declare
+from layerhouse.ingest.declarations.method_patterns import compile_method_pattern, declare_by
+from layerhouse.ingest.discover import Remark, discover
+from layerhouse.ingest.model_files import FoundModel, fingerprint_of, total_size
+from layerhouse.ingest.result_files import ResultFiles
+from layerhouse.ingest.take_analysis import AnalysisTaker
+from layerhouse.ingest.take_results import name_declarations
+from layerhouse.ingest.take_weights import WeightsTaker
+from layerhouse.vocabulary import EventKind, SourceKind
+
+Row = dict[str, Any]
+
+SLICED_METHOD = "SliceGPT"
+
+
+@dataclass(frozen=True)
+class ChosenModels:
+    """The models to ingest, a base that is one of them first.
+
+    The base has a name or is a config, or there is none. `is_base_among_models` is false if it was only named as the base.
+    """
+
+    models: tuple[FoundModel, ...]
+    base_name: str | None = None
+    base_config: Path | None = None
+    is_base_among_models: bool = True
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One model to take. The fingerprints are those of its analysis and weight files, None where they have nothing new."""
+
+    model: FoundModel
+    analysis_fingerprint: str | None
+    weights_fingerprint: str | None
+    weight_bytes: int
+    declared: Row
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether neither analysis nor weight files are new."""
+        return self.analysis_fingerprint is None and self.weights_fingerprint is None
+
+
+def choose_models(roots: Sequence[Path], context: IngestContext, result_files: ResultFiles) -> ChosenModels:
+    """Find the models below the roots, and the base. Raises UsageError and NotFoundError."""
+    options = context.options
+    discovery = discover(roots, excludes=options.excludes, name=options.name, result_files=result_files)
+    _report_remarks(discovery.remarks, context)
+    models = _settle_names(discovery.models, context, options.name)
+    if options.base is None:
+        return ChosenModels(models)
+    base = Path(options.base)
+    if base.suffix.lower() == ".json" and base.is_file():
+        return ChosenModels(models, base_config=base)
+    if not base.exists():
+        return ChosenModels(models, base_name=_name_in_warehouse(options.base, context))
+    return _put_base_first(models, base, context, result_files)
+
+
+def _report_remarks(remarks: Sequence[Remark], context: IngestContext) -> None:
+    for remark in remarks:
+        context.report_event(EventKind.FAILED if remark.is_failure else EventKind.PASSED, remark.where, remark.what)
+
+
+def _name_in_warehouse(base: str, context: IngestContext) -> str:
+    """The base, if it is the name of a model with weights in the warehouse. Raises NotFoundError."""
+    names = tuple(sorted(model_id for model_id, kind in context.known.sightings if kind == SourceKind.WEIGHTS))
+    if base not in names:
+        raise NotFoundError("base, neither a path nor a model with weights,", base, names)
+    return base
+
+
+def _put_base_first(
+    models: tuple[FoundModel, ...], base: Path, context: IngestContext, result_files: ResultFiles
+) -> ChosenModels:
+    """The models with the base at their head. Raises UsageError if the base's path does not hold one model with weights."""
+    discovery = discover([base], result_files=result_files)
+    with_weights = [model for model in discovery.models if model.weight_files]
+    if len(with_weights) != 1:
+        _report_remarks(discovery.remarks, context)
+        raise UsageError(f"--base {base}: the base is one model with weights; found {len(with_weights)}")
+    base_model = next((model for model in models if model.folder == with_weights[0].folder), None)
+    if base_model is not None:
+        others = [model for model in models if model is not base_model]
+        return ChosenModels((base_model, *others), base_model.model_id)
+    settled = _settle_names(with_weights, context, None)
+    if not settled:
+        return ChosenModels(models)
+    return ChosenModels((*settled, *models), settled[0].model_id, is_base_among_models=False)
+
+
+def _settle_names(models: Sequence[FoundModel], context: IngestContext, new_name: str | None) -> tuple[FoundModel, ...]:
+    """The models with the names that their folders have in the warehouse; a name that another folder has is a failure."""
+    settled = []
+    for model in models:
+        folder = model.source_uri
+        name = context.known.models_by_folder.get(folder, model.model_id)
+        other = context.known.folders_by_model.get(name)
+        if new_name is not None and name != new_name:
+            what = f"in the warehouse as {name}; rename it with: layerhouse rename {name} {new_name}"
+            context.report_event(EventKind.FAILED, folder, what)
+        elif other is not None and other != folder and os.path.lexists(other):
+            what = f"its name {name} is that of {other} in the warehouse; give it another with --name NAME"
+            context.report_event(EventKind.FAILED, folder, what)
+        else:
+            settled.append(replace(model, model_id=name))
+    return tuple(settled)
+
+
+def plan_models(
+    models: Sequence[FoundModel], context: IngestContext, weights: WeightsTaker, analyses: AnalysisTaker
+) -> list[ModelPlan]:
+    """What is new of each model. The bases that analysis files describe are gathered on the way."""
+    patterns = [compile_method_pattern(text) for text in context.options.method_patterns]
+    plans = []
+    for model in models:
+        weights_fingerprint = weights.new_fingerprint(model) if model.weight_files else None
+        plans.append(
+            ModelPlan(
+                model,
+                _new_analysis_fingerprint(model, context),
+                weights_fingerprint,
+                0 if weights_fingerprint is None else total_size(model.weight_files),
+                _declared(model, patterns),
+            )
+        )
+        if plans[-1].analysis_fingerprint is not None:
+            analyses.gather_base(model)
+    context.progress.expect(models=len(plans), num_bytes=sum(plan.weight_bytes for plan in plans))
+    return plans
+
+
+def _new_analysis_fingerprint(model: FoundModel, context: IngestContext) -> str | None:
+    if not model.analysis_files:
+        return None
+    fingerprint = fingerprint_of(model.analysis_files)
+    sighting = context.known.sightings.get((model.model_id, SourceKind.ANALYSIS))
+    return None if sighting is not None and sighting.fingerprint == fingerprint else fingerprint
+
+
+def _declared(model: FoundModel, patterns: Sequence[re.Pattern[str]]) -> Row:
+    """The columns for what the names of a model and of its sliced files declare."""
+    declaration = declare_by(patterns, model.model_id) or declare(model.model_id)
+    if model.sliced_name is not None:
+        ratio = declare(model.sliced_name).ratio if declaration.ratio is None else declaration.ratio
+        declaration = replace(declaration, method=declaration.method or SLICED_METHOD, ratio=ratio)
+    if model.revision:
+        declaration = replace(declaration, tags={**declaration.tags, "revision": model.revision})
+    return name_declarations(declaration)
