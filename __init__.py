@@ -93,17 +93,18 @@ def ingest(
     units: also read heads, KV groups, neurons and experts, and match them with the base's.
     method_patterns: regular expressions for what names declare, with the groups method, ratio and removed.
     workers: models read at once; by default one per device. 1, or threads=1, keeps the reading of headers in one process.
-    map_files: read weight files in the page cache through memory maps; installs a SIGBUS handler for the whole process.
+    map_files: map weight files that are in the page cache; meanwhile the process has a handler of SIGBUS.
     on_event, on_progress: called for each input, and whenever models or bytes have been read.
     """
     from layerhouse.ingest.context import Options, Reading, available_cores
     from layerhouse.ingest.measure.devices import find_devices
-    from layerhouse.ingest.measure.io.file_window import use_mappings
+    from layerhouse.ingest.measure.io.file_window import mappings_if
     from layerhouse.ingest_call import ingest_into
 
     reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units, workers)
     options = Options(tuple(exclude), name, dry_run, None if base is None else str(base), reading, tuple(method_patterns))
     paths = [Path(root) for root in ([roots] if isinstance(roots, str | Path) else roots)]
-    if map_files:
-        use_mappings()
-    return ingest_into(Path(warehouse), paths, options, limit_factor=limit_factor, on_event=on_event, on_progress=on_progress)
+    with mappings_if(map_files):
+        return ingest_into(
+            Path(warehouse), paths, options, limit_factor=limit_factor, on_event=on_event, on_progress=on_progress
+        )

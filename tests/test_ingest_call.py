@@ -70,11 +70,15 @@ def test_it_ingests_and_refuses_what_the_function_refuses(tmp_path):
         lh.ingest([], bsae="x")
 
 
-def test_files_are_mapped_only_on_request(tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr(file_window, "use_mappings", lambda: calls.append("mapped"))
-    (tmp_path / "model.safetensors").write_bytes(WEIGHTS)
-    lh.ingest([tmp_path], warehouse=tmp_path / "w")
-    assert calls == []
-    lh.ingest([tmp_path], warehouse=tmp_path / "w", map_files=True)
-    assert calls == ["mapped"]
+def test_files_are_mapped_only_in_calls_that_ask_for_it(tmp_path, monkeypatch):
+    wanted = []
+    open_window = file_window.FileWindow.of
+    monkeypatch.setattr(
+        file_window.FileWindow, "of", lambda size: wanted.append(file_window._are_mappings_used) or open_window(size)
+    )
+    for number, arguments in enumerate(({}, {"map_files": True}, {"map_files": False})):
+        (tmp_path / f"m{number}").mkdir()
+        (tmp_path / f"m{number}/model.safetensors").write_bytes(WEIGHTS)
+        lh.ingest([tmp_path / f"m{number}"], warehouse=tmp_path / "w", **arguments)
+        assert {*wanted} == {bool(arguments.get("map_files"))}
+        wanted.clear()

@@ -6,13 +6,15 @@ disk errors are errors of a call. A page that disappears after that (the file wa
 read. A signal handler (_file_window.c) then maps zeros there and continues; `is_intact` reports it afterwards.
 
 A signal handler belongs to the whole process, so the library never installs one on its own: no file is mapped until the program
-calls `use_mappings`.
+calls `use_mappings` or asks for it in a call of `layerhouse.ingest`.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -50,6 +52,19 @@ def use_mappings() -> bool:
     global _are_mappings_used  # noqa: PLW0603
     _are_mappings_used = pages is not None
     return _are_mappings_used
+
+
+@contextmanager
+def mappings_if(wanted: bool) -> Iterator[None]:
+    """A context in which readers map files if that is wanted, or if the program called `use_mappings` before."""
+    global _are_mappings_used  # noqa: PLW0603
+    before = _are_mappings_used
+    if wanted:
+        use_mappings()
+    try:
+        yield
+    finally:
+        _are_mappings_used = before
 
 
 def is_cached(file: int, offset: int, size: int) -> bool | None:
