@@ -58,7 +58,7 @@ serve(requests, answers, limit_factor)
 
 
 class HeadersAhead(Generic[Item]):
-    """Reads items in order with the help of a process; for use in a `with` block. `read` reads one here."""
+    """A context manager that reads items in order with the help of a process. `read` reads one here."""
 
     def __init__(self, items: Sequence[tuple[Item, Request]], read: Callable[[Item], ReadWeights]) -> None:
         self._items, self._read = items, read

@@ -1,7 +1,7 @@
-"""Read the weights of models ahead of their turn, so that the disk and all cores have work over many small models.
+"""Read the weights of models ahead of their turn, which keeps the disk and all cores busy over many small models.
 
-What is read comes out in the order asked for, so rows, lines and commits are the same for any number of workers. A model of at
-least LARGE_BYTES is read when its turn comes, by all threads; smaller ones ahead of it, one thread each. With several devices
+Models come out in the order of the ingest, so rows, events and commits are the same for any number of workers. A model of at
+least LARGE_BYTES is read at its turn by all threads; smaller ones are read ahead, by one thread each. With several devices
 every model is read ahead, each on the next device.
 """
 
@@ -16,11 +16,11 @@ Item = TypeVar("Item")
 Read = TypeVar("Read")
 LARGE_BYTES = 256 << 20
 AHEAD = 2
-"""Models that are read or wait to be taken, for each worker: what bounds memory."""
+"""Models that are being read or wait to be taken, for each worker. It bounds the memory."""
 
 
 class ReadAhead(Generic[Item, Read]):
-    """Runs `read(item, device, threads)` for items with their sizes in bytes; for use in a `with` block."""
+    """A context manager that runs `read(item, device, threads)` for items, given with their sizes in bytes."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class ReadAhead(Generic[Item, Read]):
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def take(self, item: Item) -> Read:
-        """What `read` gave for an item, which has to be the next of those given; raises what it raised."""
+        """What `read` returns for an item, which has to be the next of those given. Raises what it raises."""
         while self._left and len(self._waiting) < max(1, AHEAD * self._workers):
             self._waiting.append(self._start(*self._left.popleft()))
         expected, future = self._waiting.popleft()

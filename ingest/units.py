@@ -1,8 +1,8 @@
-"""The units of a checkpoint, what structured pruning removes: heads, KV groups, MLP neurons and experts, one row each.
+"""The units of a checkpoint that structured pruning removes: heads, KV groups, MLP neurons and experts, one row each.
 
-A unit is made of parts: the rows of q and the columns of o of a head; the rows of k and v of a KV group; the rows of gate and
-up and the column of down of a neuron; the matrices of an expert and its row of the router; and the elements of their biases.
-Each part is hashed and sketched, so that a unit can be found in a base, and its parts be checked against each other.
+A unit consists of parts: for a head the rows of q and the columns of o; for a KV group the rows of k and v; for a neuron the
+rows of gate and up and the column of down; for an expert its matrices and its row of the router; and the elements of their
+biases. Each part is hashed and sketched, so that a unit can be found in a base, and its parts can be checked for consistency.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from layerhouse.ingest.measure.unit_vectors import Array, Vectors, read_vectors
 from layerhouse.ingest.model.layer_sizes import Sizes, declared_head_dim, measure_layer
 from layerhouse.ingest.model.placement import Placed
 from layerhouse.ingest.model.unit_parts import Part, find_parts
+from layerhouse.vocabulary import UnitKind
 from layerhouse.warehouse.storage.schema import arrow_schema
 
 if TYPE_CHECKING:
@@ -30,14 +31,13 @@ if TYPE_CHECKING:
 
     from layerhouse.ingest.checkpoint_rows import OpenedWeights
 
-KINDS = ("head", "kv_group", "neuron", "expert")
 PART_HASH_DIGITS = 16
-MAX_SHOWN = 3
+MAX_NAMED_LAYERS = 3
 
 
 @dataclass(frozen=True)
-class _Described:
-    """One part of units in a row: digests (units, 16), sums of squares (units,), sketches (units, n) or None for a bias."""
+class _DescribedPart:
+    """One part of consecutive units: digests (units, 16), sums of squares (units,), sketches (units, n) or None for a bias."""
 
     digests: Array
     squares: Array
@@ -45,11 +45,11 @@ class _Described:
 
 
 def read_units(opened: OpenedWeights, checkpoint_id: str, *, threads: int = 1) -> tuple[pa.Table | None, list[Note]]:
-    """The rows of `units` of a checkpoint, without commit columns, and notes on layers whose units are not known; None where
-    there are none.
+    """The rows of `units` of a checkpoint without commit columns, None if there are none; and notes on layers whose units are
+    unknown.
 
-    One sweep over the weights of attention, MLP and experts, a layer a thread; memory is a piece of a matrix a thread, and the
-    rows. Raises InputError.
+    The weights of attention, MLP and experts are read once, each layer by one thread. Memory: a piece of a matrix for each
+    thread, and the rows. Raises InputError.
     """
     import pyarrow as pa
 
@@ -72,47 +72,46 @@ def read_units(opened: OpenedWeights, checkpoint_id: str, *, threads: int = 1) -
     places = sorted(layers)
     pool = ThreadPoolExecutor(max(1, threads))
     try:
-        for (_, index), (found, reasons) in zip(places, pool.map(read_layer, places), strict=True):
-            tables += found
+        for (_, index), (layer_tables, reasons) in zip(places, pool.map(read_layer, places), strict=True):
+            tables += layer_tables
             for reason in reasons:
                 unknown[reason].append(index)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # who interrupts waits for no layer
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for layers
     notes = [note("units", _unknown_text(reason, indices)) for reason, indices in unknown.items()]
     return (pa.concat_tables(tables) if tables else None), notes
 
 
 def _unknown_text(reason: str, layers: Sequence[int]) -> str:
-    shown = ", ".join(map(str, layers[:MAX_SHOWN])) + (
-        f" and {len(layers) - MAX_SHOWN} more" if len(layers) > MAX_SHOWN else ""
-    )
-    return f"layer{'' if len(layers) == 1 else 's'} {shown}: {reason}"
+    numbers = ", ".join(map(str, layers[:MAX_NAMED_LAYERS]))
+    more = f" and {len(layers) - MAX_NAMED_LAYERS} more" if len(layers) > MAX_NAMED_LAYERS else ""
+    return f"layer{'' if len(layers) == 1 else 's'} {numbers}{more}: {reason}"
 
 
 def _layer_tables(reader: TensorReader, parts: Iterable[Part], where: dict[str, Any]) -> Iterator[pa.Table]:
-    """A table for each kind of unit of one layer. A part that not every unit has is left out."""
+    """A table for each kind of unit of one layer. A part that only some of the units have is left out."""
     vectors: dict[tuple[Any, ...], Vectors] = {}
-    described: dict[str, dict[str, dict[int, _Described]]] = defaultdict(lambda: defaultdict(dict))
+    described: dict[str, dict[str, dict[int, _DescribedPart]]] = defaultdict(lambda: defaultdict(dict))
     for part in parts:
         if not part.vectors.size:
             continue
         key = (part.ref.place, part.axis)
         if key not in vectors:
-            if part.kind == "expert":
+            if part.kind == UnitKind.EXPERT:
                 vectors.clear()
             vectors[key] = read_vectors(reader, part.ref, part.axis)
         described[part.kind][part.name][part.first_unit] = _describe(vectors[key], part)
-    for kind in KINDS:
-        found = {name: _joined(pieces) for name, pieces in described[kind].items()}
-        count = max((len(units) for units, _ in found.values()), default=0)
-        whole = {name: piece for name, (units, piece) in found.items() if len(units) == count}
+    for kind in UnitKind:
+        parts_by_name = {name: _joined(pieces) for name, pieces in described[kind].items()}
+        count = max((len(units) for units, _ in parts_by_name.values()), default=0)
+        whole = {name: part for name, (units, part) in parts_by_name.items() if len(units) == count}
         if whole:
-            numbers = next(units for units, _ in found.values() if len(units) == count)
+            numbers = next(units for units, _ in parts_by_name.values() if len(units) == count)
             yield _kind_table({**where, "kind": kind}, numbers, whole)
 
 
-def _describe(vectors: Vectors, part: Part) -> _Described:
-    """What the vectors of a part say of its units: hashed as its vectors in a row, sketched as their sum by signs."""
+def _describe(vectors: Vectors, part: Part) -> _DescribedPart:
+    """A part of units: the hash is over its vectors one after the other, the sketch is their sum with random signs."""
     units, size = part.vectors.shape
     digests = vectors.digests[part.vectors]
     if size == 1:
@@ -122,24 +121,24 @@ def _describe(vectors: Vectors, part: Part) -> _Described:
         joined = np.frombuffer(b"".join(hashed), np.uint8).reshape(units, -1)
     squares = vectors.squares[part.vectors].sum(axis=1)
     if part.is_bias:
-        return _Described(joined, squares, None)
+        return _DescribedPart(joined, squares, None)
     with np.errstate(invalid="ignore"):
-        return _Described(joined, squares, np.einsum("uvd,v->ud", vectors.sketches[part.vectors], signs(0, size)[:, 0]))
+        return _DescribedPart(joined, squares, np.einsum("uvd,v->ud", vectors.sketches[part.vectors], signs(0, size)[:, 0]))
 
 
-def _joined(pieces: dict[int, _Described]) -> tuple[list[int], _Described]:
-    """The pieces of one part by the number of their first unit, as one; and the units' numbers."""
+def _joined(pieces: dict[int, _DescribedPart]) -> tuple[list[int], _DescribedPart]:
+    """Join the pieces of one part, given by the number of their first unit. Returns the units' numbers too."""
     ordered = sorted(pieces.items())
     numbers = [first + at for first, piece in ordered for at in range(len(piece.squares))]
     sketches = [piece.sketches for _, piece in ordered if piece.sketches is not None]
-    return numbers, _Described(
+    return numbers, _DescribedPart(
         np.concatenate([piece.digests for _, piece in ordered]),
         np.concatenate([piece.squares for _, piece in ordered]),
         np.concatenate(sketches) if sketches else None,
     )
 
 
-def _kind_table(where: dict[str, Any], numbers: Sequence[int], parts: dict[str, _Described]) -> pa.Table:
+def _kind_table(where: dict[str, Any], numbers: Sequence[int], parts: dict[str, _DescribedPart]) -> pa.Table:
     import pyarrow as pa
 
     schema = arrow_schema("units")
@@ -167,7 +166,7 @@ def _finite(values: Array) -> list[float | None]:
 
 
 def _signatures(sketches: Sequence[Array], count: int) -> pa.Array:
-    """The parts' sketches one after the other, each of unit length or zero; null where a value is not finite."""
+    """The sketches of the parts, concatenated, each of unit length or zero; null where a value is not finite."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
