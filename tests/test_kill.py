@@ -32,7 +32,8 @@ VIEWS = [stem.partition("_")[2] for stem in sql_files("warehouse.views") if not 
 # Rows that one model of `write_models` gives; every one has the same base of 3 layers.
 PER_MODEL = {"layers": 3, "layer_matches": 3, "results": 25, "links": 1, "checkpoints": 1}
 PER_MODEL |= {"models": 1, "performance": 1, "history": 1, "sightings": 1, "current_checkpoints": 1, "result_links": 1}
-PER_MODEL |= {"checkpoint_facts": 1, "layer_pruning": 3, "model_results": 25, "measures": 15, "model_measures": 1}
+PER_MODEL |= {"checkpoint_facts": 1, "layer_pruning": 3, "layer_summary": 1, "model_results": 25, "measures": 15}
+PER_MODEL |= {"model_measures": 1, "status_notes": 1}
 OF_BASE = {"layers": 3, "checkpoints": 1, "checkpoint_facts": 1}
 
 
