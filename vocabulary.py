@@ -327,3 +327,17 @@ class ZeroPattern(StrEnum):
     TWO_OF_FOUR = "2:4"
     FOUR_OF_EIGHT = "4:8"
     """At most four values in each group of eight; eight divides the inputs."""
+
+
+class MeasureKind(StrEnum):
+    """What a row of the view `measures` is a value of."""
+
+    TASK = "task"
+    """A zero-shot task, by the metric that is usual for it."""
+    SCORE = "score"
+    """Any other score of a task."""
+    GROUP = "group"
+    """A score over several tasks."""
+    PERPLEXITY = "perplexity"
+    SPEED = "speed"
+    MEMORY = "memory"

@@ -13,7 +13,7 @@ from typing import Any
 
 from layerhouse.ingest.run import Options, Report, ingest_roots
 from layerhouse.warehouse.answers.handle import Warehouse
-from layerhouse.warehouse.answers.query import load_known
+from layerhouse.warehouse.answers.load_inventory import load_known
 from layerhouse.warehouse.storage.inventory import Known
 from layerhouse.warehouse.storage.store import create_store
 

@@ -8,9 +8,10 @@ import pytest
 
 from layerhouse.ingest.batch import Batch
 from layerhouse.ingest.column_rows import ColumnRows
+from layerhouse.warehouse.storage.commits import list_commits
 from layerhouse.warehouse.storage.rows import rows_to_arrow
 from layerhouse.warehouse.storage.schema import TABLES
-from layerhouse.warehouse.storage.store import create_store, list_commits
+from layerhouse.warehouse.storage.store import create_store
 
 
 def tensors(names, **columns):

@@ -25,9 +25,10 @@ from layerhouse.tests.study_builder import (
 from layerhouse.tests.test_store import checkpoint, layer
 from layerhouse.warehouse.admin.health import check_warehouse
 from layerhouse.warehouse.admin.removals import drop_model
-from layerhouse.warehouse.answers.query import load_known
+from layerhouse.warehouse.answers.load_inventory import load_known
 from layerhouse.warehouse.answers.sql_text import sql_files
-from layerhouse.warehouse.storage.store import create_store, list_commits, write_commit
+from layerhouse.warehouse.storage.commits import list_commits
+from layerhouse.warehouse.storage.store import create_store, write_commit
 
 WIDE, NARROW = Width(8, 4, 704), Width(4, 2, 352)
 MODELS = {"a": (WIDE, WIDE), "b": (WIDE, NARROW), "c": (NARROW, NARROW)}

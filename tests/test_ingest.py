@@ -33,7 +33,7 @@ from layerhouse.tests.study_files import (
 )
 from layerhouse.warehouse.admin.removals import drop_model, rename_model
 from layerhouse.warehouse.answers.handle import Warehouse
-from layerhouse.warehouse.answers.query import load_known
+from layerhouse.warehouse.answers.load_inventory import load_known
 from layerhouse.warehouse.storage.store import create_store
 
 HISTORY = "SELECT params FROM history ORDER BY model_id, commit_id"

@@ -28,7 +28,8 @@ from layerhouse.tests.study_builder import (
     write_study,
 )
 from layerhouse.warehouse.admin.health import check_warehouse
-from layerhouse.warehouse.answers.query import load_known, query_text, run_sql
+from layerhouse.warehouse.answers.load_inventory import load_known
+from layerhouse.warehouse.answers.query import query_text, run_sql
 from layerhouse.warehouse.answers.session import export_database, init_script
 from layerhouse.warehouse.render import write_table
 from layerhouse.warehouse.storage.store import create_store, write_commit

@@ -21,7 +21,7 @@ from layerhouse.tests.study_builder import (
 )
 from layerhouse.warehouse.admin.health import check_warehouse
 from layerhouse.warehouse.admin.removals import drop_model, rename_model
-from layerhouse.warehouse.answers.query import load_known
+from layerhouse.warehouse.answers.load_inventory import load_known
 from layerhouse.warehouse.answers.session import parse_as_of
 from layerhouse.warehouse.storage.store import create_store
 

@@ -25,8 +25,9 @@ from layerhouse.ingest.results.parsed import measure_id
 from layerhouse.warehouse.answers.query import query_names, run_query, run_sql
 from layerhouse.warehouse.answers.session import connect
 from layerhouse.warehouse.answers.sql_text import quote_identifier, sql_files
+from layerhouse.warehouse.storage.commits import list_commits
 from layerhouse.warehouse.storage.schema import TABLES
-from layerhouse.warehouse.storage.store import create_store, list_commits, write_commit
+from layerhouse.warehouse.storage.store import create_store, write_commit
 
 FOLDER = Path(__file__).parent / "sql"
 CASES = sorted(path.relative_to(FOLDER) for path in FOLDER.glob("*/*") if path.is_dir())

@@ -18,13 +18,9 @@ import layerhouse as lh
 from layerhouse import LayerhouseError, MissingWarehouseError, WarehouseError
 from layerhouse.tests.running import layerhouse
 from layerhouse.warehouse.admin.health import check_warehouse
+from layerhouse.warehouse.storage.commits import list_commits
 from layerhouse.warehouse.storage.schema import TABLES, arrow_schema
-from layerhouse.warehouse.storage.store import (
-    create_store,
-    list_commits,
-    open_store,
-    write_commit,
-)
+from layerhouse.warehouse.storage.store import create_store, open_store, write_commit
 
 BIG = (2**53 + 1, 2**63 - 1, 0, -(2**63))
 

@@ -14,17 +14,9 @@ import duckdb
 from layerhouse.warehouse.answers.answer_cache import KEPT, own_files
 from layerhouse.warehouse.answers.session import answer_files, connect
 from layerhouse.warehouse.answers.sql_text import quote_identifier, quote_literal, sql_files
+from layerhouse.warehouse.storage.commits import COMMITS, Commit, Snapshot, list_commits
 from layerhouse.warehouse.storage.schema import TABLES, arrow_schema, schema_digest
-from layerhouse.warehouse.storage.store import (
-    COMMITS,
-    OWN_FILE,
-    Commit,
-    Snapshot,
-    add_present_schema,
-    list_commits,
-    open_store,
-    writers_locked_out,
-)
+from layerhouse.warehouse.storage.store import OWN_FILE, add_present_schema, open_store, writers_locked_out
 
 DAMAGED = "damaged"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerhouse.warehouse.answers.sql_text import quote_identifier, quote_literal
-from layerhouse.warehouse.storage.store import Snapshot
+from layerhouse.warehouse.storage.commits import Snapshot
 
 if TYPE_CHECKING:
     import duckdb

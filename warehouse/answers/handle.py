@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from layerhouse.warehouse.storage.store import Damage
+    from layerhouse.warehouse.storage.commits import Damage
 
 
 class Warehouse:

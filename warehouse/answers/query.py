@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -16,9 +15,7 @@ from layerhouse.errors import (
     UsageError,
     WarehouseError,
 )
-from layerhouse.warehouse.answers.session import connect
 from layerhouse.warehouse.answers.sql_text import sql_files
-from layerhouse.warehouse.storage.inventory import Known, KnownBase, Sighting
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -128,96 +125,6 @@ def study_rows(
 def model_names(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
     with own_sql():
         return tuple(row[0] for row in connection.execute(MODEL_NAMES).fetchall())
-
-
-def load_known(root: Path) -> Known:
-    """What the warehouse holds, for an ingest that does only what is new."""
-    connection, _ = connect(root, asked="checkpoint_facts sightings result_links")
-    known = Known()
-    with connection, own_sql():
-        connection.execute(
-            """
-            CREATE TEMP TABLE complete AS
-            SELECT checkpoint_id
-            FROM checkpoint_facts
-            WHERE
-                (coalesce(num_layers, 0) = 0 OR checkpoint_id IN (SELECT checkpoint_id FROM layers))
-                AND (source_kind <> 'weights' OR checkpoint_id IN (SELECT checkpoint_id FROM tensors))
-            """
-        )
-        for model_id, kind, *seen in _rows(
-            connection,
-            """
-            SELECT model_id, source_kind, fingerprint, stats_level, checkpoint_id, params, device
-            FROM sightings
-            WHERE checkpoint_id IN (SELECT checkpoint_id FROM complete)
-            QUALIFY row_number() OVER (PARTITION BY model_id, source_kind ORDER BY commit_id DESC, checkpoint_id) = 1
-            """,
-        ):
-            known.sightings[model_id, kind] = Sighting(*seen)
-        for model_id, folder in _rows(
-            connection,
-            """
-            WITH places AS (
-                SELECT model_id, source_uri AS folder, commit_id FROM sightings
-                UNION ALL
-                SELECT model_id, model_uri AS folder, commit_id FROM result_links WHERE model_uri IS NOT NULL
-            )
-            SELECT model_id, arg_max(folder, commit_id)
-            FROM places
-            GROUP BY ALL
-            """,
-        ):
-            known.folders_by_model[model_id] = folder
-            known.models_by_folder[folder] = model_id
-        known.models_by_result = dict(
-            _rows(connection, "SELECT result_id, model_id FROM result_links WHERE result_id IN (SELECT result_id FROM results)")
-        )
-        known.standing_alone = {
-            row[0] for row in _rows(connection, "SELECT result_id FROM result_links WHERE rule = 'declared'")
-        }
-        known.results = {result_id for (result_id,) in _rows(connection, "SELECT DISTINCT result_id FROM results")}
-        known.checkpoints = {row[0] for row in _rows(connection, "SELECT checkpoint_id FROM complete")}
-        known.comparisons = dict(
-            _rows(
-                connection,
-                """
-                SELECT checkpoint_id, arg_max(base_checkpoint_id, (commit_id, base_checkpoint_id))
-                FROM layer_matches
-                GROUP BY checkpoint_id
-                """,
-            )
-        )
-        related = _rows(
-            connection,
-            """
-            SELECT
-                checkpoint_id,
-                base_checkpoint_id,
-                bool_and(relation IS NOT NULL OR name IS NULL OR base_name IS NULL) AS is_explained
-            FROM tensor_matches
-            GROUP BY checkpoint_id, base_checkpoint_id
-            """,
-        )
-        known.related = {(checkpoint_id, base_id) for checkpoint_id, base_id, _ in related}
-        known.unexplained = {(checkpoint_id, base_id) for checkpoint_id, base_id, is_explained in related if not is_explained}
-        known.with_units = {row[0] for row in _rows(connection, "SELECT DISTINCT checkpoint_id FROM units")}
-        known.unit_comparisons = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM unit_matches"))
-        for name, params, checkpoint_id, num_layers in _rows(
-            connection,
-            """
-            SELECT DISTINCT declared_name, params, checkpoint_id, num_layers
-            FROM checkpoints
-            WHERE model_id IS NULL AND params IS NOT NULL AND status = 'ok'
-            ORDER BY checkpoint_id
-            """,
-        ):
-            known.bases.setdefault((name, params), []).append(KnownBase(checkpoint_id, num_layers))
-    return known
-
-
-def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
-    return connection.execute(sql).fetchall()
 
 
 def _with_exact_integers(table: pa.Table) -> pa.Table:

@@ -21,8 +21,9 @@ from layerhouse.warehouse.answers.answer_cache import (
     write_kept,
 )
 from layerhouse.warehouse.answers.sql_text import quote_literal, sql_files
+from layerhouse.warehouse.storage.commits import Snapshot, list_commits
 from layerhouse.warehouse.storage.schema import TABLES, Table
-from layerhouse.warehouse.storage.store import Snapshot, list_commits, open_store
+from layerhouse.warehouse.storage.store import open_store
 
 MACROS = "macros"
 NAME = re.compile(r"[a-z_]+")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from layerhouse.vocabulary import ZERO_SHOT_TASKS
 from layerhouse.warehouse.render.headings import HEADINGS
 from layerhouse.warehouse.render.kinds import (
     BILLIONS,
@@ -84,15 +85,9 @@ _PERFORMANCE = {
     "ppl_wikitext2": Column("ppl wikitext2", PPL, better="lower"),
     "ppl_ptb": Column("ppl ptb", PPL, better="lower"),
     "perplexities": Column("perplexities", MAP, PPL),
-    "boolq": Column("boolq", RATIO, better="higher"),
-    "piqa": Column("piqa", RATIO, better="higher"),
-    "hellaswag": Column("hellaswag", RATIO, better="higher"),
-    "winogrande": Column("winogrande", RATIO, better="higher"),
-    "arc_easy": Column("arc easy", RATIO, better="higher"),
-    "arc_challenge": Column("arc challenge", RATIO, better="higher"),
-    "openbookqa": Column("openbookqa", RATIO, better="higher"),
+    **{task: Column(task.replace("_", " "), RATIO, better="higher") for task in ZERO_SHOT_TASKS},
     "mean_accuracy": Column("mean accuracy", RATIO, better="higher"),
-    "n_tasks": Column("tasks", COUNT, total=7),
+    "n_tasks": Column("tasks", COUNT, total=len(ZERO_SHOT_TASKS)),
     "other_scores": Column("other scores", MAP, NUMBER),
     "group_scores": Column("group scores", MAP, NUMBER),
     "throughput_bs1": Column("tok/s bs1", RATE, better="higher"),

@@ -1,4 +1,4 @@
-"""What a warehouse holds already, as far as an ingest has to know to do only what is new."""
+"""What a warehouse already contains, as far as an ingest needs it to do only what is new."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Sighting:
-    """A model's newest sighting of one kind (weights or analysis)."""
+    """A model's newest sighting of one kind: of weights or of an analysis."""
 
     fingerprint: str | None
     stats_level: str | None
@@ -26,12 +26,12 @@ class KnownBase:
 
 @dataclass
 class Known:
-    """Names are the present ones: after renames, without dropped models.
+    """Models by their present names: after renames, without dropped ones.
 
-    `standing_alone` are results that no model was found for. `comparisons` has for each checkpoint the base that it was last
-    compared with; `related` pairs of checkpoint and base whose tensors were related, `unexplained` those of them where rows
-    leave open how tensors differ; `with_units` the checkpoints whose units were read, `unit_comparisons` pairs whose units were
-    matched.
+    `sightings` are by model and source kind, `bases` by declared name and parameters. `standing_alone` are result files without
+    a model. `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint and its base: `related` those whose
+    tensors were compared, `unexplained` those of them where stored rows do not say how some tensor differs, and
+    `unit_comparisons` those whose units were matched. `with_units` are the checkpoints whose units were read.
     """
 
     sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Stored rows without SQL, for an ingest that compares checkpoints with one that was measured before."""
+"""Stored rows read without SQL, for an ingest that compares checkpoints with one that is in the warehouse already."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.errors import WarehouseError
+from layerhouse.warehouse.storage.commits import list_commits
 from layerhouse.warehouse.storage.schema import TABLES, arrow_schema
-from layerhouse.warehouse.storage.store import list_commits
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,33 +21,33 @@ BATCH_ROWS = 1 << 15
 def read_rows(
     root: Path, table: str, checkpoint_ids: Collection[str], columns: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """The rows of some checkpoints, by checkpoint_id; of a fact that several commits hold, the rows of one (Table)."""
+    """The rows of some checkpoints by checkpoint_id, as `stream_rows` gives them."""
     return {checkpoint_id: rows.to_pylist() for checkpoint_id, rows in stream_rows(root, table, checkpoint_ids, columns)}
 
 
 def stream_rows(
     root: Path, table: str, checkpoint_ids: Collection[str], columns: Sequence[str]
 ) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of some checkpoints, one checkpoint after the other in the order of the files, each file read once.
+    """The rows of some checkpoints, one checkpoint after the other in the order of the files. Each file is read once.
 
-    Of a fact that several commits hold, the rows of one (Table). Memory: a batch of rows, and the checkpoints whose rows are
-    not all read yet. Raises WarehouseError.
+    Of a fact that several commits hold, the rows of one commit are given (see Table). At any time a batch of rows is in memory,
+    and the rows of checkpoints that are not complete yet. Raises WarehouseError.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     assert TABLES[table].fact_key == ("checkpoint_id",)
-    left = set(checkpoint_ids)
+    missing = set(checkpoint_ids)
     names = [*dict.fromkeys((*columns, "checkpoint_id", "commit_id"))]
     schema = pa.schema([arrow_schema(table).field(name) for name in names])
     is_newest = TABLES[table].is_newest_shown
-    files = list_commits(root).files(table) if left else []
+    files = list_commits(root).files(table) if missing else []
     for path in reversed(files) if is_newest else files:
-        with _own_files(), pq.ParquetFile(path) as file:
-            counts = {value["values"]: value["counts"] for value in _count_values(file) if value["values"] in left}
-            left -= counts.keys()
-            waiting: dict[str, list[pa.RecordBatch]] = {}
+        with _damage_reported(), pq.ParquetFile(path) as file:
+            counts = {value["values"]: value["counts"] for value in _count_values(file) if value["values"] in missing}
+            missing -= counts.keys()
+            incomplete: dict[str, list[pa.RecordBatch]] = {}
             present = [name for name in names if name in file.schema_arrow.names]
             for batch in file.iter_batches(BATCH_ROWS, columns=present) if counts else ():
                 ids = batch.column("checkpoint_id")
@@ -55,20 +55,20 @@ def stream_rows(
                     if checkpoint_id not in counts:
                         continue
                     part = batch.filter(pc.equal(ids, checkpoint_id))
-                    waiting.setdefault(checkpoint_id, []).append(part)
+                    incomplete.setdefault(checkpoint_id, []).append(part)
                     counts[checkpoint_id] -= len(part)
                     if counts[checkpoint_id] == 0:
                         yield (
                             checkpoint_id,
-                            _one_commit(pa.Table.from_batches(waiting.pop(checkpoint_id)), schema, is_newest=is_newest),
+                            _one_commit(pa.Table.from_batches(incomplete.pop(checkpoint_id)), schema, is_newest=is_newest),
                         )
-        if not left:
+        if not missing:
             return
 
 
 @contextmanager
-def _own_files() -> Iterator[None]:
-    """What cannot be read of a file that layerhouse wrote is damage of the warehouse. Raises WarehouseError."""
+def _damage_reported() -> Iterator[None]:
+    """A context manager: a stored file that cannot be read raises WarehouseError."""
     import pyarrow as pa
 
     try:
@@ -78,7 +78,7 @@ def _own_files() -> Iterator[None]:
 
 
 def read_greatest(root: Path, table: str, column: str) -> dict[str, Any]:
-    """The greatest value of a column for each checkpoint that has one, in the rows that readers see."""
+    """The greatest value of a column by checkpoint, over the rows that readers see; null values are missing out."""
     import pyarrow as pa
     import pyarrow.dataset as ds
 
@@ -90,8 +90,8 @@ def read_greatest(root: Path, table: str, column: str) -> dict[str, Any]:
         rows = dataset.to_table(columns=["checkpoint_id", "commit_id", column])
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(error) from None
-    found = rows.group_by(["checkpoint_id", "commit_id"]).aggregate([(column, "max")]).sort_by("commit_id").to_pylist()
-    ordered = found if TABLES[table].is_newest_shown else found[::-1]
+    maxima = rows.group_by(["checkpoint_id", "commit_id"]).aggregate([(column, "max")]).sort_by("commit_id").to_pylist()
+    ordered = maxima if TABLES[table].is_newest_shown else maxima[::-1]
     chosen = {row["checkpoint_id"]: row[f"{column}_max"] for row in ordered}
     return {checkpoint_id: value for checkpoint_id, value in chosen.items() if value is not None}
 
@@ -102,13 +102,13 @@ def _unreadable(error: Exception) -> WarehouseError:
 
 
 def _count_values(file: Any) -> list[dict[str, Any]]:
-    """How many rows of a file each checkpoint has, from its one column."""
+    """The number of rows by checkpoint, which takes reading one column of the file."""
     ids = file.read(columns=["checkpoint_id"]).column("checkpoint_id")
     return ids.combine_chunks().value_counts().to_pylist() if len(ids) else []
 
 
 def _one_commit(rows: pa.Table, schema: pa.Schema, *, is_newest: bool) -> pa.Table:
-    """The rows of one commit of several, in the present schema: a column that the file lacks is null."""
+    """The rows of the oldest or newest commit in the present schema; a column that the file lacks is null."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,4 +1,4 @@
-"""Rows as dictionaries, or in columns already, -> Arrow tables of the one schema, which is enforced here."""
+"""Rows, as dictionaries or by column, as Arrow tables with the explicit schema, which is enforced here."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Rows = Sequence[Mapping[str, Any]] | Mapping[str, list[Any]]
 def rows_to_arrow(table: str, rows: Rows) -> pa.RecordBatch:
     """Rows, or lists by column, with the explicit types of the schema and without the commit columns.
 
-    A key that a row lacks is null; a column that lists lack is left out. Raises ValueError for a writer's fault: a key that is
-    no column, a float in a column of integers.
+    A key that a row lacks is null; a column that lists lack is left out. Raises ValueError for an error of the writer: a key that
+    is no column, a float in a column of integers.
     """
     import pyarrow as pa
 
@@ -47,7 +47,7 @@ def rows_to_arrow(table: str, rows: Rows) -> pa.RecordBatch:
 def arrow_table(table: str, rows: Rows | pa.Table, commit_id: str, made_at: datetime) -> pa.Table:
     """Build a table with its explicit schema, commit columns filled in, from rows, lists by column or an Arrow table.
 
-    A missing key or column is null. Raises ValueError for a writer's fault: a key that is no column, a null in a required
+    A missing key or column is null. Raises ValueError for an error of the writer: a key that is no column, a null in a required
     column, a value that the column's type cannot hold exactly.
     """
     import pyarrow as pa
@@ -110,7 +110,7 @@ def _holds_float(kinds: set[type]) -> bool:
 
 
 def _clean(value: Any) -> Any:
-    """Text that is no Unicode (half a surrogate pair in a JSON string) with the odd part as a visible escape."""
+    """Text without lone surrogates, which JSON strings may contain and UTF-8 cannot; each becomes a visible escape."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, Mapping):
