@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,9 +21,10 @@ import layerhouse as lh
 from layerhouse import LayerhouseError, MissingWarehouseError, WarehouseError
 from layerhouse.tests.running import layerhouse
 from layerhouse.warehouse.admin.health import check_warehouse
-from layerhouse.warehouse.storage.commits import list_commits
+from layerhouse.warehouse.storage import store
+from layerhouse.warehouse.storage.commits import COMMITS, list_commits
 from layerhouse.warehouse.storage.schema import TABLES, arrow_schema
-from layerhouse.warehouse.storage.store import create_store, open_store, write_commit
+from layerhouse.warehouse.storage.store import LOCK, create_store, open_store, write_commit, writers_locked_out
 
 BIG = (2**53 + 1, 2**63 - 1, 0, -(2**63))
 
@@ -300,4 +304,65 @@ def test_every_table_has_a_file_from_the_start(root):
     (created,) = list_commits(root).commits
     assert [file.table for file in created.files] == list(TABLES)
     assert created.made_at - datetime.now(UTC) < timedelta(minutes=1)
+    assert check_warehouse(root) == []
+
+
+# Writers and repair at once
+
+
+def can_lock(root: Path, mode: int) -> bool:
+    """Whether another process would get the lock now."""
+    with (root / LOCK).open("rb") as file:
+        try:
+            fcntl.flock(file, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_writers_share_the_lock_and_repair_holds_it_alone(root, monkeypatch):
+    write, seen = store._write_durably, []
+
+    def write_and_look(path: Path, data: bytes) -> None:
+        write(path, data)
+        seen.append((can_lock(root, fcntl.LOCK_SH), can_lock(root, fcntl.LOCK_EX)))
+
+    monkeypatch.setattr(store, "_write_durably", write_and_look)
+    write_commit(root, {"checkpoints": [checkpoint("a")]}, "ingest")
+    assert seen == [(True, False)] * 2
+    with writers_locked_out(root):
+        assert not can_lock(root, fcntl.LOCK_SH)
+    assert can_lock(root, fcntl.LOCK_EX)
+
+
+def test_repair_waits_for_a_commit_under_way(root, monkeypatch):
+    """The rows of an unfinished commit are in a file that no commit names yet, which is what repair removes."""
+    write, is_at_commit, goes_on = store._write_durably, threading.Event(), threading.Event()
+
+    def pause_before_the_commit(path: Path, data: bytes) -> None:
+        if path.parent.name == COMMITS:
+            is_at_commit.set()
+            assert goes_on.wait(60)
+        write(path, data)
+
+    monkeypatch.setattr(store, "_write_durably", pause_before_the_commit)
+    with ThreadPoolExecutor(2) as pool:
+        written = pool.submit(write_commit, root, {"checkpoints": [checkpoint("a")]}, "ingest")
+        try:
+            assert is_at_commit.wait(60)
+            repaired = pool.submit(check_warehouse, root, repair=True)
+            with pytest.raises(TimeoutError):
+                repaired.result(0.5)
+        finally:
+            goes_on.set()
+        written.result(60)
+        assert repaired.result(60) == []
+    assert lh.open(root).models()["model_id"].to_list() == ["a"]
+
+
+def test_two_writers_at_once_lose_nothing(root):
+    with ThreadPoolExecutor(8) as pool:
+        ids = [*pool.map(lambda number: write_commit(root, {"checkpoints": [checkpoint(f"c{number}")]}, "ingest"), range(32))]
+    assert len(set(ids)) == 32
+    assert sorted(lh.open(root).models()["model_id"]) == sorted(f"c{number}" for number in range(32))
     assert check_warehouse(root) == []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 
+from layerhouse.vocabulary import FindingKind
 from layerhouse.warehouse.answers.answer_cache import KEPT, own_files
 from layerhouse.warehouse.answers.session import answer_files, connect
 from layerhouse.warehouse.answers.sql_text import quote_identifier, quote_literal, sql_files
@@ -25,7 +26,7 @@ DAMAGED = "damaged"
 class Finding:
     """One fault. `kind` is damaged, orphan, foreign, schema or promise; `repaired` describes the repair, if there was one."""
 
-    kind: str
+    kind: FindingKind
     where: str
     what: str
     repaired: str | None = None
@@ -46,7 +47,7 @@ def check_warehouse(root: Path, *, repair: bool = False) -> list[Finding]:
         snapshot = list_commits(root)
         findings = [*_damaged(root, snapshot, repair=False), *_orphans(root, snapshot, repair=False)]
     findings += _schema_findings(root, repair=repair)
-    if not any(finding.kind == "damaged" and not finding.repaired for finding in findings):
+    if not any(finding.kind == FindingKind.DAMAGED and not finding.repaired for finding in findings):
         findings += [*_broken_promises(root), *_wrong_answers(root, repair=repair)]
     return findings
 
@@ -61,7 +62,7 @@ def _damaged(root: Path, snapshot: Snapshot, *, repair: bool) -> Iterator[Findin
     for commit_id, faults in faults_by_commit.items():
         repaired = _set_aside(root, commit_id) if repair else None
         for path, what in faults:
-            yield Finding("damaged", path, what, repaired)
+            yield Finding(FindingKind.DAMAGED, path, what, repaired)
 
 
 def _differing_files(root: Path, commit: Commit) -> Iterator[tuple[str, str]]:
@@ -103,12 +104,12 @@ def _orphans(root: Path, snapshot: Snapshot, *, repair: bool) -> Iterator[Findin
             if path in known_paths or (is_commit and OWN_FILE.fullmatch(entry.name)):
                 continue
             if not OWN_FILE.fullmatch(entry.name):
-                yield Finding("foreign", path, "not written by layerhouse; nothing reads it")
+                yield Finding(FindingKind.FOREIGN, path, "not written by layerhouse; nothing reads it")
             elif repair:
                 Path(entry.path).unlink()
-                yield Finding("orphan", path, "left by a run that was cut off", "removed")
+                yield Finding(FindingKind.ORPHAN, path, "left by a run that was cut off", "removed")
             else:
-                yield Finding("orphan", path, "left by a run that was cut off; nothing reads it")
+                yield Finding(FindingKind.ORPHAN, path, "left by a run that was cut off; nothing reads it")
 
 
 def _schema_findings(root: Path, *, repair: bool) -> Iterator[Finding]:
@@ -119,7 +120,9 @@ def _schema_findings(root: Path, *, repair: bool) -> Iterator[Finding]:
     if repair:
         add_present_schema(root)
     what = "made by a version with other columns, which read as null" if is_readable else "a table has no file at all"
-    yield Finding("schema" if is_readable else "damaged", COMMITS, what, "brought up to date" if repair else None)
+    yield Finding(
+        FindingKind.SCHEMA if is_readable else FindingKind.DAMAGED, COMMITS, what, "brought up to date" if repair else None
+    )
 
 
 def _broken_promises(root: Path) -> Iterator[Finding]:
@@ -133,7 +136,7 @@ def _broken_promises(root: Path) -> Iterator[Finding]:
                 examples = "; ".join(
                     ", ".join(f"{column}={value}" for column, value in zip(relation.columns, row, strict=True)) for row in rows
                 )
-                yield Finding("promise", name, f"does not hold: {promise} ({examples})")
+                yield Finding(FindingKind.PROMISE, name, f"does not hold: {promise} ({examples})")
 
 
 def _wrong_answers(root: Path, *, repair: bool) -> Iterator[Finding]:
@@ -143,9 +146,9 @@ def _wrong_answers(root: Path, *, repair: bool) -> Iterator[Finding]:
     with connection:
         for path, view in own_files(root / KEPT):
             if path.name.startswith("."):
-                kind, what = "orphan", "left by a run that was cut off; nothing reads it"
+                kind, what = FindingKind.ORPHAN, "left by a run that was cut off; nothing reads it"
             elif path in answers and not _is_answer(connection, view, path):
-                kind, what = "damaged", "a kept answer that is not what the rows give"
+                kind, what = FindingKind.DAMAGED, "a kept answer that is not what the rows give"
             else:
                 continue
             if repair:

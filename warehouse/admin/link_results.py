@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.vocabulary import LinkRule
 from layerhouse.warehouse.answers.query import model_names, own_sql
 from layerhouse.warehouse.answers.session import connect, keep_answers
 from layerhouse.warehouse.storage.store import write_commit
-
-BY_HAND = "by_hand"
 
 
 def link_results(root: Path, pairs: Sequence[tuple[str, str]]) -> int:
@@ -36,7 +35,7 @@ def link_results(root: Path, pairs: Sequence[tuple[str, str]]) -> int:
         if not result_ids:
             raise UsageError(f"{file}: no results of this file in the warehouse; take it with: layerhouse ingest {file}")
         for result_id in result_ids:
-            link = {"result_id": result_id, "model_id": model_id, "rule": BY_HAND, "source_uri": address}
+            link = {"result_id": result_id, "model_id": model_id, "rule": LinkRule.BY_HAND, "source_uri": address}
             links.append(link | {"linked_at": datetime.now(UTC), "tags": {}})
     write_commit(root, {"links": links}, "link")
     keep_answers(root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.vocabulary import RemovalAction
 from layerhouse.warehouse.answers.query import MODEL_NAMES, model_names
 from layerhouse.warehouse.answers.session import connect, keep_answers
 from layerhouse.warehouse.storage.store import write_commit
@@ -13,7 +14,7 @@ from layerhouse.warehouse.storage.store import write_commit
 def drop_model(root: Path, model_id: str) -> None:
     """Hide a model and its results. Raises NotFoundError for an unknown model."""
     _existing_names(root, model_id)
-    write_commit(root, {"removals": [{"action": "drop", "model_id": model_id}]}, "drop")
+    write_commit(root, {"removals": [{"action": RemovalAction.DROP, "model_id": model_id}]}, RemovalAction.DROP)
     keep_answers(root)
 
 
@@ -24,8 +25,8 @@ def rename_model(root: Path, model_id: str, new_model_id: str) -> None:
         raise UsageError("the new name is empty")
     if new_model_id in names:
         raise UsageError(f"there is a model {new_model_id!r} already; drop or rename that one first")
-    row = {"action": "rename", "model_id": model_id, "new_model_id": new_model_id}
-    write_commit(root, {"removals": [row]}, "rename")
+    row = {"action": RemovalAction.RENAME, "model_id": model_id, "new_model_id": new_model_id}
+    write_commit(root, {"removals": [row]}, RemovalAction.RENAME)
     keep_answers(root)
 
 

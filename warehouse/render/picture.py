@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
+from layerhouse.vocabulary import Level
 from layerhouse.warehouse.render.terminal import visible
 
 Row = Mapping[str, Any]
@@ -14,7 +15,7 @@ Row = Mapping[str, Any]
 BAR_CELLS = 10
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 COLUMN_HEADINGS = ("base", "layer", "match", "sure", "attention", "", "MLP", "", "heads", "KV heads", "MLP width", "level")
-LISTED_LEVELS = ("removed", "zero", "heavy", "medium", "light")
+LISTED_LEVELS = (Level.REMOVED, Level.ZERO, Level.HEAVY, Level.MEDIUM, Level.LIGHT)
 
 
 def layer_picture(model: Row, layers: Sequence[Row], *, base_name: str, is_unicode: bool) -> str:

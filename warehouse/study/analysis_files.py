@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 
 from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.vocabulary import Module, Role, SourceKind, Stack
 from layerhouse.warehouse.answers.query import model_names, own_sql, run_sql
 from layerhouse.warehouse.answers.sql_text import quote_literal
 from layerhouse.warehouse.study.json_form import known_values, study_json
@@ -24,10 +25,10 @@ STRUCTURE, PRUNED, ORIGINAL = "model_structure.json", "pruned_model_analysis.jso
 COMPARISON, LAYER_SUMMARY, REMOVED = "model_comparison.json", "pruning_summary_by_layer.txt", "layers_to_remove.json"
 BATCH = "batch_analysis_results.json"
 TOTAL_LABEL = "\u603b\u8ba1"
-ATTENTION_ROLES = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
-MLP_ROLES = ("gate_proj", "up_proj", "down_proj", "gate_up_proj")
-ATTENTION, MLP = "attention", "mlp"
-MODULES_OF_MLP = ("mlp", "expert", "router")
+ATTENTION_ROLES = (Role.Q_PROJ, Role.K_PROJ, Role.V_PROJ, Role.O_PROJ, Role.QKV_PROJ)
+MLP_ROLES = (Role.GATE_PROJ, Role.UP_PROJ, Role.DOWN_PROJ, Role.GATE_UP_PROJ)
+ATTENTION, MLP = Module.ATTENTION, Module.MLP
+MODULES_OF_MLP = (Module.MLP, Module.EXPERT, Module.ROUTER)
 
 TENSOR_ROLES = """
 SELECT layer_index, module, role, CAST(sum(params) AS BIGINT) AS params
@@ -86,7 +87,9 @@ def write_analyses(
 
     Models without weights are skipped: their rows were read from such files. Returns model ID -> error for each failure.
     """
-    weight_models = _rows(connection, "SELECT model_id, source_uri FROM models WHERE source_kind = 'weights' ORDER BY model_id")
+    weight_models = _rows(
+        connection, f"SELECT model_id, source_uri FROM models WHERE source_kind = '{SourceKind.WEIGHTS}' ORDER BY model_id"
+    )
     results: dict[str, dict[str, Any]] = {}
     failures = {}
     for row in weight_models:
@@ -113,14 +116,14 @@ def _structure(connection: duckdb.DuckDBPyConnection, checkpoint_id: str, name: 
     key = quote_literal(checkpoint_id)
     (checkpoint,) = _rows(connection, f"SELECT * FROM checkpoint_facts WHERE checkpoint_id = {key}")
     layers = _rows(connection, MAIN_LAYERS.format(checkpoint_id=key))
-    stack = quote_literal(layers[0]["stack"] if layers else "text")
+    stack = quote_literal(layers[0]["stack"] if layers else Stack.TEXT)
     roles: dict[int, dict[str, dict[str, int]]] = {}
     for row in _rows(connection, TENSOR_ROLES.format(checkpoint_id=key, stack=stack)):
         part = ATTENTION if row["module"] == ATTENTION else MLP if row["module"] in MODULES_OF_MLP else None
         if part is not None:
             params_by_role = roles.setdefault(row["layer_index"], {}).setdefault(part, {})
             params_by_role[row["role"]] = params_by_role.get(row["role"], 0) + row["params"]
-    declared_name = checkpoint["declared_name"] if checkpoint["source_kind"] == "analysis" else None
+    declared_name = checkpoint["declared_name"] if checkpoint["source_kind"] == SourceKind.ANALYSIS else None
     return known_values(
         model_name=declared_name or name,
         total_params=checkpoint["params"],

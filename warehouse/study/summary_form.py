@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from layerhouse.vocabulary import SourceKind
 from layerhouse.warehouse.study.json_form import known_values, study_json
 
 __all__ = ["study_document", "study_json", "study_text"]
@@ -50,7 +51,7 @@ def study_text(document: Mapping[str, Any]) -> str:
 
 def _model_entry(model: Row, layers: Sequence[Row]) -> dict[str, Any]:
     has_structure = any(layer["layer_index"] is not None for layer in layers)
-    has_comparison = model["base_params"] is not None and model["source_kind"] != "results"
+    has_comparison = model["base_params"] is not None and model["source_kind"] != SourceKind.RESULTS
     entry: dict[str, Any] = {
         "name": model["model_id"],
         "has_comparison": has_comparison,
