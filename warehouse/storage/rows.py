@@ -22,8 +22,8 @@ Rows = Sequence[Mapping[str, Any]] | Mapping[str, list[Any]]
 def rows_to_arrow(table: str, rows: Rows) -> pa.RecordBatch:
     """Rows, or lists by column, with the explicit types of the schema and without the commit columns.
 
-    A key that a row lacks is null; a column that lists lack is left out. Raises ValueError for an error of the writer: a key that
-    is no column, a float in a column of integers.
+    A key that a row lacks is null; a column that lists lack is left out. Raises ValueError for an error of the writer: a key
+    that is no column, a float in a column of integers.
     """
     import pyarrow as pa
 
