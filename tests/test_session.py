@@ -68,7 +68,7 @@ def test_a_session_of_which_nothing_is_asked_has_the_tables_and_macros(root):
 
 def test_a_view_that_cannot_be_made_leaves_the_rows_in_sight(root):
     session = Session(root)
-    session._waiting["history"] = "CREATE OR REPLACE VIEW history AS SELECT no_such_column FROM checkpoints;"
+    session._unmade["history"] = "CREATE OR REPLACE VIEW history AS SELECT no_such_column FROM checkpoints;"
     with session.make("models") as own:
         for _ in range(2):
             with pytest.raises(WarehouseError, match="no_such_column"):

@@ -1,7 +1,7 @@
-"""Answers that are dear to compute, kept as Parquet files of a large warehouse: what its measures are, model by model.
+"""A cache of the views that are expensive in a large warehouse, as Parquet files: measures in long form and by model.
 
-A kept answer is named by a digest of everything that it follows from: the rows' files and the SQL. One whose name is right is
-the answer, so nothing has to be kept in step, and a session that finds none computes as ever.
+A cached answer is named after a digest of all that it depends on: the files with rows and the SQL. A file of the right name is
+therefore valid, so nothing is ever invalidated; a session that finds none computes the views.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 KEPT = "kept"
 LEAST_RESULTS = 100_000
-"""A warehouse with fewer results answers at once without."""
+"""Warehouses with fewer results answer fast enough without a cache."""
 VIEWS = {"measures": "model_id, kind, measure", "model_measures": "model_id"}
-"""The views that are kept, each with its order."""
+"""The views that are cached, each with its order. A view may be computed from those before it."""
 SECONDS_OF_AN_OLD_SESSION = 7 * 24 * 3600
-"""How long the answers of an earlier state stay, for sessions that opened the warehouse then."""
+"""How long the answers of earlier commits stay, for sessions that opened the warehouse then."""
 OWN_NAME = re.compile(r"\.?(?P<view>[a-z_]+)-(?P<digest>[0-9a-f]{32})\.parquet(\.[0-9a-f]{8}\.tmp)?")
 
 
 def is_large(snapshot: Snapshot) -> bool:
-    """Whether a warehouse holds so many results that its answers are kept."""
+    """True if a warehouse has so many results that its answers are cached."""
     return snapshot.rows("results") >= LEAST_RESULTS
 
 
 def kept_files(snapshot: Snapshot, sql: str) -> dict[str, Path]:
-    """Where the answer of each kept view is, or would be. `sql` makes the views."""
-    # Checkpoints have a say in what a model is called only where some name was changed.
+    """The path of each cached view's answer, whether or not it exists. `sql` is what makes the views."""
+    # The names of models depend on checkpoints only if some model was renamed or dropped.
     tables = ("results", "links", "removals", *(("checkpoints",) if snapshot.rows("removals") else ()))
     origins = [sql, *(Path(path).name for table in tables for path in (table, *snapshot.files(table)))]
     digest = hashlib.sha256("\n".join(origins).encode()).hexdigest()[:32]
@@ -47,12 +47,12 @@ def kept_files(snapshot: Snapshot, sql: str) -> dict[str, Path]:
 
 
 def are_kept(files: dict[str, Path]) -> bool:
-    """Whether all of the answers are there, and none was cut short."""
+    """True if all of the answers exist and none is truncated."""
     return all(_is_whole(path) for path in files.values())
 
 
 def kept_statements(files: dict[str, Path]) -> dict[str, str]:
-    """For each kept view the statement that lets it answer from its file."""
+    """For each cached view the statement that makes it read its file."""
     return {
         view: f"CREATE OR REPLACE VIEW {quote_identifier(view)} AS SELECT * FROM read_parquet({quote_literal(str(path))});"
         for view, path in files.items()
@@ -60,10 +60,7 @@ def kept_statements(files: dict[str, Path]) -> dict[str, str]:
 
 
 def write_kept(connection: duckdb.DuckDBPyConnection, files: dict[str, Path]) -> None:
-    """Keep the answers of a session, and drop those of states long past. What cannot be written is computed as before.
-
-    Each is made from those before it, so the order of VIEWS counts.
-    """
+    """Write the answers of a session, and delete those of commits long past. Failures to write cost only time, so they are ignored."""
     import duckdb
 
     with contextlib.suppress(OSError, duckdb.Error):
@@ -87,14 +84,14 @@ def write_kept(connection: duckdb.DuckDBPyConnection, files: dict[str, Path]) ->
 
 
 def own_files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Kept answers, of this state and of others, and what a run that was cut off left of one; each with its view."""
+    """Cached answers, of these commits and of others, and temporary files of interrupted runs; each with its view."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else ():
-        if matched := OWN_NAME.fullmatch(entry.name):
-            yield Path(entry.path), matched["view"]
+        if match := OWN_NAME.fullmatch(entry.name):
+            yield Path(entry.path), match["view"]
 
 
 def _is_whole(path: Path) -> bool:
-    """A Parquet file ends with the four bytes that it starts with."""
+    """True if a file ends with the magic bytes of Parquet."""
     try:
         with path.open("rb") as file:
             file.seek(-4, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""A model beside its base: whether the warehouse has the pair, and its picture."""
+"""A model and its base: whether the warehouse has compared the two, and the picture of the layers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ORDER BY models.model_id
 
 
 def pictures(connection: duckdb.DuckDBPyConnection, globs: Sequence[str], *, is_unicode: bool) -> list[str]:
-    """The picture of each model like one of the globs that has a base other than itself, in order of names."""
+    """The picture of each model that matches a glob and has a base other than itself, in the order of names."""
     with own_sql():
         base_names = dict(run_rows(connection, BASE_NAMES))
     models, layers = study_rows(connection, globs)
@@ -48,14 +48,14 @@ def pictures(connection: duckdb.DuckDBPyConnection, globs: Sequence[str], *, is_
 
 
 def require_pair(connection: duckdb.DuckDBPyConnection, model: str, base: str | None) -> None:
-    """Raise NotFoundError for an unknown model or base, UsageError that says what to do where they were not compared last."""
+    """Raise NotFoundError for an unknown model or base, and UsageError with advice unless the two were compared last."""
     names = model_names(connection)
     for name, kind in ((model, "model"), (base, "base")):
         if name is not None and name not in names:
             raise NotFoundError(kind, name, names)
     with own_sql():
-        found = run_sql(connection, "SELECT model_id, checkpoint_id, base_checkpoint_id FROM models").to_pylist()
-    rows = {row["model_id"]: row for row in found}
+        models = run_sql(connection, "SELECT model_id, checkpoint_id, base_checkpoint_id FROM models").to_pylist()
+    rows = {row["model_id"]: row for row in models}
     own = rows[model]
     remedy = f"layerhouse ingest {model} --base {base or 'BASE'}"
     if base is not None and rows[base]["checkpoint_id"] != own["base_checkpoint_id"]:

@@ -1,4 +1,4 @@
-"""The summary at two dates side by side."""
+"""The summary at two times side by side."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ ORDER BY coalesce(now.model_id, earlier.model_id);
 
 
 def summary_since(earlier: duckdb.DuckDBPyConnection, now: duckdb.DuckDBPyConnection, models: Sequence[str] = ()) -> pa.Table:
-    """One row a model of either of two sessions of a warehouse: what it was, what it is, and what became of it.
+    """One row for each model of either session: what it was, what it is now, and how it changed.
 
-    `models` keeps those that match one of the globs. Raises NotFoundError for a glob that no model matches.
+    `models` are globs of the models to keep. Raises NotFoundError for a glob that no model matches.
     """
     with own_sql():
         tables = {"earlier": run_sql(earlier, "SELECT * FROM models"), "now": run_sql(now, "SELECT * FROM models")}
@@ -53,6 +53,6 @@ def summary_since(earlier: duckdb.DuckDBPyConnection, now: duckdb.DuckDBPyConnec
         session.execute("SET TimeZone = 'UTC'")
         for name, table in tables.items():
             session.register(name, table)
-        both = run_sql(session, SIDE_BY_SIDE)
-        session.register("models", both)
-        return keep_models(session, both, models) if models else both
+        compared = run_sql(session, SIDE_BY_SIDE)
+        session.register("models", compared)
+        return keep_models(session, compared, models) if models else compared

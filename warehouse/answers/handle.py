@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 class Warehouse:
-    """A warehouse opened for reading, as its commits were when it was opened; `refresh()` shows later ones.
+    """A warehouse opened for reading, with the commits that it had then; `refresh()` adds later ones. A context manager.
 
-    `as_of` (a datetime, or text such as `2026-01-31`, its end, UTC) shows it as it was then. Usable in a `with` block.
+    `as_of` shows it as it was at a time: a datetime, or text such as `2026-01-31`, which is the end of that day in UTC.
     """
 
     def __init__(self, path: str | Path = "layerhouse-data", *, as_of: datetime | str | None = None) -> None:
@@ -55,20 +55,20 @@ class Warehouse:
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The DuckDB session that all answers come from, with every table and view."""
+        """The DuckDB session that gives all answers, with every table and view."""
         return self._session.make()
 
     def connection_for(self, sql: str) -> duckdb.DuckDBPyConnection:
-        """The same, with the views that some SQL names and those that they stand on, which takes less time."""
+        """The same session with only the views that some SQL needs, which takes less time."""
         return self._session.make(sql)
 
     @property
     def damages(self) -> tuple[Damage, ...]:
-        """Commits that are left out because a file of theirs is damaged; empty in a healthy warehouse."""
+        """Why commits are left out: files that are damaged. Empty in a healthy warehouse."""
         return self._session.snapshot.damages
 
     def models(self) -> pl.DataFrame:
-        """One row a model: what it shows now, against its base."""
+        """One row a model: what it is now, compared with its base."""
         return self._of_model("SELECT * FROM models ORDER BY model_id", None)
 
     def layers(self, model: str | None = None) -> pl.DataFrame:
@@ -91,23 +91,23 @@ class Warehouse:
         )
 
     def query(self, name: str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
-        """A named query, such as `summary`, kept to the models that match one of the globs. Raises NotFoundError."""
+        """A named query, such as `summary`; `models` are globs of the models to keep. Raises NotFoundError."""
         connection = self.connection_for(asked_by(query_text(name), models))
         return _frame(run_query(connection, name, models))
 
     def since(self, earlier: datetime | str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
-        """One row a model: what it was at an earlier time beside what it is, and what became of it."""
+        """One row a model: what it was at an earlier time, what it is now, and how it changed."""
         from layerhouse.warehouse.answers.dates import summary_since
 
         with Warehouse(self.path, as_of=earlier) as before:
             return _frame(summary_since(before.connection, self.connection, models))
 
     def sql(self, sql: str) -> pl.DataFrame:
-        """The answer of SQL over every table and view. Raises QueryError; UsageError where two columns share a name."""
+        """The answer of SQL over all tables and views. Raises QueryError, and UsageError if two columns share a name."""
         return _frame(run_sql(self.connection, sql))
 
     def scan(self, table: str) -> pl.LazyFrame:
-        """A stored table as a polars LazyFrame over its Parquet files, with the rows that SQL shows. Raises NotFoundError."""
+        """A stored table as a polars LazyFrame over its Parquet files, with the same rows as in SQL. Raises NotFoundError."""
         import polars as pl
 
         if table not in TABLES:

@@ -1,4 +1,4 @@
-"""Answers: named queries and SQL over a warehouse as Arrow tables, and what an ingest has to know of it."""
+"""Named queries and SQL over a warehouse; the answers are Arrow tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODEL_NAMES = "SELECT model_id FROM models ORDER BY model_id"
 
 @contextmanager
 def own_sql() -> Iterator[None]:
-    """SQL of layerhouse itself: what DuckDB refuses in it is a file that cannot be read. Raises WarehouseError."""
+    """A context manager for SQL of layerhouse itself: if it fails, a file cannot be read. Raises WarehouseError."""
     try:
         yield
     except (duckdb.Error, QueryError) as error:
@@ -35,9 +35,9 @@ def own_sql() -> Iterator[None]:
 
 
 def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
-    """Run SQL of a user; the answer of its last statement. Raises QueryError in DuckDB's words.
+    """Run SQL and return the answer of its last statement. Raises QueryError with DuckDB's message.
 
-    A sum of BIGINT is HUGEINT in DuckDB; it comes back as int64 where it fits, so that counts stay exact integers.
+    A sum of BIGINT is HUGEINT in DuckDB; it is returned as int64 if it fits, so that counts stay exact integers.
     """
     try:
         relation = connection.sql(sql)
@@ -60,12 +60,12 @@ def query_text(name: str) -> str:
 
 
 def asked_by(sql: str, models: Sequence[str] = ()) -> str:
-    """All the SQL that is run to answer some SQL kept to `models`: what the views are to be made for."""
+    """All SQL that answering some SQL takes, including what looks up `models`: what a session has to make views for."""
     return f"{sql}\n{MODEL_NAMES}" if models else sql
 
 
 def query_list() -> pa.Table:
-    """Every query file and what it makes."""
+    """Every query and its description."""
     import pyarrow as pa
 
     texts = [" ".join(_head_comment(sql)) for sql in sql_files("queries").values()]
@@ -80,9 +80,9 @@ def _head_comment(sql: str) -> Iterator[str]:
 
 
 def run_query(connection: duckdb.DuckDBPyConnection, name: str, models: Sequence[str] = ()) -> pa.Table:
-    """Run a query file by name. `models` keeps the rows of models that match one of the globs, or are named so exactly.
+    """Run a query by name. `models` are names or globs of the models to keep.
 
-    Raises NotFoundError for a query that is not there or a glob that no model of the warehouse matches.
+    Raises NotFoundError for an unknown query, or a glob that no model of the warehouse matches.
     """
     sql = query_text(name)
     with own_sql():
@@ -91,7 +91,7 @@ def run_query(connection: duckdb.DuckDBPyConnection, name: str, models: Sequence
 
 
 def keep_models(connection: duckdb.DuckDBPyConnection, table: pa.Table, globs: Sequence[str]) -> pa.Table:
-    """The rows of a table whose model_id matches a glob."""
+    """The rows whose model is named in `globs` or matches one. Raises NotFoundError for a glob that no model matches."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -110,7 +110,7 @@ def keep_models(connection: duckdb.DuckDBPyConnection, table: pa.Table, globs: S
 def study_rows(
     connection: duckdb.DuckDBPyConnection, models: Sequence[str] = ()
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of the models view and of layer_pruning, for the summary in the study's form."""
+    """Rows of the views models and layer_pruning, as the summary in the study's form needs them."""
     answers = []
     for sql in (
         "SELECT * FROM models ORDER BY model_id",
@@ -128,7 +128,7 @@ def model_names(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
 
 
 def _with_exact_integers(table: pa.Table) -> pa.Table:
-    """Columns of HUGEINT (decimal of 38 digits, none after the point) as int64 where every value fits."""
+    """The table with HUGEINT columns (decimals of 38 digits, none after the point) as int64, if every value fits."""
     import pyarrow as pa
 
     for position, column in enumerate(table.schema):

@@ -1,4 +1,4 @@
-"""What of a query's table is shown: which models, rows and columns, in which order. Values and types stay as they are."""
+"""Which part of a query's table is shown: models, rows and columns, in what order. Values and types are not changed."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from layerhouse.warehouse.answers.task_columns import add_errors, promote_tasks
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_OF_MODEL = ("method", "declared_ratio", "declared_removed_layers", "strategy")
-"""Columns of the models view that every table of models can be filtered, sorted and grouped by, shown or not."""
+_MODEL_COLUMNS = ("method", "declared_ratio", "declared_removed_layers", "strategy")
+"""Columns of the view models by which every table of models can be filtered, sorted and grouped, even if it lacks them."""
 
 _SHORT_NAMES = {"ratio": "declared_ratio", "model": MODEL_COLUMN}
 
 
 @dataclass(frozen=True)
 class Selection:
-    """`where` is an SQL condition on the table's columns; `sort` has columns, `-` before a descending one; `tasks` has globs.
+    """What to show of a table.
 
-    `columns` empty means those of the query. `group` has columns whose equal rows stand together.
+    `where` is an SQL condition on the table's columns; `sort` names columns, with `-` before a descending one; `tasks` are
+    globs. Without `columns` all are shown. `group` names columns; rows that are equal in them are put together.
     """
 
     models: tuple[str, ...] = ()
@@ -48,29 +49,29 @@ class Selection:
 
     @property
     def group_columns(self) -> tuple[str, ...]:
-        """The columns of `group`, short names resolved."""
+        """The columns of `group`, with short names resolved."""
         return tuple(_SHORT_NAMES.get(name, name) for name in self.group)
 
 
 def select_table(connection: duckdb.DuckDBPyConnection, name: str, selection: Selection) -> pa.Table:
-    """The table of a query, so filtered, ordered and cut. Raises NotFoundError and UsageError, which list what there is."""
+    """The selected part of a query's table. Raises NotFoundError and UsageError, which list the choices."""
     return select_rows(connection, run_query(connection, name, selection.models), selection)
 
 
 def select_rows(connection: duckdb.DuckDBPyConnection, table: pa.Table, selection: Selection) -> pa.Table:
-    """A table of models, so filtered (but for `models`), ordered and cut. Raises UsageError, which lists the columns."""
+    """The selected part of a table of models, except for `models`. Raises UsageError, which lists the columns."""
     if selection.is_against_base:
         table = _joined(table, run_query(connection, "against_base"))
     if selection.tasks or selection.metrics:
         table = promote_tasks(connection, table, selection.tasks or ("*",), selection.metrics)
     if selection.shows_errors:
         table = add_errors(connection, table)
-    shown = [*table.column_names]
+    own_columns = [*table.column_names]
     groups = selection.group_columns
     if selection.where is None and not (selection.sort or groups or selection.columns):
         return table
     named = {_SHORT_NAMES.get(name.removeprefix("-"), name.removeprefix("-")) for name in (*selection.sort, *selection.columns)}
-    if selection.where is not None or not named.union(groups) <= set(shown):
+    if selection.where is not None or not named.union(groups) <= set(own_columns):
         table = _with_model_columns(connection, table)
     _require(table, "--group", groups)
     if selection.where is not None:
@@ -80,21 +81,21 @@ def select_rows(connection: duckdb.DuckDBPyConnection, table: pa.Table, selectio
     if selection.columns:
         _require(table, "--columns", selection.columns)
         return table.select(list(dict.fromkeys(_SHORT_NAMES.get(name, name) for name in selection.columns)))
-    first = [name for name in shown[:1] if name == MODEL_COLUMN]
-    return table.select(list(dict.fromkeys([*first, *groups, *shown])))
+    first = [name for name in own_columns[:1] if name == MODEL_COLUMN]
+    return table.select(list(dict.fromkeys([*first, *groups, *own_columns])))
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Names between commas; a name with a comma stands in double quotes, as in csv."""
+    """Names separated by commas; a name that contains a comma is in double quotes, as in csv."""
     return tuple(name for name in next(csv.reader([text], skipinitialspace=True), []) if name)
 
 
 def filter_rows(table: pa.Table, condition: str) -> pa.Table:
-    """The rows for which an SQL condition over the columns holds. It reaches no file, no other table and no second statement.
+    """The rows for which an SQL condition over the columns holds. It cannot reach files, other tables or a second statement.
 
     Raises UsageError with DuckDB's reason and the columns.
     """
-    with _answer(table, f"--where {condition!r}") as (relation, row):
+    with _locked_session(table, f"--where {condition!r}") as (relation, row):
         statements = duckdb.extract_statements(f"SELECT 1 WHERE (\n{condition}\n)")
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise duckdb.ParserException("it is not one condition")
@@ -103,14 +104,14 @@ def filter_rows(table: pa.Table, condition: str) -> pa.Table:
 
 
 def sort_rows(table: pa.Table, names: Sequence[str], groups: Sequence[str] = ()) -> pa.Table:
-    """The rows in the order of columns, `-` before a descending one, null and NaN last; equal rows keep their order.
+    """The rows sorted by columns, with `-` before a descending one; null and NaN come last, and equal rows keep their order.
 
-    Rows of equal groups come together before that, those without a group (such as bases) first.
+    `groups` are columns to sort by first; rows without a group, such as bases, come before all others.
     """
     keys = [(name.removeprefix("-"), "DESC" if name.startswith("-") else "ASC") for name in names]
     keys = [(_SHORT_NAMES.get(name, name), direction) for name, direction in keys]
     _require(table, "--sort", [name for name, _ in keys])
-    with _answer(table, "--sort") as (relation, row):
+    with _locked_session(table, "--sort") as (relation, row):
         order = [f"{quote_identifier(name)} NULLS FIRST" for name in groups]
         for name, direction in keys:
             column = quote_identifier(name)
@@ -122,8 +123,8 @@ def sort_rows(table: pa.Table, names: Sequence[str], groups: Sequence[str] = ())
 
 
 @contextmanager
-def _answer(table: pa.Table, what: str) -> Iterator[tuple[duckdb.DuckDBPyRelation, str]]:
-    """The table alone in a locked session, its rows numbered in a column whose quoted name comes with it."""
+def _locked_session(table: pa.Table, option: str) -> Iterator[tuple[duckdb.DuckDBPyRelation, str]]:
+    """The table as the only relation of a locked session, and the quoted name of a column that numbers its rows."""
     import pyarrow as pa
 
     number = "row_number"
@@ -138,7 +139,7 @@ def _answer(table: pa.Table, what: str) -> Iterator[tuple[duckdb.DuckDBPyRelatio
             yield session.table("answer"), quote_identifier(number)
         except duckdb.Error as error:
             reason = str(error).splitlines()[0].rstrip("!. ")
-            raise UsageError(f"{what}: {reason}; the columns are {', '.join(table.column_names)}") from None
+            raise UsageError(f"{option}: {reason}; the columns are {', '.join(table.column_names)}") from None
 
 
 def _positions(numbers: list[int]) -> pa.Array:
@@ -148,16 +149,16 @@ def _positions(numbers: list[int]) -> pa.Array:
 
 
 def _with_model_columns(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> pa.Table:
-    """A table of models with the columns of _OF_MODEL that it lacks."""
+    """A table of models with the columns of _MODEL_COLUMNS that it lacks."""
     if MODEL_COLUMN not in table.column_names:
         return table
     with own_sql():
-        models = run_sql(connection, f"SELECT {MODEL_COLUMN}, {', '.join(_OF_MODEL)} FROM models")
+        models = run_sql(connection, f"SELECT {MODEL_COLUMN}, {', '.join(_MODEL_COLUMNS)} FROM models")
     return _joined(table, models)
 
 
 def _joined(table: pa.Table, models: pa.Table) -> pa.Table:
-    """A table of models with the columns of another, of one row a model, that it lacks."""
+    """A table of models with the columns that it lacks of another table, which has one row a model."""
     import pyarrow.compute as pc
 
     positions = pc.index_in(table[MODEL_COLUMN], models[MODEL_COLUMN])

@@ -1,4 +1,4 @@
-"""An in-memory DuckDB session over the files of a warehouse: no database file, no lock, nothing to keep in step."""
+"""An in-memory DuckDB session over the files of a warehouse: there is no database file, so none to lock or update."""
 
 from __future__ import annotations
 
@@ -29,30 +29,29 @@ MACROS = "macros"
 NAME = re.compile(r"[a-z_]+")
 COMMENT = re.compile(r"--.*")
 HELD = ("name_changes", "sightings", "result_links", "checkpoint_facts", "current_checkpoints", "layer_summary", "models")
-"""Views that others stand on several times over, or that take long to plan: a view is planned when made and when asked."""
+"""Views that several others use, or that take long to plan: DuckDB plans a view when it is made, and wherever it is used."""
 MOST_HELD = 100_000
-"""Checkpoints and result files up to which a session computes HELD once for a question: that takes less time than planning such
-a view again wherever it is used, and the rows fit into memory."""
+"""Checkpoints and result files up to which a session computes the views of HELD once: that takes less time than planning them
+wherever they are used, and the rows fit into memory."""
 
 
 class Session:
-    """A DuckDB session over a warehouse, whose views are made as they are asked for: to make them all takes longer than most
-    answers.
+    """A DuckDB session over a warehouse that makes views on demand, as making all of them takes longer than most answers.
 
-    Views are made over files without rows and see the committed ones afterwards: the lists of files are a session variable, so
-    making the views reads no data but for HELD. `as_of` hides every row that was committed later. Answers that were kept
-    (kept.py) are taken from there unless `computes_all`. Raises WarehouseError.
+    Making a view reads no data, except for HELD: the views read the files that a session variable lists, and that lists files
+    without rows while they are made. `as_of` hides all rows that were committed later. Cached answers (see answer_cache) are
+    used unless `computes_all`. Raises WarehouseError.
     """
 
     def __init__(self, root: Path, *, as_of: datetime | None = None, computes_all: bool = False) -> None:
         self._root = root
         self.snapshot = list_commits(open_store(root))
         self._empty_files = {name: [path] for name, path in self.snapshot.empty_files().items()}
-        self._waiting = view_statements(self.snapshot)
+        self._unmade = view_statements(self.snapshot)
         self._held: list[str] = []
         self._is_small = self.snapshot.rows("checkpoints") + self.snapshot.rows("links") <= MOST_HELD
         if as_of is None and not computes_all and are_kept(files := answer_files(self.snapshot)):
-            self._waiting |= kept_statements(files)
+            self._unmade |= kept_statements(files)
         self.connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
         with self._own_sql():
             self.connection.execute("SET TimeZone = 'UTC'")
@@ -61,20 +60,21 @@ class Session:
                 self.connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [as_of.isoformat()])
 
     def make(self, sql: str | None = None) -> duckdb.DuckDBPyConnection:
-        """Make every view that some SQL names, and those that they stand on; all of them without. Returns the connection.
+        """Make the views that some SQL needs, or all views if no SQL is given, and return the connection.
 
-        Of what is made for some SQL, HELD are temporary tables of their rows in a small warehouse, until all is asked for.
+        For SQL the views of HELD are made as temporary tables, unless the warehouse is very large. They become views when all
+        views are asked for.
         """
         while sql is None and self._held:
             self.connection.execute(f"DROP TABLE temp.{self._held.pop()}")
         holds = sql is not None and self._is_small
-        for is_held, names in groupby(self._named_in(sql), lambda name: holds and name in HELD):
+        for is_held, names in groupby(self._needed_by(sql), lambda name: holds and name in HELD):
             self._make([name for name in names if not (is_held and self._hold(name))])
         return self.connection
 
     def _hold(self, name: str) -> bool:
-        """Whether a view's rows could be had in its place; the answer that needs a file which cannot be read says so."""
-        text = self._waiting[name].replace(f"CREATE OR REPLACE VIEW {name} AS", f"CREATE TEMP TABLE {name} AS")
+        """True if the view could be replaced by a table of its rows. Otherwise the answer reports the file that is damaged."""
+        text = self._unmade[name].replace(f"CREATE OR REPLACE VIEW {name} AS", f"CREATE TEMP TABLE {name} AS")
         with suppress(duckdb.Error):
             self.connection.execute(text)
             self._held.append(name)
@@ -84,27 +84,27 @@ class Session:
         if not names:
             return
         with self._own_sql():
-            self._show_files(self._empty_files)
+            self._list_files(self._empty_files)
             try:
-                self.connection.execute("\n".join(self._waiting[name] for name in names))
+                self.connection.execute("\n".join(self._unmade[name] for name in names))
             finally:
-                self._show_files({name: self.snapshot.files(name) for name in TABLES})
+                self._list_files({name: self.snapshot.files(name) for name in TABLES})
         for name in names:
-            del self._waiting[name]
+            del self._unmade[name]
 
-    def _show_files(self, files: dict[str, list[str]]) -> None:
+    def _list_files(self, files: dict[str, list[str]]) -> None:
         self.connection.execute("SET VARIABLE files = ?", [files])
 
-    def _named_in(self, sql: str | None) -> list[str]:
-        """Those of the statements that wait, in their order. Tables and macros are made at once."""
+    def _needed_by(self, sql: str | None) -> list[str]:
+        """The views still to be made that some SQL needs, even through others, in order; always stored tables and macros."""
         if sql is None:
-            return [*self._waiting]
-        named, texts = {name for name in (*TABLES, MACROS) if name in self._waiting}, [sql]
+            return [*self._unmade]
+        needed, texts = {name for name in (*TABLES, MACROS) if name in self._unmade}, [sql]
         while texts:
-            words = set(NAME.findall(texts.pop())) & self._waiting.keys() - named - {*self._held}
-            texts += [COMMENT.sub("", self._waiting[word]) for word in words]
-            named |= words
-        return [name for name in self._waiting if name in named]
+            words = set(NAME.findall(texts.pop())) & self._unmade.keys() - needed - {*self._held}
+            texts += [COMMENT.sub("", self._unmade[word]) for word in words]
+            needed |= words
+        return [name for name in self._unmade if name in needed]
 
     @contextmanager
     def _own_sql(self) -> Iterator[None]:
@@ -117,15 +117,15 @@ class Session:
 def connect(
     root: Path, *, as_of: datetime | None = None, computes_all: bool = False, asked: str | None = None
 ) -> tuple[duckdb.DuckDBPyConnection, Snapshot]:
-    """Open a warehouse for reading, with every view or those that the SQL `asked` names; see Session. Raises WarehouseError."""
+    """Open a warehouse for reading, with all views or those that the SQL `asked` needs; see Session. Raises WarehouseError."""
     session = Session(root, as_of=as_of, computes_all=computes_all)
     return session.make(asked), session.snapshot
 
 
 def keep_answers(root: Path) -> None:
-    """Write down the answers that a large warehouse is asked for most (kept.py), where they are not there yet.
+    """Cache the answers that are expensive in a large warehouse (see answer_cache), unless they are cached already.
 
-    Whoever commits results, links or other names calls it; without it every session computes them. Raises WarehouseError.
+    It is called after every commit of results, links or removals; otherwise each session computes them. Raises WarehouseError.
     """
     if not are_kept(answer_files(list_commits(open_store(root)))):
         connection, snapshot = connect(root, asked="model_measures")
@@ -135,12 +135,12 @@ def keep_answers(root: Path) -> None:
 
 
 def answer_files(snapshot: Snapshot) -> dict[str, Path]:
-    """Where each kept answer of this state is, or would be; none in a warehouse that is not large."""
+    """The path of each cached answer by view, whether or not it exists; empty for a warehouse that is not large."""
     return kept_files(snapshot, "\n".join(view_statements(snapshot).values())) if is_large(snapshot) else {}
 
 
 def init_script(root: Path, *, as_of: datetime | None = None) -> str:
-    """SQL text after which any DuckDB session sees what `connect` shows."""
+    """SQL that gives any DuckDB session the tables and views of `connect`."""
     snapshot = list_commits(open_store(root))
     snapshot.empty_files()
     lines = [f"-- layerhouse warehouse {' '.join(str(snapshot.root).split())}", "SET TimeZone = 'UTC';"]
@@ -156,7 +156,7 @@ def init_script(root: Path, *, as_of: datetime | None = None) -> str:
 
 
 def export_database(root: Path, target: Path, *, as_of: datetime | None = None) -> None:
-    """Write a self-contained DuckDB database: the tables' rows and the views over them. Refuses an existing file."""
+    """Write a self-contained DuckDB database: the rows of the tables, and the views. Raises UsageError for an existing file."""
     if target.exists():
         raise UsageError(f"{target}: exists already; name a new file or remove it first")
     connection, _ = connect(root, as_of=as_of)
@@ -177,8 +177,7 @@ def export_database(root: Path, target: Path, *, as_of: datetime | None = None) 
 
 
 def view_statements(snapshot: Snapshot) -> dict[str, str]:
-    """The statement that makes each view by the view's name, and that of the macros, in order: stored tables first, then the
-    view files in name order, each named after its one view."""
+    """The SQL that makes each view, by name and in order: stored tables, then macros and views in the order of their files."""
     tables = {table.name: _table_view(table, snapshot.absent_columns(table.name)) for table in TABLES.values()}
     return tables | {stem.partition("_")[2]: text for stem, text in sql_files("warehouse.views").items()}
 
@@ -195,10 +194,9 @@ def parse_as_of(text: str) -> datetime:
 
 
 def _table_view(table: Table, absent_columns: frozenset[str]) -> str:
-    """A stored table as a view: what was committed by `as_of`; of a fact that several commits hold, the rows of the
-    first, or of the newest where the table says so.
+    """A stored table as a view: the rows that were committed until `as_of`. A column that no file has yet is null.
 
-    A column that no file has yet is null.
+    Of a fact that several commits hold, only the rows of the first commit, or of the newest if the table says so.
     """
     scan = f"read_parquet(getvariable('files').{table.name}, union_by_name = true, hive_partitioning = false)"
     until = "ingested_at <= coalesce(getvariable('as_of'), CAST('infinity' AS TIMESTAMPTZ))"

@@ -1,4 +1,4 @@
-"""Text that goes into SQL: the one quoting function for each kind, and the SQL files of the package."""
+"""Text that goes into SQL: quoting of literals and identifiers, and the SQL files of the package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def quote_identifier(name: str) -> str:
 
 @cache
 def sql_files(package: str) -> dict[str, str]:
-    """The `.sql` files of a sub-package of layerhouse by stem, in name order."""
+    """The `.sql` files of a subpackage of layerhouse by stem, sorted by name."""
     folder = files(f"layerhouse.{package}")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return {name.removesuffix(".sql"): (folder / name).read_text("utf-8") for name in names}

@@ -1,4 +1,4 @@
-"""What a warehouse holds, for looking around: its tables and views with their sizes, and the columns of each."""
+"""What a warehouse contains: its tables and views with their sizes, and the columns of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def list_tables(root: Path) -> pa.Table:
-    """Every stored table and view: kind, rows as SQL shows them, files, bytes on disk, and a sentence."""
+    """Every stored table and view: kind, number of rows in SQL, files, bytes on disk, and description."""
     import pyarrow as pa
 
     connection, snapshot = connect(root)
@@ -42,7 +42,7 @@ def list_tables(root: Path) -> pa.Table:
 
 
 def list_columns(root: Path, name: str) -> pa.Table:
-    """The columns of a table or view: type, unit and a sentence. Raises NotFoundError."""
+    """The columns of a table or view: type, unit and description. Raises NotFoundError."""
     import pyarrow as pa
 
     if name not in _descriptions():
@@ -50,9 +50,9 @@ def list_columns(root: Path, name: str) -> pa.Table:
     documented = documented_columns(name)
     connection, _ = connect(root)
     with connection:
-        described = connection.execute(f"DESCRIBE {quote_identifier(name)}").fetchall()
+        columns = connection.execute(f"DESCRIBE {quote_identifier(name)}").fetchall()
     rows = []
-    for column_name, column_type, *_ in described:
+    for column_name, column_type, *_ in columns:
         column = documented.get(column_name)
         rows.append(
             {
@@ -67,9 +67,9 @@ def list_columns(root: Path, name: str) -> pa.Table:
 
 
 def documented_columns(name: str) -> dict[str, Column]:
-    """What is said of the columns of a table, a view or a query, by column; more than it has.
+    """Descriptions of columns by name for a table, a view or a query; there may be more than it has columns.
 
-    A view's column that a stored table has as well is that column, first of a table where it is never null.
+    A view's column that has no description of its own has that of the stored column of its name, preferably one never null.
     """
     if name in TABLES:
         return {column.name: column for column in TABLES[name].columns}
@@ -80,7 +80,7 @@ def documented_columns(name: str) -> dict[str, Column]:
 
 
 def _descriptions() -> dict[str, str]:
-    """A sentence for every table and view; a view's is the comment at the head of its file."""
+    """The description of every table and view; that of a view is the comment at the head of its file."""
     described = {name: table.text for name, table in TABLES.items()}
     for stem, sql in sql_files("warehouse.views").items():
         number, _, name = stem.partition("_")

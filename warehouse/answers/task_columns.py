@@ -1,4 +1,4 @@
-"""Tasks as columns of the performance table, their means, and the standard errors of scores."""
+"""Tasks as columns of the performance table, their mean, and the standard errors of scores."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 _SCORES, _GROUPS = "other_scores", "group_scores"
 _REPLACED = ("mean_accuracy", "n_tasks", _SCORES, _GROUPS)
 _ERROR_SUFFIX = "_stderr"
-_TOLD = re.compile(r"( (\?|\d+)-shot)?( of all| capped \S+)?( group)?\Z")
+_VARIANT = re.compile(r"( (\?|\d+)-shot)?( of all| capped \S+)?( group)?\Z")
 GROUP_SUFFIX = " group"
-"""Ends the name of a group's column where a task that is no group has the same name."""
+"""Ends the name of a group's column if a task has the same name."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One stored score of a model. Scores of another number of shots or cap on the documents are of another measure.
+    """One stored score of a model. Scores with another number of shots or another cap on the documents are another measure.
 
-    `measure` is its key in the maps of the performance table, `metric` has the filter after a comma where there is one.
+    `measure` is its key in the maps of the performance table. `metric` includes the answer filter, if any, after a comma.
     """
 
     model_id: str
@@ -48,7 +48,7 @@ class Score:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What all scores of a task and metric have in common: whether they are fractions, and which way is better."""
+    """What all scores of a task and metric have in common: `directions` are their values of higher_is_better."""
 
     is_fraction: bool
     directions: frozenset[bool | None]
@@ -56,7 +56,7 @@ class _Facts:
 
 @dataclass(frozen=True)
 class _Task:
-    """A column to be: its name, task (or group of tasks) and metric (None: the task's own), and its values by model."""
+    """A column to add: its name, task (or group of tasks), metric (None: the usual one of the task), and values by model."""
 
     name: str
     task: str
@@ -74,13 +74,13 @@ class _Task:
 def promote_tasks(
     connection: duckdb.DuckDBPyConnection, table: pa.Table, globs: Sequence[str], metrics: Sequence[str]
 ) -> pa.Table:
-    """The performance table with a column for each task like a glob, in place of its seven tasks and its other scores.
+    """The performance table with a column for each task that matches a glob, in place of its tasks and other scores.
 
-    A task outside the seven, or a group of tasks, has a column `task/metric` for each of its metrics; with `metrics`, every
-    task has one for each of those, and a model without that metric a null there. `mean_score` is over all these columns, null
-    where one is missing, `n_tasks` counts those that are there. Both are left out where a mean would say nothing: the columns
-    hold a task twice, a group beside what may be its members, or other things than fractions. Raises NotFoundError for a glob
-    that no task is like.
+    The seven zero-shot tasks have one column each, other tasks and groups of tasks a column `task/metric` for each of their
+    metrics. With `metrics`, every task has a column for each of these metrics, null for a model without it. `mean_score` is the
+    mean over all these columns, null if one is missing, and `n_tasks` counts those with a value. Both are left out if a mean
+    would say nothing: a task has two columns, a group is beside tasks that may be its members, or a column is not of fractions.
+    Raises NotFoundError for a glob that no task matches.
     """
     import pyarrow as pa
 
@@ -88,26 +88,26 @@ def promote_tasks(
         raise UsageError("--tasks and --metrics are for tables with tasks: performance")
     facts = _facts(connection)
     models = table[MODEL_COLUMN].to_pylist()
-    found = _chosen(globs, _measured(connection, set(models), metrics) if metrics else _own_tasks(table))
-    rows = [[task.values.get(model) for task in found] for model in models]
-    fields = [_field(task, facts) for task in found]
+    tasks = _matching(globs, _tasks_by_metric(connection, set(models), metrics) if metrics else _own_tasks(table))
+    rows = [[task.values.get(model) for task in tasks] for model in models]
+    fields = [_field(task, facts) for task in tasks]
     at = table.column_names.index(ZERO_SHOT_TASKS[0])
     table = table.drop_columns([*ZERO_SHOT_TASKS, *_REPLACED])
     for index, field in enumerate(fields):
         table = table.add_column(at + index, field, pa.array([row[index] for row in rows], pa.float64()))
-    is_fair = len({task.task for task in found}) == len(found) and all(task.is_fraction(facts) for task in found)
-    if not is_fair or (len(found) > 1 and any(task.is_group for task in found)):
+    is_fair = len({task.task for task in tasks}) == len(tasks) and all(task.is_fraction(facts) for task in tasks)
+    if not is_fair or (len(tasks) > 1 and any(task.is_group for task in tasks)):
         return table
     means = [None if None in row else sum(value for value in row if value is not None) / len(row) for row in rows]
     counts = [sum(value is not None for value in row) for row in rows]
     field = presented_field(pa.field("mean_score", pa.float64()), kind=RATIO, better="higher")
     table = table.add_column(at + len(fields), field, pa.array(means, pa.float64()))
-    field = presented_field(pa.field("n_tasks", pa.int64()), total=len(found))
+    field = presented_field(pa.field("n_tasks", pa.int64()), total=len(tasks))
     return table.add_column(at + len(fields) + 1, field, pa.array(counts, pa.int64()))
 
 
 def add_errors(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> pa.Table:
-    """The table with a column of standard errors after each column of a task: of the value that is shown, null if not known."""
+    """The table with a column of standard errors after each column of a task, null where the error is not known."""
     import pyarrow as pa
 
     columns = [name for name in table.column_names if name in ZERO_SHOT_TASKS or "/" in name]
@@ -120,12 +120,12 @@ def add_errors(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> pa.Tab
     models = table[MODEL_COLUMN].to_pylist()
     for name in columns:
         known = [
-            errors.get((model, name, value)) or errors.get((model, _TOLD.sub("", name), value), {None})
+            errors.get((model, name, value)) or errors.get((model, _VARIANT.sub("", name), value), {None})
             for model, value in zip(models, table[name].to_pylist(), strict=True)
         ]
         field = presented_field(pa.field(name + _ERROR_SUFFIX, pa.float64()), kind=_kind_of(table.schema.field(name)))
         at = table.column_names.index(name) + 1
-        values = [next(iter(found)) if len(found) == 1 else None for found in known]
+        values = [next(iter(candidates)) if len(candidates) == 1 else None for candidates in known]
         table = table.add_column(at, field, pa.array(values, pa.float64()))
     return table
 
@@ -137,7 +137,7 @@ def _kind_of(field: pa.Field) -> Any:
 
 
 def _scores(connection: duckdb.DuckDBPyConnection) -> list[Score]:
-    """What model_results hold of tasks, newest run first."""
+    """The scores of tasks in model_results, newest run first."""
     with own_sql():
         rows = run_sql(
             connection,
@@ -163,7 +163,7 @@ def _scores(connection: duckdb.DuckDBPyConnection) -> list[Score]:
 
 
 def _facts(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, bool], _Facts]:
-    """By `task/metric`, with and without the number of shots and the cap, and whether it is a group."""
+    """By `task/metric`, with and without number of shots and cap, and whether it is a group."""
     with own_sql():
         rows = run_sql(
             connection,
@@ -197,7 +197,7 @@ def _facts(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, bool], _Fac
 
 
 def _own_tasks(table: pa.Table) -> list[_Task]:
-    """Every column that a task can have, those of the seven first."""
+    """Every column that a task can have, those of the zero-shot tasks first."""
     models = table[MODEL_COLUMN].to_pylist()
     own = [_Task(name, name, None, _by_model(models, table[name].to_pylist())) for name in ZERO_SHOT_TASKS]
     others, groups = (_by_key(models, table[column].to_pylist()) for column in (_SCORES, _GROUPS))
@@ -211,31 +211,33 @@ def _own_tasks(table: pa.Table) -> list[_Task]:
 
 
 def _by_key(models: Sequence[str], maps: Iterable[Iterable[tuple[str, float]] | None]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+    values: dict[str, dict[str, float]] = {}
     for model, entries in zip(models, maps, strict=True):
         for key, value in entries or ():
-            found.setdefault(key, {})[model] = value
-    return found
+            values.setdefault(key, {})[model] = value
+    return values
 
 
-def _measured(connection: duckdb.DuckDBPyConnection, models: Set[str], metrics: Sequence[str]) -> list[_Task]:
-    """A column a task, metric and, where those differ, number of shots and cap, those of the seven first: of each model the
-    newest value."""
+def _tasks_by_metric(connection: duckdb.DuckDBPyConnection, models: Set[str], metrics: Sequence[str]) -> list[_Task]:
+    """A column for each task and metric, and for each number of shots and cap if those differ, zero-shot tasks first.
+
+    Of each model the newest value counts.
+    """
     scores = [score for score in _scores(connection) if score.metric.partition(",")[0] in metrics and score.model_id in models]
     by_measure: dict[tuple[str, str, bool], dict[tuple[int | None, float | None], dict[str, float]]] = {}
     for score in scores:
         variants = by_measure.setdefault((score.task, score.metric, score.is_group), {})
         variants.setdefault((score.n_shot, score.sample_limit), {}).setdefault(score.model_id, score.value)
-    found = []
+    tasks = []
     for (task, metric, is_group), variants in sorted(by_measure.items()):
         for (shots, cap), values in sorted(variants.items(), key=lambda variant: repr(variant[0])):
-            told = f" {'?' if shots is None else shots}-shot" if len({shots for shots, _ in variants}) > 1 else ""
+            variant_name = f" {'?' if shots is None else shots}-shot" if len({shots for shots, _ in variants}) > 1 else ""
             if len({cap for _, cap in variants}) > 1:
-                told += " of all" if cap is None else f" capped {cap:g}"
-            told += GROUP_SUFFIX if is_group and (task, metric, False) in by_measure else ""
-            found.append(_Task(f"{task}/{metric}{told}", task, metric, values, is_group))
+                variant_name += " of all" if cap is None else f" capped {cap:g}"
+            variant_name += GROUP_SUFFIX if is_group and (task, metric, False) in by_measure else ""
+            tasks.append(_Task(f"{task}/{metric}{variant_name}", task, metric, values, is_group))
     return sorted(
-        found, key=lambda task: ZERO_SHOT_TASKS.index(task.task) if task.task in ZERO_SHOT_TASKS else len(ZERO_SHOT_TASKS)
+        tasks, key=lambda task: ZERO_SHOT_TASKS.index(task.task) if task.task in ZERO_SHOT_TASKS else len(ZERO_SHOT_TASKS)
     )
 
 
@@ -243,18 +245,18 @@ def _by_model(models: Sequence[str], values: Sequence[float | None]) -> dict[str
     return {model: value for model, value in zip(models, values, strict=True) if value is not None}
 
 
-def _chosen(globs: Sequence[str], tasks: Sequence[_Task]) -> list[_Task]:
-    found: dict[str, _Task] = {}
+def _matching(globs: Sequence[str], tasks: Sequence[_Task]) -> list[_Task]:
+    chosen: dict[str, _Task] = {}
     for glob in globs:
-        like = [task for task in tasks if fnmatch.fnmatchcase(task.task, glob) or fnmatch.fnmatchcase(task.name, glob)]
-        if not like:
+        matching = [task for task in tasks if fnmatch.fnmatchcase(task.task, glob) or fnmatch.fnmatchcase(task.name, glob)]
+        if not matching:
             raise NotFoundError("task", glob, tuple(dict.fromkeys(task.task for task in tasks)))
-        found |= {task.name: task for task in like}
-    return list(found.values())
+        chosen |= {task.name: task for task in matching}
+    return list(chosen.values())
 
 
 def _field(task: _Task, facts: Mapping[tuple[str, bool], _Facts]) -> pa.Field:
-    """The column's field, noting its kind and direction where all results of it agree."""
+    """The column's field, with notes on its kind and direction if all of its results agree."""
     import pyarrow as pa
 
     if task.metric is None:
