@@ -60,7 +60,7 @@ def kept_statements(files: dict[str, Path]) -> dict[str, str]:
 
 
 def write_kept(connection: duckdb.DuckDBPyConnection, files: dict[str, Path]) -> None:
-    """Write the answers of a session, and delete those of commits long past. Failures to write cost only time, so they are ignored."""
+    """Write the answers of a session and delete those of commits long past. Failures cost only time, so they are ignored."""
     import duckdb
 
     with contextlib.suppress(OSError, duckdb.Error):
