@@ -365,7 +365,7 @@ def bash(script: str, folder: Path, command: Path) -> subprocess.CompletedProces
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
-        timeout=120,
+        timeout=600,
         check=False,
     )
 
