@@ -1,4 +1,4 @@
-# What is run on every change: make check. It uses the Python of the active environment.
+# `make check` is run on every change. Everything uses the Python of the active environment.
 
 .PHONY: check static format format-check lint sql-check typecheck contracts docs docs-check test wheel wheel-test fuzz
 
@@ -22,7 +22,7 @@ lint:
 sql-check:
 	sqlfluff lint $(SQL)
 
-# The repository's root is the package, so mypy sees it through a link (git-ignored).
+# The root of the repository is the package, so mypy sees it through a link (ignored by git).
 typecheck:
 	mkdir -p .typecheck
 	ln -sfn .. .typecheck/layerhouse
@@ -52,6 +52,32 @@ wheel-test: wheel
 	build/venv/bin/python -m pip install -c constraints.txt --only-binary :all: "$$(echo build/dist/*.whl)[test]"
 	CC=/bin/false build/venv/bin/python tests/run_installed.py
 
-# Many more mutations of weight files than the tests make; prints the slowest one and the peak of memory.
+# Many more mutated weight files than the tests make; prints the slowest one and the peak memory.
 fuzz:
 	python -m layerhouse.tests.test_mutations 4000
+
+
+# Mutation testing, not part of the checks: make mutants ROOM=model MINUTES=5. Needs: pip install -c constraints.txt -e '.[mutants]'
+.PHONY: mutants
+ROOM =
+MINUTES = 10
+
+mutants:
+	python -m layerhouse.tests.mutants --minutes $(MINUTES) $(ROOM)
+
+
+# A release: set the version in version.py, date its heading in CHANGELOG.md, commit, then `make release`. It publishes nothing.
+.PHONY: release release-check
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' version.py)
+
+release: release-check check wheel-test
+	git tag -a "v$(VERSION)" -m "layerhouse $(VERSION)"
+	@echo "v$(VERSION) is tagged; its source archive and the wheel of this platform are in build/dist. To publish it:"
+	@echo "  git push origin v$(VERSION)                # the workflow wheels.yml builds the wheels of the other platforms"
+	@echo "  python -m twine upload build/dist/*        # with those wheels in the same folder"
+
+release-check:
+	@test -z "$$(git status --porcelain)" || { echo "release: there are uncommitted changes; commit them first"; exit 1; }
+	@grep -m 1 '^## ' CHANGELOG.md | grep -qxE '## $(subst .,\.,$(VERSION)), [0-9]{4}-[0-9]{2}-[0-9]{2}' || \
+		{ echo "release: the first heading of CHANGELOG.md is not '## $(VERSION), YEAR-MONTH-DAY'"; exit 1; }
+	@! git rev-parse -q --verify "refs/tags/v$(VERSION)" >/dev/null || { echo "release: the tag v$(VERSION) exists"; exit 1; }

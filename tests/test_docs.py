@@ -45,13 +45,28 @@ from layerhouse.warehouse.storage.store import create_store
 
 ROOT = Path(__file__).parents[1]
 RUN_PAGES = ("README.md", "docs/guide.md", "docs/families.md")
-PAGES = (*RUN_PAGES, "CHANGELOG.md", "docs/cli.md", "docs/matching.md", "docs/tables.md")
+PAGES = (
+    *RUN_PAGES,
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "bench/RESULTS.md",
+    "docs/cli.md",
+    "docs/matching.md",
+    "docs/tables.md",
+)
 SHOWN_FOLDER = "/home/me/study"
 END = "-- end of command --"
 BLOCK = re.compile(r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$|^<!-- run\n(?P<hidden>.*?)^-->$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 SECTION = re.compile(r"^(?=#{2,3} )", re.MULTILINE)
 JQ = re.compile(r"\bjq\b")
+MAP_PAGES = ("CONTRIBUTING.md", "SECURITY.md")
+"""Pages that name files of the repository and targets of make."""
+CODE_SPAN = re.compile(r"`([^`\n]+)`")
+REPOSITORY_PATH = re.compile(r"\.?[\w.]+/[\w./*-]*|\w+\.(?:py|toml|md|txt)|Makefile")
+PLACEHOLDER = re.compile(r"\b(?:NN|NAME|CASE)(?=[_./]|$)|(?<=_)NAME\b")
+TARGET = re.compile(r"^([a-z][\w-]*):", re.MULTILINE)
 OF_ANALYSES = "<!-- study of analyses -->"
 
 
@@ -250,6 +265,40 @@ def test_links_lead_somewhere(page):
         assert aim.exists(), f"{page}: {target}"
         if anchor:
             assert anchor in anchors(aim.read_text("utf-8")), f"{page}: {target}"
+
+
+@pytest.mark.parametrize("page", MAP_PAGES)
+def test_every_path_that_a_map_names_exists(page):
+    paths = [span for span in CODE_SPAN.findall((ROOT / page).read_text("utf-8")) if REPOSITORY_PATH.fullmatch(span)]
+    assert len(paths) > 10
+    assert [path for path in paths if not any(ROOT.glob(PLACEHOLDER.sub("*", path).rstrip("/")))] == []
+
+
+@pytest.mark.parametrize("page", MAP_PAGES)
+def test_every_command_that_a_map_names_exists(page):
+    targets = set(TARGET.findall((ROOT / "Makefile").read_text("utf-8")))
+    assert {"check", "docs", "release"} <= targets
+    for span in CODE_SPAN.findall((ROOT / page).read_text("utf-8")):
+        tool, *words = span.split()
+        if tool == "make":
+            assert words[0] in targets, f"{page}: {span}"
+        elif tool == "layerhouse" and words:
+            assert words[0] in cli.commands, f"{page}: {span}"
+        elif tool == "python":
+            files = [word for word in words if word.endswith(".py")]
+            assert files, f"{page}: {span}"
+            assert all((ROOT / file).is_file() for file in files), f"{page}: {span}"
+
+
+def test_every_hook_before_a_commit_is_a_target_of_make_and_fetches_nothing():
+    text = (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
+    targets = set(TARGET.findall((ROOT / "Makefile").read_text("utf-8")))
+    static = re.search(r"^static: (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    hooks = re.findall(r"entry: make ([\w-]+), language: system", text)
+    assert static is not None
+    assert hooks == static[1].split()
+    assert {*hooks} <= targets
+    assert re.findall(r"repo: (\S+)", text) == ["local"]
 
 
 def anchors(text: str) -> set[str]:
