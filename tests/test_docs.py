@@ -1,10 +1,11 @@
-"""The pages are run: what README.md and docs/guide.md show is what the commands and the Python API do.
+"""The pages are run: the outputs in README.md and docs/guide.md are those of the commands and the Python API.
 
-A section (a heading of level 2 or 3 and what follows) is run from top to bottom in a folder of its own, which holds the demo's
-study, ingested, or after the comment `study of analyses` that of tests/study_builder.py. `console`: lines after `$ ` are
-commands, after `> ` their continuation, others what stdout and stderr show. `python` and `sql` blocks print what the `text`
-block after them shows. A comment that starts with `run` holds commands that the reader does not see. `...` stands for anything
-in its line, alone on a line for any number of lines. The folder is shown as /home/me/study.
+A section (a heading of level 2 or 3 and its text) runs from top to bottom in a folder of its own. The folder has the
+ingested demo study or, if the section has the comment `study of analyses`, the study of tests/study_builder.py. In
+`console` blocks, lines after `$ ` are commands, lines after `> ` continue them, and other lines are the expected stdout
+and stderr. The output of `python` and `sql` blocks is compared with the `text` block that follows. A comment that
+starts with `run` has commands that readers do not see. `...` matches anything within its line or, alone on a line, any
+number of lines. The folder appears as /home/me/study.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ PAGES = (
     "docs/matching.md",
     "docs/tables.md",
 )
-SHOWN_FOLDER = "/home/me/study"
+DISPLAY_FOLDER = "/home/me/study"
 END = "-- end of command --"
 BLOCK = re.compile(r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$|^<!-- run\n(?P<hidden>.*?)^-->$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
@@ -72,20 +73,20 @@ OF_ANALYSES = "<!-- study of analyses -->"
 
 @dataclass(frozen=True)
 class Block:
-    """One block of a page: its kind, text, line in the page, and what it has to show (None for one that shows it itself).
+    """One block of a page: kind, text, place in the page, and expected output (None if the block itself contains it).
 
-    `study` is the study in whose folder it is run.
+    `study` is the study in whose folder it runs.
     """
 
     kind: str
     text: str
     where: str
-    shows: str | None = None
+    expected: str | None = None
     study: str = "demo"
 
 
 def sections() -> Iterator[tuple[str, list[Block]]]:
-    """The sections of the pages that hold something to run."""
+    """Title and blocks of every section that has something to run."""
     for page in RUN_PAGES:
         text, line = (ROOT / page).read_text("utf-8"), 1
         for part in SECTION.split(text):
@@ -98,8 +99,8 @@ def sections() -> Iterator[tuple[str, list[Block]]]:
 
 
 def blocks_of(text: str, page: str, first_line: int) -> Iterator[Block]:
-    found = list(BLOCK.finditer(text))
-    for match, following in zip(found, [*found[1:], None], strict=False):
+    matches = list(BLOCK.finditer(text))
+    for match, following in zip(matches, [*matches[1:], None], strict=False):
         where = f"{page}:{first_line + text[: match.start()].count(chr(10))}"
         kind = match["kind"] if match["kind"] is not None else "hidden"
         if kind in ("python", "sql"):
@@ -114,8 +115,8 @@ JQ_BLOCKS = [block for _, blocks in SECTIONS for block in blocks if block.kind =
 
 @pytest.fixture(scope="session")
 def studies(tmp_path_factory):
-    """Makes a study with its warehouse when it is first asked for, and puts a fresh copy of it into the one place where it was
-    made: a warehouse knows its models by their folders."""
+    """Make a study with its warehouse once, and put a fresh copy at the path where it was made for every use: a warehouse knows
+    its models by their folders."""
     home = tmp_path_factory.mktemp("docs")
     place = home / "study"
 
@@ -135,7 +136,7 @@ def studies(tmp_path_factory):
 
 @pytest.fixture
 def put_study(studies, monkeypatch):
-    """Puts a study into the folder in which a section runs, and goes there."""
+    """Put a study into the folder of a section and change to it."""
 
     def put(name: str) -> Path:
         folder = studies(name)
@@ -147,7 +148,7 @@ def put_study(studies, monkeypatch):
 
 
 @pytest.mark.parametrize(("title", "blocks"), SECTIONS, ids=[title for title, _ in SECTIONS])
-def test_a_section_shows_what_happens(title, blocks, put_study, command):
+def test_a_section_has_the_outputs_of_its_commands(title, blocks, put_study, command):
     study = put_study(blocks[0].study)
     names: dict[str, object] = {"__name__": "guide"}
     for block in blocks:
@@ -157,30 +158,32 @@ def test_a_section_shows_what_happens(title, blocks, put_study, command):
         elif block.kind == "console" and block not in JQ_BLOCKS:
             run_console(block, study, command)
         elif block.kind == "python":
-            shown = io.StringIO()
-            with contextlib.redirect_stdout(shown):
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
                 exec(compile(block.text, block.where, "exec"), names)
-            compare(block.where, block.shows, shown.getvalue(), study)
+            compare(block.where, block.expected, output.getvalue(), study)
         elif block.kind == "sql":
             done = CliRunner().invoke(cli, ["sql", "-"], input=block.text, catch_exceptions=False)
-            compare(block.where, block.shows, done.output, study)
+            compare(block.where, block.expected, done.output, study)
 
 
 @pytest.mark.parametrize("block", JQ_BLOCKS, ids=lambda block: block.where)
 @pytest.mark.skipif(shutil.which("jq") is None, reason="the program jq is not on PATH")
-def test_a_block_with_jq_shows_what_happens(block, put_study, command):
+def test_a_block_with_jq_has_the_outputs_of_its_commands(block, put_study, command):
     run_console(block, put_study(block.study), command)
 
 
-def test_every_block_is_of_a_kind_that_is_run():
+def test_every_block_is_of_a_known_kind():
     for _, blocks in SECTIONS:
         for block in blocks:
             assert block.kind in ("console", "python", "sql", "sh", "hidden"), f"{block.where}: {block.kind!r}"
-            assert block.kind != "sh" or block.where.startswith("README.md:"), f"{block.where}: sh is for README's two lines"
+            assert block.kind != "sh" or block.where.startswith("README.md:"), (
+                f"{block.where}: sh is for the two lines of README.md"
+            )
 
 
 @pytest.mark.parametrize(
-    ("expected", "shown", "is_same"),
+    ("expected", "output", "is_same"),
     [
         ("a\n", "a\n", True),
         ("a\n", "a", True),
@@ -194,8 +197,8 @@ def test_every_block_is_of_a_kind_that_is_run():
         ("a.c\n", "abc\n", False),
     ],
 )
-def test_what_is_shown_is_compared_to_the_letter_save_where_dots_stand(expected, shown, is_same):
-    assert bool(re.fullmatch(pattern(expected), as_lines(shown))) == is_same
+def test_output_is_compared_exactly_except_at_dots(expected, output, is_same):
+    assert bool(re.fullmatch(pattern(expected), as_lines(output))) == is_same
 
 
 def test_the_generated_pages_are_those_of_the_code():
@@ -238,7 +241,7 @@ def test_every_column_of_a_table_view_and_query_is_described(tmp_path):
     assert set(VIEW_COLUMNS) <= seen
 
 
-def test_ci_runs_the_line_with_which_the_readme_tests():
+def test_ci_runs_the_test_line_of_the_readme():
     install, test = re.findall(r"^```sh\n(.+)\n```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     assert install.endswith("layerhouse demo")
     assert test.endswith("pytest")
@@ -256,15 +259,15 @@ def test_the_constraints_pin_every_direct_dependency():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page):
+def test_links_resolve(page):
     text = BLOCK.sub("", (ROOT / page).read_text("utf-8"))
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, anchor = target.partition("#")
         assert "://" not in target, f"{page}: {target}: link to files of the repository"
-        aim = ((ROOT / page).parent / path).resolve() if path else ROOT / page
-        assert aim.exists(), f"{page}: {target}"
+        linked = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert linked.exists(), f"{page}: {target}"
         if anchor:
-            assert anchor in anchors(aim.read_text("utf-8")), f"{page}: {target}"
+            assert anchor in anchors(linked.read_text("utf-8")), f"{page}: {target}"
 
 
 @pytest.mark.parametrize("page", MAP_PAGES)
@@ -302,31 +305,31 @@ def test_every_hook_before_a_commit_is_a_target_of_make_and_fetches_nothing():
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Anchors of the headings of a page, formed as GitHub does."""
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(BLOCK.sub("", text))}
 
 
 def commands(block: Block) -> list[tuple[str, str]]:
-    """The commands of a console block, each with what it has to show."""
-    found: list[tuple[str, str]] = []
+    """The commands of a console block, each with its expected output."""
+    parsed: list[tuple[str, str]] = []
     for line in block.text.splitlines(keepends=True):
         if line.startswith("$ "):
-            found.append((line[2:], ""))
-        elif line.startswith("> ") and found and not found[-1][1]:
-            found[-1] = (found[-1][0] + line[2:], "")
+            parsed.append((line[2:], ""))
+        elif line.startswith("> ") and parsed and not parsed[-1][1]:
+            parsed[-1] = (parsed[-1][0] + line[2:], "")
         else:
-            assert found, f"{block.where}: a console block starts with a command"
-            found[-1] = (found[-1][0], found[-1][1] + line)
-    return found
+            assert parsed, f"{block.where}: a console block starts with a command"
+            parsed[-1] = (parsed[-1][0], parsed[-1][1] + line)
+    return parsed
 
 
 def run_console(block: Block, study: Path, command: Path) -> None:
-    for (line, expected), shown in zip(commands(block), console_output(block, study, command), strict=True):
-        compare(f"{block.where}: {line.strip()}", expected, shown, study)
+    for (line, expected), output in zip(commands(block), console_output(block, study, command), strict=True):
+        compare(f"{block.where}: {line.strip()}", expected, output, study)
 
 
 def console_output(block: Block, study: Path, command: Path) -> list[str]:
-    """What each command shows; `$?` of one is there for the next."""
+    """The output of each command, in one shell, so that `$?` is that of the previous command."""
     script = "".join(f"{line}status=$?; echo '{END}'; (exit $status)\n" for line, _ in commands(block))
     return bash(script, study, command).stdout.split(f"{END}\n")[:-1]
 
@@ -344,8 +347,8 @@ with socket.socket(socket.AF_UNIX) as connection:
 
 @pytest.fixture(scope="session")
 def command():
-    """The folder of a `layerhouse` that is the command in a process of its own, forked from one that has imported all of it:
-    importing takes longer than most commands run."""
+    """A folder with a `layerhouse` that runs the command in a fork of a process with all modules imported: importing takes
+    longer than most commands."""
     with tempfile.TemporaryDirectory() as folder:
         path, address = Path(folder) / "layerhouse", f"{folder}/socket"
         path.write_text(COMMAND.format(python=sys.executable, address=address), "utf-8")
@@ -361,7 +364,7 @@ def command():
 
 
 def serve(address: str) -> None:
-    """Run each command that is asked for at a socket in a fork, with the streams, folder and environment of who asks."""
+    """Run each command requested on a socket in a fork, with the streams, folder and environment of the client."""
     for name in (
         "layerhouse.ingest.measure.kernels.cpu",
         "layerhouse.warehouse.answers.handle",
@@ -396,8 +399,8 @@ def run_command(connection: socket.socket) -> None:
     code = 1
     try:
         main()
-    except SystemExit as left:
-        code = int(left.code or 0)
+    except SystemExit as exit_request:
+        code = int(exit_request.code or 0)
     finally:
         sys.stdout.flush()
         connection.send(str(code).encode())
@@ -419,9 +422,9 @@ def bash(script: str, folder: Path, command: Path) -> subprocess.CompletedProces
     )
 
 
-def compare(where: str, expected: str | None, shown: str, study: Path) -> None:
-    lines = as_lines(shown.replace(str(study), SHOWN_FOLDER))
-    assert re.fullmatch(pattern(expected or ""), lines), f"{where}\n--- the page says\n{expected}\n--- shown is\n{lines}"
+def compare(where: str, expected: str | None, output: str, study: Path) -> None:
+    lines = as_lines(output.replace(str(study), DISPLAY_FOLDER))
+    assert re.fullmatch(pattern(expected or ""), lines), f"{where}\n--- the page has\n{expected}\n--- the output is\n{lines}"
 
 
 def as_lines(text: str) -> str:
