@@ -1,4 +1,4 @@
-"""The real command in a real process, for tests."""
+"""Run the real command in a process of its own, for tests."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def layerhouse(*arguments, cwd: Path | None = None, stdin: str = "", **environme
         env={**CLEAN, "PYTHONWARNINGS": "error", **environment},
         capture_output=True,
         encoding="utf-8",
-        timeout=300,
+        timeout=600,
         check=False,
     )

@@ -1,4 +1,4 @@
-"""Runs that are killed, interrupted or at once: whatever happens, what is shown is whole, and it is there once."""
+"""Runs that are killed, interrupted or concurrent: readers always see complete models, each once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from layerhouse.warehouse.storage.schema import TABLES
 
 COMMAND = [sys.executable, "-m", "layerhouse", "ingest"]
 VIEWS = [stem.partition("_")[2] for stem in sql_files("warehouse.views") if not stem.startswith("00")]
-# Rows that one model of `write_models` gives; every one has the same base of 3 layers.
+# Rows of one model of `write_models`; all models have the same base of 3 layers.
 PER_MODEL = {"layers": 3, "layer_matches": 3, "results": 25, "links": 1, "checkpoints": 1}
 PER_MODEL |= {"models": 1, "performance": 1, "history": 1, "sightings": 1, "current_checkpoints": 1, "result_links": 1}
 PER_MODEL |= {"checkpoint_facts": 1, "layer_pruning": 3, "layer_summary": 1, "model_results": 25, "measures": 15}
@@ -38,7 +38,7 @@ OF_BASE = {"layers": 3, "checkpoints": 1, "checkpoint_facts": 1}
 
 
 def params(number: int) -> int:
-    """Parameters of a model: embedding, head and last norm; three layers of 8 + 4 heads; MLPs of three widths."""
+    """Parameters of a model: embedding, head and final norm; three layers of 8 + 4 heads; MLPs of three widths."""
     return 2 * 4096 * 256 + 256 + 3 * (16384 * 12 + 512) + 768 * (704 + 1 + number % 700 + 1 + number // 700)
 
 
@@ -72,7 +72,7 @@ def start(models: Path, root: Path) -> subprocess.Popen[str]:
 
 
 def stop_after(process: subprocess.Popen[str], num_taken: int, stop: Callable[[], None]) -> tuple[int, str]:
-    """Call `stop` once so many models were reported as taken; how many there were at the end, and the last line."""
+    """Call `stop` once that many models were reported as taken; return how many were taken in all, and the last line."""
     taken, line = 0, ""
     with process:
         for line in process.stderr or ():
@@ -84,12 +84,12 @@ def stop_after(process: subprocess.Popen[str], num_taken: int, stop: Callable[[]
 
 
 def assert_all_is_there_once(root: Path, count: int, *, at_least_once: tuple[str, ...] = ()) -> None:
-    """Every view and table has exactly the rows of `count` models, and no row twice; `at_least_once` names tables of which
-    two processes may each have written a row."""
+    """Assert that every view and table has exactly the rows of `count` models, none twice. `at_least_once` names tables of
+    which two processes may each have written a row."""
     with lh.open(root) as wh:
         for name in (*TABLES, *VIEWS):
             if count > 1000 and name in ("performance", "method_groups"):
-                continue  # They take seconds then, and stand on the other views.
+                continue  # They take seconds then, and are made of the other views.
             expected = PER_MODEL.get(name, 0) * count + OF_BASE.get(name, 0)
             total, distinct = wh.sql(f"SELECT count(*) AS n, count(DISTINCT {name}) AS m FROM {name}").row(0)
             assert (name, total == expected or (name in at_least_once and total > expected)) == (name, True), (total, expected)
@@ -102,7 +102,7 @@ def assert_all_is_there_once(root: Path, count: int, *, at_least_once: tuple[str
 
 
 def assert_no_model_is_half_there(root: Path) -> int:
-    """The number of models that are there."""
+    """The number of models in the warehouse."""
     with lh.open(root) as wh:
         models = wh.scan("checkpoints").filter(pl.col("model_id").is_not_null()).collect()
         assert wh.scan("links").collect()["model_id"].sort().equals(models["model_id"].sort())
@@ -162,7 +162,7 @@ def test_an_interrupt_commits_what_was_finished_and_the_next_run_goes_on(some, t
 def test_two_ingests_of_one_folder_at_once_show_every_row_once(some, tmp_path):
     root = tmp_path / "warehouse"
     processes = [start(some, root) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[1] for process in processes]
+    outputs = [process.communicate(timeout=600)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert_all_is_there_once(root, 160, at_least_once=("checkpoints", "links", "sightings"))
     assert check_warehouse(root) == []
@@ -173,7 +173,7 @@ def test_ingests_of_two_folders_at_once_are_both_there(some, tmp_path):
     root = tmp_path / "warehouse"
     processes = [start(folder, root) for folder in (some, other)]
     for process in processes:
-        process.communicate(timeout=120)
+        process.communicate(timeout=600)
     assert [process.returncode for process in processes] == [0, 0]
     with lh.open(root) as wh:
         assert wh.sql("SELECT split_part(model_id, '/', 1) AS root, count(*) FROM models GROUP BY 1 ORDER BY 1").rows() == [
@@ -223,11 +223,11 @@ def test_readers_see_whole_commits_while_others_write(some, tmp_path):
     try:
         time.sleep(0.5)
         writer = start(some, root)
-        writer.communicate(timeout=120)
+        writer.communicate(timeout=600)
     finally:
         done.touch()
     assert writer.returncode == 0
-    output, errors = reader.communicate(timeout=120)
+    output, errors = reader.communicate(timeout=600)
     assert (reader.returncode, errors) == (0, "")
     num_reads, last, _ = map(int, re.findall(r"\d+", output))
     assert (last, num_reads >= 1) == (160, True)

@@ -1,4 +1,4 @@
-"""Where a warehouse may live and what its models may be called: paths and names are text, exact, everywhere."""
+"""Any path of a warehouse and any name of a model works: they are text, passed on exactly."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def summary(path: Path | str) -> list[tuple]:
 
 
 def in_duckdb_alone(script: str, sql: str, cwd: Path | None = None) -> list[tuple]:
-    """Rows of `sql` after `script` in a fresh process that has nothing of layerhouse."""
+    """Rows of `sql` after `script` in a fresh process that does not import layerhouse."""
     code = (
         "import sys, duckdb\n"
         "script, sql = sys.stdin.read().split('\\0')\n"
@@ -172,7 +172,7 @@ def test_read_only_media_answer_and_refuse_writes_with_one_line(made, tmp_path):
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory):
-    """A warehouse of models with awkward names: number n has n layers. The last one's folder is no UTF-8."""
+    """A warehouse of models with awkward names: number n has n layers. The folder name of the last one is not UTF-8."""
     folder = tmp_path_factory.mktemp("named")
     names = (*NAMES, os.fsdecode(b"w\xff"))
     for number, name in enumerate(names, 1):

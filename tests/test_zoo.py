@@ -1,4 +1,4 @@
-"""Weights of every container through the real command: one answer for one model, whole after kills, small in memory."""
+"""Weights of every container through the real command: the same rows for one model, complete after a kill, in little memory."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def start(models, root):
 
 
 def taken_until(process, num_taken, stop=lambda: None):
-    """Call `stop` when so many models were taken; the lines said until the end."""
+    """Call `stop` once `num_taken` models were taken; return all lines of output."""
     said = []
     with process:
         for line in process.stderr:
@@ -176,7 +176,7 @@ def fifty(tmp_path):
 
 
 def present(root):
-    """The models that are committed, each of them whole and once."""
+    """The committed models, each complete and present once."""
     with lh.open(root) as wh:
         names = wh.sql("SELECT model_id FROM checkpoints ORDER BY model_id")["model_id"].to_list()
         for table, size in (("tensors", 21), ("layers", 2)):
@@ -187,7 +187,7 @@ def present(root):
 
 
 def assert_the_next_run_completes(models, root, there):
-    """Nothing of what is there can be read any more, so a run that read it again would fail."""
+    """Make the files of committed models unreadable first, so that a run that reads them again fails."""
     for name in there:
         path = models.parent / name / "model.safetensors"
         status = path.stat()
@@ -243,7 +243,7 @@ def peak_of_ingest(folder, root, stats):
         encoding="utf-8",
         check=False,
         env=CLEAN,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     peak, *imported = done.stdout.split()
@@ -252,7 +252,7 @@ def peak_of_ingest(folder, root, stats):
 
 
 def sparse_file(path, shapes, dtype="BF16"):
-    """A safetensors file of these shapes whose values are holes: all zero, and of no size on the disk."""
+    """A safetensors file of these shapes whose values are a hole: all zero, without blocks on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header, end = {}, 0
     for name, shape in shapes.items():
