@@ -39,10 +39,17 @@ REPLACEMENTS = frozenset(
 
 @dataclass(frozen=True)
 class Target:
-    """One module to mutate and the tests that should notice, all relative to the root."""
+    """One module to mutate and the tests that should notice, relative to the root. `first` are those named after the module:
+    they run alone first, as pytest imports every test file that it is given."""
 
     module: str
-    tests: tuple[str, ...]
+    first: tuple[str, ...]
+    others: tuple[str, ...]
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The commands to run for each mutant until one fails."""
+        return [[sys.executable, *PYTEST, *tests] for tests in (self.first, self.others) if tests]
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Score:
 
 
 def rooms() -> dict[str, list[Target]]:
-    """The targets of each room in mutants.toml. Tests named after a module run first, as the first failure ends a run."""
+    """The targets of each room in mutants.toml."""
     listed = tomllib.loads((ROOT / "tests/mutants.toml").read_text("utf-8"))
     return {name: list(_targets(room["modules"], room["tests"])) for name, room in listed.items()}
 
@@ -68,8 +75,9 @@ def rooms() -> dict[str, list[Target]]:
 def _targets(patterns: Sequence[str], tests: Sequence[str]) -> Iterator[Target]:
     for path in sorted({path for pattern in patterns for path in ROOT.glob(pattern)}):
         if path.name != "__init__.py":
-            by_name = sorted(tests, key=lambda test: path.stem not in test)
-            yield Target(path.relative_to(ROOT).as_posix(), tuple(f"tests/{test}" for test in by_name))
+            first = tuple(f"tests/{test}" for test in tests if test == f"test_{path.stem}.py")
+            others = tuple(f"tests/{test}" for test in tests if test != f"test_{path.stem}.py")
+            yield Target(path.relative_to(ROOT).as_posix(), first, others)
 
 
 def select(names: Sequence[str]) -> list[Target]:
@@ -118,11 +126,11 @@ def mutate(target: Target, folder: Path, minutes: float) -> Score:
     from cosmic_ray.work_db import use_db
     from cosmic_ray.work_item import TestOutcome
 
-    command = [sys.executable, *PYTEST, *target.tests]
     started = time.monotonic()
-    unchanged = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
-    if unchanged.returncode:
-        raise SystemExit(f"{target.module}: the tests fail without a mutant\n{unchanged.stdout}{unchanged.stderr}")
+    for command in target.commands:
+        unchanged = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+        if unchanged.returncode:
+            raise SystemExit(f"{target.module}: the tests fail without a mutant\n{unchanged.stdout}{unchanged.stderr}")
     timeout = max(60.0, 10 * (time.monotonic() - started))
     spans = annotation_spans(Path(target.module).read_text("utf-8"))
     with use_db(folder / "mutants.sqlite") as database:
@@ -139,7 +147,8 @@ def mutate(target: Target, folder: Path, minutes: float) -> Score:
         if time.monotonic() - started > 60 * minutes:
             break
         run += 1
-        if mutate_and_test([mutation], shlex.join(command), timeout).test_outcome == TestOutcome.SURVIVED:
+        outcomes = (mutate_and_test([mutation], shlex.join(command), timeout).test_outcome for command in target.commands)
+        if all(outcome == TestOutcome.SURVIVED for outcome in outcomes):
             line = Path(target.module).read_text("utf-8").splitlines()[mutation.start_pos[0] - 1].strip()
             operator = mutation.operator_name.removeprefix("core/")
             survivors.append(f"{target.module}:{mutation.start_pos[0]}:{mutation.start_pos[1] + 1} {operator}: {line}")

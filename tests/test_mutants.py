@@ -11,13 +11,16 @@ def test_every_room_has_modules_and_tests_that_exist():
     for name, targets in rooms().items():
         assert targets, name
         for target in targets:
-            assert target.tests
-            assert all((ROOT / path).is_file() for path in (target.module, *target.tests)), target
+            assert target.commands
+            assert all((ROOT / path).is_file() for path in (target.module, *target.first, *target.others)), target
 
 
-def test_the_test_named_after_a_module_runs_first():
+def test_the_tests_named_after_a_module_run_first_and_alone():
     (target,) = select(["ingest/model/token_cost.py"])
-    assert target.tests[0] == "tests/test_token_cost.py"
+    first, others = target.commands
+    assert first[-1] == "tests/test_token_cost.py"
+    assert "tests/test_token_cost.py" not in others
+    assert "tests/test_layer_rows.py" in others
 
 
 def test_rooms_and_modules_are_selected_and_others_refused():
