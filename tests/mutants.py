@@ -2,28 +2,42 @@
 
 `python -m layerhouse.tests.mutants [--minutes N] ROOM_OR_FILE...` prints killed/run for each module and every mutant that
 survived. Rooms, modules and tests are listed in mutants.toml. The mutants are made by cosmic-ray (the extra `mutants`), in a
-copy of the tree, in random order, so that a run that the time limit ends is a random sample.
+copy of the tree, in random order, so that a run that the time limit ends is a random sample. Tests run in forks of a process
+that has imported the large packages, as importing them takes longer than most tests.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import os
 import re
-import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", "-n", "0", "-x", "-q")
+PYTEST = ("-p", "no:cacheprovider", "-n", "0", "-x", "-q", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+IMPORTED_ONCE = (
+    "pytest",
+    "hypothesis",
+    "numpy",
+    "pyarrow.parquet",
+    "duckdb",
+    "polars",
+    "torch",
+    "transformers",
+    "safetensors.torch",
+)
 REPLACEMENT = re.compile(r"core/Replace(?:Binary|Comparison|Unary)Operator_(?P<names>\w+)")
 REPLACEMENTS = frozenset(
     (
@@ -39,17 +53,11 @@ REPLACEMENTS = frozenset(
 
 @dataclass(frozen=True)
 class Target:
-    """One module to mutate and the tests that should notice, relative to the root. `first` are those named after the module:
-    they run alone first, as pytest imports every test file that it is given."""
+    """One module to mutate and the tests that should notice, relative to the root. The groups of tests run one after the other
+    until one fails; those named after the module come first, as pytest imports every test file that it is given."""
 
     module: str
-    first: tuple[str, ...]
-    others: tuple[str, ...]
-
-    @property
-    def commands(self) -> list[list[str]]:
-        """The commands to run for each mutant until one fails."""
-        return [[sys.executable, *PYTEST, *tests] for tests in (self.first, self.others) if tests]
+    tests: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -75,9 +83,9 @@ def rooms() -> dict[str, list[Target]]:
 def _targets(patterns: Sequence[str], tests: Sequence[str]) -> Iterator[Target]:
     for path in sorted({path for pattern in patterns for path in ROOT.glob(pattern)}):
         if path.name != "__init__.py":
-            first = tuple(f"tests/{test}" for test in tests if test == f"test_{path.stem}.py")
+            named = tuple(f"tests/{test}" for test in tests if test == f"test_{path.stem}.py")
             others = tuple(f"tests/{test}" for test in tests if test != f"test_{path.stem}.py")
-            yield Target(path.relative_to(ROOT).as_posix(), first, others)
+            yield Target(path.relative_to(ROOT).as_posix(), tuple(group for group in (named, others) if group))
 
 
 def select(names: Sequence[str]) -> list[Target]:
@@ -119,39 +127,79 @@ def copy_tree(folder: Path) -> Path:
     return folder / "layerhouse"
 
 
-def mutate(target: Target, folder: Path, minutes: float) -> Score:
+def passes(tests: Sequence[str], package: Path, timeout: float, log: Path) -> bool:
+    """Whether the tests pass on the copy of the package within a time limit, in a fork of this process."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = _run_pytest(tests, package, log)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    deadline = time.monotonic() + timeout
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status) == 0
+        if time.monotonic() > deadline:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return False
+        time.sleep(0.02)
+
+
+def _run_pytest(tests: Sequence[str], package: Path, log: Path) -> int:
+    import pytest
+
+    os.setsid()
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "layerhouse"]:
+        del sys.modules[name]
+    sys.path.insert(0, str(package.parent))
+    sys.dont_write_bytecode = True
+    return int(pytest.main([*PYTEST, *tests]))
+
+
+def mutate(target: Target, package: Path, minutes: float) -> Score:
     """Run the mutants of one module until all are run or the time is over. Raises SystemExit if the tests fail unchanged."""
     from cosmic_ray.commands import init
-    from cosmic_ray.mutating import mutate_and_test
+    from cosmic_ray.mutating import use_mutation
+    from cosmic_ray.plugins import get_operator
     from cosmic_ray.work_db import use_db
-    from cosmic_ray.work_item import TestOutcome
 
-    started = time.monotonic()
-    for command in target.commands:
-        unchanged = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
-        if unchanged.returncode:
-            raise SystemExit(f"{target.module}: the tests fail without a mutant\n{unchanged.stdout}{unchanged.stderr}")
+    started, log = time.monotonic(), package.parent / "output"
+    for tests in target.tests:
+        if not passes(tests, package, 60 * 60, log):
+            raise SystemExit(f"{target.module}: the tests fail without a mutant\n{log.read_text('utf-8', 'replace')}")
     timeout = max(60.0, 10 * (time.monotonic() - started))
-    spans = annotation_spans(Path(target.module).read_text("utf-8"))
-    with use_db(folder / "mutants.sqlite") as database:
+    source = Path(target.module).read_text("utf-8")
+    with use_db(package.parent / "mutants.sqlite") as database:
         init([Path(target.module)], database, {})
-        mutants = [
-            mutation
-            for item in database.pending_work_items
-            for mutation in item.mutations
-            if not any(start <= tuple(mutation.start_pos) < end for start, end in spans)
-            if is_kept(mutation.operator_name)
-        ]
+        mutants = [mutation for item in database.pending_work_items for mutation in item.mutations]
+    spans = annotation_spans(source)
+    mutants = [
+        mutant
+        for mutant in mutants
+        if is_kept(mutant.operator_name) and not any(start <= tuple(mutant.start_pos) < end for start, end in spans)
+    ]
     run, survivors = 0, []
-    for mutation in mutants:
+    for mutant in mutants:
         if time.monotonic() - started > 60 * minutes:
             break
         run += 1
-        outcomes = (mutate_and_test([mutation], shlex.join(command), timeout).test_outcome for command in target.commands)
-        if all(outcome == TestOutcome.SURVIVED for outcome in outcomes):
-            line = Path(target.module).read_text("utf-8").splitlines()[mutation.start_pos[0] - 1].strip()
-            operator = mutation.operator_name.removeprefix("core/")
-            survivors.append(f"{target.module}:{mutation.start_pos[0]}:{mutation.start_pos[1] + 1} {operator}: {line}")
+        operator = get_operator(mutant.operator_name)(**mutant.operator_args)
+        with use_mutation(mutant.module_path, operator, mutant.occurrence):
+            survives = all(passes(tests, package, timeout, log) for tests in target.tests)
+        if survives:
+            line, column = mutant.start_pos
+            name, text = mutant.operator_name.removeprefix("core/"), source.splitlines()[line - 1].strip()
+            survivors.append(f"{target.module}:{line}:{column + 1} {name}: {text}")
     return Score(target.module, len(mutants), run, tuple(sorted(survivors)))
 
 
@@ -161,12 +209,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10, help="time limit of each module")
     options = parser.parse_args()
     targets = select(options.names or list(rooms()))
+    for name in IMPORTED_ONCE:
+        importlib.import_module(name)
     scores = []
     with tempfile.TemporaryDirectory() as folder:
-        os.chdir(copy_tree(Path(folder)))
-        os.environ["PYTHONPATH"] = folder
+        package = copy_tree(Path(folder))
+        os.chdir(package)
+        os.environ |= {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         for target in targets:
-            scores.append(mutate(target, Path(folder), options.minutes))
+            scores.append(mutate(target, package, options.minutes))
             print(scores[-1], *scores[-1].survivors, sep="\n    ", flush=True)
     run, survived = sum(score.run for score in scores), sum(len(score.survivors) for score in scores)
     print(f"{run - survived}/{run} killed in {len(scores)} modules")

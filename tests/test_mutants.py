@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 
 from layerhouse.tests.mutants import ROOT, Score, annotation_spans, is_kept, rooms, select
@@ -11,14 +13,14 @@ def test_every_room_has_modules_and_tests_that_exist():
     for name, targets in rooms().items():
         assert targets, name
         for target in targets:
-            assert target.commands
-            assert all((ROOT / path).is_file() for path in (target.module, *target.first, *target.others)), target
+            assert target.tests
+            assert all((ROOT / path).is_file() for path in (target.module, *chain(*target.tests))), target
 
 
 def test_the_tests_named_after_a_module_run_first_and_alone():
     (target,) = select(["ingest/model/token_cost.py"])
-    first, others = target.commands
-    assert first[-1] == "tests/test_token_cost.py"
+    first, others = target.tests
+    assert first == ("tests/test_token_cost.py",)
     assert "tests/test_token_cost.py" not in others
     assert "tests/test_layer_rows.py" in others
 
