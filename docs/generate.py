@@ -50,7 +50,7 @@ def tables_page() -> Iterator[str]:
     yield "# Tables, views and queries"
     yield (
         "Generated from the schema, the views and the queries by `python docs/generate.py`. All of them can be read by "
-        "`layerhouse sql`, to `wh.sql(...)` in Python, and to any DuckDB session (see "
+        "`layerhouse sql`, by `wh.sql(...)` in Python, and by any DuckDB session (see "
         "[the guide](guide.md#the-warehouse-in-duckdb)). "
         "Views answer most questions: start with `models`, `layer_pruning` and `performance`."
     )

@@ -233,7 +233,7 @@ def stepwise(file, monkeypatch):
     turn, read = threading.Semaphore(0), prefetch._Drain.read
 
     def wait_and_read(drain, *place):
-        assert turn.acquire(timeout=30)
+        assert turn.acquire(timeout=300)
         return read(drain, *place)
 
     monkeypatch.setattr(prefetch._Drain, "read", wait_and_read)
