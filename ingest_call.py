@@ -10,7 +10,7 @@ from layerhouse.ingest.model.family_files import check_own_families
 from layerhouse.ingest.run import Event, Options, Progress, Report, ingest_roots
 from layerhouse.warehouse.answers.answer_cache import is_large
 from layerhouse.warehouse.storage.commits import list_commits
-from layerhouse.warehouse.storage.inventory import Known
+from layerhouse.warehouse.storage.inventory import Inventory
 from layerhouse.warehouse.storage.schema import TABLES
 from layerhouse.warehouse.storage.store import MARKER, create_store
 
@@ -41,10 +41,10 @@ def ingest_into(
     return report
 
 
-def _known(warehouse: Path) -> Known:
+def _known(warehouse: Path) -> Inventory:
     """What the warehouse has already. DuckDB, which reads it, is not loaded if there is nothing."""
     if not (warehouse / MARKER).exists() or not any(list_commits(warehouse).rows(table) for table in TABLES):
-        return Known()
-    from layerhouse.warehouse.answers.load_inventory import load_known
+        return Inventory()
+    from layerhouse.warehouse.answers.load_inventory import load_inventory
 
-    return load_known(warehouse)
+    return load_inventory(warehouse)

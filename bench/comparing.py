@@ -19,7 +19,7 @@ from layerhouse.ingest.batch import Batch
 from layerhouse.ingest.compare_with_base import Comparer
 from layerhouse.ingest.context import IngestContext, Options
 from layerhouse.ingest.events import ProgressCounter
-from layerhouse.warehouse.storage.inventory import Known, Sighting
+from layerhouse.warehouse.storage.inventory import Inventory, Sighting
 from layerhouse.warehouse.storage.store import create_store
 
 LAYERS = 32
@@ -43,11 +43,11 @@ def tensor_row(checkpoint_id: str, layer: int, role: str, content_hash: str, sig
     }
 
 
-def write_rows(root: Path, children: int) -> Known:
+def write_rows(root: Path, children: int) -> Inventory:
     """Write the rows of a base and its children, in commits of 256 models; what the warehouse then holds."""
     generator = np.random.default_rng(0)
     base = generator.standard_normal((LAYERS, len(ROLES), 64)).astype(np.float32)
-    batch, known = Batch(root), Known()
+    batch, known = Batch(root), Inventory()
     for child in range(children + 1):
         checkpoint_id = f"{child:032x}"
         kept = range(LAYERS) if child == 0 else np.sort(generator.choice(LAYERS, generator.integers(16, LAYERS), replace=False))

@@ -18,7 +18,7 @@ import numpy as np
 
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.ingest.compare import alignment
-from layerhouse.ingest.compare.alignment import LayerPrint, place_by_score, score_layers
+from layerhouse.ingest.compare.alignment import LayerFingerprint, place_by_score, score_layers
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 from layerhouse.ingest.measure.signatures import signature
 
@@ -127,9 +127,9 @@ MAPS: dict[str, Callable[[np.random.Generator], list[int]]] = {
 }
 
 
-def prints(model: Model, path: Path, dtype: str, *, is_whole: bool) -> list[LayerPrint]:
+def prints(model: Model, path: Path, dtype: str, *, is_whole: bool) -> list[LayerFingerprint]:
     """The stored signatures of each block; with `is_whole` profiles over all rows, centred and scaled, without projection."""
-    return [LayerPrint(index, *_print(block, path, dtype, is_whole)) for index, block in enumerate(model)]
+    return [LayerFingerprint(index, *_print(block, path, dtype, is_whole)) for index, block in enumerate(model)]
 
 
 def _print(block: Block, path: Path, dtype: str, is_whole: bool) -> tuple[dict, dict]:
@@ -153,7 +153,7 @@ def _print(block: Block, path: Path, dtype: str, is_whole: bool) -> tuple[dict, 
     return hashes, signatures
 
 
-def count_errors(layers: list[LayerPrint], base: list[LayerPrint], true_map: list[int]) -> tuple[int, int]:
+def count_errors(layers: list[LayerFingerprint], base: list[LayerFingerprint], true_map: list[int]) -> tuple[int, int]:
     """The numbers of layers that are matched wrongly and that are not matched."""
     likeness = score_layers(layers, base)
     places = place_by_score(likeness, np.ones_like(likeness.scores, bool))
@@ -170,12 +170,12 @@ def ways(kind: str, path: Path, generator: np.random.Generator) -> Iterator[tupl
             true_map = make_map(generator)
             child = change([base[block] for block in true_map], generator)
             for way, is_whole, least in (("raw", False, BLOCKS + 1), ("centred", False, 3), ("whole", True, 3)):
-                alignment.LEAST_CENTRED = least
+                alignment.MIN_CENTRED_BLOCKS = least
                 dtype = "F16" if change_name.startswith("cast") else "F32"
                 wrong, unplaced = count_errors(prints(child, path, dtype, is_whole=is_whole), known[is_whole], true_map)
                 yield map_name, change_name, way, len(true_map), wrong, unplaced
     for way, is_whole, least in (("raw", False, BLOCKS + 1), ("centred", False, 3), ("whole", True, 3)):
-        alignment.LEAST_CENTRED = least
+        alignment.MIN_CENTRED_BLOCKS = least
         foreign = prints(other, path, "F32", is_whole=is_whole)
         yield "none", "another model", way, BLOCKS, *count_errors(foreign, known[is_whole], [-1] * BLOCKS)
 

@@ -14,9 +14,9 @@ from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
 from layerhouse.ingest.checkpoint.file_names import ADAPTER_CONFIG_NAME, CONFIG_NAME, INDEX_SUFFIX
 from layerhouse.ingest.checkpoint.json_files import read_json
-from layerhouse.ingest.checkpoint.layouts.registry import lay_out
+from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.checkpoint.slicegpt import config_beside
+from layerhouse.ingest.checkpoint.slicegpt import slicing_config_path
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, PLAIN
 from layerhouse.ingest.checkpoint.weight_set import (
     WeightSet,
@@ -73,7 +73,7 @@ def weight_files_of(files: Sequence[Path]) -> list[Path]:
         for folder in sorted({path.parent for path in files})
         for path in (*(folder / name for name in configs), *sorted(folder.glob(f"*{INDEX_SUFFIX}")))
     ]
-    slicing_configs = [path for path in map(config_beside, files) if path is not None]
+    slicing_configs = [path for path in map(slicing_config_path, files) if path is not None]
     return [*files, *(path for path in candidates if path.is_file()), *slicing_configs]
 
 
@@ -88,7 +88,7 @@ def open_weights(folder: Path, files: Sequence[Path], display_path: str) -> Open
     config, notes = _read_config(folder / CONFIG_NAME, display_path)
     if config is None:
         config = contents.config
-    laid_out = lay_out(contents.tensors, config, display_path)
+    laid_out = assign_layouts(contents.tensors, config, display_path)
     placement = place_tensors(laid_out.tensors, config)
     notes += [note("weight_set", text) for text in contents.notes]
     notes += [note("layout", text) for text in laid_out.notes]
@@ -125,7 +125,7 @@ def measure_weights(
     """Measure every tensor; by tensor name. `on_bytes` is called with numbers of bytes read. Raises InputError naming the
     tensor whose bytes could not be read.
     """
-    from layerhouse.ingest.measure.measurement import Job, known_of_codes
+    from layerhouse.ingest.measure.measurement import Job, scale_free_part
     from layerhouse.ingest.measure.scheduler import measure
 
     def job(placed: Placed) -> Job:
@@ -140,7 +140,7 @@ def measure_weights(
         placed = tensors[position]
         if isinstance(outcome, InputError):
             raise InputError(f"{opened.display_path}: {placed.ref.name}", outcome.what)
-        by_place[placed.ref.place] = known_of_codes(outcome) if values_kind(placed) == CODES else outcome
+        by_place[placed.ref.place] = scale_free_part(outcome) if values_kind(placed) == CODES else outcome
     return {placed.ref.name: by_place[placed.ref.place] for placed in opened.placement.placed}
 
 

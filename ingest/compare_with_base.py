@@ -93,7 +93,7 @@ class Comparer:
             base = _read_checkpoint(model_id, fresh)
         else:
             base = ComparedCheckpoint(model_id, base_id, stored_tensors(self._context, base_id, COMPARED_COLUMNS))
-        if base.units is None and base_id in self._known.with_units:
+        if base.units is None and base_id in self._known.checkpoints_with_units:
             self._context.batch.flush()
             base.units = dict(stream_rows(self._context.store_root, "units", [base_id], UNIT_COLUMNS)).get(base_id)
         if base.units is None and self._reading.units:
@@ -153,8 +153,8 @@ class Comparer:
 
     def _are_units_due(self, checkpoint_id: str, base_id: str) -> bool:
         """Whether the warehouse has the units of both checkpoints, and no matches of them."""
-        is_unmatched = checkpoint_id != base_id and (checkpoint_id, base_id) not in self._known.unit_comparisons
-        return is_unmatched and {checkpoint_id, base_id} <= self._known.with_units
+        is_unmatched = checkpoint_id != base_id and (checkpoint_id, base_id) not in self._known.unit_pairs
+        return is_unmatched and {checkpoint_id, base_id} <= self._known.checkpoints_with_units
 
     def _compare(self, checkpoint: ComparedCheckpoint, base: ComparedCheckpoint) -> None:
         """Match the layers and relate the tensors of a pair, as far as that is due; keep the layer map if units are due."""
@@ -261,7 +261,7 @@ class Comparer:
         base = self.base
         assert base is not None and base.units is not None
         matches, remarks = match_units(units, base.units, self._layer_maps.pop(checkpoint_id))
-        self._known.unit_comparisons.add((checkpoint_id, base.checkpoint_id))
+        self._known.unit_pairs.add((checkpoint_id, base.checkpoint_id))
         if matches is not None:
             ids: dict[str, Any] = {"checkpoint_id": checkpoint_id, "base_checkpoint_id": base.checkpoint_id}
             for column, value in ids.items():

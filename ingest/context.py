@@ -11,7 +11,7 @@ from layerhouse.errors import UsageError
 from layerhouse.ingest.batch import Batch
 from layerhouse.ingest.events import ProgressCounter, ReportEvent
 from layerhouse.vocabulary import CompareMode, StatsLevel
-from layerhouse.warehouse.storage.inventory import Known
+from layerhouse.warehouse.storage.inventory import Inventory
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class IngestContext:
     """What the steps of one ingest share. Each step adds to `known` what it takes, so that nothing is written twice."""
 
     store_root: Path
-    known: Known
+    known: Inventory
     batch: Batch
     options: Options
     report_event: ReportEvent

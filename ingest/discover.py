@@ -14,7 +14,7 @@ from layerhouse.ingest.folder_files import FileSorter, real_path
 from layerhouse.ingest.model_files import FoundModel, path_text
 from layerhouse.ingest.result_files import ResultFiles
 from layerhouse.ingest.study.file_names import ANALYSIS_NAMES
-from layerhouse.warehouse.storage.inventory import Known
+from layerhouse.warehouse.storage.inventory import Inventory
 
 MARKER = "layerhouse.json"
 ANALYSIS, EVALUATION, WEIGHTS = "analysis", "evaluation", "pruned_model"
@@ -58,7 +58,7 @@ def discover(
             raise UsageError(f"--exclude {glob!r}: an empty glob")
     if name is not None and not name.strip():
         raise UsageError("--name is empty")
-    models, remarks = _walk_roots(roots, tuple(excludes), result_files or ResultFiles(Known()))
+    models, remarks = _walk_roots(roots, tuple(excludes), result_files or ResultFiles(Inventory()))
     if name is not None and len(models) > 1:
         names = ", ".join([model.model_id for model in models.values()][:5])
         raise UsageError(f"--name names one model; found {len(models)}: {names}")

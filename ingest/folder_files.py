@@ -8,7 +8,7 @@ from pathlib import Path
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.file_names import CONFIG_NAME, SIDECAR_JSON, SLICEGPT_SUFFIX, is_weight_file
-from layerhouse.ingest.checkpoint.slicegpt import is_pair
+from layerhouse.ingest.checkpoint.slicegpt import is_slicegpt_pair
 from layerhouse.ingest.checkpoint.symlinks import leads_out
 from layerhouse.ingest.model_files import FoundModel, path_text
 from layerhouse.ingest.result_files import NO_RESULT, ResultFiles
@@ -31,7 +31,7 @@ class FileSorter:
         """The model of a weight file that stands for itself."""
         if not is_weight_file(path.name):
             return None
-        return FoundModel("", path, weight_files=(path,), sliced_name=path.stem if is_pair(path) else None)
+        return FoundModel("", path, weight_files=(path,), sliced_name=path.stem if is_slicegpt_pair(path) else None)
 
     def models_of(self, folder: Path, files: list[Path], subfolders: Sequence[Path], evaluated: list[Path]) -> list[FoundModel]:
         """The models that lie in a folder itself: none, its own, and one for each of several files of SliceGPT.
@@ -40,7 +40,7 @@ class FileSorter:
         """
         files, evaluated = ([path for path in part if self._stays_inside(folder, path)] for part in (files, evaluated))
         weights = [path for path in files if is_weight_file(path.name)]
-        pairs = [path for path in weights if is_pair(path)]
+        pairs = [path for path in weights if is_slicegpt_pair(path)]
         sliced = [path for path in weights if path.suffix.lower() == SLICEGPT_SUFFIX] if pairs else []
         models = []
         if len(sliced) > 1:  # SliceGPT saves all models into one folder

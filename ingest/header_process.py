@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.batch import record_batches
-from layerhouse.ingest.checkpoint.limits import factor_now, scaled_limits
+from layerhouse.ingest.checkpoint.limits import current_limit_factor, scaled_limits
 from layerhouse.ingest.take_weights import ReadWeights, read_headers
 from layerhouse.vocabulary import StatsLevel
 
@@ -112,7 +112,7 @@ class HeadersAhead(Generic[Item]):
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # an interrupt from the terminal is for this process to handle
             )
-        self._requests.send(([*map(str, sys.path)], factor_now()))
+        self._requests.send(([*map(str, sys.path)], current_limit_factor()))
 
     def _may_read_on(self, position: int) -> bool:
         """Whether a later model may be read here while the process is at the one of this position."""

@@ -12,7 +12,7 @@ from typing import Any
 from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.ingest.context import IngestContext
 from layerhouse.ingest.declarations.declare import declare
-from layerhouse.ingest.declarations.method_patterns import compile_method_pattern, declare_by
+from layerhouse.ingest.declarations.method_patterns import compile_method_pattern, declare_by_patterns
 from layerhouse.ingest.discover import Remark, discover
 from layerhouse.ingest.model_files import FoundModel, fingerprint_of, total_size
 from layerhouse.ingest.result_files import ResultFiles
@@ -154,7 +154,7 @@ def _new_analysis_fingerprint(model: FoundModel, context: IngestContext) -> str 
 
 def _declared(model: FoundModel, patterns: Sequence[re.Pattern[str]]) -> Row:
     """The columns for what the names of a model and of its sliced files declare."""
-    declaration = declare_by(patterns, model.model_id) or declare(model.model_id)
+    declaration = declare_by_patterns(patterns, model.model_id) or declare(model.model_id)
     if model.sliced_name is not None:
         ratio = declare(model.sliced_name).ratio if declaration.ratio is None else declaration.ratio
         declaration = replace(declaration, method=declaration.method or SLICED_METHOD, ratio=ratio)

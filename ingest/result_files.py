@@ -12,7 +12,7 @@ from layerhouse.ingest.model_files import path_text
 from layerhouse.ingest.results.documents import parse_document, read_document_bytes
 from layerhouse.ingest.results.parsed import ParsedResults, ResultFormat
 from layerhouse.ingest.results.registry import recognise
-from layerhouse.warehouse.storage.inventory import Known
+from layerhouse.warehouse.storage.inventory import Inventory
 
 MAX_KEPT_BYTES = 16 << 20
 """Bytes of the files whose documents are kept until they are taken. Those of further files are dropped and read again."""
@@ -34,7 +34,7 @@ class _ReadFile:
 class ResultFiles:
     """Result files by path, which is the real path of the model's folder and the path below it."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Inventory) -> None:
         self._known = known
         self._files: dict[Path, _ReadFile] = {}
         self._kept_bytes = 0
@@ -71,7 +71,7 @@ class ResultFiles:
         stamp = _stamp(path)
         raw = read_document_bytes(path, display_path)
         file_id = hashlib.sha256(path_text(path).encode() + b"\0" + raw).hexdigest()
-        if file_id in self._known.models_by_result and file_id not in self._known.standing_alone:
+        if file_id in self._known.models_by_result and file_id not in self._known.unlinked_results:
             return _ReadFile(stamp, file_id, is_unchanged=True)
         document = parse_document(raw, path, display_path)
         return _ReadFile(stamp, file_id, len(raw), recognise(document, path), document)

@@ -25,7 +25,7 @@ from layerhouse.ingest.take_analysis import AnalysisTaker
 from layerhouse.ingest.take_results import ResultTaker
 from layerhouse.ingest.take_weights import ReadWeights, WeightsTaker
 from layerhouse.vocabulary import CompareMode, EventKind, SourceKind, StatsLevel
-from layerhouse.warehouse.storage.inventory import Known
+from layerhouse.warehouse.storage.inventory import Inventory
 
 __all__ = ["Event", "Options", "Progress", "Report", "ingest_roots"]
 
@@ -33,7 +33,7 @@ __all__ = ["Event", "Options", "Progress", "Report", "ingest_roots"]
 def ingest_roots(
     roots: Sequence[Path],
     store_root: Path,
-    known: Known,
+    known: Inventory,
     options: Options,
     *,
     on_event: Callable[[Event], None] = lambda event: None,
@@ -162,7 +162,7 @@ class _Ingest:
         return weights.taken_text, weights
 
 
-def _linkable_models(models: Sequence[FoundModel], known: Known) -> Models:
+def _linkable_models(models: Sequence[FoundModel], known: Inventory) -> Models:
     """The models that results can be linked to: those of the warehouse and those of this ingest that have a structure."""
     stored = [
         (model_id, folder)

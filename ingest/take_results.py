@@ -59,7 +59,7 @@ class ResultTaker:
         """Add the rows that a file has of one model, linked to the model that they belong to; False if nothing is new."""
         known = self._known
         linked = known.models_by_result.get(result_id)
-        if linked is not None and result_id not in known.standing_alone:
+        if linked is not None and result_id not in known.unlinked_results:
             return False
         named = rows[0]["declared_model"]
         match = self._find_model(model, path, rows[0])
@@ -83,9 +83,9 @@ class ResultTaker:
         self._context.batch.add({"results": new_rows, "links": [link]})
         known.results.add(result_id)
         known.models_by_result[result_id] = model_id
-        known.standing_alone.discard(result_id)
+        known.unlinked_results.discard(result_id)
         if match.model_id is None:
-            known.standing_alone.add(result_id)
+            known.unlinked_results.add(result_id)
         return True
 
     def _find_model(self, model: FoundModel, path: Path, row: Row) -> Match:

@@ -131,8 +131,8 @@ class WeightsTaker:
         for remark in weights.remarks:
             self._context.report_event(EventKind.PASSED, model.model_id, remark)
         rows: dict[str, BatchRows] = {}
-        if weights.units is not None and weights.checkpoint_id not in self._known.with_units:
-            self._known.with_units.add(weights.checkpoint_id)
+        if weights.units is not None and weights.checkpoint_id not in self._known.checkpoints_with_units:
+            self._known.checkpoints_with_units.add(weights.checkpoint_id)
             rows["units"] = weights.units
         if weights.checkpoint is not None:
             checkpoint = weights.checkpoint
@@ -178,7 +178,7 @@ class WeightsTaker:
         return not is_counted or self._thresholds.get(sighting.checkpoint_id) == near_zero
 
     def _lacks_units(self, checkpoint_id: str) -> bool:
-        return self._reading.units and checkpoint_id not in self._known.with_units
+        return self._reading.units and checkpoint_id not in self._known.checkpoints_with_units
 
     @cached_property
     def _thresholds(self) -> dict[str, float]:

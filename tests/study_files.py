@@ -13,8 +13,8 @@ from typing import Any
 
 from layerhouse.ingest.run import Options, Report, ingest_roots
 from layerhouse.warehouse.answers.handle import Warehouse
-from layerhouse.warehouse.answers.load_inventory import load_known
-from layerhouse.warehouse.storage.inventory import Known
+from layerhouse.warehouse.answers.load_inventory import load_inventory
+from layerhouse.warehouse.storage.inventory import Inventory
 from layerhouse.warehouse.storage.store import create_store
 
 FULL, HALF, EMPTY = (400, 600), (200, 300), (0, 0)
@@ -115,12 +115,12 @@ def ingest(*roots: Path, into: Path, **options: Any) -> Report:
     """Ingest roots into a warehouse, which is created if there is none."""
     is_new = not into.exists()
     store = create_store(into)
-    return ingest_roots(roots, store, Known() if is_new else load_known(store), Options(**options))
+    return ingest_roots(roots, store, Inventory() if is_new else load_inventory(store), Options(**options))
 
 
 def plan(*roots: Path) -> Report:
     """The report of a dry run without a warehouse."""
-    return ingest_roots(roots, Path("none"), Known(), Options(dry_run=True))
+    return ingest_roots(roots, Path("none"), Inventory(), Options(dry_run=True))
 
 
 def lines(report: Report) -> list[str]:

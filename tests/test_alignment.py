@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerhouse.ingest.compare.alignment import LayerPrint, Similarity, best_in_order, place_by_score, score_layers
+from layerhouse.ingest.compare.alignment import LayerFingerprint, Similarity, best_in_order, place_by_score, score_layers
 from layerhouse.ingest.compare.match_layers import match_layers
 
 
 def prints(num, seed=0, size=24):
     generator = np.random.default_rng(seed)
     return [
-        LayerPrint(
+        LayerFingerprint(
             index,
             {("norm", "n", "weight", None, ""): f"{seed} {index}"},
             {("norm", "n", "weight", None, ""): generator.normal(size=size)},
@@ -28,11 +28,11 @@ def prints(num, seed=0, size=24):
 def blurred(layer, generator, amount=0.2):
     key = next(iter(layer.hashes))
     moved = layer.signatures[key] + generator.normal(size=24) * amount
-    return LayerPrint(layer.index, {key: f"blurred {layer.hashes[key]}"}, {key: moved})
+    return LayerFingerprint(layer.index, {key: f"blurred {layer.hashes[key]}"}, {key: moved})
 
 
 def as_layers(chosen):
-    return [LayerPrint(number, one.hashes, one.signatures) for number, one in enumerate(chosen)]
+    return [LayerFingerprint(number, one.hashes, one.signatures) for number, one in enumerate(chosen)]
 
 
 def place_map(matches):
@@ -94,7 +94,7 @@ def test_a_layer_that_no_value_matches_is_one_of_the_blocks_between_its_neighbou
 
 
 def test_layers_without_values_are_placed_by_position_if_the_counts_agree():
-    blank = [LayerPrint(index, {}, {}) for index in range(3)]
+    blank = [LayerFingerprint(index, {}, {}) for index in range(3)]
     matches, _ = match_layers(blank, blank)
     assert [(match.base_layer_index, match.match, match.confidence) for match in matches] == [
         (index, "positional", None) for index in range(3)
@@ -118,7 +118,7 @@ KEY = ("mlp", "up_proj", "weight", None, "")
 def signed(vectors, hashes=None):
     """Layers with one tensor each, of these signatures; hashes are all different unless given."""
     texts = hashes or [f"{id(vectors)} {index}" for index in range(len(vectors))]
-    return [LayerPrint(index, {KEY: texts[index]}, {KEY: vector}) for index, vector in enumerate(vectors)]
+    return [LayerFingerprint(index, {KEY: texts[index]}, {KEY: vector}) for index, vector in enumerate(vectors)]
 
 
 def cosines(ours, theirs):

@@ -25,7 +25,7 @@ from layerhouse.tests.test_export import (
     written,
 )
 from layerhouse.warehouse.render import as_xlsx, write_table
-from layerhouse.warehouse.render.columns import COLUMNS, describe_field, presented_field
+from layerhouse.warehouse.render.columns import COLUMNS, annotate_field, describe_field
 from layerhouse.warehouse.render.headings import HEADINGS
 from layerhouse.warehouse.render.kinds import NUMBER, RATIO
 from layerhouse.warehouse.render.registry import Layout
@@ -273,10 +273,10 @@ def test_a_count_of_a_known_total_shows_it():
 
 
 def test_field_metadata_overrides_the_presentation_of_a_column():
-    field = presented_field(pa.field("mmlu/acc", pa.float64()), kind=RATIO, better="higher")
+    field = annotate_field(pa.field("mmlu/acc", pa.float64()), kind=RATIO, better="higher")
     assert (describe_field(field).heading, describe_field(field).better) == ("mmlu/acc %", "higher")
     assert describe_field(pa.field("mmlu/acc", pa.float64())).kind is NUMBER
-    total = presented_field(pa.field("n_of", pa.int64()), total=3)
+    total = annotate_field(pa.field("n_of", pa.int64()), total=3)
     assert describe_field(total).total == 3
 
 

@@ -25,7 +25,7 @@ from layerhouse.tests.study_builder import (
 from layerhouse.tests.test_store import checkpoint, layer
 from layerhouse.warehouse.admin.health import check_warehouse
 from layerhouse.warehouse.admin.removals import drop_model
-from layerhouse.warehouse.answers.load_inventory import load_known
+from layerhouse.warehouse.answers.load_inventory import load_inventory
 from layerhouse.warehouse.answers.sql_text import sql_files
 from layerhouse.warehouse.storage.commits import list_commits
 from layerhouse.warehouse.storage.store import create_store, write_commit
@@ -36,7 +36,7 @@ MODELS = {"a": (WIDE, WIDE), "b": (WIDE, NARROW), "c": (NARROW, NARROW)}
 
 def ingest(warehouse: Path, *roots: Path) -> None:
     root = create_store(warehouse)
-    report = ingest_roots(roots, root, load_known(root), Options())
+    report = ingest_roots(roots, root, load_inventory(root), Options())
     assert report.count("failed") == 0
 
 

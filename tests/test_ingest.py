@@ -33,7 +33,7 @@ from layerhouse.tests.study_files import (
 )
 from layerhouse.warehouse.admin.removals import drop_model, rename_model
 from layerhouse.warehouse.answers.handle import Warehouse
-from layerhouse.warehouse.answers.load_inventory import load_known
+from layerhouse.warehouse.answers.load_inventory import load_inventory
 from layerhouse.warehouse.storage.store import create_store
 
 HISTORY = "SELECT params FROM history ORDER BY model_id, commit_id"
@@ -104,7 +104,7 @@ def test_what_was_finished_before_an_interrupt_stays(tmp_path, warehouse):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ingest_roots([tmp_path / "results"], store, load_known(store), Options(), on_event=interrupt)
+        ingest_roots([tmp_path / "results"], store, load_inventory(store), Options(), on_event=interrupt)
     assert [name for name, _ in rows(warehouse, PPL)] == ["results/A", "results/B"]
     assert [event.kind for event in ingest(tmp_path / "results", into=warehouse).events] == ["unchanged", "unchanged", "taken"]
 
@@ -121,7 +121,7 @@ def test_of_a_model_that_an_interrupt_broke_off_nothing_is_committed(tmp_path, w
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ingest_roots([tmp_path / "results"], store, load_known(store), Options(), on_event=interrupt)
+        ingest_roots([tmp_path / "results"], store, load_inventory(store), Options(), on_event=interrupt)
     assert rows(warehouse, "SELECT model_id FROM models") == [("results/A",)]
     assert rows(warehouse, "SELECT count(DISTINCT model_id) FROM links") == [(1,)]
     assert ingest(tmp_path / "results", into=warehouse).count("taken") == 1

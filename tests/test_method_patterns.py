@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 import layerhouse as lh
 from layerhouse.errors import UsageError
 from layerhouse.ingest.declarations.declare import Declaration
-from layerhouse.ingest.declarations.method_patterns import compile_method_pattern, declare_by
+from layerhouse.ingest.declarations.method_patterns import compile_method_pattern, declare_by_patterns
 from layerhouse.tests.running import layerhouse
 
 
@@ -28,7 +28,7 @@ from layerhouse.tests.running import layerhouse
     ],
 )
 def test_a_pattern_says_what_a_name_declares(pattern, name, declared):
-    assert declare_by([compile_method_pattern(pattern)], name) == declared
+    assert declare_by_patterns([compile_method_pattern(pattern)], name) == declared
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from layerhouse.tests.study_builder import (
     write_study,
 )
 from layerhouse.warehouse.admin.health import check_warehouse
-from layerhouse.warehouse.answers.load_inventory import load_known
+from layerhouse.warehouse.answers.load_inventory import load_inventory
 from layerhouse.warehouse.answers.query import query_text, run_sql
 from layerhouse.warehouse.answers.session import export_database, init_script
 from layerhouse.warehouse.render import write_table
@@ -54,7 +54,7 @@ SUMMARY = "SELECT model_id, params, removed_layers, strategy FROM models WHERE s
 
 def ingest(warehouse: Path, *roots: Path, **options) -> None:
     root = create_store(warehouse)
-    report = ingest_roots(roots, root, load_known(root), Options(**options))
+    report = ingest_roots(roots, root, load_inventory(root), Options(**options))
     assert report.count("failed") == 0, report.events
 
 

@@ -213,10 +213,10 @@ def test_an_error_of_the_package_itself_is_passed_on(tmp_path):
 
 def test_plain_weights_look_up_no_package(tmp_path):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom layerhouse.ingest.checkpoint.layouts.registry import lay_out\n"
+        "import sys\nfrom pathlib import Path\nfrom layerhouse.ingest.checkpoint.layouts.registry import assign_layouts\n"
         "from layerhouse.tests.tiny_models import Width, llama_shapes, shape_refs\n"
         "refs = shape_refs(llama_shapes({{0: Width()}}))\n"
-        "laid_out = lay_out(refs, {config}, 'm')\n"
+        "laid_out = assign_layouts(refs, {config}, 'm')\n"
         "print('importlib.metadata' in sys.modules, list(laid_out.tensors) == refs)"
     )
     for config, expected in (({}, "False True"), ({"quantization_config": {"quant_method": "x"}}, "True True")):

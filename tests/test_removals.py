@@ -21,7 +21,7 @@ from layerhouse.tests.study_builder import (
 )
 from layerhouse.warehouse.admin.health import check_warehouse
 from layerhouse.warehouse.admin.removals import drop_model, rename_model
-from layerhouse.warehouse.answers.load_inventory import load_known
+from layerhouse.warehouse.answers.load_inventory import load_inventory
 from layerhouse.warehouse.answers.session import parse_as_of
 from layerhouse.warehouse.storage.store import create_store
 
@@ -37,7 +37,7 @@ def write_model(folder: Path, num_layers: int = 2, wikitext2: float = 10.0) -> N
 
 
 def ingest(root: Path, *roots: Path, **options) -> Report:
-    return ingest_roots(roots, create_store(root), load_known(root), Options(**options))
+    return ingest_roots(roots, create_store(root), load_inventory(root), Options(**options))
 
 
 @pytest.fixture(scope="module")

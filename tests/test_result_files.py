@@ -15,7 +15,7 @@ from layerhouse.ingest import result_files
 from layerhouse.ingest.result_files import ResultFiles
 from layerhouse.tests.study_files import ANALYSIS, FULL, RESULT, ingest, lines, plan, put, put_all, result, rows, structure
 from layerhouse.tests.weight_files import entry, safetensors_bytes
-from layerhouse.warehouse.storage.inventory import Known
+from layerhouse.warehouse.storage.inventory import Inventory
 
 HARNESS = "results_2026-01-01T00-00-00.000000.json"
 TABLE = "model,task,metric,value\nresults/a,boolq,acc,0.5\nresults/base,boolq,acc,0.25\n"
@@ -97,7 +97,7 @@ def test_without_room_files_are_read_again_and_the_rows_are_the_same(study, tmp_
 def test_documents_are_kept_up_to_a_number_of_bytes_and_given_back_when_taken(tmp_path, counts, monkeypatch):
     paths = [put(tmp_path / f"{number}/{RESULT}", result(number)) for number in range(3)]
     monkeypatch.setattr(result_files, "MAX_KEPT_BYTES", 2 * paths[0].stat().st_size)
-    files = ResultFiles(Known())
+    files = ResultFiles(Inventory())
     assert all(files.is_result(path) for path in paths)
     assert [files.take(path, "x")[1].rows[0]["value"] for path in paths] == [0, 1, 2]
     assert counts["read"] == {"evaluation_results.json": 4}
@@ -126,13 +126,13 @@ def replace_at_the_same_time(path, text):
 @pytest.mark.parametrize("change", [rewrite, replace_at_the_same_time])
 def test_a_file_that_changed_is_read_again_with_its_new_id(tmp_path, change):
     path = put(tmp_path / RESULT, result(10.0))
-    unchanged_id, _ = ResultFiles(Known()).take(path, "x")
-    files = ResultFiles(Known())
+    unchanged_id, _ = ResultFiles(Inventory()).take(path, "x")
+    files = ResultFiles(Inventory())
     assert files.is_result(path)
     change(path, json.dumps(result(20.0)))
     file_id, parsed = files.take(path, "x")
     assert [row["value"] for row in parsed.rows] == [20.0]
-    assert file_id == ResultFiles(Known()).take(path, "x")[0] != unchanged_id
+    assert file_id == ResultFiles(Inventory()).take(path, "x")[0] != unchanged_id
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_file_that_changed_is_read_again_with_its_new_id(tmp_path, change):
 )
 def test_a_file_that_is_no_result_any_more_is_an_error(tmp_path, text, what):
     path = put(tmp_path / RESULT, result())
-    files = ResultFiles(Known())
+    files = ResultFiles(Inventory())
     assert files.is_result(path)
     path.unlink()
     if text is not None:
@@ -161,7 +161,7 @@ def test_a_file_that_is_no_result_any_more_is_an_error(tmp_path, text, what):
 
 def test_a_file_that_the_warehouse_had_when_the_walk_saw_it_and_changed_since_is_taken(tmp_path):
     path = put(tmp_path / RESULT, result(10.0))
-    known = Known()
+    known = Inventory()
     known.models_by_result[ResultFiles(known).take(path, "x")[0]] = "m"
     files = ResultFiles(known)
     assert files.is_result(path)

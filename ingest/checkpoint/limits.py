@@ -26,14 +26,14 @@ def scaled_limits(factor: float) -> Iterator[None]:
         _factors.pop()
 
 
-def factor_now() -> float:
+def current_limit_factor() -> float:
     """The factor that limits are multiplied by at present."""
     return _factors[-1]
 
 
 def allowed(limit: int) -> int:
     """A limit multiplied by the present factor."""
-    return int(limit * factor_now())
+    return int(limit * current_limit_factor())
 
 
 def exceeded(what: str, limit: int) -> str:

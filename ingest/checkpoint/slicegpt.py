@@ -24,7 +24,7 @@ INTERVALS = (1, 2, 4, 8, 16, 32, 64, 128)
 """Multiples that a sliced width may have been rounded down to; slicegpt's default is 8."""
 
 
-def config_beside(weights: Path) -> Path | None:
+def slicing_config_path(weights: Path) -> Path | None:
     """The JSON file of the same stem as a weight file, if both could be SliceGPT's."""
     path = weights.with_suffix(".json")
     return path if weights.suffix.lower() == SLICEGPT_SUFFIX and path.is_file() else None
@@ -39,9 +39,9 @@ def read_slicing(path: Path, display_path: str) -> dict[str, Any] | None:
     return document if is_slicing else None
 
 
-def is_pair(weights: Path) -> bool:
+def is_slicegpt_pair(weights: Path) -> bool:
     """Whether a weight file has a slicing config beside it."""
-    path = config_beside(weights)
+    path = slicing_config_path(weights)
     try:
         return path is not None and read_slicing(path, path.name) is not None
     except InputError:

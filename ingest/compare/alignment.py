@@ -26,12 +26,12 @@ cosines."""
 MIN_LEAD = 0.2
 """A layer is placed out of order only if the next best block's score is lower by at least this much."""
 
-LEAST_CENTRED = 3
+MIN_CENTRED_BLOCKS = 3
 """The number of blocks from which on the mean is subtracted: centred on their mean, two blocks are each other's negative."""
 
 
 @dataclass(frozen=True)
-class LayerPrint:
+class LayerFingerprint:
     """What distinguishes one layer from another: hashes and signatures of its tensors."""
 
     index: int
@@ -55,7 +55,7 @@ class Similarity:
         return np.where(np.isnan(self.scores), -np.inf, self.scores - self.least)
 
 
-def score_layers(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> Similarity:
+def score_layers(layers: Sequence[LayerFingerprint], base_layers: Sequence[LayerFingerprint]) -> Similarity:
     """Score every pair of a layer and a block by the mean over their tensors.
 
     If some blocks, but not all, have a tensor identical to the layer's, it scores 1 for these blocks and 0 for the others. If
@@ -134,13 +134,13 @@ def _lead(scores: Array, column: int) -> float:
     return float(scores[column] - others[~np.isnan(others)].max(initial=0.0))
 
 
-def _are_identical(key: Key, layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> Array:
+def _are_identical(key: Key, layers: Sequence[LayerFingerprint], base_layers: Sequence[LayerFingerprint]) -> Array:
     hashes, base_hashes = (np.array([layer.hashes.get(key, "") for layer in group], object) for group in (layers, base_layers))
     same: Array = (hashes[:, None] == base_hashes[None, :]) & (hashes[:, None] != "")
     return same
 
 
-def _cosines(key: Key, layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> tuple[Array, int]:
+def _cosines(key: Key, layers: Sequence[LayerFingerprint], base_layers: Sequence[LayerFingerprint]) -> tuple[Array, int]:
     """Cosines of the centred signatures, NaN for pairs that have none or unequal lengths; and the length, 0 for no pair.
 
     Only signatures of the length that most blocks have are compared.
@@ -157,7 +157,7 @@ def _cosines(key: Key, layers: Sequence[LayerPrint], base_layers: Sequence[Layer
     vectors, base_vectors = (
         np.array([group[at] for at in positions], np.float64) for group, positions in zip(groups, (rows, columns), strict=True)
     )
-    if len(columns) >= LEAST_CENTRED:
+    if len(columns) >= MIN_CENTRED_BLOCKS:
         mean = base_vectors.mean(axis=0)
         vectors, base_vectors = vectors - mean, base_vectors - mean
     norms = np.outer(np.linalg.norm(vectors, axis=1), np.linalg.norm(base_vectors, axis=1))

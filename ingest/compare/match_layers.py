@@ -18,7 +18,7 @@ from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.compare.alignment import (
     Array,
     Key,
-    LayerPrint,
+    LayerFingerprint,
     place_by_score,
     score_layers,
 )
@@ -79,7 +79,9 @@ def compare_layers(tensors: Sequence[Row], base_tensors: Sequence[Row]) -> tuple
     return rows, [*([note("values", fit.text)] if fit.text else []), *notes]
 
 
-def match_layers(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> tuple[list[MatchedLayer], str | None]:
+def match_layers(
+    layers: Sequence[LayerFingerprint], base_layers: Sequence[LayerFingerprint]
+) -> tuple[list[MatchedLayer], str | None]:
     """Match the layers of one stack: an entry for every layer of either side, and a text on layers that no value matches.
 
     Exact matches are fixed first; the other layers are placed in the gaps between them.
@@ -151,7 +153,7 @@ def _bounds(position: int, num_base_layers: int, places: Mapping[int, LayerPlace
     return low, high
 
 
-def _layer_prints(tensors: Sequence[Row], stack: str) -> list[LayerPrint]:
+def _layer_prints(tensors: Sequence[Row], stack: str) -> list[LayerFingerprint]:
     hashes: dict[int, dict[Key, str]] = {}
     signatures: dict[int, dict[Key, Array]] = {}
     for row in tensors:
@@ -165,10 +167,10 @@ def _layer_prints(tensors: Sequence[Row], stack: str) -> list[LayerPrint]:
         if row.get("signature") is not None:
             signatures.setdefault(index, {})[key] = np.asarray(row["signature"], np.float64)
         hashes.setdefault(index, {})
-    return [LayerPrint(index, hashes[index], signatures.get(index, {})) for index in sorted(hashes)]
+    return [LayerFingerprint(index, hashes[index], signatures.get(index, {})) for index in sorted(hashes)]
 
 
-def _exact_places(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint]) -> dict[int, LayerPlace]:
+def _exact_places(layers: Sequence[LayerFingerprint], base_layers: Sequence[LayerFingerprint]) -> dict[int, LayerPlace]:
     """Layers of which every tensor is identical to that of one block of the base.
 
     Of several equal blocks the first after the previous layer's is taken, so that equal blocks keep their order. Several layers
@@ -189,7 +191,7 @@ def _exact_places(layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint
 
 
 def _similar_places(
-    layers: Sequence[LayerPrint], base_layers: Sequence[LayerPrint], exact: Mapping[int, LayerPlace]
+    layers: Sequence[LayerFingerprint], base_layers: Sequence[LayerFingerprint], exact: Mapping[int, LayerPlace]
 ) -> dict[int, LayerPlace]:
     """Places by similarity of the layers without an exact match.
 

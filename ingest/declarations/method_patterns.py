@@ -33,7 +33,7 @@ def compile_method_pattern(text: str) -> re.Pattern[str]:
     return pattern
 
 
-def declare_by(patterns: Sequence[re.Pattern[str]], model_id: str) -> Declaration | None:
+def declare_by_patterns(patterns: Sequence[re.Pattern[str]], model_id: str) -> Declaration | None:
     """What the last component of a name declares by the first pattern that matches; None if none does.
 
     `ratio` may be a fraction, a percentage over 1 and up to 100, or four digits such as 2000 for 0.2; `removed` is a number of

@@ -46,7 +46,7 @@ class Measurement(Statistics):
     alpha: float | None = None
 
 
-def known_of_codes(measured: Measurement) -> Measurement:
+def scale_free_part(measured: Measurement) -> Measurement:
     """What holds of values whose codes were measured without their scales: where they are zero, NaN or infinite."""
     known = {name: getattr(measured, name) for name in ("content_hash", "zeros", "nans", "infs", "signature")}
     return Measurement(**known, zero_rows=measured.zero_rows, zero_cols=measured.zero_cols, nm_pattern=measured.nm_pattern)

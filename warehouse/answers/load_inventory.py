@@ -10,7 +10,7 @@ import duckdb
 from layerhouse.vocabulary import CheckpointStatus, LinkRule, SourceKind
 from layerhouse.warehouse.answers.query import own_sql
 from layerhouse.warehouse.answers.session import connect
-from layerhouse.warehouse.storage.inventory import Known, KnownBase, Sighting
+from layerhouse.warehouse.storage.inventory import DescribedBase, Inventory, Sighting
 
 COMPLETE = f"""
 CREATE TEMP TABLE complete AS
@@ -60,10 +60,10 @@ ORDER BY checkpoint_id
 """
 
 
-def load_known(root: Path) -> Known:
+def load_inventory(root: Path) -> Inventory:
     """What the warehouse contains, for an ingest that does only what is new. Raises WarehouseError."""
     connection, _ = connect(root, asked="checkpoint_facts sightings result_links")
-    known = Known()
+    known = Inventory()
     with connection, own_sql():
         connection.execute(COMPLETE)
         _load_models(connection, known)
@@ -72,31 +72,31 @@ def load_known(root: Path) -> Known:
     return known
 
 
-def _load_models(connection: duckdb.DuckDBPyConnection, known: Known) -> None:
+def _load_models(connection: duckdb.DuckDBPyConnection, known: Inventory) -> None:
     known.checkpoints = _column(connection, "SELECT checkpoint_id FROM complete")
-    known.with_units = _column(connection, "SELECT DISTINCT checkpoint_id FROM units")
+    known.checkpoints_with_units = _column(connection, "SELECT DISTINCT checkpoint_id FROM units")
     for model_id, kind, *sighting in _rows(connection, NEWEST_SIGHTINGS):
         known.sightings[model_id, kind] = Sighting(*sighting)
     for model_id, folder in _rows(connection, NEWEST_FOLDERS):
         known.folders_by_model[model_id] = folder
         known.models_by_folder[folder] = model_id
     for name, params, checkpoint_id, num_layers in _rows(connection, DESCRIBED_BASES):
-        known.bases.setdefault((name, params), []).append(KnownBase(checkpoint_id, num_layers))
+        known.bases.setdefault((name, params), []).append(DescribedBase(checkpoint_id, num_layers))
 
 
-def _load_results(connection: duckdb.DuckDBPyConnection, known: Known) -> None:
+def _load_results(connection: duckdb.DuckDBPyConnection, known: Inventory) -> None:
     known.results = _column(connection, "SELECT DISTINCT result_id FROM results")
     known.models_by_result = dict(_rows(connection, LINKED_RESULTS))
-    known.standing_alone = _column(connection, UNLINKED_RESULTS)
+    known.unlinked_results = _column(connection, UNLINKED_RESULTS)
 
 
-def _load_comparisons(connection: duckdb.DuckDBPyConnection, known: Known) -> None:
+def _load_comparisons(connection: duckdb.DuckDBPyConnection, known: Inventory) -> None:
     known.comparisons = dict(_rows(connection, LAST_BASES))
     for checkpoint_id, base_id, is_explained in _rows(connection, TENSOR_PAIRS):
         known.related.add((checkpoint_id, base_id))
         if not is_explained:
             known.unexplained.add((checkpoint_id, base_id))
-    known.unit_comparisons = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM unit_matches"))
+    known.unit_pairs = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM unit_matches"))
 
 
 def _column(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.vocabulary import ZERO_SHOT_TASKS
 from layerhouse.warehouse.answers.query import MODEL_COLUMN, own_sql, run_sql
-from layerhouse.warehouse.render.columns import presented_field
+from layerhouse.warehouse.render.columns import annotate_field
 from layerhouse.warehouse.render.kinds import NUMBER, RATIO
 
 if TYPE_CHECKING:
@@ -100,9 +100,9 @@ def promote_tasks(
         return table
     means = [None if None in row else sum(value for value in row if value is not None) / len(row) for row in rows]
     counts = [sum(value is not None for value in row) for row in rows]
-    field = presented_field(pa.field("mean_score", pa.float64()), kind=RATIO, better="higher")
+    field = annotate_field(pa.field("mean_score", pa.float64()), kind=RATIO, better="higher")
     table = table.add_column(at + len(fields), field, pa.array(means, pa.float64()))
-    field = presented_field(pa.field("n_tasks", pa.int64()), total=len(tasks))
+    field = annotate_field(pa.field("n_tasks", pa.int64()), total=len(tasks))
     return table.add_column(at + len(fields) + 1, field, pa.array(counts, pa.int64()))
 
 
@@ -123,7 +123,7 @@ def add_errors(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> pa.Tab
             errors.get((model, name, value)) or errors.get((model, _VARIANT.sub("", name), value), {None})
             for model, value in zip(models, table[name].to_pylist(), strict=True)
         ]
-        field = presented_field(pa.field(name + _ERROR_SUFFIX, pa.float64()), kind=_kind_of(table.schema.field(name)))
+        field = annotate_field(pa.field(name + _ERROR_SUFFIX, pa.float64()), kind=_kind_of(table.schema.field(name)))
         at = table.column_names.index(name) + 1
         values = [next(iter(candidates)) if len(candidates) == 1 else None for candidates in known]
         table = table.add_column(at, field, pa.array(values, pa.float64()))
@@ -263,4 +263,4 @@ def _field(task: _Task, facts: Mapping[tuple[str, bool], _Facts]) -> pa.Field:
         return pa.field(task.name, pa.float64())
     own = task.facts(facts)
     better = "higher" if own.directions == {True} else "lower" if own.directions == {False} else None
-    return presented_field(pa.field(task.name, pa.float64()), kind=RATIO if own.is_fraction else NUMBER, better=better)
+    return annotate_field(pa.field(task.name, pa.float64()), kind=RATIO if own.is_fraction else NUMBER, better=better)

@@ -145,7 +145,7 @@ _CONVENTIONS = (
 def describe_field(field: pa.Field, language: str = "en") -> Column:
     """How a column is presented, in English or in a language of HEADINGS.
 
-    Metadata that `presented_field` put on the field takes precedence over what follows from the name.
+    Metadata that `annotate_field` put on the field takes precedence over what follows from the name.
     """
     column = describe(field.name, field.type)
     title = HEADINGS.get(language, {}).get(field.name, column.title)
@@ -155,7 +155,7 @@ def describe_field(field: pa.Field, language: str = "en") -> Column:
     return replace(column, title=title, kind=kind, better=metadata.get("better", column.better), total=total)
 
 
-def presented_field(
+def annotate_field(
     field: pa.Field, *, kind: Kind | None = None, better: str | None = None, total: int | None = None
 ) -> pa.Field:
     """The field with its presentation as metadata, for a column whose presentation does not follow from its name."""

@@ -17,7 +17,7 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class KnownBase:
+class DescribedBase:
     """A base that analysis files described."""
 
     checkpoint_id: str
@@ -25,25 +25,25 @@ class KnownBase:
 
 
 @dataclass
-class Known:
+class Inventory:
     """Models by their present names: after renames, without dropped ones.
 
-    `sightings` are by model and source kind, `bases` by declared name and parameters. `standing_alone` are result files without
-    a model. `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint and its base: `related` those whose
+    `sightings` are by model and source kind, `bases` by declared name and parameters. `unlinked_results` are result files
+    without a model. `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint and its base: `related` those whose
     tensors were compared, `unexplained` those of them where stored rows do not say how some tensor differs, and
-    `unit_comparisons` those whose units were matched. `with_units` are the checkpoints whose units were read.
+    `unit_pairs` those whose units were matched. `checkpoints_with_units` are the checkpoints whose units were read.
     """
 
     sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)
     models_by_folder: dict[str, str] = field(default_factory=dict)
     folders_by_model: dict[str, str] = field(default_factory=dict)
     models_by_result: dict[str, str] = field(default_factory=dict)
-    standing_alone: set[str] = field(default_factory=set)
+    unlinked_results: set[str] = field(default_factory=set)
     results: set[str] = field(default_factory=set)
     checkpoints: set[str] = field(default_factory=set)
     comparisons: dict[str, str] = field(default_factory=dict)
     related: set[tuple[str, str]] = field(default_factory=set)
     unexplained: set[tuple[str, str]] = field(default_factory=set)
-    with_units: set[str] = field(default_factory=set)
-    unit_comparisons: set[tuple[str, str]] = field(default_factory=set)
-    bases: dict[tuple[str | None, int], list[KnownBase]] = field(default_factory=dict)
+    checkpoints_with_units: set[str] = field(default_factory=set)
+    unit_pairs: set[tuple[str, str]] = field(default_factory=set)
+    bases: dict[tuple[str | None, int], list[DescribedBase]] = field(default_factory=dict)

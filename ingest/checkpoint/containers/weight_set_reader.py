@@ -10,9 +10,9 @@ from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
 from layerhouse.ingest.checkpoint.file_names import SLICEGPT_SUFFIX
 from layerhouse.ingest.checkpoint.slicegpt import (
-    config_beside,
     is_sliced,
     read_slicing,
+    slicing_config_path,
     slicing_notes,
 )
 from layerhouse.ingest.checkpoint.symlinks import leads_out
@@ -59,7 +59,7 @@ def _read_slicing(
 ) -> list[str]:
     """Add SliceGPT's slicing config to the metadata, if there is one; returns notes on where it and the tensors disagree."""
     path = weight_set.files[0]
-    slicing_path = config_beside(path)
+    slicing_path = slicing_config_path(path)
     slicing = None
     if slicing_path is not None:
         json_display_path = f"{display_path}.json" if path == weight_set.folder else f"{display_path}/{slicing_path.name}"

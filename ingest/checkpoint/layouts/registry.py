@@ -74,7 +74,7 @@ class LaidOut:
     notes: tuple[str, ...]
 
 
-def lay_out(tensors: Sequence[TensorRef], config: Config | None, display_path: str) -> LaidOut:
+def assign_layouts(tensors: Sequence[TensorRef], config: Config | None, display_path: str) -> LaidOut:
     """Find the weights that are not stored plainly. Raises InputError if the tensors of a module contradict each other."""
     names = tuple([tensor.name for tensor in tensors])
     classify = _classify if len(names) <= MAX_REMEMBERED_TENSORS else _classify.__wrapped__
