@@ -29,8 +29,8 @@ class Inventory:
     """Models by their present names: after renames, without dropped ones.
 
     `sightings` are by model and source kind, `bases` by declared name and parameters. `unlinked_results` are result files
-    without a model. `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint and its base: `related` those whose
-    tensors were compared, `unexplained` those of them where stored rows do not say how some tensor differs, and
+    without a model. `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint and its base: `related`
+    those whose tensors were compared, `unexplained` those of them where stored rows do not say how some tensor differs, and
     `unit_pairs` those whose units were matched. `checkpoints_with_units` are the checkpoints whose units were read.
     """
 
