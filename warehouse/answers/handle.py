@@ -16,7 +16,6 @@ from layerhouse.warehouse.answers.query import (
     run_sql,
 )
 from layerhouse.warehouse.answers.session import Session, parse_as_of
-from layerhouse.warehouse.render.values import refuse_repeated_names
 from layerhouse.warehouse.storage.schema import TABLES, arrow_schema
 
 if TYPE_CHECKING:
@@ -140,6 +139,8 @@ class Warehouse:
 
 def _frame(table: pa.Table) -> pl.DataFrame:
     import polars as pl
+
+    from layerhouse.warehouse.render.values import refuse_repeated_names
 
     refuse_repeated_names(table.column_names, "a polars frame")
     frame = pl.from_arrow(table)
