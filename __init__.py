@@ -12,6 +12,7 @@ Importing the package loads nothing heavy; `open` and `ingest` do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,15 @@ def open(path: str | Path = "layerhouse-data", *, as_of: datetime | str | None =
     from layerhouse.warehouse.answers.handle import Warehouse
 
     return Warehouse(path, as_of=as_of)
+
+
+def _mappings(wanted: bool) -> AbstractContextManager[None]:
+    """A context in which weight files are mapped, if that is wanted; reading headers needs no numpy, which maps need."""
+    if not wanted:
+        return nullcontext()
+    from layerhouse.ingest.measure.io.file_window import mappings_used
+
+    return mappings_used()
 
 
 @calls_as("layerhouse.ingest")
@@ -98,13 +108,12 @@ def ingest(
     """
     from layerhouse.ingest.context import Options, Reading, available_cores
     from layerhouse.ingest.measure.devices import find_devices
-    from layerhouse.ingest.measure.io.file_window import mappings_if
     from layerhouse.ingest_call import ingest_into
 
     reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units, workers)
     options = Options(tuple(exclude), name, dry_run, None if base is None else str(base), reading, tuple(method_patterns))
     paths = [Path(root) for root in ([roots] if isinstance(roots, str | Path) else roots)]
-    with mappings_if(map_files):
+    with _mappings(map_files and stats != "none"):
         return ingest_into(
             Path(warehouse), paths, options, limit_factor=limit_factor, on_event=on_event, on_progress=on_progress
         )

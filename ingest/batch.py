@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,33 +15,35 @@ from layerhouse.warehouse.storage.store import write_commit
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    BatchRows: TypeAlias = Sequence[dict[str, Any]] | pa.RecordBatch | pa.Table
+    BatchRows: TypeAlias = list[dict[str, Any]] | tuple[dict[str, Any], ...] | ColumnRows | pa.RecordBatch | pa.Table
 
 FLUSH_SECONDS = 2.0
 FLUSH_ITEMS = 256
-SMALL_PIECE_ROWS = 4096
-"""Pieces with fewer rows on average are copied into one, which is written faster; a copy of larger ones costs memory."""
 
 Row = dict[str, Any]
 
 
 class Batch:
-    """Collects the rows of finished items in Arrow form; what was added together is committed together."""
+    """Collects the rows of finished items; what was added together is committed together.
+
+    Rows become Arrow tables when they are committed, those of all items at once: Arrow arrays of a few rows cost more to make
+    than the rows.
+    """
 
     def __init__(self, store_root: Path) -> None:
         self.store_root = store_root
         self.items = 0
         self._started = 0.0
-        self._pieces: dict[str, list[pa.RecordBatch]] = {}
+        self._pieces: dict[str, list[BatchRows]] = {}
         self._sealed: dict[str, int] = {}
 
     def add(self, rows: Mapping[str, BatchRows]) -> None:
-        """Add the rows of one item, by table. Raises ValueError for what a column cannot hold; then nothing is added."""
-        pieces = {table: record_batches(table, table_rows) for table, table_rows in rows.items() if len(table_rows)}
+        """Add the rows of one item, by table."""
         if not self.items:
             self._started = time.monotonic()
-        for table, table_pieces in pieces.items():
-            self._pieces.setdefault(table, []).extend(table_pieces)
+        for table, table_rows in rows.items():
+            if len(table_rows):
+                self._pieces.setdefault(table, []).append(table_rows)
         self.items += 1
 
     def holds(self, *tables: str) -> bool:
@@ -50,13 +52,8 @@ class Batch:
 
     def waiting(self, table: str, checkpoint_id: str) -> list[Row]:
         """The rows of a checkpoint that are not committed yet."""
-        import pyarrow.compute as pc
-
-        return [
-            row
-            for piece in self._pieces.get(table, ())
-            for row in piece.filter(pc.equal(piece.column("checkpoint_id"), checkpoint_id)).to_pylist()
-        ]
+        pieces = (_rows_of(piece, checkpoint_id) for piece in self._pieces.get(table, ()))
+        return [row for rows in pieces for row in rows]
 
     def seal(self) -> None:
         """Mark what was added so far as whole: a model together with its results."""
@@ -72,32 +69,44 @@ class Batch:
             self.flush()
 
     def flush(self) -> None:
-        """Commit what waits, if anything does."""
-        tables = {table: _joined(pieces) for table, pieces in self._pieces.items() if pieces}
+        """Commit what waits, if anything does. Raises ValueError for what a column cannot hold; then nothing is committed."""
+        tables = {table: arrow_rows(table, pieces) for table, pieces in self._pieces.items() if pieces}
         if tables:
             write_commit(self.store_root, tables, "ingest")
         self._pieces, self.items, self._sealed = {}, 0, {}
 
 
-def record_batches(table: str, rows: BatchRows) -> list[pa.RecordBatch]:
-    """Rows in Arrow form, with the types of the schema: dictionaries, ColumnRows, or rows that are in Arrow form already."""
+def arrow_rows(table: str, pieces: Sequence[BatchRows]) -> pa.Table:
+    """The rows of all pieces as one table with the types of the schema; a column that a piece lacks is null there."""
     import pyarrow as pa
 
-    if isinstance(rows, pa.RecordBatch):
-        return [rows]
-    if isinstance(rows, pa.Table):
-        batches: list[pa.RecordBatch] = rows.to_batches()
-        return batches
-    return [rows_to_arrow(table, rows.columns if isinstance(rows, ColumnRows) else rows)]
+    by_column = [piece for piece in pieces if isinstance(piece, ColumnRows)]
+    by_row = [row for piece in pieces if isinstance(piece, list | tuple) for row in piece]
+    tables = [
+        pa.Table.from_batches([piece]) if isinstance(piece, pa.RecordBatch) else piece
+        for piece in pieces
+        if isinstance(piece, pa.RecordBatch | pa.Table)
+    ]
+    if by_column:
+        tables.append(pa.Table.from_batches([rows_to_arrow(table, joined_columns(by_column))]))
+    if by_row:
+        tables.append(pa.Table.from_batches([rows_to_arrow(table, by_row)]))
+    return pa.concat_tables(tables, promote_options="default")
 
 
-def _joined(pieces: Sequence[pa.RecordBatch]) -> pa.Table:
-    """One table of all pieces; a column that a piece lacks is null there."""
-    import pyarrow as pa
+def joined_columns(pieces: Sequence[ColumnRows]) -> dict[str, list[Any]]:
+    """The columns of all pieces, one after the other; null where a piece lacks the column."""
+    names = dict.fromkeys(name for piece in pieces for name in piece.columns)
+    return {
+        name: list(chain.from_iterable(piece.columns.get(name) or repeat(None, len(piece)) for piece in pieces))
+        for name in names
+    }
 
-    by_columns: dict[tuple[str, ...], list[pa.RecordBatch]] = defaultdict(list)
-    for piece in pieces:
-        by_columns[tuple(piece.schema.names)].append(piece)
-    tables = [pa.Table.from_batches(same) for same in by_columns.values()]
-    table = pa.concat_tables(tables, promote_options="default")
-    return table.combine_chunks() if table.num_rows < SMALL_PIECE_ROWS * len(pieces) else table
+
+def _rows_of(piece: BatchRows, checkpoint_id: str) -> list[Row]:
+    if isinstance(piece, list | tuple | ColumnRows):
+        return [row for row in piece if row["checkpoint_id"] == checkpoint_id]
+    import pyarrow.compute as pc
+
+    rows: list[Row] = piece.filter(pc.equal(piece.column("checkpoint_id"), checkpoint_id)).to_pylist()
+    return rows

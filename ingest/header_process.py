@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.batch import record_batches
 from layerhouse.ingest.checkpoint.limits import current_limit_factor, scaled_limits
+from layerhouse.ingest.column_rows import ColumnRows
 from layerhouse.ingest.take_weights import ReadWeights, read_headers
 from layerhouse.vocabulary import StatsLevel
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Request = tuple[str, list[str], str, str]
 """A model's folder, its weight files, its name and their fingerprint."""
-Answer = tuple[str, dict[str, Any], bytes, bytes]
-"""The text on the files, the checkpoint's row, and tensors and layers as Arrow IPC streams."""
+Answer = tuple[str, dict[str, Any], dict[str, list[Any]], Sequence[dict[str, Any]]]
+"""The text on the files, the checkpoint's row, the columns of its tensors and the rows of its layers."""
 
-LEAST_MODELS = 128
+LEAST_MODELS = 512
 """Fewer take as long with a process, which has to start, as without."""
 AHEAD = 16
 """Models that are read or asked for ahead of their turn."""
@@ -174,22 +174,12 @@ def serve(requests: Connection, answers: Connection, limit_factor: float) -> Non
 
 
 def _pack(weights: ReadWeights) -> Answer:
-    import pyarrow as pa
-
-    assert weights.checkpoint is not None
-    streams = []
-    for table, rows in (("tensors", weights.tensors), ("layers", weights.layers)):
-        (batch,) = record_batches(table, rows)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, batch.schema) as writer:
-            writer.write_batch(batch)
-        streams.append(sink.getvalue().to_pybytes())
-    return weights.files_text, weights.checkpoint, streams[0], streams[1]
+    assert weights.checkpoint is not None and isinstance(weights.tensors, ColumnRows)
+    return weights.files_text, weights.checkpoint, weights.tensors.columns, weights.layers
 
 
 def _unpack(answer: Answer) -> ReadWeights:
-    import pyarrow as pa
-
-    files_text, checkpoint, *streams = answer
-    tensors, layers = (pa.ipc.open_stream(stream).read_next_batch() for stream in streams)
-    return ReadWeights(None, files_text, checkpoint["checkpoint_id"], StatsLevel.NONE, checkpoint, tensors, layers)
+    files_text, checkpoint, columns, layers = answer
+    return ReadWeights(
+        None, files_text, checkpoint["checkpoint_id"], StatsLevel.NONE, checkpoint, ColumnRows(columns), tuple(layers)
+    )

@@ -63,7 +63,9 @@ def arrow_table(table: str, rows: Rows | pa.Table, commit_id: str, made_at: date
         if column in COMMIT_COLUMNS:
             array = pa.repeat(pa.scalar(commit_id if column.name == "commit_id" else made_at, field.type), data.num_rows)
         elif column.name in data.column_names:
-            array = data.column(column.name).cast(field.type)
+            array = data.column(column.name)
+            if array.type != field.type:  # pyarrow.compute, which casts, is not imported for nothing
+                array = array.cast(field.type)
         else:
             array = pa.nulls(data.num_rows, field.type)
         if column.required and array.null_count:

@@ -55,12 +55,11 @@ def use_mappings() -> bool:
 
 
 @contextmanager
-def mappings_if(wanted: bool) -> Iterator[None]:
-    """A context in which readers map files if that is wanted, or if the program called `use_mappings` before."""
+def mappings_used() -> Iterator[None]:
+    """A context in which readers map files. After it they do as before."""
     global _are_mappings_used  # noqa: PLW0603
     before = _are_mappings_used
-    if wanted:
-        use_mappings()
+    use_mappings()
     try:
         yield
     finally:
