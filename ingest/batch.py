@@ -15,7 +15,7 @@ from layerhouse.warehouse.storage.store import write_commit
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    BatchRows: TypeAlias = list[dict[str, Any]] | tuple[dict[str, Any], ...] | ColumnRows | pa.RecordBatch | pa.Table
+    BatchRows: TypeAlias = Sequence[dict[str, Any]] | pa.Table
 
 FLUSH_SECONDS = 2.0
 FLUSH_ITEMS = 256
@@ -80,13 +80,16 @@ def arrow_rows(table: str, pieces: Sequence[BatchRows]) -> pa.Table:
     """The rows of all pieces as one table with the types of the schema; a column that a piece lacks is null there."""
     import pyarrow as pa
 
-    by_column = [piece for piece in pieces if isinstance(piece, ColumnRows)]
-    by_row = [row for piece in pieces if isinstance(piece, list | tuple) for row in piece]
-    tables = [
-        pa.Table.from_batches([piece]) if isinstance(piece, pa.RecordBatch) else piece
-        for piece in pieces
-        if isinstance(piece, pa.RecordBatch | pa.Table)
-    ]
+    by_column: list[ColumnRows] = []
+    by_row: list[Row] = []
+    tables: list[pa.Table] = []
+    for piece in pieces:
+        if isinstance(piece, pa.Table):
+            tables.append(piece)
+        elif isinstance(piece, ColumnRows):
+            by_column.append(piece)
+        else:
+            by_row.extend(piece)
     if by_column:
         tables.append(pa.Table.from_batches([rows_to_arrow(table, joined_columns(by_column))]))
     if by_row:
@@ -104,7 +107,7 @@ def joined_columns(pieces: Sequence[ColumnRows]) -> dict[str, list[Any]]:
 
 
 def _rows_of(piece: BatchRows, checkpoint_id: str) -> list[Row]:
-    if isinstance(piece, list | tuple | ColumnRows):
+    if isinstance(piece, Sequence):
         return [row for row in piece if row["checkpoint_id"] == checkpoint_id]
     import pyarrow.compute as pc
 

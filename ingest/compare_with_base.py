@@ -272,4 +272,4 @@ class Comparer:
 
 
 def _read_checkpoint(model_id: str, weights: ReadWeights) -> ComparedCheckpoint:
-    return ComparedCheckpoint(model_id, weights.checkpoint_id, weights.tensor_rows, weights.opened, weights.units)
+    return ComparedCheckpoint(model_id, weights.checkpoint_id, weights.tensors, weights.opened, weights.units)

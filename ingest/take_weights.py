@@ -44,8 +44,7 @@ MEASURED_AGAIN = ("near_zeros", "near_zero_threshold", *SPECTRAL_COLUMNS)
 class ReadWeights:
     """What was read of a model's weights: the open files, a text on them, and the rows.
 
-    Where another process read the headers, `opened` is None, and tensors and layers are in Arrow form. `checkpoint` is None
-    where units alone were read.
+    `opened` is None where another process read the headers, `checkpoint` where units alone were read.
     """
 
     opened: OpenedWeights | None
@@ -53,8 +52,8 @@ class ReadWeights:
     checkpoint_id: str
     level: str
     checkpoint: Row | None = None
-    tensors: Sequence[Row] | pa.RecordBatch = ()
-    layers: Sequence[Row] | pa.RecordBatch = ()
+    tensors: Sequence[Row] = ()
+    layers: Sequence[Row] = ()
     units: pa.Table | None = None
     remarks: tuple[str, ...] = ()
 
@@ -63,14 +62,6 @@ class ReadWeights:
         """What a report says was taken; empty where nothing was."""
         units = "" if self.units is None else f", {len(self.units):,} units"
         return "" if self.checkpoint is None and self.units is None else self.files_text + units
-
-    @property
-    def tensor_rows(self) -> Sequence[Row]:
-        """The rows of tensors as dictionaries."""
-        if isinstance(self.tensors, Sequence):
-            return self.tensors
-        rows: list[Row] = self.tensors.to_pylist()
-        return rows
 
 
 @dataclass(frozen=True)
@@ -229,7 +220,7 @@ class WeightsTaker:
             return []
         stored = {row["name"]: row for row in stored_tensors(self._context, weights.checkpoint_id, ("name", *MEASURED_AGAIN))}
         rows = []
-        for row in weights.tensor_rows:
+        for row in weights.tensors:
             old = stored.get(row["name"], {})
             kept = {column: old.get(column) for column in SPECTRAL_COLUMNS if row.get(column) is None}
             if row.get("near_zero_threshold") is None:

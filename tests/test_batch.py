@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from layerhouse.ingest.batch import Batch
+from layerhouse.ingest.batch import Batch, arrow_rows
 from layerhouse.ingest.column_rows import ColumnRows
 from layerhouse.warehouse.storage.commits import list_commits
 from layerhouse.warehouse.storage.rows import rows_to_arrow
@@ -88,22 +88,25 @@ def test_what_broke_off_is_dropped_however_it_was_added(batch):
 @pytest.mark.parametrize(
     "rows", [ColumnRows(tensors(["a"], zeros=1.5)), [row("a"), row("b", zeros=1.5)], [row("a", zeros=1.0)]]
 )
-def test_a_float_among_integers_is_a_fault_of_the_writer_and_adds_nothing(batch, rows):
+def test_a_float_among_integers_is_a_fault_of_the_writer_and_commits_nothing(batch, rows):
+    batch.add({"layers": [{"checkpoint_id": "c"}], "tensors": rows})
     with pytest.raises(ValueError, match="would lose its fraction"):
-        batch.add({"layers": [{"checkpoint_id": "c"}], "tensors": rows})
-    assert not batch.holds(*TABLES)
+        batch.flush()
+    assert committed(batch) == []
 
 
 @pytest.mark.parametrize("rows", [ColumnRows({"odd": [1]}), [row("a"), {"odd": 1}]])
 def test_a_key_that_is_no_column_is_a_fault_of_the_writer(batch, rows):
+    batch.add({"tensors": rows})
     with pytest.raises(ValueError, match="table tensors has no column 'odd'"):
-        batch.add({"tensors": rows})
+        batch.flush()
+    assert committed(batch) == []
 
 
-def test_rows_share_maps_and_may_hold_text_that_is_no_unicode(batch):
+def test_rows_share_maps_and_may_hold_text_that_is_no_unicode():
     tags = {"tuned": "", "odd": "\ud800"}
     rows = [{"model_id": name, "checkpoint_id": "c", "source_uri": "\udcff", "tags": tags} for name in ("a", "b")]
-    batch.add({"checkpoints": rows})
-    assert [(found["source_uri"], dict(found["tags"])) for found in batch.waiting("checkpoints", "c")] == [
+    waiting = arrow_rows("checkpoints", [rows]).to_pylist()
+    assert [(found["source_uri"], dict(found["tags"])) for found in waiting] == [
         ("\\udcff", {"tuned": "", "odd": "\\ud800"})
     ] * 2

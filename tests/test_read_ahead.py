@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import layerhouse as lh
 from layerhouse.errors import InputError, UsageError
 from layerhouse.ingest import header_process, read_ahead, run
-from layerhouse.ingest.batch import record_batches
+from layerhouse.ingest.batch import arrow_rows
 from layerhouse.ingest.checkpoint import limits
 from layerhouse.ingest.header_process import ASKED, HeadersAhead
 from layerhouse.ingest.read_ahead import AHEAD, ReadAhead
@@ -146,11 +146,7 @@ class Headers:
 
 def stored(weights):
     """The rows of tensors and layers as a warehouse would have them."""
-    return [
-        batch.to_pylist()
-        for table, rows in (("tensors", weights.tensors), ("layers", weights.layers))
-        for batch in record_batches(table, rows)
-    ]
+    return [arrow_rows(table, [rows]).to_pylist() for table, rows in (("tensors", weights.tensors), ("layers", weights.layers))]
 
 
 @pytest.fixture
