@@ -74,6 +74,30 @@ def test_the_hidden_size_is_that_of_the_embedding_if_there_are_no_norms():
     assert (fit.is_refused, fit.text) == (False, "values are not comparable: hidden size changed from 64 to 48")
 
 
+def test_the_hidden_size_is_that_of_the_norms_whatever_the_embedding_is():
+    """As in models whose embedding is narrower than their blocks. A norm of two axes, as for each head, does not count."""
+    narrow = row("embedding", None, "embedding", "embed_tokens", (96, 32))
+    per_head = row("0.head_norm", 0, "norm", "attention_norm", (4, 16))
+    child, base = [narrow, per_head, *model(hidden=48)[1:]], [narrow, per_head, *model()[1:]]
+    fit = judge_fit(child, base)
+    assert (fit.is_refused, fit.text) == (False, "values are not comparable: hidden size changed from 64 to 48")
+
+
+def test_norms_of_different_lengths_leave_the_hidden_size_to_the_embedding():
+    child = [*model(), row("0.other_norm", 0, "norm", "attention_norm", (48,))]
+    assert judge_fit(child, model()).text == ""
+
+
+def test_tensors_without_a_role_are_the_same_by_their_name_without_the_layers_number():
+    def unnamed(number, name):
+        return row(name, number, "other", None, (8, 8))
+
+    head = model(layers=0)
+    moved = judge_fit([*head, unnamed(1, "a.1.b.1.c")], [*head, unnamed(2, "a.2.b.1.c")])
+    other = judge_fit([*head, unnamed(1, "a.1.b.1.c")], [*head, unnamed(2, "a.2.b.2.c")])
+    assert (moved.is_refused, other.is_refused) == (False, True)
+
+
 def test_values_that_are_nowhere_like_the_bases_are_refused():
     fit = judge_fit(model(3, seed=1), model(seed=2))
     assert fit.is_refused
