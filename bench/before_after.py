@@ -124,7 +124,7 @@ def prepare(root: Path, folder: Path) -> Checkout:
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     if Path(done.stdout.strip() or ".").resolve().parent != checkout.root:
         raise SystemExit(f"{root}: not a root of layerhouse: {done.stderr.strip() or done.stdout.strip()}")
-    extensions = sorted(path.name for path in checkout.root.rglob("*.so"))
+    extensions = sorted(path.name for path in (checkout.root / "ingest").rglob("*.so"))
     print(f"{folder.name:8} {checkout.root}   C extensions: {', '.join(extensions) or 'none'}")
     return checkout
 
