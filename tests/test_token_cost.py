@@ -10,12 +10,14 @@ from transformers.pytorch_utils import Conv1D
 from layerhouse.ingest.model.layer_rows import layer_rows
 from layerhouse.ingest.model.parameters import count_parameters
 from layerhouse.ingest.model.placement import place_tensors
-from layerhouse.ingest.model.token_cost import model_kv_bytes, model_macs
+from layerhouse.ingest.model.token_cost import compute_bits, model_kv_bytes, model_macs
 from layerhouse.tests.family_models import MODELS
 from layerhouse.tests.tiny_models import (
     EXPLICIT,
     TinyModel,
+    Width,
     build,
+    llama_shapes,
     save,
     shape_refs,
 )
@@ -88,3 +90,46 @@ def test_a_token_goes_through_no_more_experts_than_pruning_left(experts, per_tok
 def test_the_cost_of_unequal_experts_is_not_known():
     assert expert_costs(3, 2, {1: 12}) is None
     assert expert_costs(3, None) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "config", "bits"),
+    [
+        ("F32", {"torch_dtype": "bfloat16"}, 32),
+        ("F16", None, 16),
+        ("F8_E4M3", {"torch_dtype": "torch.bfloat16"}, 16),
+        ("F8_E4M3", {"torch_dtype": "float16"}, 16),
+        ("I32", {"dtype": "float32", "torch_dtype": "float16"}, 32),
+        ("I32", {"dtype": "float64"}, 64),
+        ("F8_E4M3", {"dtype": "float8_e4m3fn"}, None),
+        ("I32", None, None),
+    ],
+)
+def test_the_model_computes_in_the_dtype_of_its_parameters_or_else_in_the_configs(dtype, config, bits):
+    placement = place_tensors(shape_refs(llama_shapes({0: Width()}), dtype), None)
+    assert compute_bits(placement.placed, config) == bits
+
+
+def test_the_dtype_of_most_parameters_decides():
+    shapes = llama_shapes({0: Width()})
+    norms = {name: shape for name, shape in shapes.items() if "norm" in name}
+    rest = {name: shape for name, shape in shapes.items() if "norm" not in name}
+    placement = place_tensors([*shape_refs(norms, "F32"), *shape_refs(rest, "F16")], None)
+    assert compute_bits(placement.placed, None) == 16
+
+
+def test_the_cost_of_a_model_is_not_known_if_that_of_one_layer_is_not():
+    config = {"model_type": "mixtral", "num_experts_per_tok": 2, "architectures": ["Model"]}
+    costs_by_width = {}
+    for width in (16, 12):
+        shapes = {}
+        for layer, widths in ((0, (16, 16)), (1, (16, width))):
+            prefix = f"model.layers.{layer}.block_sparse_moe"
+            shapes[f"{prefix}.gate.weight"] = (2, 8)
+            for number, size in enumerate(widths):
+                for part, shape in (("w1", (size, 8)), ("w3", (size, 8)), ("w2", (8, size))):
+                    shapes[f"{prefix}.experts.{number}.{part}.weight"] = shape
+        placement = place_tensors(shape_refs(shapes), config)
+        rows, _ = layer_rows(placement, config)
+        costs_by_width[width] = model_macs(placement, config, count_parameters(placement, config), rows)
+    assert costs_by_width == {16: 2 * (2 * 3 * 16 * 8 + 2 * 8), 12: None}
