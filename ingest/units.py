@@ -54,16 +54,16 @@ def read_units(opened: OpenedWeights, checkpoint_id: str, *, threads: int = 1) -
     import pyarrow as pa
 
     family = opened.placement.template_family
-    head_dim = declared_head_dim(opened.config, family)
     layers: dict[tuple[str, int], list[Placed]] = defaultdict(list)
     for tensor in opened.placement.placed:
         if tensor.stack is not None and tensor.layer_index is not None:
             layers[tensor.stack, tensor.layer_index].append(tensor)
+    head_dims = {stack: declared_head_dim(opened.config, family, stack) for stack, _ in layers}
     tables: list[pa.Table] = []
     unknown: dict[str, list[int]] = defaultdict(list)
 
     def read_layer(place: tuple[str, int]) -> tuple[list[pa.Table], list[str]]:
-        sizes = Sizes() if family is None else measure_layer(layers[place], head_dim)
+        sizes = Sizes() if family is None else measure_layer(layers[place], head_dims[place[0]])
         parts, reasons = find_parts(layers[place], sizes)
         where = {"checkpoint_id": checkpoint_id, "stack": place[0], "layer_index": place[1]}
         with TensorReader() as reader:

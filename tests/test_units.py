@@ -8,6 +8,7 @@ import threading
 import polars as pl
 import pytest
 import torch
+import transformers
 import xxhash
 from safetensors.torch import load_file
 
@@ -286,3 +287,20 @@ def test_a_file_that_is_truncated_before_units_are_read_fails(tmp_path):
     report = ingest_models(tmp_path, units=True)
     assert report.count("failed") == 1
     assert status.st_size > path.stat().st_size
+
+
+def test_each_stack_has_heads_of_its_own_size(tmp_path):
+    text = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 96}
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "image_size": 28, "patch_size": 14}
+    config = transformers.LlavaConfig(
+        text_config=transformers.LlamaConfig(num_hidden_layers=2, **text),
+        vision_config=transformers.CLIPVisionConfig(num_hidden_layers=2, **vision),
+    )
+    transformers.LlavaForConditionalGeneration(config).save_pretrained(tmp_path / "models/llava")
+    lh.ingest([tmp_path / "models"], warehouse=tmp_path / "w", units=True)
+    with lh.open(tmp_path / "w") as wh:
+        counts = wh.sql(
+            "SELECT DISTINCT stack, kind, count(*) AS units FROM units WHERE kind <> 'neuron' "
+            "GROUP BY stack, layer_index, kind ORDER BY stack, kind"
+        )
+    assert counts.rows() == [("text", "head", 4), ("text", "kv_group", 2), ("vision", "head", 4), ("vision", "kv_group", 4)]
