@@ -45,24 +45,35 @@ class ResultTaker:
         by_model: dict[str | None, list[Row]] = {}
         for row in parsed.rows:
             by_model.setdefault(row["declared_model"], []).append(row)
-        outcomes = [
-            self._add(model, path, file_id if len(by_model) == 1 else _part_id(file_id, name), rows, declared)
-            for name, rows in by_model.items()
-        ]
+        names_several = len(by_model) > 1
+        outcomes = []
+        for name, rows in by_model.items():
+            match = self._find_model(model, path, rows[0], names_several=names_several)
+            outcomes.append(
+                self._add(model, path, _part_id(file_id, name) if names_several else file_id, rows, declared, match)
+            )
         if not any(outcomes):
             return None
         for line in parsed.left_out:
             self._context.report_event(EventKind.PASSED, display_path, line)
         return True
 
-    def _add(self, model: FoundModel, path: Path, result_id: str, rows: Sequence[Row], declared: Mapping[str, Any]) -> bool:
+    def _add(
+        self,
+        model: FoundModel,
+        path: Path,
+        result_id: str,
+        rows: Sequence[Row],
+        declared: Mapping[str, Any],
+        match: Match,
+    ) -> bool:
         """Add the rows that a file has of one model, linked to the model that they belong to; False if nothing is new."""
         known = self._known
         linked = known.models_by_result.get(result_id)
         if linked is not None and result_id not in known.unlinked_results:
             return False
         named = rows[0]["declared_model"]
-        match = self._find_model(model, path, rows[0])
+        self._report_candidates(model, path, named, match)
         model_id = match.model_id or (name_alone(named) if named else model.model_id)
         if linked == model_id and match.model_id is None:
             return False
@@ -88,19 +99,20 @@ class ResultTaker:
             known.unlinked_results.add(result_id)
         return True
 
-    def _find_model(self, model: FoundModel, path: Path, row: Row) -> Match:
+    def _find_model(self, model: FoundModel, path: Path, row: Row, *, names_several: bool) -> Match:
         """The model that results belong to: that of the folder if they lie in its `evaluation/`, are of our own form, or lie
-        beside weights or analyses; else the one that the file names.
+        beside weights or analyses; else the one that the file names. Where a file names several models, each has its rows.
         """
         is_own = row["harness"] == NATIVE or EVALUATION in path.relative_to(model.folder).parts
-        if is_own or model.weight_files or model.analysis_files:
+        is_of_folder = is_own or model.weight_files or model.analysis_files
+        if is_of_folder and not (names_several and row["declared_model"]):
             return Match(model.model_id, LinkRule.FOLDER)
-        match = self._models.find(row["declared_model"], path)
+        return self._models.find(row["declared_model"], path)
+
+    def _report_candidates(self, model: FoundModel, path: Path, named: str | None, match: Match) -> None:
         if match.model_id is None and match.candidates:
-            named, choice = row["declared_model"], ", ".join(match.candidates)
-            what = f"names {named!r}, which {choice} could be; link it with: layerhouse link FILE MODEL"
+            what = f"names {named!r}, which {', '.join(match.candidates)} could be; link it with: layerhouse link FILE MODEL"
             self._context.report_event(EventKind.PASSED, model.display_path(path), what)
-        return match
 
 
 def name_declarations(declaration: Declaration) -> Row:

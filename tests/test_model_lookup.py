@@ -109,6 +109,19 @@ def test_a_table_of_several_models_is_linked_row_by_row(tmp_path):
         assert piqa_scores(wh) == {"zoo/a": 0.5, "b": 0.75}
 
 
+@pytest.mark.parametrize("place", ["zoo/a/all.csv", "zoo/a/evaluation/all.csv"])
+def test_a_table_of_several_models_in_the_folder_of_one_is_linked_row_by_row(tmp_path, place):
+    put_model(tmp_path / "zoo/a")
+    put_model(tmp_path / "zoo/c")
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("model,piqa/acc_norm\na,0.5\nb,0.75\nc,0.25\n")
+    lh.ingest(tmp_path / "zoo", warehouse=tmp_path / "w")
+    with lh.open(tmp_path / "w") as wh:
+        assert piqa_scores(wh) == {"zoo/a": 0.5, "b": 0.75, "zoo/c": 0.25}
+    again = lh.ingest(tmp_path / "zoo", warehouse=tmp_path / "w")
+    assert {event.kind for event in again.events} == {"unchanged"}
+
+
 def test_an_ambiguous_name_is_said_and_a_link_by_hand_holds(tmp_path):
     put_model(tmp_path / "one/c")
     put_model(tmp_path / "two/c")
