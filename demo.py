@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import UsageError
+from layerhouse.vocabulary import ZERO_SHOT_TASKS
 
 BASE = "baselines/Tiny-Base"
 SHOWN_MODEL = "results/HeadPrune_2000"
@@ -25,13 +26,12 @@ HEAD_KEPT = ((4, 352), (4, 352), (3, 264), (2, 176), (2, 160), (3, 264), (4, 352
 """KV groups and MLP neurons that each layer of HeadPrune_2000 keeps."""
 PRUNER_KEPT = ((4, 352), *((3, 248),) * 6, (4, 352))
 """The same of LLM-Pruner_2000."""
-TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 NORMED_TASKS = ("piqa", "hellaswag", "arc_easy", "arc_challenge", "openbookqa")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Invented results: perplexities, accuracies in the order of TASKS, tokens per second at batch size 1."""
+    """Invented results: perplexities, accuracies in the order of ZERO_SHOT_TASKS, tokens per second at batch size 1."""
 
     wikitext2: float
     ptb: float
@@ -95,9 +95,9 @@ def result_document(name: str, params: int, num_layers: int, scores: Scores) -> 
             "ppl": {"wikitext2 (wikitext-2-raw-v1)": scores.wikitext2, "ptb": scores.ptb},
             "zeroshot": {
                 task: {"accuracy": value, "full_results": {"alias": task, _metric(task): value}}
-                for task, value in zip(TASKS, scores.accuracies, strict=True)
+                for task, value in zip(ZERO_SHOT_TASKS, scores.accuracies, strict=True)
             },
-            "avg_zeroshot_acc": sum(scores.accuracies) / len(TASKS),
+            "avg_zeroshot_acc": sum(scores.accuracies) / len(ZERO_SHOT_TASKS),
             "efficiency": {
                 "speed": {
                     f"batch_size_{size}": {
