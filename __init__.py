@@ -102,7 +102,7 @@ def ingest(
     limit_factor: multiplies the limits on what a file may claim and cost.
     units: also read heads, KV groups, neurons and experts, and match them with the base's.
     method_patterns: regular expressions for what names declare, with the groups method, ratio and removed.
-    workers: models read at once; by default one per device. 1, or threads=1, keeps the reading of headers in one process.
+    workers: models read at once; by default one per device.
     map_files: map weight files that are in the page cache; meanwhile the process has a handler of SIGBUS.
     on_event, on_progress: called for each input, and whenever models or bytes have been read.
     """

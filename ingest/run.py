@@ -15,7 +15,6 @@ from layerhouse.ingest.compare_with_base import Comparer
 from layerhouse.ingest.config_base import take_config_base
 from layerhouse.ingest.context import IngestContext, Options
 from layerhouse.ingest.events import Event, Progress, ProgressCounter, Report, count_text
-from layerhouse.ingest.header_process import LEAST_MODELS, HeadersAhead, Request
 from layerhouse.ingest.model_files import FoundModel
 from layerhouse.ingest.plan import ChosenModels, ModelPlan, choose_models, plan_models
 from layerhouse.ingest.read_ahead import ReadAhead
@@ -24,7 +23,7 @@ from layerhouse.ingest.results.model_lookup import Models
 from layerhouse.ingest.take_analysis import AnalysisTaker
 from layerhouse.ingest.take_results import ResultTaker
 from layerhouse.ingest.take_weights import ReadWeights, WeightsTaker
-from layerhouse.vocabulary import CompareMode, EventKind, SourceKind, StatsLevel
+from layerhouse.vocabulary import EventKind, SourceKind
 from layerhouse.warehouse.storage.inventory import Inventory
 
 __all__ = ["Event", "Options", "Progress", "Report", "ingest_roots"]
@@ -94,13 +93,10 @@ class _Ingest:
             raise
         self._comparer.compare_stored([plan.model.model_id for plan in self._plans])
 
-    def _reader(self) -> ReadAhead[ModelPlan, ReadWeights] | HeadersAhead[ModelPlan]:
+    def _reader(self) -> ReadAhead[ModelPlan, ReadWeights]:
         """What reads the weights of models, later ones ahead of their turn."""
         reading = self._context.reading
         plans = [] if self._dry_run else [plan for plan in self._plans if plan.weights_fingerprint is not None]
-        is_headers_alone = reading.stats == StatsLevel.NONE and reading.compare != CompareMode.VALUES  # which opens the files
-        if is_headers_alone and len(plans) >= LEAST_MODELS and reading.workers != 1 and reading.threads > 1:
-            return HeadersAhead([(plan, _request(plan)) for plan in plans], self._read_headers)
         return ReadAhead(
             [(plan, plan.weight_bytes) for plan in plans],
             self._read_weights,
@@ -109,14 +105,11 @@ class _Ingest:
             devices=reading.devices,
         )
 
-    def _read_headers(self, plan: ModelPlan) -> ReadWeights:
-        return self._read_weights(plan, self._context.reading.devices[0], self._context.reading.threads)
-
     def _read_weights(self, plan: ModelPlan, device: str, threads: int) -> ReadWeights:
         assert plan.weights_fingerprint is not None
         return self._weights.read(plan.model, plan.weights_fingerprint, device=device, threads=threads)
 
-    def _take(self, plan: ModelPlan, reader: ReadAhead[ModelPlan, ReadWeights] | HeadersAhead[ModelPlan]) -> ReadWeights | None:
+    def _take(self, plan: ModelPlan, reader: ReadAhead[ModelPlan, ReadWeights]) -> ReadWeights | None:
         """Take one model; report all that was taken of it in one event, and each thing that could not be in one of its own.
 
         Returns its weights if they are to be compared; None if nothing but their units is new.
@@ -146,7 +139,7 @@ class _Ingest:
         self,
         plan: ModelPlan,
         fingerprint: str,
-        reader: ReadAhead[ModelPlan, ReadWeights] | HeadersAhead[ModelPlan],
+        reader: ReadAhead[ModelPlan, ReadWeights],
     ) -> tuple[str, ReadWeights | None]:
         """What a report says was taken of a model's weights, empty where nothing was, and what was read."""
         model, context = plan.model, self._context
@@ -171,9 +164,3 @@ def _linkable_models(models: Sequence[FoundModel], known: Inventory) -> Models:
     ]
     own = [(model.model_id, model.source_uri) for model in models if model.weight_files or model.analysis_files]
     return Models([*stored, *own])
-
-
-def _request(plan: ModelPlan) -> Request:
-    assert plan.weights_fingerprint is not None
-    model = plan.model
-    return str(model.folder), [*map(str, model.weight_files)], model.model_id, plan.weights_fingerprint

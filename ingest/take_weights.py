@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.ingest.checkpoint.notes import Note, note
@@ -42,12 +41,9 @@ MEASURED_AGAIN = ("near_zeros", "near_zero_threshold", *SPECTRAL_COLUMNS)
 
 @dataclass(frozen=True)
 class ReadWeights:
-    """What was read of a model's weights: the open files, a text on them, and the rows.
+    """What was read of a model's weights: the open files, a text on them, the rows; no `checkpoint` where units alone were."""
 
-    `opened` is None where another process read the headers, `checkpoint` where units alone were read.
-    """
-
-    opened: OpenedWeights | None
+    opened: OpenedWeights
     files_text: str
     checkpoint_id: str
     level: str
@@ -91,7 +87,7 @@ class WeightsTaker:
     def read(self, model: FoundModel, fingerprint: str, *, device: str, threads: int) -> ReadWeights:
         """Read of a model's weights what the warehouse does not have. Thread-safe. Raises InputError of one line."""
         if self._reading.stats == StatsLevel.NONE:
-            return read_headers(model.folder, model.weight_files, model.model_id, fingerprint)
+            return _read_headers(model, fingerprint)
         opened = open_weights(model.folder, model.weight_files, model.model_id)
         sighting = self._unchanged_sighting(model, fingerprint)
         if sighting is not None and self._is_measured(sighting):
@@ -240,15 +236,6 @@ class WeightsTaker:
         )
 
 
-def read_headers(folder: Path, files: Sequence[Path], model_id: str, fingerprint: str) -> ReadWeights:
-    """What the headers of a model's weight files tell. Raises InputError of one line."""
-    opened = open_weights(folder, files, model_id)
-    checkpoint, tensors, layers = weight_rows(opened, None, near_zero=None, fingerprint=fingerprint)
-    return ReadWeights(
-        opened, weights_text(opened), checkpoint["checkpoint_id"], StatsLevel.NONE, checkpoint, tensors, tuple(layers)
-    )
-
-
 def stored_tensors(context: IngestContext, checkpoint_id: str, columns: tuple[str, ...]) -> list[Row]:
     """Rows of a checkpoint's tensors: those that wait for a commit, or else those in the warehouse."""
     waiting = context.batch.waiting("tensors", checkpoint_id)
@@ -272,6 +259,14 @@ def counting_device(opened: OpenedWeights, device: str) -> str:
         if values_kind(placed) != PACKED
     )
     return device if is_used else "cpu"
+
+
+def _read_headers(model: FoundModel, fingerprint: str) -> ReadWeights:
+    opened = open_weights(model.folder, model.weight_files, model.model_id)
+    checkpoint, tensors, layers = weight_rows(opened, None, near_zero=None, fingerprint=fingerprint)
+    return ReadWeights(
+        opened, weights_text(opened), checkpoint["checkpoint_id"], StatsLevel.NONE, checkpoint, tensors, tuple(layers)
+    )
 
 
 def _read_units(opened: OpenedWeights, checkpoint_id: str, threads: int) -> tuple[pa.Table | None, list[Note]]:

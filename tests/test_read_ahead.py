@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import layerhouse as lh
-from layerhouse.errors import InputError, UsageError
-from layerhouse.ingest import header_process, read_ahead, run
-from layerhouse.ingest.batch import arrow_rows
-from layerhouse.ingest.checkpoint import limits
-from layerhouse.ingest.header_process import ASKED, HeadersAhead
+from layerhouse.errors import UsageError
+from layerhouse.ingest import read_ahead
 from layerhouse.ingest.read_ahead import AHEAD, ReadAhead
-from layerhouse.ingest.take_weights import read_headers
 from layerhouse.tests.running import layerhouse
 
 
@@ -110,150 +103,3 @@ def test_the_command_takes_workers(tmp_path):
     assert done.stderr.count("taken ") == 6
     with pytest.raises(UsageError, match="workers 0: at least one"):
         lh.ingest(tmp_path / "zoo", warehouse=tmp_path / "w", workers=0)
-
-
-class Headers:
-    """Sixteen models whose headers are to be read, and which of them were read in this process. The sixth is damaged."""
-
-    def __init__(self, root):
-        put_models(root, 16)
-        self.root, self.read_here = root, []
-        self.items = [(number, self.request(number)) for number in range(16)]
-
-    def request(self, number):
-        folder = self.root / f"m{number:02}"
-        return str(folder), [str(folder / "model.safetensors")], folder.name, "fingerprint"
-
-    def read(self, number):
-        self.read_here.append(number)
-        folder, files, name, fingerprint = self.request(number)
-        return read_headers(Path(folder), [*map(Path, files)], name, fingerprint)
-
-    def facts(self):
-        """What there is to each model, in order: its text and rows, or why it is refused; by a process where one helps."""
-        self.read_here.clear()
-        facts = []
-        with HeadersAhead(self.items, self.read) as ahead:
-            self.process = ahead._process
-            for number in range(16):
-                try:
-                    weights = ahead.take(number)
-                    facts.append((weights.files_text, weights.checkpoint, stored(weights)))
-                except InputError as error:
-                    facts.append(str(error))
-        return facts
-
-
-def stored(weights):
-    """The rows of tensors and layers as a warehouse would have them."""
-    return [arrow_rows(table, [rows]).to_pylist() for table, rows in (("tensors", weights.tensors), ("layers", weights.layers))]
-
-
-@pytest.fixture
-def headers(tmp_path):
-    return Headers(tmp_path)
-
-
-def test_a_second_process_reads_headers_and_everything_is_the_same(headers, monkeypatch):
-    facts = headers.facts()
-    assert not {*range(ASKED)} - {5} & {*headers.read_here}  # the first that the process is asked for
-    assert 5 in headers.read_here  # refused there, and reported here
-    assert "m05" in facts[5]
-    assert headers.process.returncode is not None
-    monkeypatch.setattr(header_process, "SERVE", "raise SystemExit")
-    assert headers.facts() == facts
-    assert sorted(headers.read_here) == [*range(16)]
-
-
-ENDS_EARLY = """
-import os
-from layerhouse.ingest import header_process
-real, left = header_process.read_headers, [3]
-def read(*request):
-    left[0] -= 1
-    return real(*request) if left[0] >= 0 else os._exit(1)
-header_process.read_headers = read
-"""
-JUNK = "import os, sys; os.write(int(sys.argv[2]), (4).to_bytes(4, 'big') + b'junk'); sys.stdin.read()"
-CHANGES = {
-    "there is no Python": (sys, "executable", "/no/such/python"),
-    "Python is not known": (sys, "executable", None),
-    "it ends early": (header_process, "SERVE", ENDS_EARLY + header_process.SERVE),
-    "it answers with junk": (header_process, "SERVE", JUNK),
-    "no request is short enough": (header_process, "MAX_REQUEST_BYTES", 10),
-    "little is read ahead": (header_process, "AHEAD", 2),
-    "one is asked for": (header_process, "ASKED", 1),
-    "models are too large to read ahead": (header_process, "TENSORS_AHEAD", 0),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_headers_are_read_here_where_the_process_does_not_help(headers, monkeypatch, change):
-    facts = headers.facts()
-    monkeypatch.setattr(*CHANGES[change])
-    assert headers.facts() == facts
-    is_helped = change in ("it ends early", "little is read ahead", "one is asked for", "models are too large to read ahead")
-    assert (len({*headers.read_here}) < 16) == is_helped
-
-
-def test_the_process_ends_with_an_interrupt(headers):
-    def interrupted(_):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt), HeadersAhead(headers.items, interrupted) as ahead:
-        process = ahead._process
-        for number in range(16):
-            ahead.take(number)
-    assert process.returncode is not None
-
-
-def test_the_process_keeps_to_the_limits_of_this_one(headers):
-    with limits.scaled_limits(1e-9):
-        facts = headers.facts()
-    assert all("limit exceeded" in fact for fact in facts)
-    assert {*headers.read_here} == {*range(16)}
-
-
-def test_an_ingest_of_headers_alone_is_the_same_with_the_process(tmp_path, monkeypatch):
-    put_models(tmp_path / "zoo", 12)
-    answers = []
-    monkeypatch.setattr(run, "LEAST_MODELS", 10)
-    monkeypatch.setattr(
-        header_process, "_unpack", lambda answer, unpack=header_process._unpack: answers.append(1) or unpack(answer)
-    )
-    outcomes = []
-    for how in ({"threads": 2}, {"threads": 2, "workers": 1}, {"threads": 1}):
-        warehouse = tmp_path / f"w{len(outcomes)}"
-        report = lh.ingest(tmp_path / "zoo", warehouse=warehouse, base=tmp_path / "zoo/m03", stats="none", **how)
-        events = [(event.kind, event.where, event.what) for event in report.events]
-        outcomes.append((events, tables(warehouse), bool(answers)))
-        answers.clear()
-    assert outcomes[0][:2] == outcomes[1][:2] == outcomes[2][:2]
-    assert [is_helped for *_, is_helped in outcomes] == [True, False, False]
-    assert len(outcomes[0][1]["checkpoints"]) == 11
-    assert outcomes[0][1]["layer_matches"]
-
-
-SCRIPT = """
-from importlib import import_module
-from pathlib import Path
-
-with Path("ran").open("a") as file:
-    file.write("once ")
-import layerhouse as lh
-
-run, header_process = (import_module(f"layerhouse.ingest.{name}") for name in ("run", "header_process"))
-run.LEAST_MODELS, unpack, answers = 10, header_process._unpack, []
-header_process._unpack = lambda answer: answers.append(1) or unpack(answer)
-report = lh.ingest("zoo", warehouse="w", stats="none", threads=2)
-print(report.count("taken"), bool(answers))
-"""
-
-
-def test_a_script_without_a_guard_runs_once(tmp_path):
-    put_models(tmp_path / "zoo", 12)
-    (tmp_path / "script.py").write_text(SCRIPT)
-    command = [sys.executable, "-W", "error", "script.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
-    assert (done.stdout, done.stderr) == ("11 True\n", "")
-    assert (tmp_path / "ran").read_text() == "once "
