@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import layerhouse.ingest  # noqa: F401 - the package that `calls_as` makes callable
 from layerhouse.callable_package import calls_as
 from layerhouse.errors import (
+    DamagedWarehouseError,
     InputError,
     LayerhouseError,
     MissingWarehouseError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from layerhouse.warehouse.answers.handle import Warehouse
 
 __all__ = [
+    "DamagedWarehouseError",
     "InputError",
     "LayerhouseError",
     "MissingWarehouseError",
@@ -48,11 +50,22 @@ __all__ = [
 ]
 
 
-def open(path: str | Path = "layerhouse-data", *, as_of: datetime | str | None = None) -> Warehouse:
-    """Open a warehouse for reading. Raises MissingWarehouseError or WarehouseError."""
+def open(
+    path: str | Path = "layerhouse-data",
+    *,
+    as_of: datetime | str | None = None,
+    verify: bool = False,
+    skip_damaged: bool = False,
+) -> Warehouse:
+    """Open a warehouse for reading. Raises MissingWarehouseError, DamagedWarehouseError or WarehouseError.
+
+    as_of: show it as it was at this time.
+    verify: compare every file with its SHA-256 before anything is answered.
+    skip_damaged: answer without the commits that are damaged, instead of raising.
+    """
     from layerhouse.warehouse.answers.handle import Warehouse
 
-    return Warehouse(path, as_of=as_of)
+    return Warehouse(path, as_of=as_of, verify=verify, skip_damaged=skip_damaged)
 
 
 def _mappings(wanted: bool) -> AbstractContextManager[None]:

@@ -21,14 +21,17 @@ from layerhouse.terminal.ingest_options import IngestOptions, ingest_options, st
 from layerhouse.terminal.messages import talk
 from layerhouse.terminal.options import (
     OutputOptions,
+    ReadingOptions,
     TableOptions,
     TaskOptions,
     as_of_option,
     model_option,
     output_options,
+    reading_options,
     summary_output_options,
     table_options,
     task_options,
+    verify_option,
     warehouse_option,
 )
 from layerhouse.terminal.picture import draw, is_picture_wanted
@@ -91,17 +94,22 @@ def ingest(
 @cli.command()
 @warehouse_option
 @model_option
-@as_of_option
+@reading_options
 @table_options
 @click.option("--since", metavar="TIME", help="Show what each model was at this earlier time beside what it is.")
 @summary_output_options
 def summarize(
-    warehouse: Path, models: tuple[str, ...], as_of: str | None, table: TableOptions, since: str | None, output: OutputOptions
+    warehouse: Path,
+    models: tuple[str, ...],
+    reading: ReadingOptions,
+    table: TableOptions,
+    since: str | None,
+    output: OutputOptions,
 ) -> None:
     """Show the summary table: what each model kept of its base, one row per model."""
     from layerhouse.warehouse.render import format_of
 
-    with opened_warehouse(warehouse, as_of) as wh:
+    with opened_warehouse(warehouse, reading) as wh:
         if since is not None:
             show_changes(wh, since, models, table, output)
         elif output.output is not None and output.format_name is None and format_of(output.output) is None:
@@ -113,7 +121,7 @@ def summarize(
 @cli.command()
 @click.argument("model", nargs=-1)
 @warehouse_option
-@as_of_option
+@reading_options
 @click.option(
     "--picture/--no-picture",
     default=None,
@@ -124,13 +132,13 @@ def summarize(
 def layers(
     model: tuple[str, ...],
     warehouse: Path,
-    as_of: str | None,
+    reading: ReadingOptions,
     picture: bool | None,
     table: TableOptions,
     output: OutputOptions,
 ) -> None:
     """Show the layers of each MODEL (a name or glob; by default of all models)."""
-    with opened_warehouse(warehouse, as_of) as wh:
+    with opened_warehouse(warehouse, reading) as wh:
         pictures = draw(wh, model) if is_picture_wanted(picture, model, output) else []
         if pictures:
             click.echo("\n".join(pictures), nl=False)
@@ -142,11 +150,11 @@ def layers(
 @click.argument("model")
 @click.argument("base", required=False)
 @warehouse_option
-@as_of_option
+@reading_options
 @table_options
 @output_options
 def compare(
-    model: str, base: str | None, warehouse: Path, as_of: str | None, table: TableOptions, output: OutputOptions
+    model: str, base: str | None, warehouse: Path, reading: ReadingOptions, table: TableOptions, output: OutputOptions
 ) -> None:
     """Show MODEL beside BASE, layer by layer: what was kept, cut and removed, and how each layer was matched.
 
@@ -155,7 +163,7 @@ def compare(
     """
     from layerhouse.warehouse.answers.comparing import require_pair
 
-    with opened_warehouse(warehouse, as_of) as wh:
+    with opened_warehouse(warehouse, reading) as wh:
         require_pair(wh.connection, model, base)
         if output == OutputOptions():
             click.echo("".join(draw(wh, (model,))), nl=False)
@@ -191,31 +199,31 @@ def link(file: str | None, model: str | None, table: Path | None, warehouse: Pat
 @cli.command()
 @click.argument("model")
 @warehouse_option
-@as_of_option
+@reading_options
 @click.option("-O", "--output-dir", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder to write into.")
 @click.option("--force", is_flag=True, help="Overwrite files that layerhouse did not write.")
-def analysis(model: str, warehouse: Path, as_of: str | None, output_dir: Path, force: bool) -> None:
+def analysis(model: str, warehouse: Path, reading: ReadingOptions, output_dir: Path, force: bool) -> None:
     """Write MODEL's structure as the files of the study scripts: its layers, its base's layers, and their comparison."""
-    write_model_files(model_files(warehouse, as_of, model), output_dir, force=force)
+    write_model_files(model_files(warehouse, reading, model), output_dir, force=force)
 
 
 @cli.command()
 @warehouse_option
 @model_option
-@as_of_option
+@reading_options
 @task_options
 @table_options
 @output_options
 def performance(
     warehouse: Path,
     models: tuple[str, ...],
-    as_of: str | None,
+    reading: ReadingOptions,
     tasks: TaskOptions,
     table: TableOptions,
     output: OutputOptions,
 ) -> None:
     """Show the performance table: quality, speed and memory beside structure."""
-    with opened_warehouse(warehouse, as_of) as wh:
+    with opened_warehouse(warehouse, reading) as wh:
         show_query(wh, "performance", tasks.added_to(table.selection(models)), output, table.layout)
 
 
@@ -223,7 +231,7 @@ def performance(
 @click.argument("name", required=False)
 @warehouse_option
 @model_option
-@as_of_option
+@reading_options
 @click.option("--show", is_flag=True, help="Print the SQL instead of running it.")
 @table_options
 @output_options
@@ -231,7 +239,7 @@ def query(
     name: str | None,
     warehouse: Path,
     models: tuple[str, ...],
-    as_of: str | None,
+    reading: ReadingOptions,
     show: bool,
     table: TableOptions,
     output: OutputOptions,
@@ -244,27 +252,27 @@ def query(
     elif show:
         click.echo(query_text(name), nl=False)
     else:
-        with opened_warehouse(warehouse, as_of) as wh:
+        with opened_warehouse(warehouse, reading) as wh:
             show_query(wh, name, table.selection(models), output, table.layout)
 
 
 @cli.command()
 @click.argument("statement", required=False)
 @warehouse_option
-@as_of_option
+@reading_options
 @click.option("--init", is_flag=True, help="Print the statements that open the warehouse in any DuckDB session.")
 @output_options
-def sql(statement: str | None, warehouse: Path, as_of: str | None, init: bool, output: OutputOptions) -> None:
+def sql(statement: str | None, warehouse: Path, reading: ReadingOptions, init: bool, output: OutputOptions) -> None:
     """Run the SQL STATEMENT over every table and view; `-` reads it from standard input."""
     from layerhouse.warehouse.answers.query import run_sql
 
     if init == (statement is not None):
         raise UsageError("give a statement, or --init")
     if init:
-        write_init_script(warehouse, as_of, output.output)
+        write_init_script(warehouse, reading, output.output)
         return
     text = sys.stdin.read() if statement == "-" else str(statement)
-    with opened_warehouse(warehouse, as_of) as wh:
+    with opened_warehouse(warehouse, reading) as wh:
         show_table(run_sql(wh.connection, text), output)
 
 
@@ -284,15 +292,19 @@ def tables(name: str | None, warehouse: Path, output: OutputOptions) -> None:
 @click.option(
     "--repair",
     is_flag=True,
-    help="Remove leftovers of interrupted runs; set damaged commits aside, so that their models are ingested again.",
+    help="Set damaged commits and leftovers of interrupted runs aside, so that their models are ingested again.",
 )
-def check(warehouse: Path, repair: bool) -> None:
+@click.option("--restore", is_flag=True, help="Put back the commits that were set aside, as far as their files are whole.")
+def check(warehouse: Path, repair: bool, restore: bool) -> None:
     """Check a warehouse: read every file in full and test the constraints on its rows. Exit code 3 means that it is broken."""
-    from layerhouse.warehouse.admin.health import check_warehouse
+    from layerhouse.warehouse.admin.health import check_warehouse, count_set_aside
 
-    findings = check_warehouse(warehouse, repair=repair)
+    findings = check_warehouse(warehouse, repair=repair, restore=restore)
     talk(f"layerhouse {engine_text()}")
-    if show_findings(findings, warehouse, repair=repair):
+    is_broken = show_findings(findings, warehouse, repair=repair)
+    if count := count_set_aside(warehouse):
+        talk(f"{count} set aside in {warehouse / 'damaged'}; put back what is whole with: layerhouse check --restore")
+    if is_broken:
         sys.exit(Exit.BROKEN)
 
 
@@ -322,14 +334,15 @@ def rename(model: str, new_name: str, warehouse: Path) -> None:
 @cli.command()
 @warehouse_option
 @as_of_option
+@verify_option
 @click.option(
     "--duckdb", "target", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The database to write."
 )
-def export(warehouse: Path, as_of: str | None, target: Path) -> None:
+def export(warehouse: Path, as_of: str | None, verify: bool, target: Path) -> None:
     """Write a self-contained DuckDB database with every table and view, for any DuckDB client."""
     from layerhouse.warehouse.answers.session import export_database, parse_as_of
 
-    export_database(warehouse, target, as_of=None if as_of is None else parse_as_of(as_of))
+    export_database(warehouse, target, as_of=None if as_of is None else parse_as_of(as_of), verify=verify)
     talk(f"wrote {target}")
 
 

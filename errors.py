@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class LayerhouseError(Exception):
     """Base of all errors that a user can cause or fix. Their text is a single line, except for QueryError."""
@@ -42,3 +44,12 @@ class MissingWarehouseError(WarehouseError):
     def __init__(self, path: str) -> None:
         self.path = path
         super().__init__(f"{path}: no warehouse here; make one with: layerhouse ingest FOLDER --warehouse {path}")
+
+
+class DamagedWarehouseError(WarehouseError):
+    """Files of the warehouse are not as they were committed; `faults` says of each which and what."""
+
+    def __init__(self, path: str, faults: Sequence[str]) -> None:
+        self.path, self.faults = path, tuple(faults)
+        more = f"; {len(self.faults) - 1} more" if len(self.faults) > 1 else ""
+        super().__init__(f"{path}: damaged: {self.faults[0]}{more}; mend it with: layerhouse check --repair --warehouse {path}")

@@ -43,7 +43,7 @@ def ingest_into(
 
 def _known(warehouse: Path) -> Inventory:
     """What the warehouse has already. DuckDB, which reads it, is not loaded if there is nothing."""
-    if not (warehouse / MARKER).exists() or not any(list_commits(warehouse).rows(table) for table in TABLES):
+    if not (warehouse / MARKER).exists() or not any(list_commits(warehouse).require_whole().rows(table) for table in TABLES):
         return Inventory()
     from layerhouse.warehouse.answers.load_inventory import load_inventory
 

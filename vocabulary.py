@@ -313,6 +313,7 @@ class FindingKind(StrEnum):
     FOREIGN = "foreign"
     SCHEMA = "schema"
     PROMISE = "promise"
+    ASIDE = "aside"
 
 
 class ZeroPattern(StrEnum):

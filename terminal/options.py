@@ -62,6 +62,15 @@ class TableOptions:
 
 
 @dataclass(frozen=True)
+class ReadingOptions:
+    """How a warehouse is opened for reading, as typed; see layerhouse.open."""
+
+    as_of: str | None = None
+    verify: bool = False
+    skip_damaged: bool = False
+
+
+@dataclass(frozen=True)
 class TaskOptions:
     """What `performance` shows of evaluation tasks, as typed; the names are those of the options."""
 
@@ -117,6 +126,16 @@ warehouse_option = click.option(
 )
 as_of_option = click.option(
     "--as-of", metavar="TIME", help="Show the warehouse as it was at this time, or at the end of this day (2026-01-31, UTC)."
+)
+verify_option = click.option(
+    "--verify", is_flag=True, help="Read every file of the warehouse first and compare it with its SHA-256."
+)
+reading_options = collected(
+    "reading",
+    ReadingOptions,
+    as_of_option,
+    verify_option,
+    click.option("--skip-damaged", is_flag=True, help="Answer without the commits that are damaged; the exit code is still 3."),
 )
 model_option = click.option(
     "-m", "--model", "models", metavar="GLOB", multiple=True, help="Show only models that match; repeatable."

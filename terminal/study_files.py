@@ -10,6 +10,7 @@ from layerhouse.terminal.messages import talk
 from layerhouse.terminal.tables import opened_warehouse
 
 if TYPE_CHECKING:
+    from layerhouse.terminal.options import ReadingOptions
     from layerhouse.warehouse.answers.handle import Warehouse
 
 
@@ -26,11 +27,11 @@ def write_summary_files(wh: Warehouse, models: Sequence[str], prefix: Path) -> N
         talk(f"wrote {path}")
 
 
-def model_files(warehouse: Path, as_of: str | None, model: str) -> dict[str, str]:
+def model_files(warehouse: Path, reading: ReadingOptions, model: str) -> dict[str, str]:
     """The analysis files of one model: their texts by name."""
     from layerhouse.warehouse.study.analysis_files import analysis_files
 
-    with opened_warehouse(warehouse, as_of) as wh:
+    with opened_warehouse(warehouse, reading) as wh:
         return analysis_files(wh.connection, model)
 
 

@@ -16,7 +16,7 @@ import click
 from layerhouse.errors import UsageError
 from layerhouse.terminal.exit_codes import Exit
 from layerhouse.terminal.messages import fail, talk
-from layerhouse.terminal.options import OutputOptions, TableOptions
+from layerhouse.terminal.options import OutputOptions, ReadingOptions, TableOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from layerhouse.warehouse.answers.selection import Selection
     from layerhouse.warehouse.render.registry import Layout
 
+READ_ALL = ReadingOptions()
+
 
 @contextmanager
-def opened_warehouse(path: Path, as_of: str | None = None) -> Iterator[Warehouse]:
-    """A warehouse for reading. Damaged commits are named after the answer, which lacks them, and make the exit code 3."""
+def opened_warehouse(path: Path, reading: ReadingOptions = READ_ALL) -> Iterator[Warehouse]:
+    """A warehouse for reading. Damaged commits that an answer was to skip are named after it, and make the exit code 3."""
     import layerhouse
 
-    with layerhouse.open(path, as_of=as_of) as wh:
+    with layerhouse.open(path, **vars(reading)) as wh:
         yield wh
         for damage in wh.damages:
             talk(f"damaged: {damage.path}: {damage.what}; the answer is without commit {damage.commit_id}")
@@ -79,21 +81,23 @@ def show_query(
 
 def show_changes(wh: Warehouse, since: str, models: tuple[str, ...], table: TableOptions, output: OutputOptions) -> None:
     """Show what each model was at an earlier time beside what it is."""
-    import layerhouse
     from layerhouse.warehouse.answers.dates import summary_since
     from layerhouse.warehouse.answers.selection import select_rows
 
-    with layerhouse.open(wh.path, as_of=since) as earlier:
+    with wh.at(since) as earlier:
         changes = summary_since(earlier.connection, wh.connection, models)
     show_table(select_rows(wh.connection, changes, table.selection()), output, table.layout)
 
 
-def write_init_script(warehouse: Path, as_of: str | None, target: Path | None) -> None:
+def write_init_script(warehouse: Path, reading: ReadingOptions, target: Path | None) -> None:
     """Write the SQL that opens the warehouse in any DuckDB session, to a file or stdout."""
     from layerhouse.warehouse.answers.session import init_script, parse_as_of
     from layerhouse.warehouse.render.target import write_file
 
-    script = init_script(warehouse, as_of=None if as_of is None else parse_as_of(as_of))
+    if reading.skip_damaged:
+        raise UsageError("--skip-damaged is not for --init: the script would hide what is damaged")
+    as_of = None if reading.as_of is None else parse_as_of(reading.as_of)
+    script = init_script(warehouse, as_of=as_of, verify=reading.verify)
     if target is None:
         click.echo(script, nl=False)
     else:

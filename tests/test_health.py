@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import layerhouse as lh
-from layerhouse import WarehouseError
+from layerhouse import DamagedWarehouseError, WarehouseError
 from layerhouse.ingest.run import Options, ingest_roots
 from layerhouse.terminal.engine import engine_text
 from layerhouse.tests.running import layerhouse
@@ -27,7 +28,9 @@ from layerhouse.warehouse.admin.health import check_warehouse
 from layerhouse.warehouse.admin.removals import drop_model
 from layerhouse.warehouse.answers.load_inventory import load_inventory
 from layerhouse.warehouse.answers.sql_text import sql_files
+from layerhouse.warehouse.storage.commit_file import commit_json, parse_commit
 from layerhouse.warehouse.storage.commits import list_commits
+from layerhouse.warehouse.storage.data_files import footer_of
 from layerhouse.warehouse.storage.store import create_store, write_commit
 
 WIDE, NARROW = Width(8, 4, 704), Width(4, 2, 352)
@@ -91,9 +94,26 @@ def empty(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
+    """Change bytes of the data pages, which the size and the footer do not show."""
     data = path.read_bytes()
-    middle = len(data) // 2
+    middle = (len(data) - len(footer_of(data))) // 2
     path.write_bytes(data[:middle] + bytes(byte ^ 0xFF for byte in data[middle : middle + 8]) + data[middle + 8 :])
+
+
+def commit_again(root: Path, path: Path, table: pa.Table) -> None:
+    """Write a data file with other rows, and its commit so that it agrees."""
+    pq.write_table(table, path)
+    marker, data = root / f"commits/{path.stem}.json", path.read_bytes()
+    commit, footer = parse_commit(marker.read_bytes()), footer_of(data)
+    written = {
+        "rows": len(table),
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "footer_bytes": len(footer),
+        "footer_sha256": hashlib.sha256(footer).hexdigest(),
+    }
+    files = tuple(replace(file, **written) if file.table == path.parent.name else file for file in commit.files)
+    marker.write_bytes(commit_json(replace(commit, files=files)))
 
 
 def findings_of(root: Path, *, repair: bool = False) -> list[tuple[str, str]]:
@@ -110,7 +130,11 @@ def test_a_healthy_warehouse_has_no_findings(root):
 def test_a_damaged_file_hides_only_its_own_commit(root, before, damage):
     path = file_of(root, "c", "results")
     damage(path)
-    assert lh.open(root).query("summary").rows() == before["summary"][:2]
+    with pytest.raises(DamagedWarehouseError, match=f"damaged: {path.relative_to(root)}: .*; mend it with: layerhouse check"):
+        lh.open(root)
+    with lh.open(root, skip_damaged=True) as wh:
+        assert wh.query("summary").rows() == before["summary"][:2]
+        assert [damage.path for damage in wh.damages] == [str(path.relative_to(root))]
     assert findings_of(root) == [("damaged", str(path.relative_to(root)))]
 
 
@@ -128,14 +152,19 @@ def test_repair_sets_a_damaged_commit_aside_and_the_next_ingest_takes_its_models
     assert findings_of(root) == []
 
 
-def test_commands_answer_from_intact_commits_and_name_the_damaged_ones(root):
+def test_commands_refuse_a_damaged_warehouse_and_answer_without_it_where_asked(root):
     path = file_of(root, "b", "layers")
     size = path.stat().st_size
     cut(path)
-    result = layerhouse("sql", "SELECT model_id FROM models ORDER BY 1", "-f", "csv", "--warehouse", root)
+    fault = f"layers/{path.name}: expected {size} bytes, found {size - 100}"
+    command = ("sql", "SELECT model_id FROM models ORDER BY 1", "-f", "csv", "--warehouse", root)
+    result = layerhouse(*command)
+    mend = f"mend it with: layerhouse check --repair --warehouse {root}"
+    assert (result.returncode, result.stdout) == (3, "")
+    assert result.stderr == f"layerhouse: {root}: damaged: {fault}; {mend}\n"
+    result = layerhouse(*command, "--skip-damaged")
     assert (result.returncode, result.stdout) == (3, "model_id\nmodels/a\nmodels/c\n")
-    named = f"damaged: layers/{path.name}: expected {size} bytes, found {size - 100}; the answer is without commit {path.stem}"
-    assert named in result.stderr.splitlines()
+    assert f"damaged: {fault}; the answer is without commit {path.stem}" in result.stderr.splitlines()
     result = layerhouse("check", "--warehouse", root)
     assert (result.returncode, result.stdout) == (
         3,
@@ -153,6 +182,8 @@ def test_flipped_bytes_of_equal_size_are_found_by_check(root, study, before):
     path = file_of(root, "c", "layers")
     flip(path)
     assert lh.open(root).damages == ()
+    with pytest.raises(DamagedWarehouseError, match=f"layers/{path.name}: its content differs"):
+        lh.open(root, verify=True)
     assert findings_of(root) == [("damaged", f"layers/{path.name}")]
     (finding,) = check_warehouse(root, repair=True)
     assert finding.what == "its content differs from what was committed (SHA-256 mismatch)"
@@ -180,18 +211,15 @@ def test_flipped_bytes_of_equal_size_are_an_error_of_one_line_in_every_command(r
     result = layerhouse(*command, "--warehouse", root, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (3, "")
     (line,) = result.stderr.splitlines()
-    assert line.startswith("layerhouse: a file of the warehouse cannot be read (")
-    assert line.endswith("; it is named by: layerhouse check")
+    assert line.startswith(f"layerhouse: {root}: damaged: {table}/{path.name}: its footer differs")
     assert findings_of(root) == [("damaged", f"{table}/{path.name}")]
 
 
 def test_flipped_bytes_raise_a_warehouse_error_in_python(root):
     path = file_of(root, "c", "layers")
     path.write_bytes(bytes(byte ^ 0xFF for byte in path.read_bytes()))
-    with lh.open(root) as wh:
-        for ask in (wh.models, wh.layers):
-            with pytest.raises(WarehouseError, match="layerhouse check"):
-                ask()
+    with pytest.raises(DamagedWarehouseError, match=f"layers/{path.name}: its footer differs"):
+        lh.open(root)
 
 
 def test_damaged_results_of_a_dropped_model_come_back_with_the_next_ingest(root, study, before):
@@ -208,7 +236,7 @@ def test_damaged_results_of_a_dropped_model_come_back_with_the_next_ingest(root,
 def test_a_truncated_commit_is_ignored_and_reported(root, study, before):
     path = root / f"commits/{file_of(root, 'c', 'layers').stem}.json"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert lh.open(root).query("summary").rows() == before["summary"][:2]
+    assert lh.open(root, skip_damaged=True).query("summary").rows() == before["summary"][:2]
     assert findings_of(root) == [("damaged", f"commits/{path.name}")]
     assert findings_of(root, repair=True) == [("damaged", f"commits/{path.name}")]
     ingest(root, study / "models")
@@ -218,7 +246,7 @@ def test_a_truncated_commit_is_ignored_and_reported(root, study, before):
 def test_a_copy_of_a_commit_adds_nothing(root, before):
     path = root / f"commits/{file_of(root, 'c', 'layers').stem}.json"
     shutil.copy(path, root / f"commits/{'f' * 31}0.json")
-    assert lh.open(root).scan("results").collect().height == len(before["results"])
+    assert lh.open(root, skip_damaged=True).scan("results").collect().height == len(before["results"])
     assert findings_of(root, repair=True) == [("damaged", f"commits/{'f' * 31}0.json")]
     assert (answers(root), findings_of(root)) == (before, [])
 
@@ -226,7 +254,8 @@ def test_a_copy_of_a_commit_adds_nothing(root, before):
 def test_the_base_in_a_damaged_commit_comes_back_with_the_next_ingest(root, study, before):
     """The commit of the first model holds the base of all models. Without it the others have no base, which check reports."""
     cut(file_of(root, "a", "layers"))
-    assert lh.open(root).models().select("model_id", "base_params").rows() == [("models/b", None), ("models/c", None)]
+    intact = lh.open(root, skip_damaged=True)
+    assert intact.models().select("model_id", "base_params").rows() == [("models/b", None), ("models/c", None)]
     assert {kind for kind, _ in findings_of(root, repair=True)} == {"damaged", "promise"}
     assert findings_of(root) == [("promise", "matches_without_checkpoint")]
     ingest(root, study / "models")
@@ -237,7 +266,7 @@ def test_the_base_in_a_damaged_commit_comes_back_with_the_next_ingest(root, stud
 @pytest.mark.parametrize("table", ["tensors", "checkpoints"])
 def test_a_missing_table_folder_is_created_again(root, study, before, table):
     shutil.rmtree(root / table)
-    with pytest.raises(WarehouseError, match=f"{table}/.*; mend it with: layerhouse check --repair"):
+    with pytest.raises(WarehouseError, match=f"damaged: {table}/.*; mend it with: layerhouse check --repair"):
         lh.open(root)
     assert {kind for kind, _ in findings_of(root)} == {"damaged"}
     check_warehouse(root, repair=True)
@@ -247,7 +276,7 @@ def test_a_missing_table_folder_is_created_again(root, study, before, table):
     assert findings_of(root) == []
 
 
-def test_leftovers_of_a_run_are_deleted_and_files_of_other_programs_are_kept(root, before):
+def test_leftovers_of_a_run_are_set_aside_and_files_of_other_programs_are_kept(root, before):
     commit_id = "1" * 32
     layers = file_of(root, "c", "layers")
     orphan, half = root / f"layers/{commit_id}.parquet", root / f"results/{commit_id}.parquet"
@@ -268,20 +297,19 @@ def test_leftovers_of_a_run_are_deleted_and_files_of_other_programs_are_kept(roo
     assert findings_of(root, repair=True) == sorted([*leftovers, *others])
     assert findings_of(root) == sorted(others)
     assert not any(path.exists() for path in (orphan, half, temporary, marker))
+    assert sorted(str(path.relative_to(root)) for path in (root / "damaged").rglob("*.parquet")) == [
+        f"damaged/{commit_id}/layers-{commit_id}.parquet",
+        f"damaged/{commit_id}/results-{commit_id}.parquet",
+    ]
     assert all(path.exists() for path in foreign)
     assert layerhouse("check", "--warehouse", root).returncode == 0
     assert answers(root) == before
 
 
 def test_a_file_with_other_columns_is_found(root):
-    """Size and SHA-256 agree with the commit, the columns do not, as if another tool had written file and commit."""
+    """Size and hashes agree with the commit, the columns do not, as if another tool had written file and commit."""
     path = file_of(root, "c", "layers")
-    pq.write_table(pq.read_table(path).drop_columns(["zeros"]), path)
-    marker = root / f"commits/{path.stem}.json"
-    document = json.loads(marker.read_bytes())
-    (file,) = (file for file in document["files"] if file["table"] == "layers")
-    file |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    marker.write_text(json.dumps(document))
+    commit_again(root, path, pq.read_table(path).drop_columns(["zeros"]))
     (finding,) = check_warehouse(root)
     assert (finding.kind, finding.where, finding.what) == (
         "damaged",

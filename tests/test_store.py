@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,7 +23,8 @@ from layerhouse import LayerhouseError, MissingWarehouseError, WarehouseError
 from layerhouse.tests.running import layerhouse
 from layerhouse.warehouse.admin.health import check_warehouse
 from layerhouse.warehouse.storage import store
-from layerhouse.warehouse.storage.commits import COMMITS, list_commits
+from layerhouse.warehouse.storage.commits import list_commits
+from layerhouse.warehouse.storage.own_files import COMMITS
 from layerhouse.warehouse.storage.schema import TABLES, arrow_schema
 from layerhouse.warehouse.storage.store import LOCK, create_store, open_store, write_commit, writers_locked_out
 
@@ -55,11 +57,14 @@ def refusal(call) -> str:
 
 def test_a_commit_is_there_when_its_json_is(root):
     commit_id = write_commit(root, {"checkpoints": [checkpoint("a")]}, "ingest")
-    marker, hidden = root / f"commits/{commit_id}.json", root / "hidden"
+    marker, hidden, head = root / f"commits/{commit_id}.json", root / "hidden", root / f"heads/{commit_id}.json"
+    record = head.read_bytes()
     marker.rename(hidden)
+    head.unlink()  # written after the commit
     assert lh.open(root).models()["model_id"].to_list() == []
     assert lh.open(root).scan("checkpoints").collect().height == 0
     hidden.rename(marker)
+    head.write_bytes(record)
     assert lh.open(root).models()["model_id"].to_list() == ["a"]
     assert lh.open(root).scan("checkpoints").collect().height == 1
 
@@ -212,6 +217,15 @@ def test_a_creation_that_was_cut_off_is_finished_by_the_next(root):
     assert lh.open(root).models().height == 0
 
 
+def test_a_lost_mark_of_a_warehouse_with_rows_is_damage_and_written_again(root):
+    write_commit(root, {"checkpoints": [checkpoint("a")]}, "ingest")
+    (root / "layerhouse.json").unlink()
+    assert f"{root}: damaged: layerhouse.json: missing; mend it with" in refusal(lambda: lh.open(root))
+    (finding,) = check_warehouse(root, repair=True)
+    assert (finding.where, finding.repaired) == ("layerhouse.json", "written again")
+    assert lh.open(root).models()["model_id"].to_list() == ["a"]
+
+
 def test_a_file_is_no_place_for_a_warehouse(tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
@@ -233,10 +247,12 @@ def test_where_there_is_no_warehouse_the_message_says_how_to_make_one(tmp_path, 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b'{"made_by": "x"}', b"\xff\xfe"])
 def test_a_broken_mark_is_named(root, content):
     (root / "layerhouse.json").write_bytes(content)
-    assert refusal(lambda: open_store(root)).startswith(
-        f"{root / 'layerhouse.json'}: cannot be read as the mark of a warehouse"
-    )
-    assert refusal(lambda: create_store(root)).startswith(f"{root / 'layerhouse.json'}: cannot be read")
+    for open_it in (open_store, create_store):
+        assert refusal(lambda open_it=open_it: open_it(root)).startswith(f"{root}: damaged: layerhouse.json: ")
+    (finding,) = check_warehouse(root, repair=True)
+    assert (finding.kind, finding.where, finding.repaired) == ("damaged", "layerhouse.json", "written again")
+    assert (root / "damaged/layerhouse.json.0").read_bytes() == content
+    assert check_warehouse(root) == []
 
 
 def test_a_warehouse_of_another_format_is_refused(root):
@@ -251,10 +267,16 @@ def test_a_warehouse_of_another_format_is_refused(root):
 
 
 def write_as_earlier_version(root: Path, without: str) -> None:
-    """Rewrite every commit as a version would have that did not know one column of `layers`."""
+    """Rewrite every commit as a version would have that did not know one column of `layers`, nor digests and head records."""
+    shutil.rmtree(root / "heads")
+    (root / "layerhouse.json").write_text('{"format": 1, "made_by": "layerhouse 0.1.0"}')
     for path in (root / "commits").iterdir():
         document = json.loads(path.read_bytes())
         document["schema"] = "0" * 16
+        for key in ("digest", "parents", "set_aside"):
+            del document[key]
+        for file in document["files"]:
+            del file["footer_bytes"], file["footer_sha256"]
         for file in document["files"]:
             if file["table"] == "layers":
                 table = pq.read_table(root / file["path"]).drop_columns([without])
@@ -294,7 +316,8 @@ def test_a_warehouse_that_lost_its_first_commit_says_how_to_mend_it(root):
     result = layerhouse("summarize", "--warehouse", root)
     assert (result.returncode, result.stdout) == (3, "")
     assert f"mend it with: layerhouse check --repair --warehouse {root}" in result.stderr
-    assert {finding.kind for finding in check_warehouse(root)} == {"damaged", "orphan"}
+    assert f"damaged: commits/{created.commit_id}.json: missing, though other commits name it" in result.stderr
+    assert {finding.kind for finding in check_warehouse(root)} == {"damaged"}
     check_warehouse(root, repair=True)
     assert lh.open(root).models()["model_id"].to_list() == ["a"]
     assert check_warehouse(root) == []
@@ -321,13 +344,13 @@ def can_lock(root: Path, mode: int) -> bool:
 
 
 def test_writers_share_the_lock_and_repair_holds_it_alone(root, monkeypatch):
-    write, seen = store._write_durably, []
+    write, seen = store.write_durably, []
 
     def write_and_look(path: Path, data: bytes) -> None:
         write(path, data)
         seen.append((can_lock(root, fcntl.LOCK_SH), can_lock(root, fcntl.LOCK_EX)))
 
-    monkeypatch.setattr(store, "_write_durably", write_and_look)
+    monkeypatch.setattr(store, "write_durably", write_and_look)
     write_commit(root, {"checkpoints": [checkpoint("a")]}, "ingest")
     assert seen == [(True, False)] * 2
     with writers_locked_out(root):
@@ -337,7 +360,7 @@ def test_writers_share_the_lock_and_repair_holds_it_alone(root, monkeypatch):
 
 def test_repair_waits_for_a_commit_under_way(root, monkeypatch):
     """The rows of an unfinished commit are in a file that no commit names yet, which is what repair removes."""
-    write, is_at_commit, goes_on = store._write_durably, threading.Event(), threading.Event()
+    write, is_at_commit, goes_on = store.write_durably, threading.Event(), threading.Event()
 
     def pause_before_the_commit(path: Path, data: bytes) -> None:
         if path.parent.name == COMMITS:
@@ -345,7 +368,7 @@ def test_repair_waits_for_a_commit_under_way(root, monkeypatch):
             assert goes_on.wait(60)
         write(path, data)
 
-    monkeypatch.setattr(store, "_write_durably", pause_before_the_commit)
+    monkeypatch.setattr(store, "write_durably", pause_before_the_commit)
     with ThreadPoolExecutor(2) as pool:
         written = pool.submit(write_commit, root, {"checkpoints": [checkpoint("a")]}, "ingest")
         try:

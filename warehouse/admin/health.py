@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,20 +9,33 @@ from pathlib import Path
 
 import duckdb
 
+from layerhouse.errors import DamagedWarehouseError
 from layerhouse.vocabulary import FindingKind
-from layerhouse.warehouse.answers.answer_cache import KEPT, own_files
+from layerhouse.warehouse.admin.set_aside import aside_folders, restore_folder, set_commit_aside, set_files_aside
+from layerhouse.warehouse.answers.answer_cache import own_files
 from layerhouse.warehouse.answers.session import answer_files, connect
 from layerhouse.warehouse.answers.sql_text import quote_identifier, quote_literal, sql_files
-from layerhouse.warehouse.storage.commits import COMMITS, Commit, Snapshot, list_commits
+from layerhouse.warehouse.storage.commit_file import Commit, DataFile, data_path
+from layerhouse.warehouse.storage.commits import Damage, Snapshot, list_commits
+from layerhouse.warehouse.storage.own_files import COMMITS, DAMAGED, HEADS, KEPT, FaultyFileError
 from layerhouse.warehouse.storage.schema import TABLES, arrow_schema, schema_digest
-from layerhouse.warehouse.storage.store import OWN_FILE, add_present_schema, open_store, writers_locked_out
+from layerhouse.warehouse.storage.store import (
+    MARKER,
+    OWN_FILE,
+    absolute_root,
+    add_present_schema,
+    open_store,
+    write_marker,
+    write_repair,
+    writers_locked_out,
+)
 
-DAMAGED = "damaged"
+AGAIN = "ingest its models again"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault. `kind` is damaged, orphan, foreign, schema or promise; `repaired` describes the repair, if there was one."""
+    """One fault, or a commit that was set aside before; `repaired` describes the repair, if there was one."""
 
     kind: FindingKind
     where: str
@@ -32,84 +43,146 @@ class Finding:
     repaired: str | None = None
 
 
-def check_warehouse(root: Path, *, repair: bool = False) -> list[Finding]:
+def check_warehouse(root: Path, *, repair: bool = False, restore: bool = False) -> list[Finding]:
     """Every fault of a warehouse. Reads each file completely, to compare its SHA-256 with that in its commit.
 
-    With `repair`, leftover files that no commit names are deleted, damaged commits are moved to `damaged/` so that the next
-    ingest takes their models again, and a warehouse of an older version gets the current columns. No readable row is deleted.
+    With `repair`, damaged commits and files that no commit names are moved to `damaged/`, so that the next ingest takes their
+    models again, and a warehouse of an older version gets the current columns. Only temporary files are deleted. With
+    `restore`, commits in `damaged/` that are whole are put back first. Raises WarehouseError where the system refuses a file,
+    which is no damage and changes nothing.
     """
-    root = open_store(root)
-    if repair:
+    findings = []
+    root, marker = _open(root)
+    if repair or restore:
         with writers_locked_out(root):
-            snapshot = list_commits(root)
-            findings = [*_damaged(root, snapshot, repair=True), *_orphans(root, snapshot, repair=True)]
+            findings += _restored(root) if restore else []
+            if marker is not None and repair:
+                marker = _repaired_marker(root, marker)
+            snapshot = list_commits(root, verify=True)
+            damages = [*snapshot.damages, *_wrong_contents(root, snapshot)]
+            orphans = [*_orphans(root, snapshot, repair=repair)]
+            repaired = _set_aside(root, damages) if repair else {}
     else:
-        snapshot = list_commits(root)
-        findings = [*_damaged(root, snapshot, repair=False), *_orphans(root, snapshot, repair=False)]
-    findings += _schema_findings(root, repair=repair)
-    if not any(finding.kind == FindingKind.DAMAGED and not finding.repaired for finding in findings):
+        snapshot = list_commits(root, verify=True)
+        damages, repaired = [*snapshot.damages, *_wrong_contents(root, snapshot)], {}
+        orphans = [*_orphans(root, snapshot, repair=False)]
+    findings += [] if marker is None else [marker]
+    findings += [Finding(FindingKind.DAMAGED, damage.path, damage.what, repaired.get(damage.path)) for damage in damages]
+    findings += orphans
+    if not any(_is_broken(finding) for finding in findings):
+        findings += _schema_findings(root, repair=repair)
+    if not any(_is_broken(finding) for finding in findings):
         findings += [*_broken_promises(root), *_wrong_answers(root, repair=repair)]
     return findings
 
 
-def _damaged(root: Path, snapshot: Snapshot, *, repair: bool) -> Iterator[Finding]:
-    faults_by_commit: dict[str, list[tuple[str, str]]] = {}
-    for damage in snapshot.damages:
-        faults_by_commit.setdefault(damage.commit_id, []).append((damage.path, damage.what))
+def count_set_aside(root: Path) -> int:
+    """The number of commits in `damaged/`."""
+    return len(aside_folders(absolute_root(root)))
+
+
+def _is_broken(finding: Finding) -> bool:
+    return finding.kind == FindingKind.DAMAGED and not finding.repaired
+
+
+def _open(root: Path) -> tuple[Path, Finding | None]:
+    """The warehouse, and what is wrong with the file that marks it as one."""
+    try:
+        return open_store(root), None
+    except DamagedWarehouseError as error:
+        where, _, what = error.faults[0].partition(": ")
+        return absolute_root(root), Finding(FindingKind.DAMAGED, where, what)
+
+
+def _repaired_marker(root: Path, finding: Finding) -> Finding:
+    if os.path.lexists(root / MARKER):
+        (root / DAMAGED).mkdir(exist_ok=True)
+        names = (f"{DAMAGED}/{MARKER}.{number}" for number in range(1 << 20))
+        (root / MARKER).rename(root / next(name for name in names if not os.path.lexists(root / name)))
+    write_marker(root)
+    return Finding(finding.kind, finding.where, finding.what, "written again")
+
+
+def _restored(root: Path) -> list[Finding]:
+    findings = []
+    for folder in aside_folders(root):
+        where = f"{DAMAGED}/{folder.name}"
+        try:
+            restore_folder(root, folder)
+        except FaultyFileError as fault:
+            findings.append(Finding(FindingKind.ASIDE, where, f"cannot be put back: {fault}"))
+        else:
+            findings.append(Finding(FindingKind.ASIDE, where, "whole", "put back"))
+    if any(finding.repaired for finding in findings):
+        write_repair(root, ())  # so that what is back is noticed if it is lost again
+    return findings
+
+
+def _set_aside(root: Path, damages: list[Damage]) -> dict[str, str]:
+    """Set aside all that is damaged; returns what was done by path. Readers know it of a commit before it is gone."""
+    if not damages:
+        return {}
+    records = {damage.path: damage for damage in damages if damage.path.startswith(f"{HEADS}/")}
+    commits = {damage.commit_id for damage in damages if damage.path not in records}
+    write_repair(root, commits)
+    folders = {commit_id: set_commit_aside(root, commit_id) for commit_id in sorted(commits)}
+    done = {damage.path: f"moved to {folders[damage.commit_id]}; {AGAIN}" for damage in damages if damage.path not in records}
+    for path, damage in records.items():
+        done[path] = f"moved to {set_files_aside(root, damage.commit_id, [path])}; it is written anew"
+    return done
+
+
+def _wrong_contents(root: Path, snapshot: Snapshot) -> Iterator[Damage]:
     for commit in snapshot.commits:
-        for path, what in _differing_files(root, commit):
-            faults_by_commit.setdefault(commit.commit_id, []).append((path, what))
-    for commit_id, faults in faults_by_commit.items():
-        repaired = _set_aside(root, commit_id) if repair else None
-        for path, what in faults:
-            yield Finding(FindingKind.DAMAGED, path, what, repaired)
+        for file in commit.files:
+            if file.table in TABLES and (what := _wrong_content(root, commit, file)):
+                yield Damage(commit.commit_id, file.path, what)
 
 
-def _differing_files(root: Path, commit: Commit) -> Iterator[tuple[str, str]]:
+def _wrong_content(root: Path, commit: Commit, file: DataFile) -> str | None:
+    """What a file that is as it was committed holds that it must not: other columns, or rows of another commit."""
     import pyarrow.parquet as pq
 
-    for file in commit.files:
-        try:
-            data = (root / file.path).read_bytes()
-        except OSError as error:
-            yield file.path, error.strerror or str(error)
+    metadata = pq.read_metadata(root / file.path)
+    if metadata.num_rows != file.rows:
+        return f"expected {file.rows} rows, found {metadata.num_rows}"
+    if commit.schema == schema_digest() and not metadata.schema.to_arrow_schema().equals(arrow_schema(file.table)):
+        return "its columns differ from those of the table"
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    columns = [group.column(position) for group in groups for position in range(group.num_columns)]
+    expected = {"commit_id": commit.commit_id, "ingested_at": commit.made_at}
+    for column in columns:
+        value, statistics = expected.get(column.path_in_schema), column.statistics
+        if value is None or statistics is None or not statistics.has_min_max:
             continue
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            yield file.path, "its content differs from what was committed (SHA-256 mismatch)"
-        elif commit.schema == schema_digest() and not pq.read_schema(io.BytesIO(data)).equals(arrow_schema(file.table)):
-            yield file.path, "its columns differ from those of the table"
-
-
-def _set_aside(root: Path, commit_id: str) -> str:
-    """Move a commit to `damaged/`: its JSON file first, so that readers never see a commit without its files."""
-    target = root / DAMAGED / commit_id
-    target.mkdir(parents=True, exist_ok=True)
-    paths = [root / COMMITS / f"{commit_id}.json", *(root / table / f"{commit_id}.parquet" for table in TABLES)]
-    for path in paths:
-        if path.exists():
-            path.replace(target / f"{path.parent.name}-{path.name}")
-    return f"moved to {DAMAGED}/{commit_id}; ingest its models again"
+        if (statistics.min, statistics.max) != (value, value):
+            return f"its rows have another {column.path_in_schema} than the commit"
+    return None
 
 
 def _orphans(root: Path, snapshot: Snapshot, *, repair: bool) -> Iterator[Finding]:
     """Files in the folders of the warehouse without a commit: left by an interrupted run, or written by another program."""
     known_paths = {file.path for commit in snapshot.commits for file in commit.files}
-    known_paths |= {f"{table}/{damage.commit_id}.parquet" for damage in snapshot.damages for table in TABLES}
-    for folder in (COMMITS, *TABLES):
+    known_paths |= {data_path(table, damage.commit_id) for damage in snapshot.damages for table in TABLES}
+    for folder in (COMMITS, HEADS, *TABLES):
         if not (root / folder).is_dir():
             continue
         for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name):
             path = f"{folder}/{entry.name}"
-            is_commit = folder == COMMITS and not entry.name.endswith(".tmp")
-            if path in known_paths or (is_commit and OWN_FILE.fullmatch(entry.name)):
+            is_temporary = entry.name.endswith(".tmp")
+            is_json = folder in (COMMITS, HEADS) and not is_temporary
+            if path in known_paths or (is_json and OWN_FILE.fullmatch(entry.name)):
                 continue
             if not OWN_FILE.fullmatch(entry.name):
                 yield Finding(FindingKind.FOREIGN, path, "not written by layerhouse; nothing reads it")
-            elif repair:
+                continue
+            repaired = None
+            if repair and is_temporary:
                 Path(entry.path).unlink()
-                yield Finding(FindingKind.ORPHAN, path, "left by a run that was cut off", "removed")
-            else:
-                yield Finding(FindingKind.ORPHAN, path, "left by a run that was cut off; nothing reads it")
+                repaired = "removed"
+            elif repair:
+                repaired = f"moved to {set_files_aside(root, entry.name[:32], [path])}"
+            yield Finding(FindingKind.ORPHAN, path, "left by a run that was cut off; nothing reads it", repaired)
 
 
 def _schema_findings(root: Path, *, repair: bool) -> Iterator[Finding]:

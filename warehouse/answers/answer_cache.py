@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 from layerhouse.warehouse.answers.sql_text import quote_identifier, quote_literal
 from layerhouse.warehouse.storage.commits import Snapshot
+from layerhouse.warehouse.storage.own_files import KEPT
 
 if TYPE_CHECKING:
     import duckdb
 
-KEPT = "kept"
 LEAST_RESULTS = 100_000
 """Warehouses with fewer results answer fast enough without a cache."""
 VIEWS = {"measures": "model_id, kind, measure", "model_measures": "model_id"}

@@ -30,18 +30,32 @@ class Warehouse:
     """A warehouse opened for reading, with the commits that it had then; `refresh()` adds later ones. A context manager.
 
     `as_of` shows it as it was at a time: a datetime, or text such as `2026-01-31`, which is the end of that day in UTC.
+    `verify` reads every file and compares it with its SHA-256 first. Files that are damaged raise DamagedWarehouseError; with
+    `skip_damaged` the answers are without their commits, and `damages` names them.
     """
 
-    def __init__(self, path: str | Path = "layerhouse-data", *, as_of: datetime | str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path = "layerhouse-data",
+        *,
+        as_of: datetime | str | None = None,
+        verify: bool = False,
+        skip_damaged: bool = False,
+    ) -> None:
         self.path = Path(path).absolute()
+        self._verify, self._skip_damaged = verify, skip_damaged
         self.as_of = parse_as_of(as_of) if isinstance(as_of, str) else as_of
         if self.as_of is not None and self.as_of.tzinfo is None:
             raise UsageError("as_of: a datetime without a zone; give it one, such as tzinfo=UTC")
         self.refresh()
 
+    def at(self, moment: datetime | str) -> Warehouse:
+        """The same warehouse as it was at a time, opened in the same way."""
+        return Warehouse(self.path, as_of=moment, verify=self._verify, skip_damaged=self._skip_damaged)
+
     def refresh(self) -> None:
         """List the commits again."""
-        self._session = Session(self.path, as_of=self.as_of)
+        self._session = Session(self.path, as_of=self.as_of, verify=self._verify, skip_damaged=self._skip_damaged)
 
     def __enter__(self) -> Warehouse:
         return self
@@ -63,7 +77,7 @@ class Warehouse:
 
     @property
     def damages(self) -> tuple[Damage, ...]:
-        """Why commits are left out: files that are damaged. Empty in a healthy warehouse."""
+        """Why commits are left out, with `skip_damaged`: files that are damaged. Empty in a healthy warehouse."""
         return self._session.snapshot.damages
 
     def models(self) -> pl.DataFrame:
@@ -98,7 +112,7 @@ class Warehouse:
         """One row a model: what it was at an earlier time, what it is now, and how it changed."""
         from layerhouse.warehouse.answers.dates import summary_since
 
-        with Warehouse(self.path, as_of=earlier) as before:
+        with self.at(earlier) as before:
             return _frame(summary_since(before.connection, self.connection, models))
 
     def sql(self, sql: str) -> pl.DataFrame:

@@ -40,12 +40,25 @@ class Session:
 
     Making a view reads no data, except for HELD: the views read the files that a session variable lists, and that lists files
     without rows while they are made. `as_of` hides all rows that were committed later. Cached answers (see answer_cache) are
-    used unless `computes_all`. Raises WarehouseError.
+    used unless `computes_all`. With `verify` every data file is read and compared with its SHA-256 first, and cached answers,
+    which have no commit, are not used. Raises WarehouseError, of which DamagedWarehouseError unless `skip_damaged` leaves out
+    the commits that are damaged.
     """
 
-    def __init__(self, root: Path, *, as_of: datetime | None = None, computes_all: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        as_of: datetime | None = None,
+        computes_all: bool = False,
+        verify: bool = False,
+        skip_damaged: bool = False,
+    ) -> None:
         self._root = root
-        self.snapshot = list_commits(open_store(root))
+        self.snapshot = list_commits(open_store(root), verify=verify)
+        if not skip_damaged:
+            self.snapshot.require_whole()
+        computes_all = computes_all or verify
         self._empty_files = {name: [path] for name, path in self.snapshot.empty_files().items()}
         self._unmade = view_statements(self.snapshot)
         self._held: list[str] = []
@@ -115,10 +128,15 @@ class Session:
 
 
 def connect(
-    root: Path, *, as_of: datetime | None = None, computes_all: bool = False, asked: str | None = None
+    root: Path,
+    *,
+    as_of: datetime | None = None,
+    computes_all: bool = False,
+    asked: str | None = None,
+    verify: bool = False,
 ) -> tuple[duckdb.DuckDBPyConnection, Snapshot]:
     """Open a warehouse for reading, with all views or those that the SQL `asked` needs; see Session. Raises WarehouseError."""
-    session = Session(root, as_of=as_of, computes_all=computes_all)
+    session = Session(root, as_of=as_of, computes_all=computes_all, verify=verify)
     return session.make(asked), session.snapshot
 
 
@@ -127,7 +145,7 @@ def keep_answers(root: Path) -> None:
 
     It is called after every commit of results, links or removals; otherwise each session computes them. Raises WarehouseError.
     """
-    if not are_kept(answer_files(list_commits(open_store(root)))):
+    if not are_kept(answer_files(list_commits(open_store(root)).require_whole())):
         connection, snapshot = connect(root, asked="model_measures")
         with connection:
             connection.execute("SET memory_limit = '512MB'")
@@ -139,9 +157,9 @@ def answer_files(snapshot: Snapshot) -> dict[str, Path]:
     return kept_files(snapshot, "\n".join(view_statements(snapshot).values())) if is_large(snapshot) else {}
 
 
-def init_script(root: Path, *, as_of: datetime | None = None) -> str:
+def init_script(root: Path, *, as_of: datetime | None = None, verify: bool = False) -> str:
     """SQL that gives any DuckDB session the tables and views of `connect`."""
-    snapshot = list_commits(open_store(root))
+    snapshot = list_commits(open_store(root), verify=verify).require_whole()
     snapshot.empty_files()
     lines = [f"-- layerhouse warehouse {' '.join(str(snapshot.root).split())}", "SET TimeZone = 'UTC';"]
     lists = []
@@ -155,11 +173,11 @@ def init_script(root: Path, *, as_of: datetime | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def export_database(root: Path, target: Path, *, as_of: datetime | None = None) -> None:
+def export_database(root: Path, target: Path, *, as_of: datetime | None = None, verify: bool = False) -> None:
     """Write a self-contained DuckDB database: the rows of the tables, and the views. Raises UsageError for an existing file."""
     if target.exists():
         raise UsageError(f"{target}: exists already; name a new file or remove it first")
-    connection, _ = connect(root, as_of=as_of)
+    connection, _ = connect(root, as_of=as_of, verify=verify)
     temporary = target.with_name(f".{target.name}.tmp")
     with connection:
         try:

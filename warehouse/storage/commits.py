@@ -1,52 +1,38 @@
-"""Commits: what each wrote, as its JSON in `commits/` says, and the list of those that are whole."""
+"""The commits of a warehouse: which are there, which are damaged, and which are lost."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
-from layerhouse.errors import WarehouseError
+from layerhouse.errors import DamagedWarehouseError, WarehouseError
+from layerhouse.warehouse.storage.commit_file import COMMIT_ID, MAX_COMMIT_BYTES, Commit, DataFile, parse_commit
+from layerhouse.warehouse.storage.data_files import check_data_file
+from layerhouse.warehouse.storage.file_memory import FileMemory
+from layerhouse.warehouse.storage.heads import Heads, read_heads
+from layerhouse.warehouse.storage.own_files import (
+    COMMITS,
+    HEADS,
+    FaultyFileError,
+    check_folders,
+    file_status,
+    read_own_file,
+)
 from layerhouse.warehouse.storage.schema import TABLES, schema_digest
 
-FORMAT = 1
-COMMITS = "commits"
 CREATE = "create"
 """The operation of a commit of one file without rows for every table."""
-COMMIT_NAME = re.compile(r"[0-9a-f]{32}\.json")
-_DATA_PATH = re.compile(r"[a-z_]+/[0-9a-f]{32}\.parquet")
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One Parquet file of a commit. `path` is relative to the warehouse; `size` in bytes."""
-
-    table: str
-    path: str
-    rows: int
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Commit:
-    """One commit. `replaces` names the commits whose rows this one contains again."""
-
-    commit_id: str
-    made_at: datetime
-    tool_version: str
-    operation: str
-    schema: str
-    replaces: tuple[str, ...]
-    files: tuple[DataFile, ...]
+MISSING = "missing, though other commits name it"
+_LISTINGS = 3
+"""How often the commits are listed before one that is named and not there is lost: writers may add some meanwhile."""
+_commits_read = FileMemory[Commit](16_384)
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that is not as its commit says; readers leave the whole commit out. `path` is relative to the warehouse."""
+    """A file that is not as it was committed. `path` is relative to the warehouse."""
 
     commit_id: str
     path: str
@@ -55,11 +41,17 @@ class Damage:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The commits that were there when the warehouse was listed."""
+    """The commits that were there when the warehouse was listed: the whole ones, and why others are left out."""
 
     root: Path
     commits: tuple[Commit, ...]
     damages: tuple[Damage, ...]
+
+    def require_whole(self) -> Snapshot:
+        """The snapshot itself. Raises DamagedWarehouseError, which names the damaged files, if anything is left out."""
+        if self.damages:
+            raise DamagedWarehouseError(str(self.root), [f"{damage.path}: {damage.what}" for damage in self.damages])
+        return self
 
     def files(self, table: str) -> list[str]:
         """Absolute paths of a table's files, oldest first."""
@@ -97,81 +89,88 @@ class Snapshot:
         return [file for commit in self.commits if commit.operation == CREATE for file in commit.files]
 
 
-def list_commits(root: Path) -> Snapshot:
-    """Read `commits/`. Commits that another one replaces are left out, and so are damaged ones, each with a Damage."""
-    commits: list[Commit] = []
-    damages: list[Damage] = []
+@dataclass(frozen=True)
+class _Listing:
+    """The readable commits, why others are not readable, and the names of all files in `commits/` that may be one."""
+
+    commits: tuple[Commit, ...]
+    faults: dict[str, str]
+
+    def lost(self, heads: Heads) -> list[str]:
+        """Commits that are named, by head records or commits, and neither there nor replaced nor set aside since."""
+        absent = heads.named.union(*(commit.parents for commit in self.commits))
+        absent -= {commit.commit_id for commit in self.commits} | self.faults.keys()
+        absent.difference_update(*(commit.replaces for commit in self.commits))
+        if not absent:
+            return []
+        set_aside_by = {commit_id: commit.commit_id for commit in self.commits for commit_id in commit.set_aside}
+        naming = [(head.commit_id, {head.commit_id, *head.seen}) for head in heads.records]
+        naming += [(commit.commit_id, {*commit.parents}) for commit in self.commits]
+        return sorted({name for by, names in naming for name in absent & names if by > set_aside_by.get(name, "")})
+
+
+def list_commits(root: Path, *, verify: bool = False) -> Snapshot:
+    """The commits of a warehouse, without those that another one replaces. For each that is damaged or lost there is a Damage.
+
+    The size and footer of every data file are compared with its commit, with `verify` its whole content (see data_files).
+    Raises WarehouseError where the system refuses a file, which is no damage.
+    """
+    check_folders(root)
+    heads = read_heads(root)  # before the commits: then every commit that they name was there when the commits are listed
+    for _ in range(_LISTINGS):
+        listing = _list_commit_files(root)
+        lost = listing.lost(heads)
+        if not lost:
+            break
+    damages = [Damage(commit_id, f"{COMMITS}/{commit_id}.json", what) for commit_id, what in listing.faults.items()]
+    damages += [Damage(commit_id, f"{COMMITS}/{commit_id}.json", MISSING) for commit_id in lost]
+    damages += [Damage(commit_id, f"{HEADS}/{commit_id}.json", what) for commit_id, what in heads.faults.items()]
+    replaced = {commit_id for commit in listing.commits for commit_id in commit.replaces}
+    whole = []
+    for commit in listing.commits:
+        if commit.commit_id not in replaced:
+            wrong = list(_data_damages(root, commit, verify=verify))
+            damages += wrong
+            whole += [] if wrong else [commit]
+    return Snapshot(root, tuple(whole), tuple(damage for damage in damages if damage.commit_id not in replaced))
+
+
+def commit_files(root: Path) -> list[str]:
+    """The ids of all files in `commits/` that may be a commit, oldest first. Raises WarehouseError."""
     try:
-        names = sorted(entry.name for entry in os.scandir(root / COMMITS) if COMMIT_NAME.fullmatch(entry.name))
+        names = sorted(entry.name for entry in os.scandir(root / COMMITS))
     except OSError as error:
         raise WarehouseError(f"{root / COMMITS}: cannot be listed: {error.strerror or error}") from None
-    for name in names:
-        commit_id = name.removesuffix(".json")
+    return [name[:32] for name in names if len(name) == 37 and name.endswith(".json") and COMMIT_ID.fullmatch(name[:32])]
+
+
+def _list_commit_files(root: Path) -> _Listing:
+    commits, faults = [], {}
+    for commit_id in commit_files(root):
+        path = root / COMMITS / f"{commit_id}.json"
         try:
-            commit = _parse_commit((root / COMMITS / name).read_bytes())
-            if commit.commit_id != commit_id:
-                raise ValueError(f"a copy of {commit.commit_id}")
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            damages.append(Damage(commit_id, f"{COMMITS}/{name}", f"not readable as a commit: {error}"))
-            continue
-        wrong = [damage for file in commit.files if (damage := _size_damage(root, commit_id, file))]
-        damages.extend(wrong)
-        if not wrong:
-            commits.append(commit)
-    replaced = {commit_id for commit in commits for commit_id in commit.replaces}
-    return Snapshot(
-        root,
-        tuple(commit for commit in commits if commit.commit_id not in replaced),
-        tuple(damage for damage in damages if damage.commit_id not in replaced),
-    )
+            commits.append(_read_commit(path))
+        except FaultyFileError as fault:
+            if os.path.lexists(path):  # else it was set aside meanwhile
+                faults[commit_id] = f"not readable as a commit: {fault}"
+    return _Listing(tuple(commits), faults)
 
 
-def commit_json(commit: Commit) -> bytes:
-    """The commit as its JSON file."""
-    return json.dumps(
-        {
-            "format": FORMAT,
-            "commit": commit.commit_id,
-            "made_at": commit.made_at.isoformat(),
-            "tool_version": commit.tool_version,
-            "operation": commit.operation,
-            "schema": commit.schema,
-            "replaces": list(commit.replaces),
-            "files": [
-                {"table": file.table, "path": file.path, "rows": file.rows, "bytes": file.size, "sha256": file.sha256}
-                for file in commit.files
-            ],
-        },
-        indent=1,
-    ).encode()
+def _read_commit(path: Path) -> Commit:
+    """A commit, read once a process as long as its file stays the same. Raises FaultyFileError."""
+    status = file_status(path)
+    commit = _commits_read.recall(path, status)
+    if commit is None:
+        commit = parse_commit(read_own_file(path, MAX_COMMIT_BYTES))
+        if commit.commit_id != path.stem:
+            raise FaultyFileError(f"a copy of {commit.commit_id}")
+        _commits_read.remember(path, status, commit)
+    return commit
 
 
-def _parse_commit(data: bytes) -> Commit:
-    document = json.loads(data)
-    files = tuple(
-        DataFile(file["table"], file["path"], file["rows"], file["bytes"], file["sha256"]) for file in document["files"]
-    )
-    for file in files:
-        if not _DATA_PATH.fullmatch(file.path):
-            raise ValueError(f"file path {file.path!r}")
-    return Commit(
-        document["commit"],
-        datetime.fromisoformat(document["made_at"]),
-        document["tool_version"],
-        document["operation"],
-        document["schema"],
-        tuple(document["replaces"]),
-        files,
-    )
-
-
-def _size_damage(root: Path, commit_id: str, file: DataFile) -> Damage | None:
-    try:
-        size = (root / file.path).stat().st_size
-    except OSError as error:
-        return Damage(commit_id, file.path, error.strerror or str(error))
-    if size != file.size:
-        return Damage(commit_id, file.path, f"expected {file.size} bytes, found {size}")
-    return None
+def _data_damages(root: Path, commit: Commit, *, verify: bool) -> Iterable[Damage]:
+    for file in commit.files:
+        try:
+            check_data_file(root, commit, file, verify=verify)
+        except FaultyFileError as fault:
+            yield Damage(commit.commit_id, file.path, str(fault))

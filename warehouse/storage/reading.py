@@ -42,7 +42,7 @@ def stream_rows(
     names = [*dict.fromkeys((*columns, "checkpoint_id", "commit_id"))]
     schema = pa.schema([arrow_schema(table).field(name) for name in names])
     is_newest = TABLES[table].is_newest_shown
-    files = list_commits(root).files(table) if missing else []
+    files = list_commits(root).require_whole().files(table) if missing else []
     for path in reversed(files) if is_newest else files:
         with _damage_reported(), pq.ParquetFile(path) as file:
             counts = {value["values"]: value["counts"] for value in _count_values(file) if value["values"] in missing}
@@ -82,7 +82,7 @@ def read_greatest(root: Path, table: str, column: str) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.dataset as ds
 
-    files = list_commits(root).files(table)
+    files = list_commits(root).require_whole().files(table)
     if not files:
         return {}
     dataset = ds.dataset(files, schema=arrow_schema(table), format="parquet")
