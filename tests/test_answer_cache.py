@@ -77,7 +77,7 @@ def reads_kept(root):
 
 
 def test_kept_answers_are_what_the_rows_give(large):
-    assert [name.partition("-")[0] for name in kept(large)] == ["measures", "model_measures"]
+    assert [name.partition("-")[0] for name in kept(large)] == ["measures", "model_measures", "record"]
     assert reads_kept(large)
     found = answers(large)
     assert found == answers(large, computes_all=True)
@@ -96,7 +96,7 @@ def test_an_ingest_keeps_the_answers_of_what_it_made(large, tmp_path):
     report = lh.ingest([tmp_path / "models"], warehouse=large)
     assert report.count("failed") == 0
     assert set(first) < set(kept(large))
-    assert len(kept(large)) == 4
+    assert len(kept(large)) == 6
     assert reads_kept(large)
     with lh.open(large) as wh:
         [(name, _)] = wh.sql("SELECT model_id, boolq FROM performance WHERE boolq = 0.75").rows()
@@ -149,12 +149,39 @@ def test_answers_that_cannot_be_kept_are_computed(large):
     assert len(answers(large)[1]) == MODELS - 1
 
 
-def test_an_answer_cut_short_is_not_read(large):
+@pytest.mark.parametrize("number", range(3))
+def test_an_answer_or_record_that_was_changed_is_not_read(large, number):
+    """Cut short; or another footer of the same size."""
+    path = large / KEPT / kept(large)[number]
+    data = path.read_bytes()
+    for changed in (data[:-100], data[:-20] + bytes(12) + data[-8:]):
+        path.write_bytes(changed)
+        assert not reads_kept(large)
+        assert [(finding.kind, finding.where) for finding in check_warehouse(large)] == [("damaged", f"{KEPT}/{path.name}")]
+        check_warehouse(large, repair=True)
+        keep_answers(large)
+        assert reads_kept(large)
+
+
+def test_a_link_in_the_place_of_an_answer_is_not_read(large, tmp_path):
     path = large / KEPT / kept(large)[0]
-    path.write_bytes(path.read_bytes()[:-100])
+    path.rename(tmp_path / "outside.parquet")
+    path.symlink_to(tmp_path / "outside.parquet")
     assert not reads_kept(large)
-    keep_answers(large)
-    assert reads_kept(large)
+    check_warehouse(large, repair=True)
+    assert (tmp_path / "outside.parquet").exists()
+    assert not path.is_symlink()
+
+
+def test_changed_values_of_an_answer_are_not_given_where_files_are_verified(large):
+    path = next((large / KEPT).glob("model_measures-*"))
+    data = path.read_bytes()
+    path.write_bytes(data[:100] + bytes(byte ^ 0xFF for byte in data[100:108]) + data[108:])
+    connection, _ = connect(large, verify=True)
+    with connection:
+        found = [connection.sql(question).fetchall() for question in QUESTIONS]
+    assert found == answers(large, computes_all=True)
+    assert [finding.where for finding in check_warehouse(large)] == [f"{KEPT}/{path.name}"]
 
 
 def test_answers_of_states_long_past_go(large):
@@ -166,7 +193,7 @@ def test_answers_of_states_long_past_go(large):
         os.utime(large / KEPT / name, (past, past))
     drop_model(large, "model_002")
     assert not set(first) & set(kept(large))
-    assert len(kept(large)) == 4
+    assert len(kept(large)) == 6
 
 
 def test_check_compares_kept_answers_with_the_rows(large):

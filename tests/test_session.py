@@ -107,7 +107,7 @@ def test_a_file_that_cannot_be_read_is_said_by_the_answer(tmp_path):
     session = Session(made)
     for path in {*session.snapshot.files("checkpoints")} - {*session.snapshot.empty_files().values()}:
         Path(path).write_bytes(b"PAR1" + bytes(Path(path).stat().st_size - 8) + b"PAR1")
-    with session.make("models") as own, pytest.raises(WarehouseError, match="named by: layerhouse check"):
+    with session.make("models") as own, pytest.raises(WarehouseError, match="its footer differs from what was committed"):
         run_query(own, "summary")
 
 

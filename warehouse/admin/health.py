@@ -12,7 +12,7 @@ import duckdb
 from layerhouse.errors import DamagedWarehouseError
 from layerhouse.vocabulary import FindingKind
 from layerhouse.warehouse.admin.set_aside import aside_folders, restore_folder, set_commit_aside, set_files_aside
-from layerhouse.warehouse.answers.answer_cache import own_files
+from layerhouse.warehouse.answers.answer_cache import damaged_answers, own_files
 from layerhouse.warehouse.answers.session import answer_files, connect
 from layerhouse.warehouse.answers.sql_text import quote_identifier, quote_literal, sql_files
 from layerhouse.warehouse.storage.commit_file import Commit, DataFile, data_path
@@ -213,13 +213,16 @@ def _broken_promises(root: Path) -> Iterator[Finding]:
 
 
 def _wrong_answers(root: Path, *, repair: bool) -> Iterator[Finding]:
-    """Cached answers that differ from what the rows give, and temporary files of one that an interrupted run left."""
+    """Cached answers that are not as written or not what the rows give, and temporary files that an interrupted run left."""
+    faults = dict(damaged_answers(root / KEPT))
     connection, snapshot = connect(root, computes_all=True)
     answers = {path: view for view, path in answer_files(snapshot).items()}
     with connection:
         for path, view in own_files(root / KEPT):
             if path.name.startswith("."):
                 kind, what = FindingKind.ORPHAN, "left by a run that was cut off; nothing reads it"
+            elif path in faults:
+                kind, what = FindingKind.DAMAGED, faults[path]
             elif path in answers and not _is_answer(connection, view, path):
                 kind, what = FindingKind.DAMAGED, "a kept answer that is not what the rows give"
             else:

@@ -20,7 +20,7 @@ def link_results(root: Path, pairs: Sequence[tuple[str, str]]) -> int:
     Raises NotFoundError for a model that is not in the warehouse, UsageError for a file without results in it.
     """
     connection, _ = connect(root, asked="models result_links")
-    with connection, own_sql():
+    with connection, own_sql(connection):
         names = model_names(connection)
         linked = connection.execute("SELECT source_uri, result_id FROM result_links").fetchall()
     results_by_file: dict[str, list[str]] = {}

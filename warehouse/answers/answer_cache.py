@@ -1,7 +1,8 @@
 """A cache of the views that are expensive in a large warehouse, as Parquet files: measures in long form and by model.
 
-A cached answer is named after a digest of all that it depends on: the files with rows and the SQL. A file of the right name is
-therefore valid, so nothing is ever invalidated; a session that finds none computes the views.
+A cached answer is named after a digest of all that it depends on: the files with rows and the SQL. Answers of the right name
+are therefore valid, so nothing is ever invalidated; a session that finds none computes the views. A record, written last, has
+the sizes and hashes of the answers with one digest; a session uses them only if sizes and footers agree with it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,21 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from layerhouse.errors import WarehouseError
 from layerhouse.warehouse.answers.sql_text import quote_identifier, quote_literal
 from layerhouse.warehouse.storage.commits import Snapshot
-from layerhouse.warehouse.storage.own_files import KEPT
+from layerhouse.warehouse.storage.data_files import OTHER_CONTENT, file_digest, footer_of
+from layerhouse.warehouse.storage.own_files import (
+    KEPT,
+    FaultyFileError,
+    open_own_file,
+    read_own_file,
+    read_range,
+    write_durably,
+)
+from layerhouse.warehouse.storage.sealing import sealed, unsealed
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,7 +40,10 @@ VIEWS = {"measures": "model_id, kind, measure", "model_measures": "model_id"}
 """The views that are cached, each with its order. A view may be computed from those before it."""
 SECONDS_OF_AN_OLD_SESSION = 7 * 24 * 3600
 """How long the answers of earlier commits stay, for sessions that opened the warehouse then."""
-OWN_NAME = re.compile(r"\.?(?P<view>[a-z_]+)-(?P<digest>[0-9a-f]{32})\.parquet(\.[0-9a-f]{8}\.tmp)?")
+RECORD = "record"
+VIEW_NAME = re.compile("[a-z_]+")
+OWN_NAME = re.compile(r"\.?(?P<view>[a-z_]+)-(?P<digest>[0-9a-f]{32})\.(parquet|json)(\.[0-9a-f]{8}\.tmp)?")
+MAX_RECORD_BYTES = 1 << 16
 
 
 def is_large(snapshot: Snapshot) -> bool:
@@ -47,8 +61,39 @@ def kept_files(snapshot: Snapshot, sql: str) -> dict[str, Path]:
 
 
 def are_kept(files: dict[str, Path]) -> bool:
-    """True if all of the answers exist and none is truncated."""
-    return all(_is_whole(path) for path in files.values())
+    """True if all of the answers exist, and their sizes and footers are those of their record."""
+    if not files:
+        return True
+    try:
+        written = _read_record(_record_path(files))
+        for view, path in files.items():
+            with open_own_file(path) as (handle, status):
+                footer = read_range(handle, status.st_size - written[view]["footer_bytes"], written[view]["footer_bytes"])
+            if status.st_size != written[view]["bytes"] or _sha256(footer) != written[view]["footer_sha256"]:
+                return False
+    except (FaultyFileError, WarehouseError, OSError, KeyError, TypeError):
+        return False
+    return True
+
+
+def damaged_answers(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Cached answers that are not as they were written, and records that are not; each with what is wrong."""
+    for record, view in own_files(folder):
+        if view != RECORD or record.name.startswith("."):
+            continue
+        try:
+            written = _read_record(record)
+        except FaultyFileError as fault:
+            yield record, str(fault)
+            continue
+        for name, file in written.items():
+            path = record.with_name(record.name.replace(RECORD, name)).with_suffix(".parquet")
+            try:
+                with open_own_file(path) as (handle, _):
+                    if file_digest(handle) != file.get("sha256"):
+                        yield path, OTHER_CONTENT
+            except FaultyFileError as fault:
+                yield path, str(fault)
 
 
 def kept_statements(files: dict[str, Path]) -> dict[str, str]:
@@ -63,6 +108,7 @@ def write_kept(connection: duckdb.DuckDBPyConnection, files: dict[str, Path]) ->
     """Write the answers of a session and delete those of commits long past. Failures cost only time, so they are ignored."""
     import duckdb
 
+    written: dict[str, dict[str, Any]] = {}
     with contextlib.suppress(OSError, duckdb.Error):
         for view, path in files.items():
             path.parent.mkdir(exist_ok=True)
@@ -74,27 +120,44 @@ def write_kept(connection: duckdb.DuckDBPyConnection, files: dict[str, Path]) ->
                 )
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
+                written[view] = _description(temporary)
                 temporary.replace(path)
                 connection.execute(kept_statements({view: path})[view])
             finally:
                 temporary.unlink(missing_ok=True)
-        for path, _ in own_files(next(iter(files.values())).parent):
-            if path not in files.values() and time.time() - path.stat().st_mtime > SECONDS_OF_AN_OLD_SESSION:
+        record = _record_path(files)
+        write_durably(record, sealed(written))
+        for path, _ in own_files(record.parent):
+            if path not in (record, *files.values()) and time.time() - path.stat().st_mtime > SECONDS_OF_AN_OLD_SESSION:
                 path.unlink()
 
 
 def own_files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Cached answers, of these commits and of others, and temporary files of interrupted runs; each with its view."""
+    """Cached answers and records, of these commits and others, and temporary files of interrupted runs; each with its view."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else ():
         if match := OWN_NAME.fullmatch(entry.name):
             yield Path(entry.path), match["view"]
 
 
-def _is_whole(path: Path) -> bool:
-    """True if a file ends with the magic bytes of Parquet."""
-    try:
-        with path.open("rb") as file:
-            file.seek(-4, os.SEEK_END)
-            return file.read() == b"PAR1"
-    except OSError:
-        return False
+def _record_path(files: dict[str, Path]) -> Path:
+    view, path = next(iter(files.items()))
+    return path.with_name(path.name.replace(view, RECORD)).with_suffix(".json")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """What a record says of each view's answer. Raises FaultyFileError for one that is not as it was written."""
+    written, is_sealed = unsealed(read_own_file(path, MAX_RECORD_BYTES))
+    if not is_sealed or not all(isinstance(file, dict) and VIEW_NAME.fullmatch(view) for view, file in written.items()):
+        raise FaultyFileError("not a record of answers")
+    return written
+
+
+def _description(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    footer = footer_of(data)
+    sizes = {"bytes": len(data), "footer_bytes": len(footer)}
+    return {**sizes, "sha256": _sha256(data), "footer_sha256": _sha256(footer)}
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -29,7 +29,7 @@ ORDER BY models.model_id
 
 def pictures(connection: duckdb.DuckDBPyConnection, globs: Sequence[str], *, is_unicode: bool) -> list[str]:
     """The picture of each model that matches a glob and has a base other than itself, in the order of names."""
-    with own_sql():
+    with own_sql(connection):
         base_names = dict(run_rows(connection, BASE_NAMES))
     models, layers = study_rows(connection, globs)
     by_model: dict[str, list[dict[str, Any]]] = {}
@@ -53,7 +53,7 @@ def require_pair(connection: duckdb.DuckDBPyConnection, model: str, base: str | 
     for name, kind in ((model, "model"), (base, "base")):
         if name is not None and name not in names:
             raise NotFoundError(kind, name, names)
-    with own_sql():
+    with own_sql(connection):
         models = run_sql(connection, "SELECT model_id, checkpoint_id, base_checkpoint_id FROM models").to_pylist()
     rows = {row["model_id"]: row for row in models}
     own = rows[model]

@@ -47,7 +47,7 @@ def summary_since(earlier: duckdb.DuckDBPyConnection, now: duckdb.DuckDBPyConnec
 
     `models` are globs of the models to keep. Raises NotFoundError for a glob that no model matches.
     """
-    with own_sql():
+    with own_sql(now):
         tables = {"earlier": run_sql(earlier, "SELECT * FROM models"), "now": run_sql(now, "SELECT * FROM models")}
     with duckdb.connect() as session:
         session.execute("SET TimeZone = 'UTC'")

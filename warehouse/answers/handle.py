@@ -146,7 +146,7 @@ class Warehouse:
     def _of_model(self, sql: str, model: str | None) -> pl.DataFrame:
         models = () if model is None else (model,)
         connection = self.connection_for(asked_by(sql, models))
-        with own_sql():
+        with own_sql(connection):
             table = run_sql(connection, sql)
         return _frame(keep_models(connection, table, models) if models else table)
 

@@ -64,7 +64,7 @@ def load_inventory(root: Path) -> Inventory:
     """What the warehouse contains, for an ingest that does only what is new. Raises WarehouseError."""
     connection, _ = connect(root, asked="checkpoint_facts sightings result_links")
     known = Inventory()
-    with connection, own_sql():
+    with connection, own_sql(connection):
         connection.execute(COMPLETE)
         _load_models(connection, known)
         _load_results(connection, known)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -16,28 +17,35 @@ from layerhouse.errors import (
     WarehouseError,
 )
 from layerhouse.warehouse.answers.sql_text import sql_files
+from layerhouse.warehouse.storage.commits import list_commits
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MODEL_COLUMN = "model_id"
+ERRORS_OF_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.SyntaxException)
+"""Errors in the SQL itself, whatever the files hold."""
 MODEL_NAMES = "SELECT model_id FROM models ORDER BY model_id"
 
 
 @contextmanager
-def own_sql() -> Iterator[None]:
-    """A context manager for SQL of layerhouse itself: if it fails, a file cannot be read. Raises WarehouseError."""
+def own_sql(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """A context manager for SQL of layerhouse itself: if it fails, a file cannot be read.
+
+    Raises WarehouseError, of which DamagedWarehouseError, which names the files, where some are not as they were committed.
+    """
     try:
         yield
     except (duckdb.Error, QueryError) as error:
-        reason = str(error).splitlines()[0]
-        raise WarehouseError(f"a file of the warehouse cannot be read ({reason}); it is named by: layerhouse check") from None
+        _raise_damage(connection)
+        raise WarehouseError(f"the warehouse cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
-    """Run SQL and return the answer of its last statement. Raises QueryError with DuckDB's message.
+    """Run SQL and return the answer of its last statement.
 
-    A sum of BIGINT is HUGEINT in DuckDB; it is returned as int64 if it fits, so that counts stay exact integers.
+    Raises QueryError with DuckDB's message, or DamagedWarehouseError if it failed because files are damaged. A sum of BIGINT is
+    HUGEINT in DuckDB; it is returned as int64 if it fits, so that counts stay exact integers.
     """
     try:
         relation = connection.sql(sql)
@@ -45,7 +53,18 @@ def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
             raise QueryError("the SQL gives no rows; end it with a SELECT")
         return _with_exact_integers(relation.to_arrow_table())
     except duckdb.Error as error:
+        if not isinstance(error, ERRORS_OF_SQL):
+            _raise_damage(connection)
         raise QueryError(str(error)) from None
+
+
+def _raise_damage(connection: duckdb.DuckDBPyConnection) -> None:
+    """Raise DamagedWarehouseError if files of the session's warehouse are not as they were committed; reads all of them."""
+    with suppress(duckdb.Error):
+        row = connection.execute("SELECT getvariable('files')").fetchone()
+        paths = [path for files in (row[0] or {}).values() for path in files] if row else []
+        if paths:
+            list_commits(Path(paths[0]).parent.parent, verify=True).require_whole()
 
 
 def query_names() -> tuple[str, ...]:
@@ -85,7 +104,7 @@ def run_query(connection: duckdb.DuckDBPyConnection, name: str, models: Sequence
     Raises NotFoundError for an unknown query, or a glob that no model of the warehouse matches.
     """
     sql = query_text(name)
-    with own_sql():
+    with own_sql(connection):
         table = run_sql(connection, sql)
     return keep_models(connection, table, models) if models else table
 
@@ -116,14 +135,14 @@ def study_rows(
         "SELECT * FROM models ORDER BY model_id",
         "SELECT * FROM layer_pruning ORDER BY model_id, base_layer_index NULLS LAST, layer_index NULLS LAST",
     ):
-        with own_sql():
+        with own_sql(connection):
             table = run_sql(connection, sql)
         answers.append((keep_models(connection, table, models) if models else table).to_pylist())
     return answers[0], answers[1]
 
 
 def model_names(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
-    with own_sql():
+    with own_sql(connection):
         return tuple(row[0] for row in connection.execute(MODEL_NAMES).fetchall())
 
 

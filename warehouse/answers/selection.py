@@ -152,7 +152,7 @@ def _with_model_columns(connection: duckdb.DuckDBPyConnection, table: pa.Table) 
     """A table of models with the columns of _MODEL_COLUMNS that it lacks."""
     if MODEL_COLUMN not in table.column_names:
         return table
-    with own_sql():
+    with own_sql(connection):
         models = run_sql(connection, f"SELECT {MODEL_COLUMN}, {', '.join(_MODEL_COLUMNS)} FROM models")
     return _joined(table, models)
 

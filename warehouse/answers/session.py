@@ -54,8 +54,8 @@ class Session:
         verify: bool = False,
         skip_damaged: bool = False,
     ) -> None:
-        self._root = root
-        self.snapshot = list_commits(open_store(root), verify=verify)
+        self._root = open_store(root)
+        self.snapshot = list_commits(self._root, verify=verify)
         if not skip_damaged:
             self.snapshot.require_whole()
         computes_all = computes_all or verify
@@ -124,6 +124,7 @@ class Session:
         try:
             yield
         except duckdb.Error as error:
+            list_commits(self._root, verify=True).require_whole()
             raise WarehouseError(f"{self._root}: {str(error).splitlines()[0]}") from None
 
 

@@ -22,7 +22,7 @@ def list_tables(root: Path) -> pa.Table:
 
     connection, snapshot = connect(root)
     rows: list[dict[str, Any]] = []
-    with connection, own_sql():
+    with connection, own_sql(connection):
         for name, text in _descriptions().items():
             count = connection.execute(f"SELECT count(*) FROM {quote_identifier(name)}").fetchall()[0][0]
             files = [file for commit in snapshot.commits for file in commit.files if file.table == name]

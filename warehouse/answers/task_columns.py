@@ -138,7 +138,7 @@ def _kind_of(field: pa.Field) -> Any:
 
 def _scores(connection: duckdb.DuckDBPyConnection) -> list[Score]:
     """The scores of tasks in model_results, newest run first."""
-    with own_sql():
+    with own_sql(connection):
         rows = run_sql(
             connection,
             f"""
@@ -164,7 +164,7 @@ def _scores(connection: duckdb.DuckDBPyConnection) -> list[Score]:
 
 def _facts(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, bool], _Facts]:
     """By `task/metric`, with and without number of shots and cap, and whether it is a group."""
-    with own_sql():
+    with own_sql(connection):
         rows = run_sql(
             connection,
             """

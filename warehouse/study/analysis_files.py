@@ -262,6 +262,6 @@ def _in_order(roles: Mapping[str, int], first: Sequence[str]) -> dict[str, int]:
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
-    with own_sql():
+    with own_sql(connection):
         rows: list[dict[str, Any]] = run_sql(connection, sql).to_pylist(maps_as_pydicts="strict")
     return rows
