@@ -1,6 +1,6 @@
 # `make check` is run on every change. Everything uses the Python of the active environment.
 
-.PHONY: check static format format-check lint sql-check typecheck contracts docs docs-check test wheel wheel-test fuzz
+.PHONY: check static format format-check lint sql-check typecheck contracts docs docs-check test wheel wheel-test fuzz stress
 
 SQL = queries warehouse/checks warehouse/views
 
@@ -81,3 +81,7 @@ release-check:
 	@grep -m 1 '^## ' CHANGELOG.md | grep -qxE '## $(subst .,\.,$(VERSION)), [0-9]{4}-[0-9]{2}-[0-9]{2}' || \
 		{ echo "release: the first heading of CHANGELOG.md is not '## $(VERSION), YEAR-MONTH-DAY'"; exit 1; }
 	@! git rev-parse -q --verify "refs/tags/v$(VERSION)" >/dev/null || { echo "release: the tag v$(VERSION) exists"; exit 1; }
+
+# Flipped bytes, killed runs, writers and readers at once, a full disk, interrupts: about 20 minutes.
+stress:
+	python -m layerhouse.tests.stress
