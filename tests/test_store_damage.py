@@ -394,3 +394,71 @@ def test_the_mark_of_a_warehouse_is_no_pipe(root):
     os.mkfifo(root / "layerhouse.json")
     with pytest.raises(DamagedWarehouseError, match=r"layerhouse.json: a named pipe, which no command opens"):
         lh.open(root)
+
+
+# A warehouse of somebody who means harm: digests that fit
+
+
+HOSTILE = (
+    None,
+    True,
+    -1,
+    2**70,
+    1.5,
+    "",
+    "x" * 100_000,
+    "\x1b[31m",
+    "../../x",
+    [],
+    [[]],
+    {},
+    {"a": {}},
+    ["f" * 32],
+    float("nan"),
+)
+
+
+def sealed_file(root: Path, folder: str, commit_id: str) -> Path:
+    """The mark of a warehouse, or a commit's file in a folder."""
+    return root / folder if folder.endswith(".json") else root / folder / f"{commit_id}.json"
+
+
+def members(document: dict) -> list[tuple[dict, str]]:
+    """Every member of a document, and of the objects in its lists."""
+    inner = [item for value in document.values() if isinstance(value, list) for item in value if isinstance(item, dict)]
+    return [(holder, key) for holder in (document, *inner[:1]) for key in holder if key != "digest"]
+
+
+@pytest.mark.parametrize("folder", ["commits", "heads", "layerhouse.json"])
+def test_hostile_values_in_a_sealed_file_are_refused_in_one_line(root, ids, folder):
+    path = (
+        root / folder if folder.endswith(".json") else next(path for path in (root / folder).iterdir() if ids[2] in path.name)
+    )
+    original = path.read_bytes()
+    for position in range(len(members(json.loads(original)))):
+        for value in HOSTILE:
+            document = json.loads(original)
+            holder, key = members(document)[position]
+            holder[key] = value
+            document.pop("digest")
+            path.write_bytes(sealed(document))
+            for call in (models, create_store, check_warehouse):
+                try:
+                    call(root)
+                except WarehouseError as error:
+                    assert "\n" not in str(error)
+                    assert len(str(error)) < 1000
+    path.write_bytes(original)
+    assert models(root) == [*MODELS]
+    assert check_warehouse(root) == []
+
+
+@pytest.mark.parametrize("content", NOT_SEALED)
+@pytest.mark.parametrize("folder", ["commits", "heads", "layerhouse.json"])
+def test_a_file_that_is_no_sealed_object_is_named(root, ids, folder, content):
+    path = (
+        root / folder if folder.endswith(".json") else next(path for path in (root / folder).iterdir() if ids[2] in path.name)
+    )
+    path.write_bytes(content)
+    with pytest.raises(WarehouseError, match=f"{path.name}: "):
+        lh.open(root)

@@ -19,7 +19,7 @@ from layerhouse.warehouse.storage.sealing import sealed, unsealed
 
 FORMAT = 1
 COMMIT_ID = re.compile(r"[0-9a-f]{32}")
-MAX_COMMIT_BYTES = 1 << 28
+MAX_COMMIT_BYTES = 1 << 24
 """Far more than any commit takes; it bounds what a warehouse of somebody else can make a reader load."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")

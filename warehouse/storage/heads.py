@@ -19,7 +19,7 @@ from layerhouse.warehouse.storage.own_files import HEADS, FaultyFileError, read_
 from layerhouse.warehouse.storage.sealing import sealed, unsealed
 
 HEAD_NAME = re.compile(r"([0-9a-f]{32})\.json")
-MAX_HEAD_BYTES = 1 << 28
+MAX_HEAD_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
