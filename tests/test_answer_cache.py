@@ -186,3 +186,27 @@ def test_check_compares_kept_answers_with_the_rows(large):
     assert all(finding.repaired for finding in check_warehouse(large, repair=True))
     assert check_warehouse(large) == []
     assert answers(large) == answers(large, computes_all=True)
+
+
+def test_kept_answers_that_are_links_are_not_opened(large, tmp_path):
+    found = answers(large)
+    names = kept(large)
+    (large / KEPT).rename(tmp_path / "elsewhere")
+    (large / KEPT).symlink_to(tmp_path / "elsewhere")
+    assert not reads_kept(large)
+    keep_answers(large)
+    check_warehouse(large, repair=True)
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == names
+    (large / KEPT).unlink()
+    (large / KEPT).mkdir()
+    (large / KEPT / names[0]).symlink_to(tmp_path / "elsewhere" / names[0])
+    os.mkfifo(large / KEPT / names[1])
+    assert not reads_kept(large)
+    assert answers(large) == found
+
+
+def test_a_folder_named_like_a_partition_adds_no_column_to_kept_answers(large, tmp_path):
+    found = answers(large)
+    large.rename(tmp_path / "value=7")
+    assert reads_kept(tmp_path / "value=7")
+    assert answers(tmp_path / "value=7") == found

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,8 @@ def are_kept(files: dict[str, Path]) -> bool:
 def kept_statements(files: dict[str, Path]) -> dict[str, str]:
     """For each cached view the statement that makes it read its file."""
     return {
-        view: f"CREATE OR REPLACE VIEW {quote_identifier(view)} AS SELECT * FROM read_parquet({quote_literal(str(path))});"
+        view: f"CREATE OR REPLACE VIEW {quote_identifier(view)} AS "
+        f"SELECT * FROM read_parquet({quote_literal(str(path))}, hive_partitioning = false);"
         for view, path in files.items()
     }
 
@@ -66,6 +68,8 @@ def write_kept(connection: duckdb.DuckDBPyConnection, files: dict[str, Path]) ->
     with contextlib.suppress(OSError, duckdb.Error):
         for view, path in files.items():
             path.parent.mkdir(exist_ok=True)
+            if path.parent.is_symlink():
+                return
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
             try:
                 connection.execute(
@@ -84,15 +88,21 @@ def write_kept(connection: duckdb.DuckDBPyConnection, files: dict[str, Path]) ->
 
 
 def own_files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Cached answers, of these commits and of others, and temporary files of interrupted runs; each with its view."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else ():
+    """Cached answers, of these commits and of others, and temporary files of interrupted runs; each with its view.
+
+    None if the folder is a link: what it leads to is not the warehouse's.
+    """
+    is_own = folder.is_dir() and not folder.is_symlink()
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if is_own else ():
         if match := OWN_NAME.fullmatch(entry.name):
             yield Path(entry.path), match["view"]
 
 
 def _is_whole(path: Path) -> bool:
-    """True if a file ends with the magic bytes of Parquet."""
+    """True for a regular file, reached by no link below the warehouse, that ends with the magic bytes of Parquet."""
     try:
+        if path.parent.is_symlink() or not stat.S_ISREG(path.lstat().st_mode):
+            return False
         with path.open("rb") as file:
             file.seek(-4, os.SEEK_END)
             return file.read() == b"PAR1"

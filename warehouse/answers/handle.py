@@ -15,6 +15,7 @@ from layerhouse.warehouse.answers.query import (
     run_query,
     run_sql,
 )
+from layerhouse.warehouse.answers.reach import require_reading
 from layerhouse.warehouse.answers.session import Session, parse_as_of
 from layerhouse.warehouse.storage.schema import TABLES, arrow_schema
 
@@ -42,6 +43,7 @@ class Warehouse:
     def refresh(self) -> None:
         """List the commits again."""
         self._session = Session(self.path, as_of=self.as_of)
+        self._open_session: Session | None = None
 
     def __enter__(self) -> Warehouse:
         return self
@@ -50,15 +52,22 @@ class Warehouse:
         self.close()
 
     def close(self) -> None:
-        self._session.connection.close()
+        self._session.close()
+        if self._open_session is not None:
+            self._open_session.close()
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The DuckDB session that gives all answers, with every table and view."""
-        return self._session.make()
+        """A DuckDB session for SQL of your own, with every table and view. It can read and write files and attach databases."""
+        if self._open_session is None:
+            self._open_session = Session(self.path, as_of=self.as_of, is_open=True)
+        return self._open_session.make()
 
-    def connection_for(self, sql: str) -> duckdb.DuckDBPyConnection:
-        """The same session with only the views that some SQL needs, which takes less time."""
+    def connection_for(self, sql: str | None = None) -> duckdb.DuckDBPyConnection:
+        """The DuckDB session that gives all answers, with the views that some SQL needs, or all views.
+
+        It reaches the files of the warehouse and no others.
+        """
         return self._session.make(sql)
 
     @property
@@ -99,11 +108,21 @@ class Warehouse:
         from layerhouse.warehouse.answers.dates import summary_since
 
         with Warehouse(self.path, as_of=earlier) as before:
-            return _frame(summary_since(before.connection, self.connection, models))
+            return _frame(summary_since(before.connection_for(), self.connection_for(), models))
 
-    def sql(self, sql: str) -> pl.DataFrame:
-        """The answer of SQL over all tables and views. Raises QueryError, and UsageError if two columns share a name."""
-        return _frame(run_sql(self.connection, sql))
+    def sql(self, sql: str, *, safe: bool = False) -> pl.DataFrame:
+        """The answer of SQL over all tables and views. Raises QueryError, and UsageError if two columns share a name.
+
+        The SQL can do all that DuckDB can: read and write files, attach databases. With `safe`, anything but a SELECT over the
+        tables and views is a QueryError, and nothing of it is run.
+        """
+        return _frame(self.run(sql, safe=safe))
+
+    def run(self, sql: str, *, safe: bool = False) -> pa.Table:
+        """The answer of `sql` as an Arrow table, in which two columns may share a name."""
+        if safe:
+            require_reading(sql)
+        return run_sql(self.connection_for() if safe else self.connection, sql)
 
     def scan(self, table: str) -> pl.LazyFrame:
         """A stored table as a polars LazyFrame over its Parquet files, with the same rows as in SQL. Raises NotFoundError."""
