@@ -164,7 +164,7 @@ def compare(
     from layerhouse.warehouse.answers.comparing import require_pair
 
     with opened_warehouse(warehouse, reading) as wh:
-        require_pair(wh.connection, model, base)
+        require_pair(wh.connection_for(), model, base)
         if output == OutputOptions():
             click.echo("".join(draw(wh, (model,))), nl=False)
         else:
@@ -261,11 +261,14 @@ def query(
 @warehouse_option
 @reading_options
 @click.option("--init", is_flag=True, help="Print the statements that open the warehouse in any DuckDB session.")
+@click.option("--safe", is_flag=True, help="Refuse everything but one SELECT over the tables and views.")
 @output_options
-def sql(statement: str | None, warehouse: Path, reading: ReadingOptions, init: bool, output: OutputOptions) -> None:
-    """Run the SQL STATEMENT over every table and view; `-` reads it from standard input."""
-    from layerhouse.warehouse.answers.query import run_sql
+def sql(statement: str | None, warehouse: Path, reading: ReadingOptions, init: bool, safe: bool, output: OutputOptions) -> None:
+    """Run the SQL STATEMENT over every table and view; `-` reads it from standard input.
 
+    A statement runs in DuckDB with your rights: it can read and write files and attach databases. --safe is for statements of
+    others, and for warehouses of others.
+    """
     if init == (statement is not None):
         raise UsageError("give a statement, or --init")
     if init:
@@ -273,7 +276,7 @@ def sql(statement: str | None, warehouse: Path, reading: ReadingOptions, init: b
         return
     text = sys.stdin.read() if statement == "-" else str(statement)
     with opened_warehouse(warehouse, reading) as wh:
-        show_table(run_sql(wh.connection, text), output)
+        show_table(wh.run(text, safe=safe), output)
 
 
 @cli.command()

@@ -30,16 +30,17 @@ shares_side_by_side AS (
         models.prunable_sparsity,
         models.num_removed_layers,
         coalesce(models.declared_ratio, config_sparsity, noted_ratio) AS stated_ratio,
-        list_filter(
-            [
+        [
+            share
+            FOR share IN [
                 models.reduction_ratio,
                 models.layer_reduction_ratio,
                 1 - models.cut_layer_retention,
                 models.sparsity,
                 models.prunable_sparsity
-            ],
-            LAMBDA share: share IS NOT NULL
-        ) AS shares
+            ]
+            IF share IS NOT NULL
+        ] AS shares
     FROM stated_texts
     JOIN models ON models.model_id = stated_texts.model_id
 )
@@ -62,7 +63,7 @@ SELECT
         WHEN stated_ratio IS NULL AND declared_removed_layers = num_removed_layers THEN 'agrees'
         WHEN stated_ratio IS NULL THEN NULL
         WHEN len(shares) = 0 THEN 'not known: nothing was measured'
-        WHEN len(list_filter(shares, LAMBDA share: abs(share - stated_ratio) <= 0.02)) > 0 THEN 'agrees'
+        WHEN len([share FOR share IN shares IF abs(share - stated_ratio) <= 0.02]) > 0 THEN 'agrees'
         WHEN reduction_ratio IS NULL THEN 'not known: no base'
         WHEN stated_ratio > 0 AND list_max(shares) <= 0 THEN 'nothing is gone'
         WHEN list_max(shares) < stated_ratio THEN 'less is gone'

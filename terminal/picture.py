@@ -18,7 +18,7 @@ def draw(wh: Warehouse, models: Sequence[str]) -> list[str]:
     from layerhouse.warehouse.answers.comparing import pictures
 
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    return pictures(wh.connection, models, is_unicode=encoding.startswith("utf"))
+    return pictures(wh.connection_for(), models, is_unicode=encoding.startswith("utf"))
 
 
 def is_picture_wanted(choice: bool | None, models: Sequence[str], output: OutputOptions) -> bool:

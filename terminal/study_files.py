@@ -20,7 +20,7 @@ def write_summary_files(wh: Warehouse, models: Sequence[str], prefix: Path) -> N
     from layerhouse.warehouse.render.target import write_file
     from layerhouse.warehouse.study.summary_form import study_document, study_json, study_text
 
-    document = study_document(*study_rows(wh.connection, models))
+    document = study_document(*study_rows(wh.connection_for(), models))
     for suffix, text in ((".txt", study_text(document)), (".json", study_json(document))):
         path = prefix.with_name(prefix.name + suffix)
         write_file(path, text.encode())
@@ -32,7 +32,7 @@ def model_files(warehouse: Path, reading: ReadingOptions, model: str) -> dict[st
     from layerhouse.warehouse.study.analysis_files import analysis_files
 
     with opened_warehouse(warehouse, reading) as wh:
-        return analysis_files(wh.connection, model)
+        return analysis_files(wh.connection_for(), model)
 
 
 def write_model_files(files: Mapping[str, str], folder: Path, *, force: bool) -> None:
@@ -49,7 +49,7 @@ def write_batch_files(warehouse: Path, models: Sequence[str], folder: Path, *, f
     from layerhouse.warehouse.study.analysis_files import write_analyses
 
     with opened_warehouse(warehouse) as wh:
-        failures = write_analyses(wh.connection, models, folder, force=force)
+        failures = write_analyses(wh.connection_for(), models, folder, force=force)
     for model, reason in failures.items():
         talk(f"FAILED      {model}: {reason}")
     return not failures

@@ -75,7 +75,7 @@ def show_query(
     from layerhouse.warehouse.answers.selection import Selection, select_table
 
     is_plain = replace(selection, models=()) == Selection()
-    connection = wh.connection_for(asked_by(query_text(name), selection.models)) if is_plain else wh.connection
+    connection = wh.connection_for(asked_by(query_text(name), selection.models)) if is_plain else wh.connection_for()
     show_table(select_table(connection, name, selection), output, layout, caption)
 
 
@@ -85,8 +85,8 @@ def show_changes(wh: Warehouse, since: str, models: tuple[str, ...], table: Tabl
     from layerhouse.warehouse.answers.selection import select_rows
 
     with wh.at(since) as earlier:
-        changes = summary_since(earlier.connection, wh.connection, models)
-    show_table(select_rows(wh.connection, changes, table.selection()), output, table.layout)
+        changes = summary_since(earlier.connection_for(), wh.connection_for(), models)
+    show_table(select_rows(wh.connection_for(), changes, table.selection()), output, table.layout)
 
 
 def write_init_script(warehouse: Path, reading: ReadingOptions, target: Path | None) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import layerhouse as lh
+from layerhouse import WarehouseError
 from layerhouse.warehouse.admin.health import check_warehouse
 from layerhouse.warehouse.admin.link_results import link_results
 from layerhouse.warehouse.admin.removals import drop_model, rename_model
@@ -163,16 +164,6 @@ def test_an_answer_or_record_that_was_changed_is_not_read(large, number):
         assert reads_kept(large)
 
 
-def test_a_link_in_the_place_of_an_answer_is_not_read(large, tmp_path):
-    path = large / KEPT / kept(large)[0]
-    path.rename(tmp_path / "outside.parquet")
-    path.symlink_to(tmp_path / "outside.parquet")
-    assert not reads_kept(large)
-    check_warehouse(large, repair=True)
-    assert (tmp_path / "outside.parquet").exists()
-    assert not path.is_symlink()
-
-
 def test_changed_values_of_an_answer_are_not_given_where_files_are_verified(large):
     path = next((large / KEPT).glob("model_measures-*"))
     data = path.read_bytes()
@@ -213,3 +204,27 @@ def test_check_compares_kept_answers_with_the_rows(large):
     assert all(finding.repaired for finding in check_warehouse(large, repair=True))
     assert check_warehouse(large) == []
     assert answers(large) == answers(large, computes_all=True)
+
+
+def test_kept_answers_that_are_links_are_not_opened(large, tmp_path):
+    found = answers(large)
+    names = kept(large)
+    (large / KEPT).rename(tmp_path / "elsewhere")
+    (large / KEPT).symlink_to(tmp_path / "elsewhere")
+    for call in (reads_kept, keep_answers, lambda root: check_warehouse(root, repair=True)):
+        with pytest.raises(WarehouseError, match="kept: a symbolic link"):
+            call(large)
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == names
+    (large / KEPT).unlink()
+    (large / KEPT).mkdir()
+    (large / KEPT / names[0]).symlink_to(tmp_path / "elsewhere" / names[0])
+    os.mkfifo(large / KEPT / names[1])
+    assert not reads_kept(large)
+    assert answers(large) == found
+
+
+def test_a_folder_named_like_a_partition_adds_no_column_to_kept_answers(large, tmp_path):
+    found = answers(large)
+    large.rename(tmp_path / "value=7")
+    assert reads_kept(tmp_path / "value=7")
+    assert answers(tmp_path / "value=7") == found

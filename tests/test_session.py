@@ -10,7 +10,7 @@ import layerhouse as lh
 from layerhouse.errors import WarehouseError
 from layerhouse.warehouse.answers import session as database
 from layerhouse.warehouse.answers.query import run_query
-from layerhouse.warehouse.answers.session import HELD, Session
+from layerhouse.warehouse.answers.session import HELD, Session, read_snapshot
 from layerhouse.warehouse.answers.sql_text import sql_files
 from layerhouse.warehouse.storage.schema import TABLES
 from layerhouse.warehouse.storage.store import create_store, write_commit
@@ -35,19 +35,19 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def everything(root):
-    with Session(root).make() as connection:
+    with Session(read_snapshot(root)).make() as connection:
         yield connection
 
 
 @pytest.mark.parametrize("what", QUESTIONS)
 def test_what_is_asked_for_is_made_and_what_it_stands_on(root, everything, what):
-    with Session(root).make(QUESTIONS[what]) as own:
+    with Session(read_snapshot(root)).make(QUESTIONS[what]) as own:
         assert own.sql(QUESTIONS[what]).fetchall() == everything.sql(QUESTIONS[what]).fetchall()
         assert len(views_of(own)) < len(views_of(everything))
 
 
 def test_the_rest_is_made_when_all_is_asked_for(root, everything):
-    session = Session(root)
+    session = Session(read_snapshot(root))
     with session.make("models") as own:
         session.make()
         assert views_of(own) == views_of(everything) == sorted([*TABLES, *VIEW_NAMES])
@@ -56,18 +56,18 @@ def test_the_rest_is_made_when_all_is_asked_for(root, everything):
 def test_a_view_that_another_mentions_in_its_comment_alone_is_not_made(root):
     """The comment of `sightings` speaks of dropped models."""
     assert "models" in sql_files("warehouse.views")["11_sightings"].partition("CREATE")[0]
-    with Session(root).make("SELECT * FROM sightings") as own:
+    with Session(read_snapshot(root)).make("SELECT * FROM sightings") as own:
         assert "models" not in {*views_of(own), *held_by(own)}
 
 
 def test_a_session_of_which_nothing_is_asked_has_the_tables_and_macros(root):
-    with Session(root).make("") as own:
+    with Session(read_snapshot(root)).make("") as own:
         assert views_of(own) == sorted(TABLES)
         assert own.sql("SELECT reduction(4, 3)").fetchall() == [(0.25,)]
 
 
 def test_a_view_that_cannot_be_made_leaves_the_rows_in_sight(root):
-    session = Session(root)
+    session = Session(read_snapshot(root))
     session._unmade["history"] = "CREATE OR REPLACE VIEW history AS SELECT no_such_column FROM checkpoints;"
     with session.make("models") as own:
         for _ in range(2):
@@ -81,7 +81,7 @@ def held_by(connection):
 
 
 def test_what_many_views_stand_on_is_computed_once_for_a_question_and_not_for_all_of_them(root):
-    session = Session(root)
+    session = Session(read_snapshot(root))
     with session.make("models") as own:
         assert held_by(own) == sorted(HELD)
         assert own.sql("SELECT checkpoint_id, params FROM temp.checkpoint_facts").fetchall() == [("c", 7)]
@@ -95,7 +95,7 @@ def test_what_many_views_stand_on_is_computed_once_for_a_question_and_not_for_al
 
 def test_a_warehouse_of_many_checkpoints_is_read_as_it_is_asked(root, monkeypatch):
     monkeypatch.setattr(database, "MOST_HELD", 0)
-    with Session(root).make("models") as own:
+    with Session(read_snapshot(root)).make("models") as own:
         assert held_by(own) == []
         assert own.sql("SELECT model_id, params FROM models").fetchall() == [("alone", 7)]
 
@@ -104,7 +104,7 @@ def test_a_file_that_cannot_be_read_is_said_by_the_answer(tmp_path):
     made = create_store(tmp_path / "warehouse")
     facts = {"checkpoint_id": "c", "model_id": "alone", "source_uri": "/models/alone", "source_kind": "weights", "status": "ok"}
     write_commit(made, {"checkpoints": [facts | {"tool_version": "1", "params": 7}]}, "ingest")
-    session = Session(made)
+    session = Session(read_snapshot(made))
     for path in {*session.snapshot.files("checkpoints")} - {*session.snapshot.empty_files().values()}:
         Path(path).write_bytes(b"PAR1" + bytes(Path(path).stat().st_size - 8) + b"PAR1")
     with session.make("models") as own, pytest.raises(WarehouseError, match="its footer differs from what was committed"):

@@ -23,7 +23,7 @@ import pytest
 
 from layerhouse.ingest.results.parsed import measure_id
 from layerhouse.warehouse.answers.query import query_names, run_query, run_sql
-from layerhouse.warehouse.answers.session import connect
+from layerhouse.warehouse.answers.session import Session, read_snapshot
 from layerhouse.warehouse.answers.sql_text import quote_identifier, sql_files
 from layerhouse.warehouse.storage.commits import list_commits
 from layerhouse.warehouse.storage.schema import TABLES
@@ -64,8 +64,7 @@ def empty_store(tmp_path_factory):
 @pytest.fixture(scope="session")
 def connection(empty_store):
     """One session for all cases: the views stand over file lists, which `show` sets to a case's files."""
-    opened, _ = connect(empty_store)
-    with opened:
+    with Session(read_snapshot(empty_store), is_open=True).make() as opened:
         yield opened
 
 

@@ -416,6 +416,7 @@ HOSTILE = (
     ["f" * 32],
     float("nan"),
 )
+NOT_SEALED = (b"[" * 200_000, b'{"a": ' * 100_000, b"9" * 10_000, b"\xff\xfe{", b"{}", b"null", b" " * (1 << 25))
 
 
 def sealed_file(root: Path, folder: str, commit_id: str) -> Path:

@@ -99,7 +99,8 @@ def damaged_answers(folder: Path) -> Iterator[tuple[Path, str]]:
 def kept_statements(files: dict[str, Path]) -> dict[str, str]:
     """For each cached view the statement that makes it read its file."""
     return {
-        view: f"CREATE OR REPLACE VIEW {quote_identifier(view)} AS SELECT * FROM read_parquet({quote_literal(str(path))});"
+        view: f"CREATE OR REPLACE VIEW {quote_identifier(view)} AS "
+        f"SELECT * FROM read_parquet({quote_literal(str(path))}, hive_partitioning = false);"
         for view, path in files.items()
     }
 
@@ -112,6 +113,8 @@ def write_kept(connection: duckdb.DuckDBPyConnection, files: dict[str, Path]) ->
     with contextlib.suppress(OSError, duckdb.Error):
         for view, path in files.items():
             path.parent.mkdir(exist_ok=True)
+            if path.parent.is_symlink():
+                return
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
             try:
                 connection.execute(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from layerhouse.warehouse.answers.query import keep_models, own_sql, run_sql
+from layerhouse.warehouse.answers.reach import lock, memory_limit, new_connection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,10 +50,11 @@ def summary_since(earlier: duckdb.DuckDBPyConnection, now: duckdb.DuckDBPyConnec
     """
     with own_sql(now):
         tables = {"earlier": run_sql(earlier, "SELECT * FROM models"), "now": run_sql(now, "SELECT * FROM models")}
-    with duckdb.connect() as session:
+    with new_connection(memory=memory_limit()) as session:
         session.execute("SET TimeZone = 'UTC'")
         for name, table in tables.items():
             session.register(name, table)
+        lock(session)
         compared = run_sql(session, SIDE_BY_SIDE)
         session.register("models", compared)
         return keep_models(session, compared, models) if models else compared

@@ -15,7 +15,8 @@ from layerhouse.warehouse.answers.query import (
     run_query,
     run_sql,
 )
-from layerhouse.warehouse.answers.session import Session, parse_as_of
+from layerhouse.warehouse.answers.reach import require_reading
+from layerhouse.warehouse.answers.session import Session, parse_as_of, read_snapshot
 from layerhouse.warehouse.storage.schema import TABLES, arrow_schema
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ class Warehouse:
 
     def refresh(self) -> None:
         """List the commits again."""
-        self._session = Session(self.path, as_of=self.as_of, verify=self._verify, skip_damaged=self._skip_damaged)
+        self._snapshot = read_snapshot(self.path, verify=self._verify, skip_damaged=self._skip_damaged)
+        self._session = Session(self._snapshot, as_of=self.as_of, computes_all=self._verify)
+        self._open_session: Session | None = None
 
     def __enter__(self) -> Warehouse:
         return self
@@ -64,21 +67,28 @@ class Warehouse:
         self.close()
 
     def close(self) -> None:
-        self._session.connection.close()
+        self._session.close()
+        if self._open_session is not None:
+            self._open_session.close()
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The DuckDB session that gives all answers, with every table and view."""
-        return self._session.make()
+        """A DuckDB session for SQL of your own, with every table and view. It can read and write files and attach databases."""
+        if self._open_session is None:
+            self._open_session = Session(self._snapshot, as_of=self.as_of, computes_all=self._verify, is_open=True)
+        return self._open_session.make()
 
-    def connection_for(self, sql: str) -> duckdb.DuckDBPyConnection:
-        """The same session with only the views that some SQL needs, which takes less time."""
+    def connection_for(self, sql: str | None = None) -> duckdb.DuckDBPyConnection:
+        """The DuckDB session that gives all answers, with the views that some SQL needs, or all views.
+
+        It reaches the files of the warehouse and no others.
+        """
         return self._session.make(sql)
 
     @property
     def damages(self) -> tuple[Damage, ...]:
         """Why commits are left out, with `skip_damaged`: files that are damaged. Empty in a healthy warehouse."""
-        return self._session.snapshot.damages
+        return self._snapshot.damages
 
     def models(self) -> pl.DataFrame:
         """One row a model: what it is now, compared with its base."""
@@ -113,11 +123,21 @@ class Warehouse:
         from layerhouse.warehouse.answers.dates import summary_since
 
         with self.at(earlier) as before:
-            return _frame(summary_since(before.connection, self.connection, models))
+            return _frame(summary_since(before.connection_for(), self.connection_for(), models))
 
-    def sql(self, sql: str) -> pl.DataFrame:
-        """The answer of SQL over all tables and views. Raises QueryError, and UsageError if two columns share a name."""
-        return _frame(run_sql(self.connection, sql))
+    def sql(self, sql: str, *, safe: bool = False) -> pl.DataFrame:
+        """The answer of SQL over all tables and views. Raises QueryError, and UsageError if two columns share a name.
+
+        The SQL can do all that DuckDB can: read and write files, attach databases. With `safe`, anything but a SELECT over the
+        tables and views is a QueryError, and nothing of it is run.
+        """
+        return _frame(self.run(sql, safe=safe))
+
+    def run(self, sql: str, *, safe: bool = False) -> pa.Table:
+        """The answer of `sql` as an Arrow table, in which two columns may share a name."""
+        if safe:
+            require_reading(sql)
+        return run_sql(self.connection_for() if safe else self.connection, sql)
 
     def scan(self, table: str) -> pl.LazyFrame:
         """A stored table as a polars LazyFrame over its Parquet files, with the same rows as in SQL. Raises NotFoundError."""
@@ -127,7 +147,7 @@ class Warehouse:
             raise NotFoundError("table", table, tuple(TABLES))
         empty = _frame(arrow_schema(table).empty_table())
         rows = pl.scan_parquet(
-            self._session.snapshot.files(table),
+            self._snapshot.files(table),
             schema=empty.schema,
             glob=False,
             hive_partitioning=False,

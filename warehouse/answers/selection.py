@@ -17,6 +17,7 @@ from layerhouse.warehouse.answers.query import (
     run_query,
     run_sql,
 )
+from layerhouse.warehouse.answers.reach import beyond_reading, lock, memory_limit, new_connection
 from layerhouse.warehouse.answers.sql_text import quote_identifier
 from layerhouse.warehouse.answers.task_columns import add_errors, promote_tasks
 
@@ -96,9 +97,12 @@ def filter_rows(table: pa.Table, condition: str) -> pa.Table:
     Raises UsageError with DuckDB's reason and the columns.
     """
     with _locked_session(table, f"--where {condition!r}") as (relation, row):
-        statements = duckdb.extract_statements(f"SELECT 1 WHERE (\n{condition}\n)")
+        select = f"SELECT 1 WHERE (\n{condition}\n)"
+        statements = duckdb.extract_statements(select)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise duckdb.ParserException("it is not one condition")
+        if reason := beyond_reading(select):
+            raise duckdb.ParserException(f"{reason} is refused")
         kept = relation.filter(condition).project(row).fetchall()
     return table.take(_positions(sorted(number for (number,) in kept)))
 
@@ -130,11 +134,10 @@ def _locked_session(table: pa.Table, option: str) -> Iterator[tuple[duckdb.DuckD
     number = "row_number"
     while number in table.column_names:
         number += "_"
-    with duckdb.connect() as session:
+    with new_connection(memory=memory_limit()) as session:
         session.execute("SET TimeZone = 'UTC'")
         session.register("answer", table.append_column(number, pa.array(range(table.num_rows), pa.int64())))
-        for setting in ("python_enable_replacements = false", "enable_external_access = false", "lock_configuration = true"):
-            session.execute(f"SET {setting}")
+        lock(session)
         try:
             yield session.table("answer"), quote_identifier(number)
         except duckdb.Error as error:

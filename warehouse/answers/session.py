@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -20,12 +21,21 @@ from layerhouse.warehouse.answers.answer_cache import (
     kept_statements,
     write_kept,
 )
+from layerhouse.warehouse.answers.reach import lock, memory_limit, new_connection
 from layerhouse.warehouse.answers.sql_text import quote_literal, sql_files
+from layerhouse.warehouse.render.terminal import visible
 from layerhouse.warehouse.storage.commits import Snapshot, list_commits
 from layerhouse.warehouse.storage.schema import TABLES, Table
 from layerhouse.warehouse.storage.store import open_store
 
 MACROS = "macros"
+OLDEST_DUCKDB = "1.2.0"
+"""The oldest version of DuckDB that opens an exported database and runs the script of `init_script`."""
+REFUSE_OLDER = f"""-- Needs DuckDB {OLDEST_DUCKDB} or later.
+SELECT error('this script needs DuckDB {OLDEST_DUCKDB} or later, and this is ' || version())
+WHERE TRY_CAST(string_split(regexp_extract(version(), '[0-9]+[.][0-9]+'), '.') AS INTEGER[]) < [1, 2];
+"""
+"""The head of the script of `init_script`."""
 NAME = re.compile(r"[a-z_]+")
 COMMENT = re.compile(r"--.*")
 HELD = ("name_changes", "sightings", "result_links", "checkpoint_facts", "current_checkpoints", "layer_summary", "models")
@@ -40,37 +50,48 @@ class Session:
 
     Making a view reads no data, except for HELD: the views read the files that a session variable lists, and that lists files
     without rows while they are made. `as_of` hides all rows that were committed later. Cached answers (see answer_cache) are
-    used unless `computes_all`. With `verify` every data file is read and compared with its SHA-256 first, and cached answers,
-    which have no commit, are not used. Raises WarehouseError, of which DamagedWarehouseError unless `skip_damaged` leaves out
-    the commits that are damaged.
+    used unless `computes_all`. Raises WarehouseError.
+
+    The session can reach the files of the warehouse and those below `folders` alone, and takes `memory` bytes at most. With
+    `is_open` it can do whatever DuckDB can, for SQL of the user's own.
     """
 
     def __init__(
         self,
-        root: Path,
+        snapshot: Snapshot,
         *,
         as_of: datetime | None = None,
         computes_all: bool = False,
-        verify: bool = False,
-        skip_damaged: bool = False,
+        is_open: bool = False,
+        memory: int | None = None,
+        folders: Sequence[Path] = (),
     ) -> None:
-        self._root = open_store(root)
-        self.snapshot = list_commits(self._root, verify=verify)
-        if not skip_damaged:
-            self.snapshot.require_whole()
-        computes_all = computes_all or verify
+        self.snapshot = snapshot
+        self._as_of, self._is_open, self._memory, self._folders = as_of, is_open, memory or memory_limit(), folders
         self._empty_files = {name: [path] for name, path in self.snapshot.empty_files().items()}
         self._unmade = view_statements(self.snapshot)
         self._held: list[str] = []
         self._is_small = self.snapshot.rows("checkpoints") + self.snapshot.rows("links") <= MOST_HELD
         if as_of is None and not computes_all and are_kept(files := answer_files(self.snapshot)):
             self._unmade |= kept_statements(files)
-        self.connection = duckdb.connect(config={"temp_directory": tempfile.gettempdir()})
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The DuckDB connection, made when it is first needed."""
+        connection = new_connection(memory=None if self._is_open else self._memory)
         with self._own_sql():
-            self.connection.execute("SET TimeZone = 'UTC'")
-            self.connection.execute("SET enable_progress_bar = false")
-            if as_of is not None:
-                self.connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [as_of.isoformat()])
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET enable_progress_bar = false")
+            if self._as_of is not None:
+                connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [self._as_of.isoformat()])
+            if not self._is_open:
+                lock(connection, [self.snapshot.root, *self._folders])
+        return connection
+
+    def close(self) -> None:
+        """Close the connection, if it was made."""
+        if "connection" in vars(self):
+            self.connection.close()
 
     def make(self, sql: str | None = None) -> duckdb.DuckDBPyConnection:
         """Make the views that some SQL needs, or all views if no SQL is given, and return the connection.
@@ -124,8 +145,17 @@ class Session:
         try:
             yield
         except duckdb.Error as error:
-            list_commits(self._root, verify=True).require_whole()
-            raise WarehouseError(f"{self._root}: {str(error).splitlines()[0]}") from None
+            list_commits(self.snapshot.root, verify=True).require_whole()
+            raise WarehouseError(f"{self.snapshot.root}: {str(error).splitlines()[0]}") from None
+
+
+def read_snapshot(root: Path, *, verify: bool = False, skip_damaged: bool = False) -> Snapshot:
+    """The commits of a warehouse. With `verify` every data file is read and compared with its SHA-256.
+
+    Raises WarehouseError, of which DamagedWarehouseError unless `skip_damaged` leaves out the commits that are damaged.
+    """
+    snapshot = list_commits(open_store(root), verify=verify)
+    return snapshot if skip_damaged else snapshot.require_whole()
 
 
 def connect(
@@ -135,9 +165,12 @@ def connect(
     computes_all: bool = False,
     asked: str | None = None,
     verify: bool = False,
+    memory: int | None = None,
+    folders: Sequence[Path] = (),
 ) -> tuple[duckdb.DuckDBPyConnection, Snapshot]:
     """Open a warehouse for reading, with all views or those that the SQL `asked` needs; see Session. Raises WarehouseError."""
-    session = Session(root, as_of=as_of, computes_all=computes_all, verify=verify)
+    snapshot = read_snapshot(root, verify=verify)
+    session = Session(snapshot, as_of=as_of, computes_all=computes_all or verify, memory=memory, folders=folders)
     return session.make(asked), session.snapshot
 
 
@@ -146,10 +179,9 @@ def keep_answers(root: Path) -> None:
 
     It is called after every commit of results, links or removals; otherwise each session computes them. Raises WarehouseError.
     """
-    if not are_kept(answer_files(list_commits(open_store(root)).require_whole())):
-        connection, snapshot = connect(root, asked="model_measures")
+    if not are_kept(answer_files(read_snapshot(root))):
+        connection, snapshot = connect(root, asked="model_measures", memory=512 << 20)
         with connection:
-            connection.execute("SET memory_limit = '512MB'")
             write_kept(connection, answer_files(snapshot))
 
 
@@ -160,9 +192,9 @@ def answer_files(snapshot: Snapshot) -> dict[str, Path]:
 
 def init_script(root: Path, *, as_of: datetime | None = None, verify: bool = False) -> str:
     """SQL that gives any DuckDB session the tables and views of `connect`."""
-    snapshot = list_commits(open_store(root), verify=verify).require_whole()
+    snapshot = read_snapshot(root, verify=verify)
     snapshot.empty_files()
-    lines = [f"-- layerhouse warehouse {' '.join(str(snapshot.root).split())}", "SET TimeZone = 'UTC';"]
+    lines = [f"-- layerhouse warehouse {visible(str(snapshot.root))}", REFUSE_OLDER, "SET TimeZone = 'UTC';"]
     lists = []
     for name in TABLES:
         paths = ",\n        ".join(quote_literal(path) for path in snapshot.files(name))
@@ -178,21 +210,22 @@ def export_database(root: Path, target: Path, *, as_of: datetime | None = None, 
     """Write a self-contained DuckDB database: the rows of the tables, and the views. Raises UsageError for an existing file."""
     if target.exists():
         raise UsageError(f"{target}: exists already; name a new file or remove it first")
-    connection, _ = connect(root, as_of=as_of, verify=verify)
-    temporary = target.with_name(f".{target.name}.tmp")
-    with connection:
-        try:
-            temporary.unlink(missing_ok=True)
-            connection.execute(f"ATTACH {quote_literal(str(temporary))} AS exported")
-            for name in TABLES:
-                connection.execute(f"CREATE TABLE exported.{name} AS SELECT * FROM {name}")
-            connection.execute("DETACH exported")
-        except (duckdb.Error, OSError) as error:
-            raise UsageError(f"{target}: cannot be written: {str(error).splitlines()[0]}") from None
-    with duckdb.connect(temporary) as exported:
-        for statements in sql_files("warehouse.views").values():
-            exported.execute(statements)
-    temporary.replace(target)
+    try:
+        # DuckDB writes files beside a database too, so they are in a folder of their own.
+        with tempfile.TemporaryDirectory(prefix=f".{target.name[:100]}.", dir=target.absolute().parent) as folder:
+            database = Path(folder) / "exported.duckdb"
+            connection, _ = connect(root, as_of=as_of, verify=verify, folders=[Path(folder)])
+            with connection:
+                connection.execute(f"ATTACH {quote_literal(str(database))} AS exported (STORAGE_VERSION 'v{OLDEST_DUCKDB}')")
+                for name in TABLES:
+                    connection.execute(f"CREATE TABLE exported.{name} AS SELECT * FROM {name}")
+                connection.execute("DETACH exported")
+            with duckdb.connect(database) as exported:
+                for statements in sql_files("warehouse.views").values():
+                    exported.execute(statements)
+            database.replace(target)
+    except (duckdb.Error, OSError) as error:
+        raise UsageError(f"{target}: cannot be written: {str(error).splitlines()[0]}") from None
 
 
 def view_statements(snapshot: Snapshot) -> dict[str, str]:

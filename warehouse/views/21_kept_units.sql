@@ -131,5 +131,5 @@ SELECT
     CASE WHEN has_no_units THEN 0 ELSE num_dead END AS num_dead,
     least_confidence,
     kept AS units_kept,
-    CASE WHEN kept IS NOT NULL THEN list_filter(all_units, LAMBDA unit: NOT list_contains(kept, unit)) END AS units_removed
+    CASE WHEN kept IS NOT NULL THEN [unit FOR unit IN all_units IF NOT list_contains(kept, unit)] END AS units_removed
 FROM described;

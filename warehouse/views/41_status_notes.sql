@@ -67,9 +67,9 @@ SELECT
             CASE
                 WHEN len(twins.names) > 1
                     THEN 'identical to '
-                        || array_to_string(list_filter(twins.names, LAMBDA name: name <> own.model_id)[:3], ', ')
+                        || array_to_string([name FOR name IN twins.names IF name <> own.model_id][:3], ', ')
             END,
-            nullif(array_to_string(list_transform(own.notes, LAMBDA note: note.text), '; '), '')
+            nullif(array_to_string([note.text FOR note IN own.notes], '; '), '')
         ),
         ''
     ) AS status_note
