@@ -83,6 +83,7 @@ def ingest(
     method_patterns: Sequence[str] = (),
     workers: int | None = None,
     map_files: bool = False,
+    debug: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
@@ -104,6 +105,7 @@ def ingest(
     method_patterns: regular expressions for what names declare, with the groups method, ratio and removed.
     workers: models read at once; by default one per device.
     map_files: map weight files that are in the page cache; meanwhile the process has a handler of SIGBUS.
+    debug: print the tracebacks of unexpected errors to stderr.
     on_event, on_progress: called for each input, and whenever models or bytes have been read.
     """
     from layerhouse.ingest.context import Options, Reading, available_cores
@@ -111,7 +113,8 @@ def ingest(
     from layerhouse.ingest_call import ingest_into
 
     reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units, workers)
-    options = Options(tuple(exclude), name, dry_run, None if base is None else str(base), reading, tuple(method_patterns))
+    base_text = None if base is None else str(base)
+    options = Options(tuple(exclude), name, dry_run, base_text, reading, tuple(method_patterns), debug)
     paths = [Path(root) for root in ([roots] if isinstance(roots, str | Path) else roots)]
     with _mappings(map_files and stats != "none"):
         return ingest_into(

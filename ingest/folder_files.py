@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.file_names import CONFIG_NAME, SIDECAR_JSON, SLICEGPT_SUFFIX, is_weight_file
+from layerhouse.errors import ChangedError, InputError, UnexpectedError
+from layerhouse.ingest.checkpoint.file_names import CONFIG_NAME, INDEX_SUFFIX, SIDECAR_JSON, SLICEGPT_SUFFIX, is_weight_file
+from layerhouse.ingest.checkpoint.guard import Guard
+from layerhouse.ingest.checkpoint.regular_file import confined_to
 from layerhouse.ingest.checkpoint.slicegpt import is_slicegpt_pair
-from layerhouse.ingest.checkpoint.symlinks import leads_out
+from layerhouse.ingest.checkpoint.symlinks import lead_out_text, leads_out
 from layerhouse.ingest.model_files import FoundModel, path_text
 from layerhouse.ingest.result_files import NO_RESULT, ResultFiles
 from layerhouse.ingest.results.documents import HARNESS_NAME, is_text_file, may_be_result
@@ -23,8 +25,8 @@ ReportRemark = Callable[[Path, str, bool], None]
 class FileSorter:
     """Sorts the files of folders into models. Models have no names yet; their paths are those of the walk."""
 
-    def __init__(self, result_files: ResultFiles, report_remark: ReportRemark) -> None:
-        self._result_files, self._report_remark = result_files, report_remark
+    def __init__(self, result_files: ResultFiles, report_remark: ReportRemark, guard: Guard) -> None:
+        self._result_files, self._report_remark, self._guard = result_files, report_remark, guard
         self._recorded: dict[Path, dict[str, str]] = {}
 
     def single_file(self, path: Path) -> FoundModel | None:
@@ -66,13 +68,14 @@ class FileSorter:
         if HARNESS_NAME.fullmatch(path.name) and path.is_file():
             return True  # by its name; it is read when it is taken
         is_any_text = is_text_file(path) and not is_named
-        try:
+
+        def fail(error: InputError) -> None:
+            if not is_any_text or is_claimed or isinstance(error, UnexpectedError | ChangedError):
+                self._report_remark(path, error.what, True)
+
+        with self._guard.reading(path_text(path), fail), confined_to(folder):
             if self._result_files.is_result(real_path(folder, path)):
                 return True
-        except InputError as error:
-            if not is_any_text or is_claimed:
-                self._report_remark(path, error.what, True)
-        else:
             if not is_any_text:
                 self._report_remark(path, NO_RESULT, is_claimed)
         return False
@@ -109,12 +112,20 @@ class FileSorter:
         return is_recorded(path, recorded)
 
     def _stays_inside(self, folder: Path, path: Path) -> bool:
-        """Whether a file that may be a result lies in the model's folder; a link that leads out of it is a failure."""
-        if not (may_be_result(path) and leads_out(folder, path)):
+        """Whether a file that would be read lies in the model's folder.
+
+        A link that leads out is a failure if the file is needed, or may be a result; else it is passed over.
+        """
+        name = path.name
+        if not (may_be_result(path) or is_weight_file(name)) or not leads_out(folder, path):
             return True
-        what = f"a link that leads out of the model's folder, to {os.path.realpath(path)}: put the file there"
-        self._report_remark(path, what, True)
+        self._report_remark(path, lead_out_text(path), is_needed(name) or not SIDECAR_JSON.fullmatch(name))
         return False
+
+
+def is_needed(name: str) -> bool:
+    """Whether a model cannot be read without a file of this name, if there is one: weights, their index, an analysis."""
+    return is_weight_file(name) or name.endswith(INDEX_SUFFIX) or name in ANALYSIS_NAMES
 
 
 def real_path(folder: Path, path: Path) -> Path:

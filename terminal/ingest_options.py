@@ -29,6 +29,7 @@ class IngestOptions:
     name: str | None
     exclude: tuple[str, ...]
     dry_run: bool
+    debug: bool
 
 
 def stats_level(stats: str, *, spectral: bool) -> str:
@@ -110,4 +111,5 @@ ingest_options = collected(
     click.option("--exclude", metavar="GLOB", multiple=True, help="Skip paths that match; repeatable."),
     click.option("-n", "--dry-run", is_flag=True, help="Report what would be taken; write nothing."),
     click.option("-q", "--quiet", is_flag=True, help="Report only failures."),
+    click.option("--debug", is_flag=True, help="Also print the tracebacks of unexpected errors, for a report."),
 )
