@@ -114,18 +114,20 @@ class FileSorter:
     def _stays_inside(self, folder: Path, path: Path) -> bool:
         """Whether a file that would be read lies in the model's folder.
 
-        A link that leads out is a failure if the file is needed, or may be a result; else it is passed over.
+        A link that leads out is a failure if the file is needed, or may be a result; else it is passed over. Of an index it is
+        a failure of the weights.
         """
         name = path.name
-        if not (may_be_result(path) or is_weight_file(name)) or not leads_out(folder, path):
+        is_read = may_be_result(path) or is_weight_file(name)
+        if not is_read or name.endswith(INDEX_SUFFIX) or not leads_out(folder, path):
             return True
         self._report_remark(path, lead_out_text(path), is_needed(name) or not SIDECAR_JSON.fullmatch(name))
         return False
 
 
 def is_needed(name: str) -> bool:
-    """Whether a model cannot be read without a file of this name, if there is one: weights, their index, an analysis."""
-    return is_weight_file(name) or name.endswith(INDEX_SUFFIX) or name in ANALYSIS_NAMES
+    """Whether a file of this name is itself what a model is read from: weights or an analysis."""
+    return is_weight_file(name) or name in ANALYSIS_NAMES
 
 
 def real_path(folder: Path, path: Path) -> Path:
