@@ -49,10 +49,11 @@ __all__ = [
 
 
 def open(path: str | Path = "layerhouse-data", *, as_of: datetime | str | None = None) -> Warehouse:
-    """Open a warehouse for reading. Raises MissingWarehouseError or WarehouseError."""
+    """Open a warehouse for reading. Raises UsageError, MissingWarehouseError or WarehouseError."""
+    from layerhouse.local_paths import local_path
     from layerhouse.warehouse.answers.handle import Warehouse
 
-    return Warehouse(path, as_of=as_of)
+    return Warehouse(local_path(path), as_of=as_of)
 
 
 def _mappings(wanted: bool) -> AbstractContextManager[None]:
@@ -96,7 +97,8 @@ def ingest(
     name: the name of the model, if there is only one; by default its path.
     dry_run: report what would be taken, and write nothing.
     stats: `full`; `spectral` to measure the spectra of weight matrices too; `none` to read headers only.
-    compare: which models' values are compared with the base's: `auto` (measured in this run), `values` (all), `rows` (none).
+    compare: whose values are compared with the base's: `auto` (not compared with it yet), `values` (also those compared by rows
+        alone), `rows` (none).
     near_zero: also count values of at most this magnitude.
     threads: how many measure; by default one per core.
     device: where values are counted: `cpu`, `cuda`, `cuda:N` or `auto`.
@@ -111,12 +113,15 @@ def ingest(
     from layerhouse.ingest.context import Options, Reading, available_cores
     from layerhouse.ingest.measure.devices import find_devices
     from layerhouse.ingest_call import ingest_into
+    from layerhouse.local_paths import local_path
 
     reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units, workers)
-    base_text = None if base is None else str(base)
+    if base is not None and not isinstance(base, str | Path):
+        raise UsageError(f"base {base!r}: one path or one name")
+    base_text = None if base is None else str(local_path(base))
     options = Options(tuple(exclude), name, dry_run, base_text, reading, tuple(method_patterns), debug)
-    paths = [Path(root) for root in ([roots] if isinstance(roots, str | Path) else roots)]
+    paths = [local_path(root) for root in ([roots] if isinstance(roots, str | Path) else roots)]
     with _mappings(map_files and stats != "none"):
         return ingest_into(
-            Path(warehouse), paths, options, limit_factor=limit_factor, on_event=on_event, on_progress=on_progress
+            local_path(warehouse), paths, options, limit_factor=limit_factor, on_event=on_event, on_progress=on_progress
         )

@@ -255,14 +255,13 @@ class Comparer:
 
         unexplained = [row for row in related if row["relation"] is None and row["name"] and row["base_name"]]
         mode = self._reading.compare
-        is_measured = checkpoint.opened is not None and self._reading.stats != StatsLevel.NONE
-        is_wanted = mode == CompareMode.VALUES or (mode == CompareMode.AUTO and is_measured)
+        is_wanted = mode == CompareMode.VALUES or (mode == CompareMode.AUTO and self._reading.stats != StatsLevel.NONE)
         if not unexplained or not base.has_values or not is_wanted:
             return []
         opened, base_opened = self._open(checkpoint), self._open(base)
         if opened is None or base_opened is None:
             absent = checkpoint if opened is None else base
-            reason = f"the files of {absent.model_id} are not there as they were measured"
+            reason = f"the files of {absent.model_id} are not there as they were measured; with them: --compare values"
             return [note("relation", f"how {len(unexplained)} tensors of one shape differ is not known: {reason}")]
         refs, base_refs = (
             {placed.ref.name: placed.ref for placed in weights.placement.placed} for weights in (opened, base_opened)

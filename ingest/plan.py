@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.file_door import identity_of
 from layerhouse.ingest.context import IngestContext
 from layerhouse.ingest.declarations.declare import declare
 from layerhouse.ingest.declarations.method_patterns import compile_method_pattern, declare_by_patterns
@@ -64,11 +65,14 @@ def choose_models(roots: Sequence[Path], context: IngestContext, result_files: R
     if options.base is None:
         return ChosenModels(models)
     base = Path(options.base)
-    if base.suffix.lower() == ".json" and base.is_file():
-        return ChosenModels(models, base_config=base)
-    if not base.exists():
-        return ChosenModels(models, base_name=_name_in_warehouse(options.base, context))
-    return _put_base_first(models, base, context, result_files)
+    if identity_of(base) is not None:
+        if base.suffix.lower() == ".json" and base.is_file():
+            return ChosenModels(models, base_config=base)
+        return _put_base_first(models, base, context, result_files)
+    named = next((model for model in models if model.model_id == options.base and model.weight_files), None)
+    if named is not None:
+        return ChosenModels((named, *[model for model in models if model is not named]), named.model_id)
+    return ChosenModels(models, base_name=_name_in_warehouse(options.base, models, context))
 
 
 def _report_remarks(remarks: Sequence[Remark], context: IngestContext) -> None:
@@ -76,11 +80,12 @@ def _report_remarks(remarks: Sequence[Remark], context: IngestContext) -> None:
         context.report_event(EventKind.FAILED if remark.is_failure else EventKind.PASSED, remark.where, remark.what)
 
 
-def _name_in_warehouse(base: str, context: IngestContext) -> str:
-    """The base, if it is the name of a model with weights in the warehouse. Raises NotFoundError."""
-    names = tuple(sorted(model_id for model_id, kind in context.known.sightings if kind == SourceKind.WEIGHTS))
+def _name_in_warehouse(base: str, models: Sequence[FoundModel], context: IngestContext) -> str:
+    """The base, if it is the name of a model with weights in the warehouse. Raises NotFoundError, with those of this ingest."""
+    names = {model_id for model_id, kind in context.known.sightings if kind == SourceKind.WEIGHTS}
     if base not in names:
-        raise NotFoundError("base, neither a path nor a model with weights,", base, names)
+        names |= {model.model_id for model in models if model.weight_files}
+        raise NotFoundError("base, neither a path nor a model with weights,", base, tuple(sorted(names)))
     return base
 
 
