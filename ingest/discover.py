@@ -15,15 +15,15 @@ from layerhouse.file_door import kind_text
 from layerhouse.ingest.checkpoint.file_names import is_weight_file
 from layerhouse.ingest.checkpoint.guard import NO_TRACEBACKS, Guard
 from layerhouse.ingest.checkpoint.symlinks import HUB_PREFIX, lead_out_text, leads_out
-from layerhouse.ingest.folder_files import FileSorter, is_needed, real_path
+from layerhouse.ingest.folder_files import EVALUATION, FileSorter, is_needed, real_path
 from layerhouse.ingest.model_files import FoundModel, path_text
 from layerhouse.ingest.result_files import ResultFiles
 from layerhouse.ingest.study.file_names import ANALYSIS_NAMES
 from layerhouse.warehouse.storage.inventory import Inventory
 
 MARKER = "layerhouse.json"
-ANALYSIS, EVALUATION, WEIGHTS = "analysis", "evaluation", "pruned_model"
-"""Folders whose files belong to the model that the folder lies in."""
+ANALYSIS, WEIGHTS = "analysis", "pruned_model"
+"""Folders whose files belong to the model that the folder lies in, as do those of EVALUATION."""
 MAX_DEPTH = 64
 NOTHING = "no weights, no analysis, no results"
 WEIGHTS_PROMISED = re.compile(r"config\.json|.+\.index\.json")
@@ -367,7 +367,7 @@ def _special(path: Path) -> tuple[str, bool]:
         mode = path.stat().st_mode
     except (OSError, ValueError):
         return ("a link that leads nowhere" if path.is_symlink() else "cannot be read"), True
-    return f"is {kind_text(mode)}, not a file, and is not opened", is_needed(path.name)
+    return f"is {kind_text(mode)}, not a file, and is not opened", is_needed(path)
 
 
 def _nothing_text(*, is_empty: bool) -> str:

@@ -18,6 +18,8 @@ from layerhouse.ingest.results.documents import HARNESS_NAME, is_text_file, may_
 from layerhouse.ingest.study.file_names import ANALYSIS_NAMES, REMOVAL_NAME
 from layerhouse.warehouse.study.written_files import is_recorded, recorded_files
 
+EVALUATION = "evaluation"
+"""The folder of a model's results."""
 ReportRemark = Callable[[Path, str, bool], None]
 """A callback for a remark: on which file or folder, what, and whether it is a failure."""
 
@@ -121,13 +123,13 @@ class FileSorter:
         is_read = may_be_result(path) or is_weight_file(name)
         if not is_read or name.endswith(INDEX_SUFFIX) or not leads_out(folder, path):
             return True
-        self._report_remark(path, lead_out_text(path), is_needed(name) or not SIDECAR_JSON.fullmatch(name))
+        self._report_remark(path, lead_out_text(path), is_needed(path) or not SIDECAR_JSON.fullmatch(name))
         return False
 
 
-def is_needed(name: str) -> bool:
-    """Whether a file of this name is itself what a model is read from: weights or an analysis."""
-    return is_weight_file(name) or name in ANALYSIS_NAMES
+def is_needed(path: Path) -> bool:
+    """Whether a file is by its name and place what is to be taken: weights, an analysis, or a result in `evaluation/`."""
+    return is_weight_file(path.name) or path.name in ANALYSIS_NAMES or (EVALUATION in path.parts and may_be_result(path))
 
 
 def real_path(folder: Path, path: Path) -> Path:

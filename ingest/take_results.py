@@ -11,7 +11,7 @@ from typing import Any
 
 from layerhouse.ingest.context import IngestContext
 from layerhouse.ingest.declarations.declare import Declaration, declare
-from layerhouse.ingest.discover import EVALUATION
+from layerhouse.ingest.folder_files import EVALUATION
 from layerhouse.ingest.model_files import FoundModel, path_text
 from layerhouse.ingest.result_files import ResultFiles
 from layerhouse.ingest.results.model_lookup import Match, Models, name_alone
