@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from layerhouse.errors import UsageError
 
@@ -27,6 +26,8 @@ def local_path(text: str | Path) -> Path:
         return Path(text)
     scheme, rest = match[1].lower(), match[2]
     if scheme == "file":
+        from urllib.parse import unquote, urlsplit
+
         address = urlsplit(written)
         if address.netloc not in ("", "localhost"):
             raise UsageError(f"{written}: a file of the machine {address.netloc!r}; name a path of this one")

@@ -68,7 +68,7 @@ def call_plugin(
         return function(*args, **kwargs)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(display_path, f"{what} of another package failed: {_one_line(error)}") from error
 
 

@@ -14,7 +14,7 @@ from layerhouse.errors import InputError, UsageError
 from layerhouse.file_door import kind_text
 from layerhouse.ingest.checkpoint.file_names import is_weight_file
 from layerhouse.ingest.checkpoint.guard import NO_TRACEBACKS, Guard
-from layerhouse.ingest.checkpoint.symlinks import HUB_PREFIX, lead_out_text, leads_out
+from layerhouse.ingest.checkpoint.symlinks import lead_out_text, leads_out
 from layerhouse.ingest.folder_files import EVALUATION, FileSorter, is_needed, real_path
 from layerhouse.ingest.model_files import FoundModel, path_text
 from layerhouse.ingest.result_files import ResultFiles
@@ -27,6 +27,7 @@ ANALYSIS, WEIGHTS = "analysis", "pruned_model"
 MAX_DEPTH = 64
 NOTHING = "no weights, no analysis, no results"
 WEIGHTS_PROMISED = re.compile(r"config\.json|.+\.index\.json")
+HUB_PREFIXES = ("models--", "datasets--", "spaces--")
 HUB_STORES = ("blobs", "refs")
 """Folders beside the snapshots of a hub cache; what they hold is met in the snapshots."""
 HUB_FOLDER = re.compile(r".*/models--([^/]+)/snapshots/([^/]+)((?:/.*)?)", re.DOTALL)
@@ -132,6 +133,8 @@ class _Walk:
         self._lost_weights: set[Path] = set()
         """Folders with weight files that are a failure."""
         self._reals: dict[Path, str] = {}
+        self._links: set[Path] = set()
+        """Folders that are links."""
 
     def start(self, root: Path) -> Path | None:
         """Walk below a root. Returns the folder that names are relative to; None where there is no root."""
@@ -191,7 +194,8 @@ class _Walk:
                 if below.is_warehouse:
                     self._remark(subfolder, "a layerhouse warehouse", False)
                     continue
-                self._visit(subfolder, below, depth + 1, inside_model=is_inside)
+                if below.files or below.folders:
+                    self._visit(subfolder, below, depth + 1, inside_model=is_inside)
                 if self._outcomes == before_subfolder:
                     nothing.append((subfolder, self._files == before_files))
         if self._outcomes > before and not is_inside:
@@ -255,7 +259,7 @@ class _Walk:
             self._files += 1
             return Listing(is_warehouse=True)
         listing, left_out = Listing(), list[str]()
-        is_repository = folder.name.startswith(HUB_PREFIX)
+        is_repository = folder.name.startswith(HUB_PREFIXES)
         for entry in sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name)):
             path = Path(entry.path)
             is_unseen = entry.name.startswith(".") or entry.name == "__pycache__"
@@ -263,6 +267,8 @@ class _Walk:
                 left_out.append(entry.path)
             elif (kind := _entry_kind(entry)) == "folder":
                 listing.folders.append(path)
+                if entry.is_symlink():
+                    self._links.add(path)
             elif kind == "file":
                 listing.files.append(path)
             else:
@@ -284,9 +290,10 @@ class _Walk:
             self._lost_weights.add(path.parent)
 
     def _real(self, folder: Path) -> str:
-        """The real path of a folder; that of the folder around it is looked up once."""
+        """The real path of a folder; no link is looked up for one in a folder that was listed."""
         around = self._reals.get(folder.parent)
-        real = os.path.realpath(folder) if around is None or folder.is_symlink() else f"{around.rstrip('/')}/{folder.name}"
+        is_known = around is not None and folder not in self._links
+        real = f"{str(around).rstrip('/')}/{folder.name}" if is_known else os.path.realpath(folder)
         self._reals[folder] = real
         return real
 

@@ -30,6 +30,7 @@ class FileSorter:
     def __init__(self, result_files: ResultFiles, report_remark: ReportRemark, guard: Guard) -> None:
         self._result_files, self._report_remark, self._guard = result_files, report_remark, guard
         self._recorded: dict[Path, dict[str, str]] = {}
+        self._real_folders: dict[Path, Path] = {}
 
     def single_file(self, path: Path) -> FoundModel | None:
         """The model of a weight file that stands for itself."""
@@ -76,7 +77,7 @@ class FileSorter:
                 self._report_remark(path, error.what, True)
 
         with self._guard.reading(path_text(path), fail), confined_to(folder):
-            if self._result_files.is_result(real_path(folder, path)):
+            if self._result_files.is_result(self._real_folder(folder) / path.relative_to(folder)):
                 return True
             if not is_any_text:
                 self._report_remark(path, NO_RESULT, is_claimed)
@@ -105,6 +106,12 @@ class FileSorter:
             and may_be_result(path)
             and self.is_result(folder, path, is_claimed=is_alone and path.parent == folder)
         ]
+
+    def _real_folder(self, folder: Path) -> Path:
+        """The real path of a folder, looked up once for all of its files."""
+        if folder not in self._real_folders:
+            self._real_folders = {folder: Path(os.path.realpath(folder))}
+        return self._real_folders[folder]
 
     def _is_own(self, path: Path) -> bool:
         """Whether layerhouse wrote a file, and it is unchanged."""

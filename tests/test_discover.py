@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -563,4 +564,28 @@ def test_a_folder_that_may_not_be_read_is_a_failure(tmp_path):
     assert said == [
         "!results/B: cannot be listed: Permission denied",
         "!results/C/evaluation: cannot be listed: Permission denied",
+    ]
+
+
+@pytest.mark.parametrize("depth", [1, 50])
+def test_a_hundred_thousand_empty_folders_take_linear_time_and_each_that_counts_has_a_line(tmp_path, depth):
+    """Twenty thousand here, beside a model; below each empty one more are looked at once, not once a level."""
+    count = 20_000 // depth
+    plant(tmp_path / "results", f"A/{RESULT}")
+    for number in range(count):
+        (tmp_path / "results" / f"e{number:05}" / "/".join("d" * (depth - 1))).mkdir(parents=True)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    models, said = found(tmp_path / "results")
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert [*models] == ["results/A"]
+    assert said == [f"!results/e{number:05}: {EMPTY}" for number in range(count)]
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+
+
+def test_an_empty_folder_in_a_hidden_one_or_beside_an_excluded_file_is_not_said_to_be_empty(tmp_path):
+    plant(tmp_path / "results", f"A/{RESULT}", "B/.git/config", "C/.cache/", "D/old.json")
+    assert found(tmp_path / "results", excludes=["old.json"])[1] == [
+        f"results/B: {NOTHING}",
+        f"!results/C: {EMPTY}",
+        f"results/D: {NOTHING}",
     ]
