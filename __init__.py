@@ -57,15 +57,16 @@ def open(
     verify: bool = False,
     skip_damaged: bool = False,
 ) -> Warehouse:
-    """Open a warehouse for reading. Raises MissingWarehouseError, DamagedWarehouseError or WarehouseError.
+    """Open a warehouse for reading. Raises UsageError, MissingWarehouseError, DamagedWarehouseError or WarehouseError.
 
     as_of: show it as it was at this time.
     verify: compare every file with its SHA-256 before anything is answered.
     skip_damaged: answer without the commits that are damaged, instead of raising.
     """
+    from layerhouse.local_paths import local_path
     from layerhouse.warehouse.answers.handle import Warehouse
 
-    return Warehouse(path, as_of=as_of, verify=verify, skip_damaged=skip_damaged)
+    return Warehouse(local_path(path), as_of=as_of, verify=verify, skip_damaged=skip_damaged)
 
 
 def _mappings(wanted: bool) -> AbstractContextManager[None]:
@@ -96,6 +97,7 @@ def ingest(
     method_patterns: Sequence[str] = (),
     workers: int | None = None,
     map_files: bool = False,
+    debug: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
@@ -108,7 +110,8 @@ def ingest(
     name: the name of the model, if there is only one; by default its path.
     dry_run: report what would be taken, and write nothing.
     stats: `full`; `spectral` to measure the spectra of weight matrices too; `none` to read headers only.
-    compare: which models' values are compared with the base's: `auto` (measured in this run), `values` (all), `rows` (none).
+    compare: whose values are compared with the base's: `auto` (not compared with it yet), `values` (also those compared by rows
+        alone), `rows` (none).
     near_zero: also count values of at most this magnitude.
     threads: how many measure; by default one per core.
     device: where values are counted: `cpu`, `cuda`, `cuda:N` or `auto`.
@@ -117,16 +120,21 @@ def ingest(
     method_patterns: regular expressions for what names declare, with the groups method, ratio and removed.
     workers: models read at once; by default one per device.
     map_files: map weight files that are in the page cache; meanwhile the process has a handler of SIGBUS.
+    debug: print the tracebacks of unexpected errors to stderr.
     on_event, on_progress: called for each input, and whenever models or bytes have been read.
     """
     from layerhouse.ingest.context import Options, Reading, available_cores
     from layerhouse.ingest.measure.devices import find_devices
     from layerhouse.ingest_call import ingest_into
+    from layerhouse.local_paths import local_path
 
     reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units, workers)
-    options = Options(tuple(exclude), name, dry_run, None if base is None else str(base), reading, tuple(method_patterns))
-    paths = [Path(root) for root in ([roots] if isinstance(roots, str | Path) else roots)]
+    if base is not None and not isinstance(base, str | Path):
+        raise UsageError(f"base {base!r}: one path or one name")
+    base_text = None if base is None else str(local_path(base))
+    options = Options(tuple(exclude), name, dry_run, base_text, reading, tuple(method_patterns), debug)
+    paths = [local_path(root) for root in ([roots] if isinstance(roots, str | Path) else roots)]
     with _mappings(map_files and stats != "none"):
         return ingest_into(
-            Path(warehouse), paths, options, limit_factor=limit_factor, on_event=on_event, on_progress=on_progress
+            local_path(warehouse), paths, options, limit_factor=limit_factor, on_event=on_event, on_progress=on_progress
         )

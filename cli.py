@@ -20,6 +20,7 @@ from layerhouse.terminal.findings import show_findings
 from layerhouse.terminal.ingest_options import IngestOptions, ingest_options, stats_level
 from layerhouse.terminal.messages import talk
 from layerhouse.terminal.options import (
+    LocalPath,
     OutputOptions,
     ReadingOptions,
     TableOptions,
@@ -55,7 +56,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("roots", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ROOT...")
+@click.argument("roots", nargs=-1, required=True, type=LocalPath(), metavar="ROOT...")
 @warehouse_option
 @ingest_options
 def ingest(
@@ -177,7 +178,7 @@ def compare(
 @click.option(
     "--from",
     "table",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=LocalPath(exists=True, dir_okay=False),
     metavar="CSV",
     help="Make many links at once, from a table with the columns file and model.",
 )
@@ -200,7 +201,7 @@ def link(file: str | None, model: str | None, table: Path | None, warehouse: Pat
 @click.argument("model")
 @warehouse_option
 @reading_options
-@click.option("-O", "--output-dir", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder to write into.")
+@click.option("-O", "--output-dir", type=LocalPath(), required=True, metavar="DIR", help="Folder to write into.")
 @click.option("--force", is_flag=True, help="Overwrite files that layerhouse did not write.")
 def analysis(model: str, warehouse: Path, reading: ReadingOptions, output_dir: Path, force: bool) -> None:
     """Write MODEL's structure as the files of the study scripts: its layers, its base's layers, and their comparison."""
@@ -338,9 +339,7 @@ def rename(model: str, new_name: str, warehouse: Path) -> None:
 @warehouse_option
 @as_of_option
 @verify_option
-@click.option(
-    "--duckdb", "target", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The database to write."
-)
+@click.option("--duckdb", "target", type=LocalPath(), required=True, metavar="FILE", help="The database to write.")
 def export(warehouse: Path, as_of: str | None, verify: bool, target: Path) -> None:
     """Write a self-contained DuckDB database with every table and view, for any DuckDB client."""
     from layerhouse.warehouse.answers.session import export_database, parse_as_of
@@ -350,7 +349,7 @@ def export(warehouse: Path, as_of: str | None, verify: bool, target: Path) -> No
 
 
 @cli.command()
-@click.option("--keep", type=click.Path(path_type=Path), metavar="FOLDER", help="Make the study in this folder and keep it.")
+@click.option("--keep", type=LocalPath(), metavar="FOLDER", help="Make the study in this folder and keep it.")
 def demo(keep: Path | None) -> None:
     """Make a small study of real checkpoints, ingest it, and print three tables."""
     import layerhouse

@@ -34,6 +34,17 @@ class InputError(LayerhouseError):
         super().__init__(f"{where}: {what}")
 
 
+class UnexpectedError(InputError):
+    """An input that could not be read for a reason outside of it: a fault of layerhouse or of a package, too little memory."""
+
+
+class ChangedError(InputError):
+    """A file that changed while it was read: what was read of it is a mixture, and is not taken."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where, "changed while it was read; ingest it again when it is complete")
+
+
 class WarehouseError(LayerhouseError):
     """The warehouse cannot be read or written."""
 

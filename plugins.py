@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import ParamSpec, Protocol, TypeVar
 
-from layerhouse.errors import InputError, LayerhouseError, UsageError
+from layerhouse.errors import InputError, UsageError
 
 
 class Named(Protocol):
@@ -63,12 +63,12 @@ def call_plugin(
     display_path: str, what: str, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Result:
     """Call a function of another package for one input. Any exception of its becomes an InputError that names the input and
-    the part, `what`, so that the rest of a batch goes on; errors of layerhouse pass through."""
+    the part, `what`, so that the rest of a batch goes on; its own InputErrors pass through."""
     try:
         return function(*args, **kwargs)
-    except LayerhouseError:
+    except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(display_path, f"{what} of another package failed: {_one_line(error)}") from error
 
 

@@ -74,13 +74,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = create_store(Path(folder) / "w")
         known = write_rows(root, options.children)
-        batch = Batch(root)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
-        comparer = Comparer(IngestContext(root, known, batch, Options(), print, ProgressCounter()))
+        context = IngestContext(root, known, Options(), print, ProgressCounter())
+        comparer = Comparer(context)
         comparer.set_base("models/0", is_among_models=True)
         comparer.compare_stored([f"models/{child}" for child in range(1, options.children + 1)])
-        batch.flush()
+        context.batch.flush()
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"{len(known.comparisons) - 1} models compared with one base: {seconds:.1f} s, peak {peak / 1024:.0f} MiB")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerhouse.errors import InputError
+from layerhouse.errors import ChangedError, InputError
 from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
 from layerhouse.ingest.checkpoint.file_names import ADAPTER_CONFIG_NAME, CONFIG_NAME, INDEX_SUFFIX
 from layerhouse.ingest.checkpoint.json_files import read_json
 from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts
 from layerhouse.ingest.checkpoint.notes import Note, note
+from layerhouse.ingest.checkpoint.regular_file import confined_to, open_regular_file
 from layerhouse.ingest.checkpoint.slicegpt import slicing_config_path
+from layerhouse.ingest.checkpoint.symlinks import LEADS_OUT, leads_out
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, PLAIN
 from layerhouse.ingest.checkpoint.weight_set import (
     WeightSet,
@@ -29,6 +32,7 @@ from layerhouse.ingest.model.layer_rows import SIZE_WORDS, layer_rows
 from layerhouse.ingest.model.parameters import Totals, count_parameters
 from layerhouse.ingest.model.placement import Placed, Placement, place_tensors
 from layerhouse.ingest.model.token_cost import model_kv_bytes, model_macs
+from layerhouse.ingest.model_files import path_text
 from layerhouse.version import __version__
 from layerhouse.vocabulary import CheckpointStatus, Module, SourceKind, StatsLevel
 
@@ -80,6 +84,13 @@ def weight_files_of(files: Sequence[Path]) -> list[Path]:
 def open_weights(folder: Path, files: Sequence[Path], display_path: str) -> OpenedWeights:
     """Read the headers of a model's one weight set and place its tensors. Raises InputError of one line."""
     home = _weights_home(folder, files)
+    if home != folder:
+        display_path = f"{display_path}/{path_text(home.relative_to(folder))}"
+    with confined_to(folder if folder.is_dir() else folder.parent):
+        return _open_weights(home, files, display_path)
+
+
+def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> OpenedWeights:
     weight_set = find_weight_set(home, files, display_path)
     contents = read_weight_set(weight_set, display_path)
     if not contents.tensors:
@@ -109,12 +120,14 @@ def open_weights(folder: Path, files: Sequence[Path], display_path: str) -> Open
 
 def read_description(path: Path) -> dict[str, str]:
     """The lines `  - key: value` of LLM-Pruner's description.txt, which tell how a model was made; empty for other files."""
-    if path.is_symlink():
+    if path.is_symlink() or not path.is_file():
         return {}
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path, path.name) as (file, _):
             text = file.read(MAX_DESCRIPTION_BYTES).decode("utf-8", "replace")
-    except OSError:
+    except ChangedError:
+        raise
+    except InputError:
         return {}
     return dict(DESCRIPTION_LINE.findall(text)) if text.startswith(DESCRIPTION_HEAD) else {}
 
@@ -198,10 +211,14 @@ def _weights_home(folder: Path, files: Sequence[Path]) -> Path:
 
 
 def _read_config(path: Path, display_path: str) -> tuple[dict[str, Any] | None, list[Note]]:
-    if not path.is_file():
+    if leads_out(path.parent, path):
+        return None, [note("config", f"{path.name} not read: {LEADS_OUT}")]
+    if not os.path.lexists(path):
         return None, []
     try:
         document = read_json(path, f"{display_path}/{path.name}", max_bytes=MAX_CONFIG_BYTES)[1]
+    except ChangedError:
+        raise
     except InputError as error:
         return None, [note("config", f"{path.name} cannot be read: {error.what}")]
     if not isinstance(document, dict):

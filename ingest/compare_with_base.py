@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from layerhouse.ingest.checkpoint_rows import OpenedWeights, open_weights, weigh
 from layerhouse.ingest.context import IngestContext
 from layerhouse.ingest.discover import discover
 from layerhouse.ingest.model.placeholders import are_placeholders, is_block_weight
-from layerhouse.ingest.model_files import fingerprint_of
+from layerhouse.ingest.model_files import Identities, check_unchanged, fingerprint, identities_of, path_text
 from layerhouse.ingest.take_weights import ReadWeights, stored_tensors
 from layerhouse.vocabulary import CompareMode, EventKind, Module, SourceKind, StatsLevel
 from layerhouse.warehouse.storage.reading import stream_rows
@@ -46,7 +47,7 @@ UNIT_COLUMNS = ("stack", "layer_index", "kind", "unit_index", "part_hashes", "si
 class ComparedCheckpoint:
     """A checkpoint to compare: the rows of its tensors, its units, and its weights where they are open.
 
-    `has_values` is false for a base that is known by its config alone.
+    `identities` are those of the files that were measured. `has_values` is false for a base that is known by its config alone.
     """
 
     model_id: str
@@ -55,6 +56,11 @@ class ComparedCheckpoint:
     opened: OpenedWeights | None = None
     units: pa.Table | None = None
     has_values: bool = True
+    identities: Identities = field(default_factory=dict)
+
+    def check_unchanged(self, cause: Exception | None = None) -> None:
+        """Raise ChangedError unless the files are those that were measured."""
+        check_unchanged(self.identities, self.identities, path_text, cause)
 
     @property
     def is_adapter(self) -> bool:
@@ -85,8 +91,13 @@ class Comparer:
         The base is compared with itself, so that its own rows stand beside the others'. A base that is not among the models of
         this ingest keeps the base that it has.
         """
+        with self._context.taking(model_id):
+            self._set_base(model_id, fresh, is_among_models=is_among_models)
+
+    def _set_base(self, model_id: str, fresh: ReadWeights | None, *, is_among_models: bool) -> None:
         sighting = self._known.sightings.get((model_id, SourceKind.WEIGHTS))
         if sighting is None:
+            self._pass_over(model_id, "its weights are not in the warehouse, so no model is compared with it")
             return
         base_id = sighting.checkpoint_id
         if fresh is not None:
@@ -106,10 +117,23 @@ class Comparer:
         """Compare a model whose weights were read just now with the base."""
         if self.base is None:
             return
-        checkpoint = _read_checkpoint(model_id, weights)
-        self._compare(checkpoint, self.base)
-        if checkpoint.units is not None and checkpoint.checkpoint_id in self._layer_maps:
-            self._compare_units(model_id, checkpoint.checkpoint_id, checkpoint.units)
+        checkpoint, base = _read_checkpoint(model_id, weights), self.base
+
+        def compare() -> None:
+            self._compare(checkpoint, base)
+            if checkpoint.units is not None and checkpoint.checkpoint_id in self._layer_maps:
+                self._compare_units(model_id, checkpoint.checkpoint_id, checkpoint.units)
+
+        self._try(model_id, checkpoint.checkpoint_id, compare)
+
+    def _try(self, model_id: str, checkpoint_id: str, compare: Callable[[], None]) -> None:
+        """Compare a checkpoint. If that fails it is reported, nothing of it is stored, and it is not tried again."""
+        is_done = False
+        with self._context.taking(model_id):
+            compare()
+            is_done = True
+        if not is_done:
+            self._refused.add(checkpoint_id)
 
     def compare_stored(self, model_ids: Sequence[str]) -> None:
         """Compare models with the base by their rows in the warehouse, as far as that is due."""
@@ -124,12 +148,22 @@ class Comparer:
         if names and batch.holds("tensors", "units"):
             batch.flush()
         for checkpoint_id, rows in stream_rows(store_root, "tensors", names, COMPARED_COLUMNS):
-            self._compare(ComparedCheckpoint(names[checkpoint_id], checkpoint_id, rows.to_pylist()), self.base)
+            self._try(
+                names[checkpoint_id], checkpoint_id, partial(self._compare_rows, names[checkpoint_id], checkpoint_id, rows)
+            )
+            batch.seal()
             batch.flush_if_due()
         mapped = {checkpoint_id for checkpoint_id in names if checkpoint_id in self._layer_maps}
         for checkpoint_id, units in stream_rows(store_root, "units", mapped, UNIT_COLUMNS):
-            self._compare_units(names[checkpoint_id], checkpoint_id, units)
+            self._try(
+                names[checkpoint_id], checkpoint_id, partial(self._compare_units, names[checkpoint_id], checkpoint_id, units)
+            )
+            batch.seal()
             batch.flush_if_due()
+
+    def _compare_rows(self, model_id: str, checkpoint_id: str, rows: pa.Table) -> None:
+        assert self.base is not None
+        self._compare(ComparedCheckpoint(model_id, checkpoint_id, rows.to_pylist()), self.base)
 
     def _pass_over(self, model_id: str, what: str) -> None:
         self._context.report_event(EventKind.PASSED, model_id, what)
@@ -172,13 +206,13 @@ class Comparer:
         else:
             if are_layers_due:
                 rows["layer_matches"] = matches
-                self._known.comparisons[checkpoint.checkpoint_id] = base.checkpoint_id
             if are_tensors_due:
                 rows["tensor_matches"], tensor_notes = self._relate_tensors(checkpoint, base, matches)
                 notes += tensor_notes
         ids = {"checkpoint_id": pair[0], "base_checkpoint_id": pair[1]}
         if rows:
             self._context.batch.add({table: [{**ids, **row} for row in table_rows] for table, table_rows in rows.items()})
+            self._remember(pair, rows)
         for remark in notes if are_layers_due or are_tensors_due else ():
             self._pass_over(checkpoint.model_id, f"compared with {base.model_id}: {remark['text']}")
         if are_units_due and checkpoint.checkpoint_id not in self._refused:
@@ -205,11 +239,15 @@ class Comparer:
         from layerhouse.ingest.compare.match_tensors import relate_tensors
 
         related = relate_tensors(checkpoint.tensors, base.tensors, matches)
-        notes = self._explain(checkpoint, base, related)
-        pair = checkpoint.checkpoint_id, base.checkpoint_id
-        self._known.related.add(pair)
-        self._known.unexplained.discard(pair)
-        return related, notes
+        return related, self._explain(checkpoint, base, related)
+
+    def _remember(self, pair: tuple[str, str], rows: Collection[str]) -> None:
+        """Know from now on that the tables in `rows` have rows of a pair."""
+        if "layer_matches" in rows:
+            self._known.comparisons[pair[0]] = pair[1]
+        if "tensor_matches" in rows:
+            self._known.related.add(pair)
+            self._known.unexplained.discard(pair)
 
     def _explain(self, checkpoint: ComparedCheckpoint, base: ComparedCheckpoint, related: list[Row]) -> list[Note]:
         """Read the values of tensors that rows alone do not explain, on both sides; a note where that cannot be done."""
@@ -217,26 +255,30 @@ class Comparer:
 
         unexplained = [row for row in related if row["relation"] is None and row["name"] and row["base_name"]]
         mode = self._reading.compare
-        is_measured = checkpoint.opened is not None and self._reading.stats != StatsLevel.NONE
-        is_wanted = mode == CompareMode.VALUES or (mode == CompareMode.AUTO and is_measured)
+        is_wanted = mode == CompareMode.VALUES or (mode == CompareMode.AUTO and self._reading.stats != StatsLevel.NONE)
         if not unexplained or not base.has_values or not is_wanted:
             return []
         opened, base_opened = self._open(checkpoint), self._open(base)
         if opened is None or base_opened is None:
             absent = checkpoint if opened is None else base
-            reason = f"the files of {absent.model_id} are not there as they were measured"
+            reason = f"the files of {absent.model_id} are not there as they were measured; with them: --compare values"
             return [note("relation", f"how {len(unexplained)} tensors of one shape differ is not known: {reason}")]
         refs, base_refs = (
             {placed.ref.name: placed.ref for placed in weights.placement.placed} for weights in (opened, base_opened)
         )
+        num_bytes = sum(refs[row["name"]].logical_bytes for row in open_pairs(unexplained, refs, base_refs))
         progress = self._context.progress
+        progress.expect(num_bytes=num_bytes)
+        failure: InputError | None = None
         try:
-            num_bytes = sum(refs[row["name"]].logical_bytes for row in open_pairs(unexplained, refs, base_refs))
-            progress.expect(num_bytes=num_bytes)
             compare_values(unexplained, refs, base_refs, threads=self._reading.threads, on_bytes=progress.count_bytes)
         except InputError as error:
-            return [note("relation", f"how values differ is not known: {error.where}: {error.what}")]
-        return []
+            failure = error
+        for side in (checkpoint, base):
+            side.check_unchanged(failure)
+        if failure is None:
+            return []
+        return [note("relation", f"how values differ is not known: {failure.where}: {failure.what}")]
 
     def _open(self, checkpoint: ComparedCheckpoint) -> OpenedWeights | None:
         """The open weights of a checkpoint; they are opened now if the files are those that were measured."""
@@ -246,12 +288,16 @@ class Comparer:
         sighting = self._known.sightings.get((checkpoint.model_id, SourceKind.WEIGHTS))
         models = discover([Path(folder)]).models if folder is not None and Path(folder).exists() else []
         model = models[0] if len(models) == 1 else None
-        if sighting is None or model is None or fingerprint_of(weight_files_of(model.weight_files)) != sighting.fingerprint:
+        if sighting is None or model is None:
+            return None
+        identities = identities_of(weight_files_of(model.weight_files))
+        if fingerprint(identities) != sighting.fingerprint:
             return None
         try:
-            checkpoint.opened = open_weights(model.folder, model.weight_files, checkpoint.model_id)
+            checkpoint.opened = open_weights(model.folder, model.weight_files, model.shown)
         except InputError:
             return None
+        checkpoint.identities = identities
         return checkpoint.opened
 
     def _compare_units(self, model_id: str, checkpoint_id: str, units: pa.Table) -> None:
@@ -272,4 +318,6 @@ class Comparer:
 
 
 def _read_checkpoint(model_id: str, weights: ReadWeights) -> ComparedCheckpoint:
-    return ComparedCheckpoint(model_id, weights.checkpoint_id, weights.tensors, weights.opened, weights.units)
+    return ComparedCheckpoint(
+        model_id, weights.checkpoint_id, weights.tensors, weights.opened, weights.units, identities=weights.identities
+    )

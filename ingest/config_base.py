@@ -6,14 +6,18 @@ The model is built on torch's meta device: nothing is allocated or downloaded, a
 from __future__ import annotations
 
 import hashlib
+import re
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import InputError, UsageError
 from layerhouse.ingest.checkpoint.dtypes import TORCH_DTYPES, byte_count
 from layerhouse.ingest.checkpoint.json_files import read_json
+from layerhouse.ingest.checkpoint.limits import allowed, check_limit, exceeded
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.ingest.checkpoint.weight_set import WeightSet, WeightSetContents
 from layerhouse.ingest.checkpoint_rows import MAX_CONFIG_BYTES, OpenedWeights, weight_rows
@@ -28,6 +32,15 @@ from layerhouse.vocabulary import SourceKind
 Row = dict[str, Any]
 
 CONTAINER = "config"
+MAX_COUNT = 100_000
+"""Limit on a number of layers, experts or labels: transformers makes objects for each, some of them before any module."""
+COUNT_KEY = re.compile(r"(.*_)?(n_)?(layers?|blocks?|experts?|depths?|stages?|labels?|groups?|heads?|codebooks?)(_num)?")
+MAX_POSITIONS = 1 << 24
+POSITIONS_KEY = re.compile(r".*(positions?|position_embeddings|ctx|context|seq_len(gth)?)")
+MAX_MODULES = 100_000
+"""Limit on the modules of the model, for all layers and experts together."""
+MAX_PARAMETERS = 10**14
+"""Limit on the parameters of the model."""
 
 
 def take_config_base(path: Path, context: IngestContext) -> ComparedCheckpoint:
@@ -38,8 +51,9 @@ def take_config_base(path: Path, context: IngestContext) -> ComparedCheckpoint:
     display_path = path_text(path)
     try:
         checkpoint, tensors, layers = config_base_rows(path, display_path)
-    except InputError as error:
-        raise UsageError(f"--base {error.where}: {error.what}") from None
+    except Exception as error:
+        failure = context.guard.input_error(display_path, error)
+        raise UsageError(f"--base {failure.where}: {failure.what}") from None
     checkpoint_id: str = checkpoint["checkpoint_id"]
     if checkpoint_id not in context.known.checkpoints:
         source = {"source_uri": display_path}
@@ -76,7 +90,10 @@ def config_base_rows(path: Path, display_path: str) -> tuple[Row, list[Row], lis
 
 def _tensor_refs(config: dict[str, Any], path: Path, display_path: str) -> tuple[TensorRef, ...]:
     """The state dict of the config's architecture, or else of the causal model of its type. Tied tensors share a place."""
+    _check_numbers(config, display_path)
     buffers, state = _build(config, display_path)
+    elements = sum(tensor.numel() for tensor in state.values())
+    check_limit(display_path, "parameters of the model", elements, MAX_PARAMETERS)
     places: dict[int, int] = {}
     refs = []
     for name, tensor in state.items():
@@ -85,6 +102,46 @@ def _tensor_refs(config: dict[str, Any], path: Path, display_path: str) -> tuple
         size = byte_count(dtype, tensor.numel())
         refs.append(TensorRef(name, dtype, tuple(tensor.shape), path, place, size, is_buffer=name in buffers))
     return tuple(refs)
+
+
+def _check_numbers(value: Any, display_path: str, key: str = "") -> None:
+    """Raise InputError for a number of things in a config, at any depth, that is over the limit of its kind."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _check_numbers(item, display_path, str(name).lower())
+    elif isinstance(value, list):
+        for item in value:
+            _check_numbers(item, display_path, key)
+    elif isinstance(value, int | float) and COUNT_KEY.fullmatch(key):
+        _check_number(display_path, key, value, MAX_COUNT)
+    elif isinstance(value, int | float) and POSITIONS_KEY.fullmatch(key):
+        _check_number(display_path, key, value, MAX_POSITIONS)
+
+
+def _check_number(display_path: str, key: str, value: float, limit: int) -> None:
+    if value > allowed(limit):
+        raise InputError(display_path, exceeded(f"{key} is {value}" if value < 10**30 else key, allowed(limit)))
+
+
+@contextmanager
+def _modules_limited(display_path: str) -> Iterator[None]:
+    """Raise InputError within the block once this thread has made more modules than the limit."""
+    from torch.nn.modules.module import register_module_module_registration_hook
+
+    thread, most, count = threading.get_ident(), allowed(MAX_MODULES), 0
+
+    def on_module(module: Any, name: str, submodule: Any) -> None:
+        nonlocal count
+        if threading.get_ident() == thread:
+            count += 1
+            if count > most:
+                raise InputError(display_path, exceeded("modules of the model", most))
+
+    hook = register_module_module_registration_hook(on_module)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _build(config: dict[str, Any], display_path: str) -> tuple[set[str], Mapping[str, Any]]:
@@ -99,9 +156,11 @@ def _build(config: dict[str, Any], display_path: str) -> tuple[set[str], Mapping
         model_class = transformers.AutoModelForCausalLM
     from_config = getattr(model_class, "_from_config", None) or model_class.from_config
     try:
-        with warnings.catch_warnings(), torch.device("meta"):
+        with warnings.catch_warnings(), torch.device("meta"), _modules_limited(display_path):
             warnings.simplefilter("ignore")
             model = from_config(transformers.AutoConfig.for_model(config["model_type"], **arguments))
+    except InputError:
+        raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(display_path, f"transformers makes no {config['model_type']!r} of this config: {reason}") from None

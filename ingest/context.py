@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from layerhouse.errors import UsageError
-from layerhouse.ingest.batch import Batch
+from layerhouse.errors import InputError, UsageError
+from layerhouse.ingest.batch import ID_COLUMNS, Batch, Piece
+from layerhouse.ingest.checkpoint.guard import Guard
+from layerhouse.ingest.checkpoint.regular_file import confined_to
 from layerhouse.ingest.events import ProgressCounter, ReportEvent
-from layerhouse.vocabulary import CompareMode, StatsLevel
+from layerhouse.vocabulary import CompareMode, EventKind, StatsLevel
 from layerhouse.warehouse.storage.inventory import Inventory
 
 
@@ -50,7 +54,8 @@ class Options:
     """How to ingest. `excludes` are globs; `name` renames the one model found; a dry run writes nothing.
 
     `base` is the model that the others are compared with: a path, which is ingested too, or the name of a model in the
-    warehouse. `method_patterns` are tried before the built-in rules for what a model's name declares.
+    warehouse. `method_patterns` are tried before the built-in rules for what a model's name declares. `debug` prints the
+    tracebacks of unexpected errors to stderr.
     """
 
     excludes: tuple[str, ...] = ()
@@ -59,22 +64,51 @@ class Options:
     base: str | None = None
     reading: Reading = field(default_factory=Reading)
     method_patterns: tuple[str, ...] = ()
+    debug: bool = False
 
 
-@dataclass(frozen=True)
 class IngestContext:
     """What the steps of one ingest share. Each step adds to `known` what it takes, so that nothing is written twice."""
 
-    store_root: Path
-    known: Inventory
-    batch: Batch
-    options: Options
-    report_event: ReportEvent
-    progress: ProgressCounter
+    def __init__(
+        self, store_root: Path, known: Inventory, options: Options, report_event: ReportEvent, progress: ProgressCounter
+    ) -> None:
+        self.store_root, self.known, self.options = store_root, known, options
+        self.report_event, self.progress = report_event, progress
+        self.guard = Guard(options.debug)
+        self.batch = Batch(store_root, self._refuse, self._forget)
 
     @property
     def reading(self) -> Reading:
         return self.options.reading
+
+    @contextmanager
+    def taking(self, where: str, folder: Path | None = None) -> Iterator[None]:
+        """Take one input within the block. If anything goes wrong, it has a FAILED event and nothing of it is in the batch.
+
+        No link that leads out of `folder` is followed.
+        """
+        mark = self.batch.mark()
+
+        def fail(error: InputError) -> None:
+            self.batch.drop_since(mark)
+            self.fail(error)
+
+        with self.batch.owned_by(where), self.guard.reading(where, fail), confined_to(folder):
+            yield
+
+    def fail(self, error: InputError) -> None:
+        """Report an input that cannot be taken."""
+        self.report_event(EventKind.FAILED, error.where, error.what)
+
+    def _refuse(self, where: str, error: Exception) -> None:
+        failure = self.guard.input_error(where, error)
+        self.report_event(EventKind.FAILED, where, f"its rows cannot be stored, and none of them is: {failure.what}")
+
+    def _forget(self, pieces: Sequence[Piece]) -> None:
+        """Forget what would have been known from pieces that are dropped, so that others with the same contents are taken."""
+        for piece in pieces:
+            self.known.forget(piece.table, {name: piece.ids(name) for name in (*ID_COLUMNS, "model_id")})
 
 
 def available_cores() -> int:

@@ -6,26 +6,40 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from layerhouse.errors import UsageError
-from layerhouse.ingest.folder_files import FileSorter, real_path
+from layerhouse.errors import InputError, UsageError
+from layerhouse.file_door import kind_text
+from layerhouse.ingest.checkpoint.file_names import is_weight_file
+from layerhouse.ingest.checkpoint.guard import NO_TRACEBACKS, Guard
+from layerhouse.ingest.checkpoint.symlinks import lead_out_text, leads_out
+from layerhouse.ingest.folder_files import EVALUATION, FileSorter, is_needed, real_path
 from layerhouse.ingest.model_files import FoundModel, path_text
 from layerhouse.ingest.result_files import ResultFiles
 from layerhouse.ingest.study.file_names import ANALYSIS_NAMES
 from layerhouse.warehouse.storage.inventory import Inventory
 
 MARKER = "layerhouse.json"
-ANALYSIS, EVALUATION, WEIGHTS = "analysis", "evaluation", "pruned_model"
-"""Folders whose files belong to the model that the folder lies in."""
+ANALYSIS, WEIGHTS = "analysis", "pruned_model"
+"""Folders whose files belong to the model that the folder lies in, as do those of EVALUATION."""
 MAX_DEPTH = 64
 NOTHING = "no weights, no analysis, no results"
 WEIGHTS_PROMISED = re.compile(r"config\.json|.+\.index\.json")
+HUB_PREFIXES = ("models--", "datasets--", "spaces--")
+HUB_STORES = ("blobs", "refs")
+"""Folders beside the snapshots of a hub cache; what they hold is met in the snapshots."""
 HUB_FOLDER = re.compile(r".*/models--([^/]+)/snapshots/([^/]+)((?:/.*)?)", re.DOTALL)
 
-Listing = tuple[list[Path], list[Path]]
-"""The files and the folders in a folder."""
+
+@dataclass(frozen=True)
+class Listing:
+    """The files and the folders in a folder, none of them if it is a warehouse."""
+
+    files: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    is_warehouse: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,12 @@ class Discovery:
 
 
 def discover(
-    roots: Sequence[Path], *, excludes: Sequence[str] = (), name: str | None = None, result_files: ResultFiles | None = None
+    roots: Sequence[Path],
+    *,
+    excludes: Sequence[str] = (),
+    name: str | None = None,
+    result_files: ResultFiles | None = None,
+    guard: Guard = NO_TRACEBACKS,
 ) -> Discovery:
     """Find every model below the roots. A model is known by its real path, and has the name under which it is met first.
 
@@ -58,7 +77,7 @@ def discover(
             raise UsageError(f"--exclude {glob!r}: an empty glob")
     if name is not None and not name.strip():
         raise UsageError("--name is empty")
-    models, remarks = _walk_roots(roots, tuple(excludes), result_files or ResultFiles(Inventory()))
+    models, remarks = _walk_roots(roots, tuple(excludes), result_files or ResultFiles(Inventory()), guard)
     if name is not None and len(models) > 1:
         names = ", ".join([model.model_id for model in models.values()][:5])
         raise UsageError(f"--name names one model; found {len(models)}: {names}")
@@ -76,23 +95,23 @@ def discover(
 
 
 def _walk_roots(
-    roots: Sequence[Path], excludes: tuple[str, ...], result_files: ResultFiles
+    roots: Sequence[Path], excludes: tuple[str, ...], result_files: ResultFiles, guard: Guard
 ) -> tuple[dict[Path, FoundModel], list[Remark]]:
     """The models by their real folders, and remarks."""
     models: dict[Path, FoundModel] = {}
     remarks: list[Remark] = []
     listed: dict[str, Path] = {}
-    for root in map(Path, map(os.path.abspath, roots)):
-        walk = _Walk(excludes, listed, result_files)
+    for given in map(_named, roots):
+        root = Path(os.path.abspath(given))
+        walk = _Walk(excludes, listed, result_files, guard)
         top = walk.start(root)
         if top is None:
-            kind = "neither a file nor a folder" if _kind(root) == "other" else "no such file or folder"
-            remarks.append(Remark(path_text(root), kind, is_failure=True))
+            remarks.append(Remark(path_text(given), _no_root(root), is_failure=True))
             continue
-        remarks += [Remark(_path_below(path, top), what, is_failure) for path, what, is_failure in walk.remarks]
+        remarks += [Remark(_shown(path, root, given), what, is_failure) for path, what, is_failure in walk.remarks]
         for model in walk.models:
             folder = Path(os.path.realpath(model.folder))
-            models[folder] = _joined(models.get(folder), model, folder, top)
+            models[folder] = _joined(models.get(folder), model, folder, top, _shown(model.folder, root, given))
     return models, remarks
 
 
@@ -101,17 +120,24 @@ class _Walk:
     that is itself a model. So names and displayed paths are made when the walk is over.
     """
 
-    def __init__(self, excludes: tuple[str, ...], listed: dict[str, Path], result_files: ResultFiles) -> None:
+    def __init__(self, excludes: tuple[str, ...], listed: dict[str, Path], result_files: ResultFiles, guard: Guard) -> None:
         """`listed` are the folders that were walked before, by their real path."""
-        self._excludes, self._listed = excludes, listed
-        self._sorter = FileSorter(result_files, self._remark)
+        self._excludes, self._listed, self._guard = excludes, listed, guard
+        self._sorter = FileSorter(result_files, self._remark, guard)
         self.models: list[FoundModel] = []
         self.remarks: list[tuple[Path, str, bool]] = []
         self._outcomes = 0
         """Models, failures and folders met again: where it does not grow, there is nothing in a folder."""
+        self._files = 0
+        """Folders with files: where it does not grow, a folder is empty."""
+        self._lost_weights: set[Path] = set()
+        """Folders with weight files that are a failure."""
+        self._reals: dict[Path, str] = {}
+        self._links: set[Path] = set()
+        """Folders that are links."""
 
     def start(self, root: Path) -> Path | None:
-        """Walk below a root. Returns the folder that names and displayed paths are relative to; None where there is no root."""
+        """Walk below a root. Returns the folder that names are relative to; None where there is no root."""
         kind = _kind(root)
         if kind == "file":
             return self._start_file(root)
@@ -119,7 +145,9 @@ class _Walk:
 
     def _start_file(self, path: Path) -> Path:
         """A root that is a file: one result, one analysis, or a weight file as a model of its own."""
-        model = self._sorter.single_file(path)
+        model = None
+        with self._reading(path):
+            model = self._sorter.single_file(path)
         if model is not None:
             self._add(model)
             return path.parent.parent
@@ -133,114 +161,154 @@ class _Walk:
     def _start_folder(self, root: Path) -> Path:
         """A root that is a folder; `analysis/`, `evaluation/` and `pruned_model/` stand for that part of their parent."""
         home = root.parent if root.name in (ANALYSIS, EVALUATION, WEIGHTS) else root
-        before = self._outcomes
+        before, before_files = self._outcomes, self._files
         if _kind(root / MARKER) == "file":
             self._remark(root, "a layerhouse warehouse; name folders of models", True)
         elif (listing := self._list(root, 0)) is not None:
             if root.name == EVALUATION:
-                self._add(*self._sorter.models_of(home, [], [], self._files_below(listing, 0)))
+                with self._reading(root):
+                    self._add(*self._sorter.models_of(home, [], [], self._files_below(home, listing, 0)))
             else:
                 self._visit(home, listing, 0, inside_model=False)
             if self._outcomes == before:
-                self._remark(root, _nothing_in(root)[0], True)
+                self._remark(root, _nothing_text(is_empty=self._files == before_files), True)
         return home.parent.parent if any(model.folder == home for model in self.models) else root.parent
 
     def _visit(self, folder: Path, listing: Listing, depth: int, *, inside_model: bool) -> None:
         """Take the folder if it is a model, then look below it. The files of its `analysis/` and `pruned_model/` count as its
         own; everything below `evaluation/` does.
         """
-        before, empty = self._outcomes, []
-        files, subfolders, evaluated = self._gather(listing, depth)
-        own = self._sorter.models_of(folder, files, subfolders, evaluated)
+        before, nothing = self._outcomes, list[tuple[Path, bool]]()
+        files, subfolders, evaluated = self._gather(folder, listing, depth)
+        own: list[FoundModel] = []
+        with self._reading(folder):
+            own = self._sorter.models_of(folder, files, subfolders, evaluated)
         self._add(*own)
         promise = next((path.name for path in files if WEIGHTS_PROMISED.fullmatch(path.name)), None)
-        if promise and not (own or inside_model or subfolders):
+        if promise and not (own or inside_model or subfolders or folder in self._lost_weights):
             self._remark(folder, f"{promise} without weights; fetch them, or take the folder out", True)
+        is_inside = inside_model or bool(own)
         for subfolder in subfolders:
-            before_subfolder = self._outcomes
-            if _kind(subfolder / MARKER) == "file":
-                self._remark(subfolder, "a layerhouse warehouse", False)
-            elif (below := self._list(subfolder, depth + 1)) is not None:
-                self._visit(subfolder, below, depth + 1, inside_model=inside_model or bool(own))
+            before_subfolder, before_files = self._outcomes, self._files
+            if (below := self._list(subfolder, depth + 1, folder if is_inside else None)) is not None:
+                if below.is_warehouse:
+                    self._remark(subfolder, "a layerhouse warehouse", False)
+                    continue
+                if below.files or below.folders:
+                    self._visit(subfolder, below, depth + 1, inside_model=is_inside)
                 if self._outcomes == before_subfolder:
-                    empty.append(subfolder)
-        if self._outcomes > before and not inside_model and not own:
-            for subfolder in empty:
-                self._remark(subfolder, *_nothing_in(subfolder))
+                    nothing.append((subfolder, self._files == before_files))
+        if self._outcomes > before and not is_inside:
+            for subfolder, is_empty in nothing:
+                self._remark(subfolder, _nothing_text(is_empty=is_empty), is_empty)
 
-    def _gather(self, listing: Listing, depth: int) -> tuple[list[Path], list[Path], list[Path]]:
+    def _gather(self, folder: Path, listing: Listing, depth: int) -> tuple[list[Path], list[Path], list[Path]]:
         """The files of a model's folder, the folders in it that are no parts of a model, and the files below `evaluation/`."""
-        files, folders = [*listing[0]], []
-        for entry in listing[1]:
-            if entry.name in (ANALYSIS, WEIGHTS):
-                part_files, part_folders = self._list(entry, depth + 1) or ([], [])
-                files += part_files
-                folders += part_folders
-            else:
+        files, folders, evaluated = [*listing.files], list[Path](), list[Path]()
+        for entry in listing.folders:
+            if entry.name not in (ANALYSIS, WEIGHTS, EVALUATION):
                 folders.append(entry)
-        evaluations = [self._list(entry, depth + 1) or ([], []) for entry in folders if entry.name == EVALUATION]
-        evaluated = [path for part in evaluations for path in self._files_below(part, depth + 1)]
-        return files, [entry for entry in folders if entry.name != EVALUATION], evaluated
+            elif (part := self._list(entry, depth + 1, folder)) is not None:
+                if entry.name == EVALUATION:
+                    evaluated += self._files_below(folder, part, depth + 1)
+                else:
+                    files += part.files
+                    folders += part.folders
+        return files, folders, evaluated
 
-    def _files_below(self, listing: Listing, depth: int) -> list[Path]:
-        files, folders = listing
-        return files + [
-            path for folder in folders for path in self._files_below(self._list(folder, depth + 1) or ([], []), depth + 1)
-        ]
+    def _files_below(self, home: Path, listing: Listing, depth: int) -> list[Path]:
+        """The files in and below a folder of the model in `home`."""
+        files = [*listing.files]
+        for folder in listing.folders:
+            if (below := self._list(folder, depth + 1, home)) is not None:
+                files += self._files_below(home, below, depth + 1)
+        return files
 
-    def _list(self, folder: Path, depth: int) -> Listing | None:
+    def _list(self, folder: Path, depth: int, home: Path | None = None) -> Listing | None:
         """What a folder holds, real entries before links, in name order, without hidden and excluded ones.
 
-        None where it was listed before or cannot be listed. That is reported, unless several roots lead to the same path.
+        None where it was listed before or cannot be listed, and where it belongs to the model in `home` and is a link that
+        leads out. That is reported, unless several roots lead to the same path.
         """
         if depth > MAX_DEPTH:
             self._remark(folder, f"limit exceeded: nested deeper than {MAX_DEPTH} folders", True)
             return None
-        earlier = self._listed.setdefault(os.path.realpath(folder), folder)
+        real = self._real(folder)
+        earlier = self._listed.setdefault(real, folder)
         if earlier is not folder:
             self._outcomes += 1
             if earlier != folder:
                 self._remark(folder, f"the same folder as {path_text(earlier)}", False)
             return None
-        try:
-            with os.scandir(folder) as scan:
-                entries = [entry for entry in scan if not entry.name.startswith(".") and entry.name != "__pycache__"]
-        except OSError as error:
-            self._remark(folder, f"cannot be listed: {error.strerror or error}", True)
+        if home is not None and leads_out(home, folder):
+            del self._listed[real]
+            is_part = not {ANALYSIS, EVALUATION, WEIGHTS}.isdisjoint(folder.relative_to(home).parts)
+            self._remark(folder, lead_out_text(folder), is_part)
             return None
-        return self._sorted_entries(entries)
+        with self._reading(folder):
+            try:
+                with os.scandir(folder) as scan:
+                    entries = list(scan)
+            except OSError as error:
+                raise InputError(path_text(folder), f"cannot be listed: {error.strerror or error}") from error
+            return self._sorted_entries(folder, entries)
+        return None
 
-    def _sorted_entries(self, entries: Sequence[os.DirEntry[str]]) -> Listing:
-        files, folders = [], []
+    def _sorted_entries(self, folder: Path, entries: Sequence[os.DirEntry[str]]) -> Listing:
+        if any(entry.name == MARKER and _entry_kind(entry) == "file" for entry in entries):
+            self._files += 1
+            return Listing(is_warehouse=True)
+        listing, left_out = Listing(), list[str]()
+        is_repository = folder.name.startswith(HUB_PREFIXES)
         for entry in sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name)):
             path = Path(entry.path)
-            if any(path.match(glob) for glob in self._excludes):
-                continue
-            kind = _kind(path)
-            if kind == "folder":
-                folders.append(path)
+            is_unseen = entry.name.startswith(".") or entry.name == "__pycache__"
+            if is_unseen or (is_repository and entry.name in HUB_STORES) or any(path.match(glob) for glob in self._excludes):
+                left_out.append(entry.path)
+            elif (kind := _entry_kind(entry)) == "folder":
+                listing.folders.append(path)
+                if entry.is_symlink():
+                    self._links.add(path)
             elif kind == "file":
-                files.append(path)
-            elif kind == "none":
-                self._remark(path, "a link that leads nowhere" if entry.is_symlink() else "cannot be read", True)
-        return files, folders
+                listing.files.append(path)
+            else:
+                self._remark(path, *_special(path))
+        if any(_entry_kind(entry) != "folder" for entry in entries) or any(
+            files for top in left_out for *_, files in os.walk(top)
+        ):
+            self._files += 1
+        return listing
+
+    def _reading(self, path: Path) -> AbstractContextManager[None]:
+        """Whatever goes wrong within the block is a failure of this file or folder."""
+        return self._guard.reading(path_text(path), lambda error: self._remark(path, error.what, True))
 
     def _remark(self, path: Path, what: str, is_failure: bool) -> None:
         self.remarks.append((path, what, is_failure))
         self._outcomes += is_failure
+        if is_failure and is_weight_file(path.name):
+            self._lost_weights.add(path.parent)
+
+    def _real(self, folder: Path) -> str:
+        """The real path of a folder; no link is looked up for one in a folder that was listed."""
+        around = self._reals.get(folder.parent)
+        is_known = around is not None and folder not in self._links
+        real = f"{str(around).rstrip('/')}/{folder.name}" if is_known else os.path.realpath(folder)
+        self._reals[folder] = real
+        return real
 
     def _add(self, *models: FoundModel) -> None:
         self.models += models
         self._outcomes += len(models)
 
 
-def _joined(earlier: FoundModel | None, model: FoundModel, folder: Path, top: Path) -> FoundModel:
+def _joined(earlier: FoundModel | None, model: FoundModel, folder: Path, top: Path, shown: str) -> FoundModel:
     """A model with its real folder and its name, its files joined to those that an earlier root led to."""
     if earlier is None:
         name, revision = _hub_name(model.folder) or (_path_below(model.folder, top), None)
         if model.weight_files == (model.folder,):
             name = name.removesuffix(model.folder.suffix)
-        earlier = FoundModel(name, folder, revision=revision)
+        earlier = FoundModel(name, folder, revision=revision, shown=shown)
     analyses = [real_path(model.folder, path) for path in model.analysis_files]
     results = [real_path(model.folder, path) for path in model.result_files]
     return replace(
@@ -256,6 +324,23 @@ def _path_below(path: Path, top: Path) -> str:
     return path_text(path if path == top else path.relative_to(top))
 
 
+def _named(root: Path) -> Path:
+    """What the user names by a root: by a link to a result or an analysis, the file that it leads to."""
+    is_link_to_file = root.is_symlink() and _kind(root) == "file" and not is_weight_file(root.name)
+    return Path(os.path.realpath(root)) if is_link_to_file else root
+
+
+def _shown(path: Path, root: Path, given: Path) -> str:
+    """A path in messages: it leads there from where the user stands. `given` is how the user wrote the root."""
+    if path.is_relative_to(root):
+        return path_text(given / path.relative_to(root))
+    for _ in range(len(root.parts) - len(path.parts)):
+        if given.name in ("", ".."):
+            return path_text(path)
+        given = given.parent
+    return path_text(given)
+
+
 def _kind(path: Path) -> str:
     """file, folder, other, or none where there is nothing that can be looked at."""
     try:
@@ -265,10 +350,35 @@ def _kind(path: Path) -> str:
     return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
 
 
-def _nothing_in(folder: Path) -> tuple[str, bool]:
-    """The remark that a folder holds nothing to take, and whether that is a failure: it is for an empty folder."""
-    is_empty = not any(files for _, _, files in os.walk(folder))
-    return (f"empty folder: {NOTHING}" if is_empty else NOTHING), is_empty
+def _entry_kind(entry: os.DirEntry[str]) -> str:
+    """As `_kind`, without another call of the system for most entries."""
+    try:
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
+    except OSError:
+        return "none"
+
+
+def _no_root(root: Path) -> str:
+    """Why a root cannot be walked."""
+    try:
+        return f"neither a file nor a folder: it is {kind_text(root.stat().st_mode)}"
+    except FileNotFoundError:
+        return "no such file or folder"
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+
+
+def _special(path: Path) -> tuple[str, bool]:
+    """The remark on what is neither a file nor a folder, and whether that is a failure: it is where a model needs the file."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return ("a link that leads nowhere" if path.is_symlink() else "cannot be read"), True
+    return f"is {kind_text(mode)}, not a file, and is not opened", is_needed(path)
+
+
+def _nothing_text(*, is_empty: bool) -> str:
+    return f"empty folder: {NOTHING}" if is_empty else NOTHING
 
 
 def _hub_name(folder: Path) -> tuple[str, str] | None:

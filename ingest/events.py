@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from layerhouse.vocabulary import EventKind
 
+Given = TypeVar("Given")
 ReportEvent = Callable[[EventKind, str, str], None]
 """A callback for an event: its kind, where, and what."""
 
@@ -66,6 +68,22 @@ class ProgressCounter:
             now = self._progress
             self._progress = replace(now, **{name: getattr(now, name) + count for name, count in counts.items()})
             self._on_progress(self._progress)
+
+
+class CallbackError(BaseException):
+    """An error of a callback of the caller. It is no fault of an input, so it ends the ingest and is raised there as it was."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def call(callback: Callable[[Given], None], value: Given) -> None:
+    """Call a callback of the caller. Raises CallbackError for whatever it raises."""
+    try:
+        callback(value)
+    except Exception as error:
+        raise CallbackError(error) from error
 
 
 def size_text(size: int) -> str:

@@ -6,16 +6,20 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.file_names import CONFIG_NAME, SIDECAR_JSON, SLICEGPT_SUFFIX, is_weight_file
+from layerhouse.errors import ChangedError, InputError, UnexpectedError
+from layerhouse.ingest.checkpoint.file_names import CONFIG_NAME, INDEX_SUFFIX, SIDECAR_JSON, SLICEGPT_SUFFIX, is_weight_file
+from layerhouse.ingest.checkpoint.guard import Guard
+from layerhouse.ingest.checkpoint.regular_file import confined_to
 from layerhouse.ingest.checkpoint.slicegpt import is_slicegpt_pair
-from layerhouse.ingest.checkpoint.symlinks import leads_out
+from layerhouse.ingest.checkpoint.symlinks import lead_out_text, leads_out
 from layerhouse.ingest.model_files import FoundModel, path_text
 from layerhouse.ingest.result_files import NO_RESULT, ResultFiles
 from layerhouse.ingest.results.documents import HARNESS_NAME, is_text_file, may_be_result
 from layerhouse.ingest.study.file_names import ANALYSIS_NAMES, REMOVAL_NAME
 from layerhouse.warehouse.study.written_files import is_recorded, recorded_files
 
+EVALUATION = "evaluation"
+"""The folder of a model's results."""
 ReportRemark = Callable[[Path, str, bool], None]
 """A callback for a remark: on which file or folder, what, and whether it is a failure."""
 
@@ -23,9 +27,10 @@ ReportRemark = Callable[[Path, str, bool], None]
 class FileSorter:
     """Sorts the files of folders into models. Models have no names yet; their paths are those of the walk."""
 
-    def __init__(self, result_files: ResultFiles, report_remark: ReportRemark) -> None:
-        self._result_files, self._report_remark = result_files, report_remark
+    def __init__(self, result_files: ResultFiles, report_remark: ReportRemark, guard: Guard) -> None:
+        self._result_files, self._report_remark, self._guard = result_files, report_remark, guard
         self._recorded: dict[Path, dict[str, str]] = {}
+        self._real_folders: dict[Path, Path] = {}
 
     def single_file(self, path: Path) -> FoundModel | None:
         """The model of a weight file that stands for itself."""
@@ -66,13 +71,14 @@ class FileSorter:
         if HARNESS_NAME.fullmatch(path.name) and path.is_file():
             return True  # by its name; it is read when it is taken
         is_any_text = is_text_file(path) and not is_named
-        try:
-            if self._result_files.is_result(real_path(folder, path)):
-                return True
-        except InputError as error:
-            if not is_any_text or is_claimed:
+
+        def fail(error: InputError) -> None:
+            if not is_any_text or is_claimed or isinstance(error, UnexpectedError | ChangedError):
                 self._report_remark(path, error.what, True)
-        else:
+
+        with self._guard.reading(path_text(path), fail), confined_to(folder):
+            if self._result_files.is_result(self._real_folder(folder) / path.relative_to(folder)):
+                return True
             if not is_any_text:
                 self._report_remark(path, NO_RESULT, is_claimed)
         return False
@@ -101,6 +107,12 @@ class FileSorter:
             and self.is_result(folder, path, is_claimed=is_alone and path.parent == folder)
         ]
 
+    def _real_folder(self, folder: Path) -> Path:
+        """The real path of a folder, looked up once for all of its files."""
+        if folder not in self._real_folders:
+            self._real_folders = {folder: Path(os.path.realpath(folder))}
+        return self._real_folders[folder]
+
     def _is_own(self, path: Path) -> bool:
         """Whether layerhouse wrote a file, and it is unchanged."""
         recorded = self._recorded.get(path.parent)
@@ -109,12 +121,22 @@ class FileSorter:
         return is_recorded(path, recorded)
 
     def _stays_inside(self, folder: Path, path: Path) -> bool:
-        """Whether a file that may be a result lies in the model's folder; a link that leads out of it is a failure."""
-        if not (may_be_result(path) and leads_out(folder, path)):
+        """Whether a file that would be read lies in the model's folder.
+
+        A link that leads out is a failure if the file is needed, or may be a result; else it is passed over. Of an index it is
+        a failure of the weights.
+        """
+        name = path.name
+        is_read = may_be_result(path) or is_weight_file(name)
+        if not is_read or name.endswith(INDEX_SUFFIX) or not leads_out(folder, path):
             return True
-        what = f"a link that leads out of the model's folder, to {os.path.realpath(path)}: put the file there"
-        self._report_remark(path, what, True)
+        self._report_remark(path, lead_out_text(path), is_needed(path) or not SIDECAR_JSON.fullmatch(name))
         return False
+
+
+def is_needed(path: Path) -> bool:
+    """Whether a file is by its name and place what is to be taken: weights, an analysis, or a result in `evaluation/`."""
+    return is_weight_file(path.name) or path.name in ANALYSIS_NAMES or (EVALUATION in path.parts and may_be_result(path))
 
 
 def real_path(folder: Path, path: Path) -> Path:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from layerhouse.errors import ChangedError
+from layerhouse.file_door import Identity, identity_of
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,7 @@ class FoundModel:
     """One model: its name, its real folder, and its files. `revision` is that of a hub cache folder.
 
     A weight file that is a model of its own is its own `folder`. `sliced_name` is the stem of SliceGPT's pair of files.
+    `shown` is the folder in messages: a path that leads there from where the user stands, as the root was given.
     """
 
     model_id: str
@@ -23,14 +28,20 @@ class FoundModel:
     weight_files: tuple[Path, ...] = ()
     revision: str | None = None
     sliced_name: str | None = None
+    shown: str = ""
 
     @property
     def source_uri(self) -> str:
         return path_text(self.folder)
 
+    @property
+    def home(self) -> Path:
+        """The folder that no link of the model may lead out of."""
+        return self.folder if self.folder.is_dir() else self.folder.parent
+
     def display_path(self, path: Path) -> str:
-        """The path of one of the model's files, below the model's name."""
-        return f"{self.model_id}/{path_text(path.relative_to(self.folder))}"
+        """The path of one of the model's files in messages."""
+        return path_text(Path(self.shown) / path.relative_to(self.folder))
 
 
 def path_text(path: Path | str) -> str:
@@ -39,18 +50,53 @@ def path_text(path: Path | str) -> str:
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
-def fingerprint_of(paths: Sequence[Path]) -> str:
+Identities = dict[Path, Identity | None]
+"""The identities of files by path; None for a file that is not there."""
+
+
+def identities_of(paths: Iterable[Path]) -> Identities:
+    """The identities of files as they are now."""
+    return {path: identity_of(path) for path in paths}
+
+
+@contextmanager
+def read_whole(list_files: Callable[[], Iterable[Path]], display_path: Callable[[Path], str]) -> Iterator[Identities]:
+    """Read files within the block, which gets their identities. Raises ChangedError, whatever the block raises, if one of them
+    was written, replaced, added or removed meanwhile.
+    """
+    before = identities_of(list_files())
+    try:
+        yield before
+    except Exception as error:
+        check_unchanged(before, list_files(), display_path, error)
+        raise
+    check_unchanged(before, list_files(), display_path)
+
+
+def check_unchanged(
+    before: Identities, paths: Iterable[Path], display_path: Callable[[Path], str], cause: Exception | None = None
+) -> None:
+    """Raise ChangedError unless just these files are there, each as it was."""
+    now = identities_of(paths)
+    if now != before:
+        changed = next(path for path in (*before, *now) if before.get(path, ...) != now.get(path, ...))
+        raise ChangedError(display_path(changed)) from cause
+
+
+def fingerprint_of(paths: Iterable[Path]) -> str:
+    """The fingerprint of files as they are now."""
+    return fingerprint(identities_of(paths))
+
+
+def fingerprint(identities: Identities) -> str:
     """32 hex digits over path, size and mtime_ns of files, to tell a change without reading; a missing file counts too."""
-    lines = []
-    for path in sorted(paths):
-        try:
-            status = path.stat()
-            lines.append(f"{path_text(path)}\0{status.st_size}\0{status.st_mtime_ns}")
-        except OSError:
-            lines.append(f"{path_text(path)}\0gone")
+    lines = [
+        f"{path_text(path)}\0gone" if identity is None else f"{path_text(path)}\0{identity.size}\0{identity.mtime_ns}"
+        for path, identity in sorted(identities.items())
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
 def total_size(paths: Sequence[Path]) -> int:
     """Bytes of the files that exist."""
-    return sum(path.stat().st_size for path in paths if path.is_file())
+    return sum(identity.size for identity in identities_of(paths).values() if identity is not None)

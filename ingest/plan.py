@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.file_door import identity_of
 from layerhouse.ingest.context import IngestContext
 from layerhouse.ingest.declarations.declare import declare
 from layerhouse.ingest.declarations.method_patterns import compile_method_pattern, declare_by_patterns
@@ -41,34 +42,37 @@ class ChosenModels:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """One model to take. The fingerprints are those of its analysis and weight files, None where they have nothing new."""
+    """One model to take, and whether its analysis and weight files have anything new."""
 
     model: FoundModel
-    analysis_fingerprint: str | None
-    weights_fingerprint: str | None
+    has_new_analysis: bool
+    has_new_weights: bool
     weight_bytes: int
     declared: Row
 
     @property
     def is_unchanged(self) -> bool:
         """Whether neither analysis nor weight files are new."""
-        return self.analysis_fingerprint is None and self.weights_fingerprint is None
+        return not (self.has_new_analysis or self.has_new_weights)
 
 
 def choose_models(roots: Sequence[Path], context: IngestContext, result_files: ResultFiles) -> ChosenModels:
     """Find the models below the roots, and the base. Raises UsageError and NotFoundError."""
     options = context.options
-    discovery = discover(roots, excludes=options.excludes, name=options.name, result_files=result_files)
+    discovery = discover(roots, excludes=options.excludes, name=options.name, result_files=result_files, guard=context.guard)
     _report_remarks(discovery.remarks, context)
     models = _settle_names(discovery.models, context, options.name)
     if options.base is None:
         return ChosenModels(models)
     base = Path(options.base)
-    if base.suffix.lower() == ".json" and base.is_file():
-        return ChosenModels(models, base_config=base)
-    if not base.exists():
-        return ChosenModels(models, base_name=_name_in_warehouse(options.base, context))
-    return _put_base_first(models, base, context, result_files)
+    if identity_of(base) is not None:
+        if base.suffix.lower() == ".json" and base.is_file():
+            return ChosenModels(models, base_config=base)
+        return _put_base_first(models, base, context, result_files)
+    named = next((model for model in models if model.model_id == options.base and model.weight_files), None)
+    if named is not None:
+        return ChosenModels((named, *[model for model in models if model is not named]), named.model_id)
+    return ChosenModels(models, base_name=_name_in_warehouse(options.base, models, context))
 
 
 def _report_remarks(remarks: Sequence[Remark], context: IngestContext) -> None:
@@ -76,11 +80,12 @@ def _report_remarks(remarks: Sequence[Remark], context: IngestContext) -> None:
         context.report_event(EventKind.FAILED if remark.is_failure else EventKind.PASSED, remark.where, remark.what)
 
 
-def _name_in_warehouse(base: str, context: IngestContext) -> str:
-    """The base, if it is the name of a model with weights in the warehouse. Raises NotFoundError."""
-    names = tuple(sorted(model_id for model_id, kind in context.known.sightings if kind == SourceKind.WEIGHTS))
+def _name_in_warehouse(base: str, models: Sequence[FoundModel], context: IngestContext) -> str:
+    """The base, if it is the name of a model with weights in the warehouse. Raises NotFoundError, with those of this ingest."""
+    names = {model_id for model_id, kind in context.known.sightings if kind == SourceKind.WEIGHTS}
     if base not in names:
-        raise NotFoundError("base, neither a path nor a model with weights,", base, names)
+        names |= {model.model_id for model in models if model.weight_files}
+        raise NotFoundError("base, neither a path nor a model with weights,", base, tuple(sorted(names)))
     return base
 
 
@@ -88,7 +93,7 @@ def _put_base_first(
     models: tuple[FoundModel, ...], base: Path, context: IngestContext, result_files: ResultFiles
 ) -> ChosenModels:
     """The models with the base at their head. Raises UsageError if the base's path does not hold one model with weights."""
-    discovery = discover([base], result_files=result_files)
+    discovery = discover([base], result_files=result_files, guard=context.guard)
     with_weights = [model for model in discovery.models if model.weight_files]
     if len(with_weights) != 1:
         _report_remarks(discovery.remarks, context)
@@ -126,30 +131,30 @@ def plan_models(
 ) -> list[ModelPlan]:
     """What is new of each model. The bases that analysis files describe are gathered on the way."""
     patterns = [compile_method_pattern(text) for text in context.options.method_patterns]
-    plans = []
+    plans: list[ModelPlan] = []
     for model in models:
-        weights_fingerprint = weights.new_fingerprint(model) if model.weight_files else None
-        plans.append(
-            ModelPlan(
-                model,
-                _new_analysis_fingerprint(model, context),
-                weights_fingerprint,
-                0 if weights_fingerprint is None else total_size(model.weight_files),
-                _declared(model, patterns),
-            )
-        )
-        if plans[-1].analysis_fingerprint is not None:
-            analyses.gather_base(model)
+        with context.taking(model.shown, model.home):
+            plan = _plan_model(model, context, weights, patterns)
+            if plan.has_new_analysis:
+                analyses.gather_base(model)
+            plans.append(plan)
     context.progress.expect(models=len(plans), num_bytes=sum(plan.weight_bytes for plan in plans))
     return plans
 
 
-def _new_analysis_fingerprint(model: FoundModel, context: IngestContext) -> str | None:
+def _plan_model(
+    model: FoundModel, context: IngestContext, weights: WeightsTaker, patterns: Sequence[re.Pattern[str]]
+) -> ModelPlan:
+    is_new = bool(model.weight_files) and weights.is_new(model)
+    weight_bytes = total_size(model.weight_files) if is_new else 0
+    return ModelPlan(model, _is_analysis_new(model, context), is_new, weight_bytes, _declared(model, patterns))
+
+
+def _is_analysis_new(model: FoundModel, context: IngestContext) -> bool:
     if not model.analysis_files:
-        return None
-    fingerprint = fingerprint_of(model.analysis_files)
+        return False
     sighting = context.known.sightings.get((model.model_id, SourceKind.ANALYSIS))
-    return None if sighting is not None and sighting.fingerprint == fingerprint else fingerprint
+    return sighting is None or sighting.fingerprint != fingerprint_of(model.analysis_files)
 
 
 def _declared(model: FoundModel, patterns: Sequence[re.Pattern[str]]) -> Row:

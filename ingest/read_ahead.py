@@ -45,12 +45,16 @@ class ReadAhead(Generic[Item, Read]):
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def take(self, item: Item) -> Read:
-        """What `read` returns for an item, which has to be the next of those given. Raises what it raises."""
-        while self._left and len(self._waiting) < max(1, AHEAD * self._workers):
-            self._waiting.append(self._start(*self._left.popleft()))
-        expected, future = self._waiting.popleft()
-        assert expected is item
-        return self._read(item, self._devices[0], self._threads) if future is None else future.result()
+        """What `read` returns for an item: of those given the next one, or a later one, and those between are not taken.
+
+        Raises what `read` raises.
+        """
+        while True:
+            while self._left and len(self._waiting) < max(1, AHEAD * self._workers):
+                self._waiting.append(self._start(*self._left.popleft()))
+            expected, future = self._waiting.popleft()
+            if expected is item:
+                return self._read(item, self._devices[0], self._threads) if future is None else future.result()
 
     def _start(self, item: Item, size: int) -> tuple[Item, Future[Read] | None]:
         if self._pool is None or (size >= LARGE_BYTES and len(self._devices) == 1):
@@ -58,4 +62,7 @@ class ReadAhead(Generic[Item, Read]):
         device = self._devices[self._started % len(self._devices)]
         self._started += 1
         threads = 1 if size < LARGE_BYTES else max(1, self._threads // self._workers)
-        return item, self._pool.submit(self._read, item, device, threads)
+        try:
+            return item, self._pool.submit(self._read, item, device, threads)
+        except RuntimeError:  # the system allows no more threads: it is read at its turn
+            return item, None

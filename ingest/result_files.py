@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerhouse.errors import InputError
+from layerhouse.errors import ChangedError, InputError, UnexpectedError, UsageError
+from layerhouse.file_door import Identity, identity_of
 from layerhouse.ingest.model_files import path_text
 from layerhouse.ingest.results.documents import parse_document, read_document_bytes
 from layerhouse.ingest.results.parsed import ParsedResults, ResultFormat
@@ -23,7 +24,7 @@ NO_RESULT = "not a result of a known form, nor an analysis by its name; a table 
 class _ReadFile:
     """A result file as it was when `stamp` was taken. `document` is None once it is taken or dropped."""
 
-    stamp: tuple[int, ...] | None
+    stamp: Identity | None
     file_id: str
     size: int = 0
     result_format: ResultFormat | None = None
@@ -42,7 +43,7 @@ class ResultFiles:
     def is_result(self, path: Path) -> bool:
         """Whether a file is a result of a known format. Raises InputError where it cannot be read."""
         file = self._files.get(path)
-        if file is None or file.stamp != _stamp(path):
+        if file is None or file.stamp != identity_of(path):
             file = self._read(path, path_text(path))
             self._keep(path, file)
         return file.is_unchanged or file.result_format is not None
@@ -53,7 +54,7 @@ class ResultFiles:
         What the walk read is used only if the file is still as it was, so that an id never stands for other contents.
         """
         file = self._files.get(path)
-        if file is None or file.stamp != _stamp(path) or not (file.is_unchanged or file.document is not None):
+        if file is None or file.stamp != identity_of(path) or not (file.is_unchanged or file.document is not None):
             file = self._read(path, display_path)
         document = file.document
         self._drop(path)
@@ -61,20 +62,29 @@ class ResultFiles:
             return file.file_id, None
         if file.result_format is None:
             raise InputError(display_path, NO_RESULT)
-        parsed = file.result_format.parse(document, path)
+        try:
+            parsed = file.result_format.parse(document, path)
+        except InputError as error:
+            raise InputError(display_path, error.what) from error
         if not parsed.rows:
             raise InputError(display_path, f"no result in it: {'; '.join(parsed.left_out) or 'it is empty'}")
         return file.file_id, parsed
 
     def _read(self, path: Path, display_path: str) -> _ReadFile:
         """Read a file; parse it unless the warehouse has its contents."""
-        stamp = _stamp(path)
+        stamp = identity_of(path)
         raw = read_document_bytes(path, display_path)
+        if identity_of(path) != stamp:
+            raise ChangedError(display_path)
         file_id = hashlib.sha256(path_text(path).encode() + b"\0" + raw).hexdigest()
         if file_id in self._known.models_by_result and file_id not in self._known.unlinked_results:
             return _ReadFile(stamp, file_id, is_unchanged=True)
         document = parse_document(raw, path, display_path)
-        return _ReadFile(stamp, file_id, len(raw), recognise(document, path), document)
+        try:
+            result_format = recognise(document, path)
+        except UsageError as error:  # a package adds a format that cannot be used
+            raise UnexpectedError(display_path, str(error)) from error
+        return _ReadFile(stamp, file_id, len(raw), result_format, document)
 
     def _keep(self, path: Path, file: _ReadFile) -> None:
         """Remember a file; its document only where it is a result and there is room."""
@@ -91,12 +101,3 @@ class ResultFiles:
         if file is not None and file.document is not None:
             self._kept_bytes -= file.size
             file.document = None
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What changes with a file: inode, size and time of modification; None where there is no file."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from layerhouse.errors import InputError
-from layerhouse.ingest.batch import Batch
 from layerhouse.ingest.compare_with_base import Comparer
 from layerhouse.ingest.config_base import take_config_base
 from layerhouse.ingest.context import IngestContext, Options
-from layerhouse.ingest.events import Event, Progress, ProgressCounter, Report, count_text
+from layerhouse.ingest.events import CallbackError, Event, Progress, ProgressCounter, Report, call, count_text
 from layerhouse.ingest.model_files import FoundModel
 from layerhouse.ingest.plan import ChosenModels, ModelPlan, choose_models, plan_models
 from layerhouse.ingest.read_ahead import ReadAhead
@@ -48,15 +46,19 @@ def ingest_roots(
     def report_event(kind: EventKind, where: str, what: str) -> None:
         event = Event(kind, where, what)
         report.events.append(event)
-        on_event(event)
+        call(on_event, event)
 
-    context = IngestContext(store_root, known, Batch(store_root), options, report_event, ProgressCounter(on_progress))
+    progress = ProgressCounter(lambda progress: call(on_progress, progress))
+    context = IngestContext(store_root, known, options, report_event, progress)
     result_files = ResultFiles(known)
-    chosen = choose_models(roots, context, result_files)
     try:
-        _Ingest(context, chosen, result_files).run()
-    finally:
-        context.batch.flush()
+        chosen = choose_models(roots, context, result_files)
+        try:
+            _Ingest(context, chosen, result_files).run()
+        finally:
+            context.batch.flush()
+    except CallbackError as failed:
+        raise failed.error from None
     return report
 
 
@@ -87,6 +89,7 @@ class _Ingest:
                         self._comparer.set_base(base_name, weights, is_among_models=chosen.is_base_among_models)
                     elif weights is not None:
                         self._comparer.compare(plan.model.model_id, weights)
+                    batch.seal()
                     batch.flush_if_due()
         except BaseException:
             batch.drop_unfinished()
@@ -96,7 +99,7 @@ class _Ingest:
     def _reader(self) -> ReadAhead[ModelPlan, ReadWeights]:
         """What reads the weights of models, later ones ahead of their turn."""
         reading = self._context.reading
-        plans = [] if self._dry_run else [plan for plan in self._plans if plan.weights_fingerprint is not None]
+        plans = [] if self._dry_run else [plan for plan in self._plans if plan.has_new_weights]
         return ReadAhead(
             [(plan, plan.weight_bytes) for plan in plans],
             self._read_weights,
@@ -106,8 +109,7 @@ class _Ingest:
         )
 
     def _read_weights(self, plan: ModelPlan, device: str, threads: int) -> ReadWeights:
-        assert plan.weights_fingerprint is not None
-        return self._weights.read(plan.model, plan.weights_fingerprint, device=device, threads=threads)
+        return self._weights.read(plan.model, device=device, threads=threads)
 
     def _take(self, plan: ModelPlan, reader: ReadAhead[ModelPlan, ReadWeights]) -> ReadWeights | None:
         """Take one model; report all that was taken of it in one event, and each thing that could not be in one of its own.
@@ -116,12 +118,11 @@ class _Ingest:
         """
         model, context = plan.model, self._context
         taken: list[str] = []
-        analysis_fingerprint = plan.analysis_fingerprint
-        if analysis_fingerprint is not None and self._analyses.take(model, analysis_fingerprint, plan.declared):
+        if plan.has_new_analysis and self._take_analysis(plan):
             taken.append(count_text(len(model.analysis_files), "analysis file"))
         weights = None
-        if plan.weights_fingerprint is not None:
-            text, weights = self._take_weights(plan, plan.weights_fingerprint, reader)
+        if plan.has_new_weights:
+            text, weights = self._take_weights(plan, reader)
             taken += [text] if text else []
         outcomes = [self._results.take(model, path, plan.declared) for path in model.result_files]
         if outcomes.count(True):
@@ -135,24 +136,25 @@ class _Ingest:
         context.progress.count_model()
         return None if weights is None or weights.checkpoint is None else weights
 
-    def _take_weights(
-        self,
-        plan: ModelPlan,
-        fingerprint: str,
-        reader: ReadAhead[ModelPlan, ReadWeights],
-    ) -> tuple[str, ReadWeights | None]:
+    def _take_analysis(self, plan: ModelPlan) -> bool:
+        """Whether the analysis files of a model were taken."""
+        with self._context.taking(plan.model.shown, plan.model.home):
+            return self._analyses.take(plan.model, plan.declared)
+        return False
+
+    def _take_weights(self, plan: ModelPlan, reader: ReadAhead[ModelPlan, ReadWeights]) -> tuple[str, ReadWeights | None]:
         """What a report says was taken of a model's weights, empty where nothing was, and what was read."""
         model, context = plan.model, self._context
-        analysis = context.known.sightings.get((model.model_id, SourceKind.ANALYSIS))
-        try:
+        text, taken = "", None
+        with context.taking(model.shown, model.home):
+            analysis = context.known.sightings.get((model.model_id, SourceKind.ANALYSIS))
             if self._dry_run:
-                return self._weights.describe(model), None
-            weights = reader.take(plan)
-            self._weights.add(model, weights, plan.declared, fingerprint, None if analysis is None else analysis.params)
-        except InputError as error:
-            context.report_event(EventKind.FAILED, error.where, error.what)
-            return "", None
-        return weights.taken_text, weights
+                text = self._weights.describe(model)
+            else:
+                weights = reader.take(plan)
+                self._weights.add(model, weights, plan.declared, None if analysis is None else analysis.params)
+                text, taken = weights.taken_text, weights
+        return text, taken
 
 
 def _linkable_models(models: Sequence[FoundModel], known: Inventory) -> Models:

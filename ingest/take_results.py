@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from layerhouse.errors import InputError
 from layerhouse.ingest.context import IngestContext
 from layerhouse.ingest.declarations.declare import Declaration, declare
-from layerhouse.ingest.discover import EVALUATION
+from layerhouse.ingest.folder_files import EVALUATION
 from layerhouse.ingest.model_files import FoundModel, path_text
 from layerhouse.ingest.result_files import ResultFiles
 from layerhouse.ingest.results.model_lookup import Match, Models, name_alone
@@ -20,6 +20,16 @@ from layerhouse.ingest.results.parsed import measure_id
 from layerhouse.vocabulary import EventKind, LinkRule
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _NewResults:
+    """The rows that a file has of one model, and their link; `is_linked` is false where no model was found for them."""
+
+    result_id: str
+    rows: Sequence[Row]
+    link: Row
+    is_linked: bool
 
 
 class ResultTaker:
@@ -35,69 +45,72 @@ class ResultTaker:
         `declared` is what the name of `model` declares, in whose folder the file lies.
         """
         display_path = model.display_path(path)
-        try:
-            file_id, parsed = self._result_files.take(path, display_path)
-        except InputError as error:
-            self._context.report_event(EventKind.FAILED, display_path, error.what)
-            return False
+        with self._context.taking(display_path, model.home):
+            return self._take(model, path, display_path, declared)
+        return False
+
+    def _take(self, model: FoundModel, path: Path, display_path: str, declared: Mapping[str, Any]) -> bool | None:
+        file_id, parsed = self._result_files.take(path, display_path)
         if parsed is None:
             return None
         by_model: dict[str | None, list[Row]] = {}
         for row in parsed.rows:
             by_model.setdefault(row["declared_model"], []).append(row)
         names_several = len(by_model) > 1
-        outcomes = []
+        new: list[_NewResults] = []
+        is_any_new = False
         for name, rows in by_model.items():
             match = self._find_model(model, path, rows[0], names_several=names_several)
-            outcomes.append(
-                self._add(model, path, _part_id(file_id, name) if names_several else file_id, rows, declared, match)
-            )
-        if not any(outcomes):
+            result_id = _part_id(file_id, name) if names_several else file_id
+            model_id = self._new_owner(model, path, result_id, rows[0]["declared_model"], match)
+            if model_id is not None:
+                is_any_new = True
+                link = self._link(model, path, model_id, declared, match)
+                new.append(_NewResults(result_id, rows, link, is_linked=match.model_id is not None))
+        if not is_any_new:
             return None
+        if not self._context.options.dry_run:
+            self._add(new, path_text(path))
         for line in parsed.left_out:
             self._context.report_event(EventKind.PASSED, display_path, line)
         return True
 
-    def _add(
-        self,
-        model: FoundModel,
-        path: Path,
-        result_id: str,
-        rows: Sequence[Row],
-        declared: Mapping[str, Any],
-        match: Match,
-    ) -> bool:
-        """Add the rows that a file has of one model, linked to the model that they belong to; False if nothing is new."""
+    def _new_owner(self, model: FoundModel, path: Path, result_id: str, named: str | None, match: Match) -> str | None:
+        """The model that rows of a file are to be linked to; None if the warehouse has that link."""
         known = self._known
         linked = known.models_by_result.get(result_id)
         if linked is not None and result_id not in known.unlinked_results:
-            return False
-        named = rows[0]["declared_model"]
+            return None
         self._report_candidates(model, path, named, match)
         model_id = match.model_id or (name_alone(named) if named else model.model_id)
-        if linked == model_id and match.model_id is None:
-            return False
-        if self._context.options.dry_run:
-            return True
-        link: Row = {
+        return None if linked == model_id and match.model_id is None else model_id
+
+    @staticmethod
+    def _link(model: FoundModel, path: Path, model_id: str, declared: Mapping[str, Any], match: Match) -> Row:
+        return {
             **(declared if model_id == model.model_id else name_declarations(declare(model_id))),
-            "result_id": result_id,
             "model_id": model_id,
             "rule": match.rule,
             "source_uri": path_text(path),
             "model_uri": model.source_uri if match.rule == LinkRule.FOLDER else None,
             "linked_at": datetime.now(UTC),
         }
-        new_rows = [] if result_id in known.results else rows
-        for row in new_rows:
-            row |= {"result_id": result_id, "source_uri": path_text(path), "measure_id": measure_id(row)}
-        self._context.batch.add({"results": new_rows, "links": [link]})
-        known.results.add(result_id)
-        known.models_by_result[result_id] = model_id
-        known.unlinked_results.discard(result_id)
-        if match.model_id is None:
-            known.unlinked_results.add(result_id)
-        return True
+
+    def _add(self, new: Sequence[_NewResults], source_uri: str) -> None:
+        """Add the new rows of one file, together, each linked to the model that it belongs to."""
+        known = self._known
+        results: list[Row] = []
+        for part in new:
+            for row in [] if part.result_id in known.results else part.rows:
+                row |= {"result_id": part.result_id, "source_uri": source_uri, "measure_id": measure_id(row)}
+                results.append(row)
+        self._context.batch.add({"results": results, "links": [part.link | {"result_id": part.result_id} for part in new]})
+        for part in new:
+            known.results.add(part.result_id)
+            known.models_by_result[part.result_id] = part.link["model_id"]
+            known.unlinked_results.discard(part.result_id)
+            if not part.is_linked:
+                known.unlinked_results.add(part.result_id)
 
     def _find_model(self, model: FoundModel, path: Path, row: Row, *, names_several: bool) -> Match:
         """The model that results belong to: that of the folder if they lie in its `evaluation/`, are of our own form, or lie

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.ingest.checkpoint.notes import Note, note
@@ -19,7 +19,8 @@ from layerhouse.ingest.checkpoint_rows import (
 )
 from layerhouse.ingest.context import IngestContext
 from layerhouse.ingest.events import count_text, size_text
-from layerhouse.ingest.model_files import FoundModel, fingerprint_of
+from layerhouse.ingest.model_files import FoundModel, Identities, fingerprint_of, read_whole
+from layerhouse.ingest.model_files import fingerprint as fingerprint_of_identities
 from layerhouse.ingest.spectra import SPECTRAL_COLUMNS, add_spectra
 from layerhouse.vocabulary import EventKind, SourceKind, StatsLevel
 from layerhouse.warehouse.storage.inventory import Sighting
@@ -41,9 +42,13 @@ MEASURED_AGAIN = ("near_zeros", "near_zero_threshold", *SPECTRAL_COLUMNS)
 
 @dataclass(frozen=True)
 class ReadWeights:
-    """What was read of a model's weights: the open files, a text on them, the rows; no `checkpoint` where units alone were."""
+    """What was read of a model's weights: the open files, a text on them, the rows; no `checkpoint` where units alone were.
+
+    `fingerprint` and `identities` are those of the files that were read.
+    """
 
     opened: OpenedWeights
+    fingerprint: str
     files_text: str
     checkpoint_id: str
     level: str
@@ -52,6 +57,7 @@ class ReadWeights:
     layers: Sequence[Row] = ()
     units: pa.Table | None = None
     remarks: tuple[str, ...] = ()
+    identities: Identities = field(default_factory=dict)
 
     @property
     def taken_text(self) -> str:
@@ -77,21 +83,24 @@ class WeightsTaker:
     def __init__(self, context: IngestContext) -> None:
         self._context, self._known, self._reading = context, context.known, context.reading
 
-    def new_fingerprint(self, model: FoundModel) -> str | None:
-        """The fingerprint of a model's weight files; None if the warehouse has them unchanged and measured as far as asked."""
-        fingerprint = fingerprint_of(weight_files_of(model.weight_files))
-        sighting = self._unchanged_sighting(model, fingerprint)
-        is_enough = sighting is not None and self._is_measured(sighting) and not self._lacks_units(sighting.checkpoint_id)
-        return None if is_enough else fingerprint
+    def is_new(self, model: FoundModel) -> bool:
+        """Whether the warehouse lacks a model's weights as they are now, or has not measured them as far as asked."""
+        sighting = self._unchanged_sighting(model, fingerprint_of(weight_files_of(model.weight_files)))
+        return sighting is None or not self._is_measured(sighting) or self._lacks_units(sighting.checkpoint_id)
 
-    def read(self, model: FoundModel, fingerprint: str, *, device: str, threads: int) -> ReadWeights:
+    def read(self, model: FoundModel, *, device: str, threads: int) -> ReadWeights:
         """Read of a model's weights what the warehouse does not have. Thread-safe. Raises InputError of one line."""
+        with read_whole(partial(weight_files_of, model.weight_files), model.display_path) as identities:
+            weights = self._read(model, fingerprint_of_identities(identities), device, threads)
+        return replace(weights, identities=identities)
+
+    def _read(self, model: FoundModel, fingerprint: str, device: str, threads: int) -> ReadWeights:
         if self._reading.stats == StatsLevel.NONE:
             return _read_headers(model, fingerprint)
-        opened = open_weights(model.folder, model.weight_files, model.model_id)
+        opened = open_weights(model.folder, model.weight_files, model.shown)
         sighting = self._unchanged_sighting(model, fingerprint)
         if sighting is not None and self._is_measured(sighting):
-            return self._read_units_alone(opened, sighting.checkpoint_id, threads)
+            return self._read_units_alone(opened, sighting.checkpoint_id, fingerprint, threads)
         measured = self._measure(opened, sighting, device, threads)
         checkpoint, tensors, layers = weight_rows(
             opened, measured.measurements, near_zero=measured.near_zero, fingerprint=fingerprint
@@ -102,24 +111,15 @@ class WeightsTaker:
             units, unit_notes = _read_units(opened, checkpoint_id, threads)
         checkpoint |= {"stats_level": measured.level, "device": measured.device}
         checkpoint["notes"] += [*measured.notes, *unit_notes]
-        return ReadWeights(
-            opened, weights_text(opened), checkpoint_id, measured.level, checkpoint, tensors, tuple(layers), units
-        )
+        text = weights_text(opened)
+        return ReadWeights(opened, fingerprint, text, checkpoint_id, measured.level, checkpoint, tensors, tuple(layers), units)
 
-    def add(
-        self,
-        model: FoundModel,
-        weights: ReadWeights,
-        declared: Mapping[str, Any],
-        fingerprint: str,
-        analysis_params: int | None,
-    ) -> None:
+    def add(self, model: FoundModel, weights: ReadWeights, declared: Mapping[str, Any], analysis_params: int | None) -> None:
         """Add to the batch what was read of a model, as far as the warehouse does not have it."""
         for remark in weights.remarks:
             self._context.report_event(EventKind.PASSED, model.model_id, remark)
         rows: dict[str, BatchRows] = {}
         if weights.units is not None and weights.checkpoint_id not in self._known.checkpoints_with_units:
-            self._known.checkpoints_with_units.add(weights.checkpoint_id)
             rows["units"] = weights.units
         if weights.checkpoint is not None:
             checkpoint = weights.checkpoint
@@ -128,16 +128,19 @@ class WeightsTaker:
                     f"the analysis files say {analysis_params} parameters, the weights {checkpoint['params']}, which is taken"
                 )
                 checkpoint["notes"].append(note("disagreement", text))
-            sighted = {"model_id": model.model_id, "source_uri": model.source_uri, "fingerprint": fingerprint}
+            sighted = {"model_id": model.model_id, "source_uri": model.source_uri, "fingerprint": weights.fingerprint}
             rows |= {"checkpoints": [{**checkpoint, **declared, **sighted}], **self._content_rows(weights)}
-            self._remember(model, weights, checkpoint, fingerprint)
         if rows:
             self._context.batch.add(rows)
+        if "units" in rows:
+            self._known.checkpoints_with_units.add(weights.checkpoint_id)
+        if weights.checkpoint is not None:
+            self._remember(model, weights, weights.checkpoint)
 
     @staticmethod
     def describe(model: FoundModel) -> str:
         """What a dry run reports of a model, by its headers alone. Raises InputError."""
-        return weights_text(open_weights(model.folder, model.weight_files, model.model_id))
+        return weights_text(open_weights(model.folder, model.weight_files, model.shown))
 
     def _content_rows(self, weights: ReadWeights) -> dict[str, BatchRows]:
         """The rows that every model with this checkpoint shares."""
@@ -145,10 +148,10 @@ class WeightsTaker:
             return {"tensors": weights.tensors, "layers": weights.layers}
         return {"tensors": self._measured_again(weights)}
 
-    def _remember(self, model: FoundModel, weights: ReadWeights, checkpoint: Row, fingerprint: str) -> None:
+    def _remember(self, model: FoundModel, weights: ReadWeights, checkpoint: Row) -> None:
         self._known.checkpoints.add(weights.checkpoint_id)
         self._known.sightings[model.model_id, SourceKind.WEIGHTS] = Sighting(
-            fingerprint, weights.level, weights.checkpoint_id, checkpoint["params"], checkpoint["device"]
+            weights.fingerprint, weights.level, weights.checkpoint_id, checkpoint["params"], checkpoint["device"]
         )
 
     def _unchanged_sighting(self, model: FoundModel, fingerprint: str) -> Sighting | None:
@@ -198,7 +201,7 @@ class WeightsTaker:
 
         if _level_index(sighting) < LEVELS.index(StatsLevel.FULL):
             return None
-        columns = [field.name for field in fields(Measurement)]
+        columns = [column.name for column in fields(Measurement)]
         rows = read_rows(
             self._context.store_root, "tensors", [sighting.checkpoint_id], ("name", "near_zero_threshold", *columns)
         )
@@ -225,15 +228,14 @@ class WeightsTaker:
         is_more = any(row.get(column) != stored.get(row["name"], {}).get(column) for row in rows for column in MEASURED_AGAIN)
         return rows if is_more else []
 
-    def _read_units_alone(self, opened: OpenedWeights, checkpoint_id: str, threads: int) -> ReadWeights:
+    def _read_units_alone(self, opened: OpenedWeights, checkpoint_id: str, fingerprint: str, threads: int) -> ReadWeights:
         """Read the units of a checkpoint whose other numbers the warehouse has."""
         units, notes = _read_units(opened, checkpoint_id, threads)
         remarks = [unknown["text"] for unknown in notes]
         if units is None:
             remarks = [f"no units: {'; '.join(remarks) or 'no family file names its tensors'}"]
-        return ReadWeights(
-            opened, weights_text(opened), checkpoint_id, self._reading.stats, units=units, remarks=tuple(remarks)
-        )
+        text, level = weights_text(opened), self._reading.stats
+        return ReadWeights(opened, fingerprint, text, checkpoint_id, level, units=units, remarks=tuple(remarks))
 
 
 def stored_tensors(context: IngestContext, checkpoint_id: str, columns: tuple[str, ...]) -> list[Row]:
@@ -262,11 +264,10 @@ def counting_device(opened: OpenedWeights, device: str) -> str:
 
 
 def _read_headers(model: FoundModel, fingerprint: str) -> ReadWeights:
-    opened = open_weights(model.folder, model.weight_files, model.model_id)
+    opened = open_weights(model.folder, model.weight_files, model.shown)
     checkpoint, tensors, layers = weight_rows(opened, None, near_zero=None, fingerprint=fingerprint)
-    return ReadWeights(
-        opened, weights_text(opened), checkpoint["checkpoint_id"], StatsLevel.NONE, checkpoint, tensors, tuple(layers)
-    )
+    text, checkpoint_id = weights_text(opened), checkpoint["checkpoint_id"]
+    return ReadWeights(opened, fingerprint, text, checkpoint_id, StatsLevel.NONE, checkpoint, tensors, tuple(layers))
 
 
 def _read_units(opened: OpenedWeights, checkpoint_id: str, threads: int) -> tuple[pa.Table | None, list[Note]]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
 from layerhouse.errors import UsageError
-from layerhouse.terminal.options import collected
+from layerhouse.terminal.options import LocalPath, collected
 from layerhouse.vocabulary import CompareMode, StatsLevel
 
 
@@ -29,6 +28,7 @@ class IngestOptions:
     name: str | None
     exclude: tuple[str, ...]
     dry_run: bool
+    debug: bool
 
 
 def stats_level(stats: str, *, spectral: bool) -> str:
@@ -40,11 +40,20 @@ def stats_level(stats: str, *, spectral: bool) -> str:
     return StatsLevel.SPECTRAL
 
 
+def one_base(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """The base that was given. Raises UsageError where it was given more than once, as only the last one would count."""
+    if len(values) > 1:
+        raise UsageError(f"--base is given {len(values)} times: {', '.join(values)}; give one, and ingest once for each base")
+    return values[0] if values else None
+
+
 ingest_options = collected(
     "options",
     IngestOptions,
     click.option(
         "--base",
+        multiple=True,
+        callback=one_base,
         metavar="PATH|MODEL",
         help="The model that the others were made from: its path, its name in the warehouse, or its config.json alone.",
     ),
@@ -60,8 +69,8 @@ ingest_options = collected(
         type=click.Choice([mode.value for mode in CompareMode]),
         default=CompareMode.AUTO.value,
         show_default=True,
-        help="Whose values are compared with the base's; auto: those of models measured in this run; values: those of all "
-        "models; rows: none, only stored rows are compared.",
+        help="Whose values are compared with the base's; auto: those of models that were not compared with it yet, if their "
+        "files are there; values: also of models compared by rows alone; rows: none, only stored rows are compared.",
     ),
     click.option("--near-zero", type=float, metavar="T", help="Also count values of magnitude T or less."),
     click.option(
@@ -101,7 +110,7 @@ ingest_options = collected(
     ),
     click.option(
         "--write-analysis",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=LocalPath(file_okay=False),
         metavar="DIR",
         help="Also write the study scripts' files beside each model, and batch_analysis_results.json into DIR.",
     ),
@@ -110,4 +119,5 @@ ingest_options = collected(
     click.option("--exclude", metavar="GLOB", multiple=True, help="Skip paths that match; repeatable."),
     click.option("-n", "--dry-run", is_flag=True, help="Report what would be taken; write nothing."),
     click.option("-q", "--quiet", is_flag=True, help="Report only failures."),
+    click.option("--debug", is_flag=True, help="Also print the tracebacks of unexpected errors, for a report."),
 )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from layerhouse.local_paths import local_path
+
 if TYPE_CHECKING:
     from layerhouse.warehouse.answers.selection import Selection
     from layerhouse.warehouse.render.registry import Layout
@@ -92,6 +94,16 @@ class TaskOptions:
         )
 
 
+class LocalPath(click.Path):
+    """A path of this machine, as a Path. URLs are refused in one line."""
+
+    def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(exists=exists, file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(local_path(value), param, ctx)
+
+
 def collected(parameter: str, options_type: type[Any], *options: Decorator) -> Decorator:
     """A decorator that adds the options to a command.
 
@@ -117,7 +129,7 @@ def collected(parameter: str, options_type: type[Any], *options: Decorator) -> D
 warehouse_option = click.option(
     "-w",
     "--warehouse",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     envvar="LAYERHOUSE_WAREHOUSE",
     default="layerhouse-data",
     show_default=True,
@@ -144,7 +156,7 @@ format_option = click.option("-f", "--format", "format_name", metavar="FORMAT", 
 output_options = collected(
     "output",
     OutputOptions,
-    click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file; its suffix selects the format."),
+    click.option("-o", "--output", type=LocalPath(), help="Write to this file; its suffix selects the format."),
     format_option,
 )
 summary_output_options = collected(
@@ -153,7 +165,7 @@ summary_output_options = collected(
     click.option(
         "-o",
         "--output",
-        type=click.Path(path_type=Path),
+        type=LocalPath(),
         metavar="FILE|PREFIX",
         help="Write the table to FILE, whose suffix selects the format; without a known suffix, write PREFIX.txt and "
         "PREFIX.json in the form of the study scripts.",

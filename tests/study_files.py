@@ -6,6 +6,7 @@ A layer is a pair of attention and MLP parameters; with NORM parameters of norms
 from __future__ import annotations
 
 import json
+import re
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -27,6 +28,7 @@ ORIGINAL = "analysis/original_model_analysis.json"
 COMPARISON = "analysis/model_comparison.json"
 REMOVAL = "analysis/layers_to_remove.json"
 RESULT = "evaluation/evaluation_results.json"
+TEST_FOLDER = re.compile(r"^/\S*/pytest-\d+/(popen-gw\d+/)?[^/]+/")
 
 
 def layer(index: int, attention: int, mlp: int, **further: Any) -> dict[str, Any]:
@@ -124,8 +126,8 @@ def plan(*roots: Path) -> Report:
 
 
 def lines(report: Report) -> list[str]:
-    """The events of an ingest, one line each."""
-    return [f"{event.kind} {event.where}: {event.what}" for event in report.events]
+    """The events of an ingest, one line each, with paths below the temporary folder of the test."""
+    return [f"{event.kind} {TEST_FOLDER.sub('', event.where)}: {event.what}" for event in report.events]
 
 
 def rows(warehouse: Path, sql: str) -> list[tuple[Any, ...]]:

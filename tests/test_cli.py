@@ -134,9 +134,9 @@ def test_bad_inputs_are_named_exit_1_and_the_others_are_in(study, tmp_path):
     failed = sorted(line for line in result.stderr.splitlines() if line.startswith("FAILED"))
     assert [line.split(": ")[0].split()[1] for line in failed] == [
         str(tmp_path / "missing"),
-        "results/cut/evaluation/evaluation_results.json",
-        "results/empty",
-        "results/other/evaluation/notes.json",
+        f"{root}/cut/evaluation/evaluation_results.json",
+        f"{root}/empty",
+        f"{root}/other/evaluation/notes.json",
     ]
     assert result.stderr.splitlines()[-1].startswith("1 taken, 4 failed")
     summary = layerhouse("summarize", "-w", tmp_path / "w", "--format", "json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import pytest
 import torch
@@ -118,3 +119,55 @@ def test_what_is_no_config_is_one_line(tmp_path, text, what):
         lh.ingest(tmp_path / "m", warehouse=tmp_path / "w", base=tmp_path / "config.json")
     done = layerhouse("ingest", "m", "--base", "config.json", "-w", "w", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+SMALL = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 100,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"num_hidden_layers": 10**9}, "limit exceeded: num_hidden_layers is 1000000000, over 100000"),
+        ({"num_hidden_layers": 99_999}, "limit exceeded: modules of the model, over 100000"),
+        ({"num_hidden_layers": float("inf")}, "limit exceeded: num_hidden_layers, over 100000"),
+        ({"model_type": "mixtral", "num_local_experts": 10**9}, "limit exceeded: num_local_experts is 1000000000"),
+        ({"model_type": "gpt2", "n_layer": 10**9}, "limit exceeded: n_layer is 1000000000"),
+        ({"text_config": {"num_layers": [10**9]}}, "limit exceeded: num_layers is 1000000000"),
+        ({"num_labels": 10**9}, "limit exceeded: num_labels is 1000000000"),
+        ({"max_position_embeddings": 10**12}, "limit exceeded: max_position_embeddings is 1000000000000, over 16777216"),
+        ({"hidden_size": 10**9}, "parameters of the model, over 100000000000000"),
+        ({"vocab_size": 10**13}, "parameters of the model, over 100000000000000"),
+        ({"hidden_size": 10**15}, "transformers makes no 'llama' of this config"),
+        ({"intermediate_size": 10**30}, "transformers makes no 'llama' of this config"),
+    ],
+)
+def test_a_config_of_a_giant_ends_by_a_named_limit(tmp_path, change, what):
+    (tmp_path / "config.json").write_text(json.dumps(SMALL | change))
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    with pytest.raises(InputError) as caught:
+        config_base_rows(tmp_path / "config.json", "config.json")
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert what in caught.value.what
+    assert after.ru_utime - before.ru_utime < 60
+
+
+def test_a_giant_as_the_base_of_an_ingest_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(SMALL | {"num_hidden_layers": 10**9}))
+    put_small_model(tmp_path / "zoo/A")
+    done = layerhouse("ingest", "zoo", "--base", "config.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "layerhouse: --base config.json: limit exceeded: num_hidden_layers is 1000000000, over 100000; --limit-factor raises it"
+    ]
+
+
+def put_small_model(folder):
+    folder.mkdir(parents=True)
+    save_file({"w": torch.ones(2, 2)}, folder / "model.safetensors")

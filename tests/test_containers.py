@@ -315,5 +315,8 @@ def test_a_config_or_an_index_without_weights_is_a_failure_of_its_folder(tmp_pat
     put(tmp_path / "results/b/model.safetensors.index.json", {"weight_map": {"w": "model-00001-of-00001.safetensors"}})
     save_pair(tmp_path / "results/c", "tiny_0.25")
     remarks = discover([tmp_path / "results"]).remarks
-    assert [(remark.where, remark.is_failure) for remark in remarks] == [("results/a", True), ("results/b", True)]
+    assert [(remark.where, remark.is_failure) for remark in remarks] == [
+        (f"{tmp_path}/results/a", True),
+        (f"{tmp_path}/results/b", True),
+    ]
     assert remarks[0].what == "config.json without weights; fetch them, or take the folder out"

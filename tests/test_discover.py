@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,13 @@ def plant(folder: Path, *names: str) -> Path:
 
 
 def found(*roots: Path | str, **options):
-    """Every model with its files, and what was said: failures marked with a leading `!`."""
+    """Every model with its files, and what was said: failures with a leading `!`, paths below the parents of the roots."""
     discovery = discover([Path(root) for root in roots], **options)
+
+    def short(where):
+        parents = [f"{Path(root).parent}/" for root in roots if where.startswith(f"{Path(root).parent}/")]
+        return where.removeprefix(max(parents, key=len, default=""))
+
     models = {
         model.model_id: sorted(
             path.relative_to(model.folder).as_posix() if path != model.folder else "."
@@ -48,7 +54,7 @@ def found(*roots: Path | str, **options):
         for model in discovery.models
     }
     assert len(models) == len(discovery.models)
-    return models, [f"{'!' * remark.is_failure}{remark.where}: {remark.what}" for remark in discovery.remarks]
+    return models, [f"{'!' * remark.is_failure}{short(remark.where)}: {remark.what}" for remark in discovery.remarks]
 
 
 # Names
@@ -118,7 +124,8 @@ def test_two_revisions_of_a_repository_clash(tmp_path):
     snapshots = tmp_path / "models--gpt2/snapshots"
     models, said = found(tmp_path)
     assert [*models] == ["gpt2"]
-    assert said == [f"!{snapshots}/b: its name 'gpt2' is that of {snapshots}/a; take one of them alone, with --name NAME"]
+    where = f"{tmp_path.name}/models--gpt2/snapshots/b"
+    assert said == [f"!{where}: its name 'gpt2' is that of {snapshots}/a; take one of them alone, with --name NAME"]
 
 
 def test_two_folders_of_one_name_clash_and_the_first_is_taken(tmp_path):
@@ -126,8 +133,7 @@ def test_two_folders_of_one_name_clash_and_the_first_is_taken(tmp_path):
     models, said = found(tmp_path / "x/results", tmp_path / "y/results")
     assert models == {"results/A": [RESULT], "results/B": [RESULT]}
     assert said == [
-        f"!{tmp_path}/y/results/A: its name 'results/A' is that of {tmp_path}/x/results/A; "
-        "take one of them alone, with --name NAME"
+        f"!results/A: its name 'results/A' is that of {tmp_path}/x/results/A; take one of them alone, with --name NAME"
     ]
 
 
@@ -150,7 +156,7 @@ def test_name_is_for_exactly_one_model(tmp_path):
 
 
 def test_name_without_a_model_leaves_the_reason_to_speak(tmp_path):
-    assert found(tmp_path / "gone", name="x") == ({}, [f"!{tmp_path}/gone: no such file or folder"])
+    assert found(tmp_path / "gone", name="x") == ({}, ["!gone: no such file or folder"])
 
 
 def test_name_counts_models_of_one_name_as_two(tmp_path):
@@ -270,7 +276,7 @@ def test_json_over_a_limit_is_a_failure(tmp_path, size, head, what):
 
 
 def test_a_missing_path_is_a_failure(tmp_path):
-    assert found(tmp_path / "no/such") == ({}, [f"!{tmp_path}/no/such: no such file or folder"])
+    assert found(tmp_path / "no/such") == ({}, ["!such: no such file or folder"])
 
 
 def test_a_root_that_is_neither_file_nor_folder_is_a_failure(tmp_path):
@@ -278,7 +284,7 @@ def test_a_root_that_is_neither_file_nor_folder_is_a_failure(tmp_path):
     (tmp_path / "link").symlink_to("gone")
     assert found(tmp_path / "pipe", tmp_path / "link") == (
         {},
-        [f"!{tmp_path}/pipe: neither a file nor a folder", f"!{tmp_path}/link: no such file or folder"],
+        ["!pipe: neither a file nor a folder: it is a named pipe", "!link: no such file or folder"],
     )
 
 
@@ -353,7 +359,7 @@ def test_a_file_as_a_root_is_taken_alone(tmp_path):
 )
 def test_a_file_as_a_root_that_is_no_result_is_a_failure(tmp_path, name, what):
     plant(tmp_path / "results/A", name)
-    assert found(tmp_path / "results/A" / name) == ({}, [f"!results/A/{name}: {what}"])
+    assert found(tmp_path / "results/A" / name) == ({}, [f"!{name}: {what}"])
 
 
 # Links
@@ -423,10 +429,31 @@ def test_links_that_lead_nowhere_are_failures(tmp_path):
     assert sorted(said) == [f"!results/{link}: {LOST}" for link in links]
 
 
-def test_linked_folders_below_evaluation_are_read(tmp_path):
-    plant(tmp_path, "runs/7/ppl_128.json", f"results/A/{RESULT}")
-    (tmp_path / "results/A/evaluation/run").symlink_to(tmp_path / "runs/7")
-    assert found(tmp_path / "results") == ({"results/A": [RESULT, "evaluation/run/ppl_128.json"]}, [])
+def test_linked_folders_below_evaluation_are_read_if_they_stay_inside_of_the_model(tmp_path):
+    plant(tmp_path, "runs/7/ppl_128.json", f"results/A/{RESULT}", "results/A/runs/8/ppl_256.json")
+    (tmp_path / "results/A/evaluation/in").symlink_to("../runs/8")
+    (tmp_path / "results/A/evaluation/out").symlink_to(tmp_path / "runs/7")
+    assert found(tmp_path / "results") == (
+        {"results/A": [RESULT, "evaluation/in/ppl_256.json"]},
+        [
+            f"!results/A/evaluation/out: a link that leads out of the model's folder, to {tmp_path}/runs/7: put the file there",
+            f"results/A/runs/8: the same folder as {tmp_path}/results/A/evaluation/in",
+        ],
+    )
+
+
+@pytest.mark.parametrize(("part", "mark"), [("analysis", "!"), ("pruned_model", "!"), ("evaluation", "!"), ("other", "")])
+def test_a_linked_part_of_a_model_that_lies_elsewhere_is_not_looked_at(tmp_path, part, mark):
+    plant(tmp_path, f"elsewhere/{part}/pruned_model_analysis.json", f"elsewhere/{part}/model.safetensors")
+    plant(tmp_path / "results/A", "model.safetensors")
+    (tmp_path / "results/A" / part).symlink_to(tmp_path / "elsewhere" / part)
+    assert found(tmp_path / "results") == (
+        {"results/A": ["model.safetensors"]},
+        [
+            f"{mark}results/A/{part}: a link that leads out of the model's folder, "
+            f"to {tmp_path}/elsewhere/{part}: put the file there"
+        ],
+    )
 
 
 @pytest.mark.parametrize("name", ["evaluation/stolen.json", "stolen.json", "analysis/pruned_model_analysis.json"])
@@ -534,4 +561,31 @@ def test_a_folder_that_may_not_be_read_is_a_failure(tmp_path):
         (tmp_path / "results/B").chmod(0o755)
         (tmp_path / "results/C").chmod(0o755)
     assert models == {"results/A": [RESULT]}
-    assert said == ["!results/B: cannot be listed: Permission denied", "!results/C/evaluation: cannot be read"]
+    assert said == [
+        "!results/B: cannot be listed: Permission denied",
+        "!results/C/evaluation: cannot be listed: Permission denied",
+    ]
+
+
+@pytest.mark.parametrize("depth", [1, 50])
+def test_a_hundred_thousand_empty_folders_take_linear_time_and_each_that_counts_has_a_line(tmp_path, depth):
+    """Twenty thousand here, beside a model; below each empty one more are looked at once, not once a level."""
+    count = 20_000 // depth
+    plant(tmp_path / "results", f"A/{RESULT}")
+    for number in range(count):
+        (tmp_path / "results" / f"e{number:05}" / "/".join("d" * (depth - 1))).mkdir(parents=True)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    models, said = found(tmp_path / "results")
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert [*models] == ["results/A"]
+    assert said == [f"!results/e{number:05}: {EMPTY}" for number in range(count)]
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+
+
+def test_an_empty_folder_in_a_hidden_one_or_beside_an_excluded_file_is_not_said_to_be_empty(tmp_path):
+    plant(tmp_path / "results", f"A/{RESULT}", "B/.git/config", "C/.cache/", "D/old.json")
+    assert found(tmp_path / "results", excludes=["old.json"])[1] == [
+        f"results/B: {NOTHING}",
+        f"!results/C: {EMPTY}",
+        f"results/D: {NOTHING}",
+    ]

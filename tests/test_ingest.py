@@ -196,7 +196,7 @@ def test_a_renamed_model_keeps_its_new_name(tmp_path, warehouse):
     put(tmp_path / "results/A" / RESULT, result(20.0))
     assert lines(ingest(tmp_path / "results", into=warehouse)) == ["taken best: 1 result file"]
     assert lines(ingest(tmp_path / "results/A", into=warehouse, name="other")) == [
-        f"failed {tmp_path}/results/A: in the warehouse as best; rename it with: layerhouse rename best other"
+        "failed results/A: in the warehouse as best; rename it with: layerhouse rename best other"
     ]
     assert rows(warehouse, PPL) == [("best", 20.0)]
 
@@ -215,7 +215,7 @@ def test_a_name_in_the_warehouse_belongs_to_its_folder_while_that_is_there(tmp_p
     put(tmp_path / "y/results/A" / RESULT, result(20.0))
     ingest(tmp_path / "x/results", into=warehouse)
     assert lines(ingest(tmp_path / "y/results", into=warehouse)) == [
-        f"failed {tmp_path}/y/results/A: its name results/A is that of {tmp_path}/x/results/A in the warehouse; "
+        f"failed y/results/A: its name results/A is that of {tmp_path}/x/results/A in the warehouse; "
         "give it another with --name NAME"
     ]
     assert lines(ingest(tmp_path / "y/results", into=warehouse, name="y/A")) == ["taken y/A: 1 result file"]
@@ -305,7 +305,7 @@ def test_the_command_names_failures_and_takes_the_others(tmp_path, warehouse):
         "FAILED      results/D/foo.json: not a result of a known form, nor an analysis by its name; a table with model, "
         "task, metric and value is one",
         "FAILED      results/C: empty folder: no weights, no analysis, no results",
-        f"FAILED      {tmp_path}/gone: no such file or folder",
+        "FAILED      gone: no such file or folder",
         "taken       results/A: 1 result file",
         f"1 taken, 4 failed; warehouse {warehouse}",
     ]

@@ -137,9 +137,9 @@ def test_an_unchanged_copy_is_reported_as_the_base(wh):
 
 
 def test_with_rows_alone_relations_that_need_values_are_null(zoo, tmp_path):
-    """Compared afterwards: no file is read, unless that is asked for."""
+    """Compared by rows, no file is read; values can be added later."""
     lh.ingest([zoo / "halved", zoo / "cut", zoo / "base"], warehouse=tmp_path / "wh")
-    lh.ingest([zoo / "halved", zoo / "cut"], base=zoo / "base", warehouse=tmp_path / "wh")
+    lh.ingest([zoo / "halved", zoo / "cut"], base=zoo / "base", warehouse=tmp_path / "wh", compare="rows")
     changes = verdicts(lh.open(tmp_path / "wh"))
     assert changes["halved"][1] is None
     assert changes["cut"][1] == "the base cut, what is left of one shape unchanged"
@@ -150,6 +150,13 @@ def test_with_rows_alone_relations_that_need_values_are_null(zoo, tmp_path):
     lh.ingest([zoo / "halved", zoo / "cut"], base=zoo / "base", warehouse=tmp_path / "wh", compare="values")
     assert lh.open(tmp_path / "wh").sql("SELECT count(DISTINCT commit_id) FROM tensor_matches").item() == commits
     assert wh.scan("tensor_matches").collect().height == wh.sql("SELECT * FROM tensor_matches").height
+
+
+def test_a_base_that_is_named_after_the_fact_is_compared_by_values_while_the_files_are_there(zoo, tmp_path):
+    lh.ingest([zoo / "halved", zoo / "cut", zoo / "base"], warehouse=tmp_path / "wh")
+    report = lh.ingest([zoo / "halved", zoo / "cut"], base=f"{zoo.name}/base", warehouse=tmp_path / "wh")
+    assert {event.kind for event in report.events} == {"unchanged"}
+    assert verdicts(lh.open(tmp_path / "wh"))["halved"][1] == "the base with values set to zero"
 
 
 def test_without_the_bases_files_relations_that_need_values_are_null_and_a_line_says_so(zoo, tmp_path):

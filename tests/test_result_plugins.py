@@ -99,10 +99,15 @@ def test_a_package_that_cannot_be_loaded_is_one_line(tmp_path):
     assert run(tmp_path, "ingest", "out").returncode == 0  # no file that only the package could recognise
     put(tmp_path)
     refused = run(tmp_path, "ingest", "out")
-    assert refused.returncode == 2
-    (line,) = refused.stderr.splitlines()
+    assert refused.returncode == 1
+    line = refused.stderr.splitlines()[0]
+    assert line.startswith("FAILED      out/scores.txt: ")
     assert f"entry point myscores = myscores:FORMAT of package myscores (group {GROUP}) cannot be loaded" in line
     assert "RuntimeError: out of order" in line
+    assert refused.stderr.splitlines()[1:] == [
+        f"unchanged   {tmp_path.name}/out: nothing new",
+        f"1 unchanged, 1 failed; warehouse {tmp_path / 'w'}",
+    ]
 
 
 # In a process

@@ -362,7 +362,7 @@ def test_a_broken_model_has_one_line_and_nothing_of_it_is_in(sharded, fault):
     damage(sharded / "models/broken/model-00001-of-00002.safetensors")
     report = ingest(sharded)
     (failed,) = (event for event in report.events if event.kind == "failed")
-    assert failed.where.startswith("models/broken")
+    assert failed.where.startswith(f"{sharded}/models/broken")
     assert said in f"{failed.where}: {failed.what}"
     assert "\n" not in failed.what
     assert report.count("taken") == 1

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+HUB_PREFIX = "models--"
+"""What the folder of a repository begins with in a hub cache."""
+LEADS_OUT = "a link that leads out of the model's folder"
 
 
 def leads_out(folder: Path, path: Path) -> bool:
-    """Whether a path is a symbolic link that ends outside of the folder; so does a link in a loop.
+    """Whether a path in a folder, or a folder on the way to it, is a symbolic link that ends outside; so does a link in a loop.
 
     In a hub cache, where files of a snapshot are links to blobs, the whole `models--*` folder counts as the folder.
     """
-    if not path.is_symlink():
+    if path.parent == folder and not path.is_symlink():
         return False
     try:
         target, home = path.resolve(), folder.resolve()
     except (OSError, RuntimeError):
         return True
-    repository = next((parent for parent in (home, *home.parents) if parent.name.startswith("models--")), home)
+    if target.is_symlink():  # a loop
+        return True
+    repository = next((parent for parent in (home, *home.parents) if parent.name.startswith(HUB_PREFIX)), home)
     return not target.is_relative_to(repository)
+
+
+def lead_out_text(path: Path) -> str:
+    """The message on a link that leads out, for its path."""
+    return f"{LEADS_OUT}, to {os.path.realpath(path)}: put the file there"

@@ -32,6 +32,8 @@ from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
 MAX_NAMED = 5
 MAX_INDEX_BYTES = 64 << 20
+MAX_NAME_BYTES = 255
+"""The longest file name of the usual file systems."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ class _Choice:
         """The path of a shard that the index names. Raises InputError if the name leads out of the folder."""
         path = self.folder / name
         where = f"{self.display_path}/{index.name}"
-        if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name or path.name != name:
+        is_too_long = len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES
+        if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name or path.name != name or is_too_long:
             raise InputError(where, f"names shard {name[:200]!r}, which is not a plain file name in this folder")
         if leads_out(self.folder, path):
             raise InputError(where, f"names shard {name[:200]!r}, a link that leads out of this folder")

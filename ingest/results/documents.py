@@ -74,12 +74,10 @@ def parse_document(raw: bytes, path: Path, display_path: str) -> Any:
 
 
 def _is_file_of_lines(path: Path) -> bool:
-    if not path.is_file():  # opening a named pipe would block
-        return False
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path, path.name) as (file, _):
             return _starts_as_lines(file)
-    except OSError:
+    except InputError:
         return False
 
 

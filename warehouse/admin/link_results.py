@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.file_door import open_regular
 from layerhouse.vocabulary import LinkRule
 from layerhouse.warehouse.answers.query import model_names, own_sql
 from layerhouse.warehouse.answers.session import connect, keep_answers
@@ -45,7 +47,7 @@ def link_results(root: Path, pairs: Sequence[tuple[str, str]]) -> int:
 def read_pairs(path: Path) -> list[tuple[str, str]]:
     """(file, model) pairs from a CSV with these columns. Files are relative to the folder of the CSV. Raises UsageError."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
+        with os.fdopen(open_regular(path)[0], encoding="utf-8-sig", newline="") as lines:
             return list(_pairs(path, csv.DictReader(lines)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None

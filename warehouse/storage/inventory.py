@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 
@@ -47,3 +48,28 @@ class Inventory:
     checkpoints_with_units: set[str] = field(default_factory=set)
     unit_pairs: set[tuple[str, str]] = field(default_factory=set)
     bases: dict[tuple[str | None, int], list[DescribedBase]] = field(default_factory=dict)
+
+    def forget(self, table: str, ids: Mapping[str, Set[str]]) -> None:
+        """Forget rows of a table that were not written after all, by what their columns of ids hold."""
+        checkpoints, results = ids["checkpoint_id"], ids["result_id"]
+        pairs = {(checkpoint, base) for checkpoint in checkpoints for base in ids["base_checkpoint_id"]}
+        if table in ("tensors", "layers"):
+            self.checkpoints -= checkpoints
+        elif table == "checkpoints":
+            for key, sighting in list(self.sightings.items()):
+                if key[0] in ids["model_id"] and sighting.checkpoint_id in checkpoints:
+                    del self.sightings[key]
+        elif table == "units":
+            self.checkpoints_with_units -= checkpoints
+        elif table == "layer_matches":
+            for checkpoint in checkpoints:
+                self.comparisons.pop(checkpoint, None)
+        elif table == "tensor_matches":
+            self.related -= pairs
+        elif table == "unit_matches":
+            self.unit_pairs -= pairs
+        elif table in ("results", "links"):
+            self.results -= results
+            self.unlinked_results -= results
+            for result in results:
+                self.models_by_result.pop(result, None)

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy.typing as npt
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+from layerhouse.file_door import open_regular
 
 
 def open_file(path: Path) -> int:
-    """A file descriptor for reading, which child processes do not inherit. Raises OSError."""
-    return os.open(path, _FLAGS)
+    """A file descriptor of a regular file for reading, which child processes do not inherit. Raises OSError."""
+    return open_regular(path)[0]
 
 
 def read_at(file: int, target: npt.NDArray[Any], offset: int) -> int:
