@@ -8,7 +8,6 @@ number becomes a row.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,7 +74,8 @@ def _long(where: str, cells: Row) -> Item:
         number = cell_number(cells.get(name))
         if number is None:
             continue
-        if not is_number(number) or not math.isfinite(number) or number != int(number) or not 0 <= number <= most:
+        is_whole = is_number(number) and 0 <= number <= most and number == int(number)
+        if not is_whole:
             return left_out_line(where, f"{name} must be a whole number, not {cells[name]!r:.40}")
         columns[name] = int(number)
     columns.setdefault("suite", suite_of_shots(columns.get("n_shot")))
