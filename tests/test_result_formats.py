@@ -16,7 +16,9 @@ import pytest
 import layerhouse as lh
 from layerhouse.errors import InputError
 from layerhouse.ingest.results import documents, logs, table_lines
+from layerhouse.ingest.results import parsed as parsed_results_of_a_file
 from layerhouse.ingest.results.documents import may_be_result, read_document
+from layerhouse.ingest.results.log_lines import find_lines, lower_case
 from layerhouse.ingest.results.parsed import measure_id
 from layerhouse.ingest.results.registry import recognise
 from layerhouse.warehouse.storage.schema import arrow_schema
@@ -578,7 +580,7 @@ MALFORMED = {
     "table.json": [{"model": "m", "task": "t", "metric": "acc", "value": 0.5, "n_shot": float("nan"), "seq_len": float("inf")}],
     "flap.txt": "model parameter 5.0.7B\nppl on wikitext 2.5\n",
     "pruner.log": "#Param before: 7, #Param after: 5, Ratio = 8.0.4%\nPPL after pruning: {1, 2}\nPPL after pruning: {[]: 2}\n",
-    "slice.log": f"Sliced model parameters: {'9' * 5000} (sliced fraction 0.2)\nThroughput: 1.2.3 token/s\n",
+    "slice.log": f"Sliced model parameters: {'9' * 1000} (sliced fraction 0.2)\nThroughput: 1.2.3 token/s\n",
 }
 
 
@@ -666,18 +668,72 @@ def test_a_table_is_read_to_its_limit_and_says_where_it_goes_on(tmp_path, monkey
         assert file_results.left_out == ("lines: those after the first 3 are not read",) * extra
 
 
-def test_a_long_log_of_wanda_is_searched_for_its_table_once(tmp_path, monkeypatch):
-    searches = []
+def test_of_a_long_log_only_lines_with_words_of_a_tool_are_looked_at(tmp_path):
+    text = "".join(f"step {number}\r\n" for number in range(1000)) + "wikitext perplexity 7.5\nPerplexity\n"
+    lines = find_lines(text, lower_case(text), (" perplexity ", "\nstep 99", "\nstep 0"), most=5)
+    numbers = [
+        (1, "step 0"),
+        (100, "step 99"),
+        *((991 + at, f"step 99{at}") for at in range(4)),
+        (1001, "wikitext perplexity 7.5"),
+    ]
+    assert lines == [(f"line {number}", line) for number, line in numbers]
+    assert [row["value"] for row in parse(tmp_path, "wanda.log", text).rows] == [7.5]
 
-    class Counted:
-        def search(self, text):
-            searches.append(len(text))
-            return
 
-    monkeypatch.setattr(logs, "WANDA_TABLE", Counted())
-    lines = ["loading"] * 1000 + ["wikitext perplexity 7.5"]
-    assert [row["value"] for row in parse(tmp_path, "wanda.log", "\n".join(lines)).rows] == [7.5]
-    assert sum(searches) <= 2 * len("\n".join(lines))
+def test_capital_letters_that_grow_when_made_small_do_not_shift_lines(tmp_path):
+    text = "\u0130" * 100 + "\nİwikitext PERPLEXITY 7.5\n"
+    (row,) = parse(tmp_path, "wanda.log", text).rows
+    assert (row["value"], row["dataset"]) == (7.5, "i\u0307wikitext")
+
+
+def test_of_a_line_too_long_the_part_around_a_result_is_read_and_named(tmp_path):
+    file_results = parse(tmp_path, "wanda.log", "x" * 9000 + " wikitext perplexity 7.5\n")
+    assert [row["value"] for row in file_results.rows] == [7.5]
+    (line,) = file_results.left_out
+    assert line == "line 1, in part: only 4,096 characters around a result's words are read"
+    cut = f"Original ppl: 5.5\nSliced model parameters: {'9' * 5000} (sliced fraction 0.2)\n"
+    file_results = parse(tmp_path, "slice.log", cut)
+    assert [row["value"] for row in file_results.rows] == [5.5]
+    assert file_results.left_out == ("line 2, in part: only 4,096 characters around a result's words are read",)
+
+
+def test_a_log_with_more_results_than_the_limit_is_refused_since_its_last_would_not_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "MAX_LINES", 3)
+    lines = "".join(f"wikitext perplexity {number}\n" for number in range(4))
+    assert [row["value"] for row in parse(tmp_path, "wanda.log", lines[: lines.rindex("wiki")]).rows] == [2.0]
+    with pytest.raises(InputError, match="limit exceeded: lines of results, over 3; --limit-factor raises it"):
+        parse(tmp_path, "wanda.log", lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "more"),
+    [
+        ("a.log", "loss 1.5\n", "wikitext perplexity 7.5\n"),
+        ("a.csv", "model,task,metric,value\n", "a,piqa,acc,0.5\n"),
+        ("a.jsonl", '{"model": "a", "task": "piqa", "metric": "acc", "value": 0.5}\n', "{}\n"),
+    ],
+)
+def test_a_text_over_the_limit_is_named_if_it_looks_like_results(tmp_path, monkeypatch, name, first, more):
+    monkeypatch.setattr(documents, "MAX_TEXT_BYTES", 1000)
+    monkeypatch.setattr(documents, "END_BYTES", 500)
+    with pytest.raises(InputError, match="limit exceeded: bytes of a text file, over 1000; --limit-factor raises it"):
+        parse(tmp_path, name, first * 40 + more * 100)
+    (tmp_path / name).write_text("{}\n" * 1000)
+    assert recognise(read_document(tmp_path / name, name)[1], tmp_path / name) is None
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_tables_with_the_line_ends_of_any_system_are_read(tmp_path, end):
+    path = tmp_path / "a.csv"
+    text = f'model,task,metric,value{end}a,piqa,acc,0.5{end}"b{end}c",piqa,acc,0.25{end}'
+    path.write_bytes(text.encode())
+    assert [(row["declared_model"], row["value"]) for row in parsed(path).rows] == [("a", 0.5), (f"b{end}c", 0.25)]
+
+
+@pytest.mark.parametrize("text", [",a/b" * 20_000, "model" + ",a/b" * 300_000, "\t" * 2_000_000])
+def test_a_line_of_very_many_cells_is_no_header(text):
+    assert table_lines.read_header(text) is None
 
 
 @pytest.mark.parametrize("text", ["x" * 200_000, "ppl on " * 20_000, "PPL before " * 20_000, "1," * 100_000])
@@ -691,3 +747,25 @@ def test_half_of_a_surrogate_pair_in_a_line_is_no_json(tmp_path):
     text = json.dumps({"model": "a\ud800", "task": "t", "metric": "acc", "value": 0.5})
     with pytest.raises(InputError, match="line 2 is no JSON"):
         parse(tmp_path, "a.jsonl", '{"model": "b"}\n' + text)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "results.json", "wide.csv"])
+def test_a_file_of_more_numbers_than_the_limit_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(parsed_results_of_a_file, "MAX_ROWS", 10)
+    contents = {
+        "a.csv": lambda count: "model,task,metric,value\n" + "".join(f"m,t{place},acc,0.5\n" for place in range(count)),
+        "results.json": lambda count: lm_eval({f"t{place}": {"acc": 0.5} for place in range(count)}),
+        "wide.csv": lambda count: "model," + ",".join(f"t{place}/acc" for place in range(count)) + "\nm" + ",0.5" * count,
+    }
+    assert len(parse(tmp_path, name, contents[name](10)).rows) == 10
+    with pytest.raises(InputError, match="limit exceeded: 11 numbers in one file, over 10; --limit-factor raises it"):
+        parse(tmp_path, name, contents[name](11))
+
+
+def test_very_many_places_that_are_left_out_are_counted(tmp_path):
+    lines = parse(tmp_path, "a.csv", "model,task,metric,value\n" + "m,,acc,0.5\n" * 1500 + "m,t,acc,0.5\n").left_out
+    assert (len(lines), lines[999], lines[-1]) == (
+        1001,
+        "line 1001: model, task and metric must be text",
+        "and 500 more places: left out as well",
+    )

@@ -9,8 +9,11 @@ MAX_ELEMENTS = 2**63 - 1
 
 
 def count_elements(shape: tuple[int, ...]) -> int | None:
-    """Elements of a shape of integers >= 0; None for over 64 dimensions or 2^63 - 1 elements, which bounds the product."""
+    """Elements of a shape of integers >= 0; None for over 64 dimensions or 2^63 - 1 elements, or a
+    longer extent, which bounds the product."""
     if len(shape) > MAX_DIMENSIONS:
+        return None
+    if any(extent > MAX_ELEMENTS for extent in shape):  # beside an extent of 0 the product would not tell
         return None
     elements = 1
     for extent in shape:

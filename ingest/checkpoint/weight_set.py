@@ -31,9 +31,11 @@ from layerhouse.ingest.checkpoint.symlinks import leads_out
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
 MAX_NAMED = 5
-MAX_INDEX_BYTES = 64 << 20
 MAX_NAME_BYTES = 255
-"""The longest file name of the usual file systems."""
+"""Bytes of a file's name in the file systems in use."""
+MAX_SHOWN = 200
+"""Characters of a name in a message."""
+MAX_INDEX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -126,14 +128,14 @@ class _Choice:
                 continue
             weight_map, total_size = read_index(index, f"{self.display_path}/{index.name}")
             names = list(dict.fromkeys(weight_map.values()))
-            absent = [name for name in names if not self.shard(index, name).is_file()]
+            absent = [name for name in names if not _is_file(self.shard(index, name))]
             if len(absent) == len(names) and any(not ADAPTER_WEIGHTS.fullmatch(path.name) for path in candidates):
                 self.ignored.append((index, f"none of its {len(names)} shards is here"))
                 continue
             if absent:
                 tensors = sum(shard == absent[0] for shard in weight_map.values())
                 more = f"; {len(absent)} of {len(names)} shards are missing" if len(absent) > 1 else ""
-                what = f"names shard {absent[0]!r} of {tensors} tensors, which is not there{more}; fetch it"
+                what = f"names shard {absent[0][:MAX_SHOWN]!r} of {tensors} tensors, which is not there{more}; fetch it"
                 raise InputError(f"{self.display_path}/{index.name}", what)
             files = tuple(self.folder / name for name in sorted(names))
             chosen = WeightSet(self.folder, files, index, total_size, weight_map)
@@ -143,11 +145,14 @@ class _Choice:
         """The path of a shard that the index names. Raises InputError if the name leads out of the folder."""
         path = self.folder / name
         where = f"{self.display_path}/{index.name}"
-        is_too_long = len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES
-        if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name or path.name != name or is_too_long:
-            raise InputError(where, f"names shard {name[:200]!r}, which is not a plain file name in this folder")
+        if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name or path.name != name:
+            raise InputError(where, f"names shard {name[:MAX_SHOWN]!r}, which is not a plain file name in this folder")
+        if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+            raise InputError(
+                where, f"names shard {name[:MAX_SHOWN]!r}, a name of over {MAX_NAME_BYTES} bytes, which no file has"
+            )
         if leads_out(self.folder, path):
-            raise InputError(where, f"names shard {name[:200]!r}, a link that leads out of this folder")
+            raise InputError(where, f"names shard {name[:MAX_SHOWN]!r}, a link that leads out of this folder")
         return path
 
     def by_names(self, candidates: list[Path]) -> WeightSet:
@@ -206,6 +211,14 @@ class _Choice:
             if kept != path:
                 self.ignored.append((path, f"{kept.name} is the same model by its name"))
         return sorted(by_stem.values())
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; also for a path that the system refuses, such as one that is too long."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def read_index(path: Path, display_path: str) -> tuple[dict[str, str], int | None]:

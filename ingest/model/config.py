@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.model.family import Family
@@ -13,6 +13,10 @@ Numbers = tuple[int | None, ...]
 """A number for each layer; None for a layer of which the config gives none."""
 
 TEXT_CONFIG = "text_config"
+MAX_COUNT = 2**63 - 1
+"""A larger number counts as not declared: nothing has so many layers, heads or neurons, and no column holds it."""
+MAX_FFN_MULT = 1024
+"""The largest multiple of the hidden size that an MLP may declare as its width; those of models are below 10."""
 
 
 def model_types(config: Config | None) -> tuple[str, ...]:
@@ -142,12 +146,12 @@ def _block_number(block: Any, word: str, heads: int | None, hidden: int | None) 
         group = block.get("n_heads_in_group")
         return heads // group if heads and _is_count(group) and group and heads % group == 0 else None
     width, multiple = block.get("intermediate_size"), block.get("ffn_mult")
-    if isinstance(width, int):
+    if _is_count(width):
         return width
-    if isinstance(multiple, (int, float)) and not isinstance(multiple, bool) and hidden:
+    if hidden and isinstance(multiple, int | float) and not isinstance(multiple, bool) and 0 <= multiple <= MAX_FFN_MULT:
         return -(-int(2 * multiple * hidden / 3) // 256) * 256
     return None
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= MAX_COUNT

@@ -27,6 +27,7 @@ SOURCE_ROLES = frozenset({Role.CROSS_K_PROJ, Role.CROSS_V_PROJ})
 TOKEN_MODULES = frozenset({Module.LM_HEAD, Module.PROJECTOR})
 """Modules outside the layers that every token goes through."""
 
+INT64_MAX = 2**63 - 1
 DECLARED_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}
 
 
@@ -58,7 +59,7 @@ def layer_kv_values(tensors: Sequence[Placed], sizes: Sizes, stack: str) -> int 
         return None if has_unnamed_weights(tensors) else 0
     if sizes.num_kv_heads is None or sizes.head_dim is None:
         return None
-    return 2 * sizes.num_kv_heads * sizes.head_dim
+    return _storable(2 * sizes.num_kv_heads * sizes.head_dim)
 
 
 def model_macs(placement: Placement, config: Config | None, totals: Totals, layers: Iterable[Row]) -> int | None:
@@ -87,7 +88,7 @@ def model_kv_bytes(placement: Placement, config: Config | None, layers: Iterable
     bits = compute_bits(placement.placed, config)
     if not known or bits is None or len(known) < len(values):
         return None
-    return sum(known) * bits // 8
+    return _storable(sum(known) * bits // 8)
 
 
 def compute_bits(placed: Iterable[Placed], config: Config | None) -> int | None:
@@ -103,6 +104,11 @@ def compute_bits(placed: Iterable[Placed], config: Config | None) -> int | None:
         return dtype.bits
     declared = declared_text(config, "dtype") or declared_text(config, "torch_dtype")
     return None if declared is None else DECLARED_BITS.get(declared.removeprefix("torch."))
+
+
+def _storable(count: int) -> int | None:
+    """A count that a column holds; None for a larger one, which only tensors without elements can claim."""
+    return count if count <= INT64_MAX else None
 
 
 def _is_linear(tensor: Placed) -> bool:

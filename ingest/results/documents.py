@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.sniff import reason_no_text
 from layerhouse.ingest.checkpoint.json_files import MAX_CONTAINERS, SURROGATE_ESCAPE, parse_json, read_json_bytes
 from layerhouse.ingest.checkpoint.limits import allowed, check_limit, exceeded
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 
 JSON, JSON_LINES = ".json", ".jsonl"
 TEXT_SUFFIXES = (".csv", ".tsv", ".log", ".txt")
-MAX_TEXT_BYTES = 64 << 20
+MAX_TEXT_BYTES = 32 << 20
+BEGIN_BYTES, END_BYTES = 8 << 20, 1 << 20
+"""Bytes of a text over the limit that are looked at, at its begin and at its end, where logs have their results."""
 MAX_LINE = 8 << 20
 """Bytes of a line that is looked at to tell JSON Lines from JSON."""
 NO_RESULTS = re.compile(
@@ -26,6 +29,20 @@ HARNESS_NAME = re.compile(r"results_\d{4}-\d\d-\d\dT\d\d[-:]\d\d[-:]\d\d(\.\d{1,
 """Names that only lm-eval 0.4 and lighteval give to their result files."""
 PER_SAMPLE = re.compile(r"samples_.*\.jsonl?|.*\.pytorch\.json|.*predictions?.*\.jsonl", re.IGNORECASE)
 """Files with the answers to single samples."""
+
+
+class CutBytes(bytes):
+    """Of a text over the limit, the bytes at its begin and end: enough to tell whether it looks like results."""
+
+
+class CutText(str):
+    """The text of CutBytes. A format that recognises it refuses it."""
+
+    __slots__ = ()
+
+
+class CutLines(list[Any]):
+    """The value of the first of the JSON Lines in CutBytes. A format that recognises it refuses it."""
 
 
 def may_be_result(path: Path) -> bool:
@@ -48,7 +65,12 @@ def read_document(path: Path, display_path: str) -> tuple[bytes, Any]:
 
 
 def read_document_bytes(path: Path, display_path: str) -> bytes:
-    """The bytes of a result file, within the limits of its kind. Raises InputError."""
+    """The bytes of a result file; CutBytes of a text over the limit. Raises InputError, which says what a file is that is no
+    text.
+    """
+    reason = reason_no_text(path, display_path)
+    if reason is not None:
+        raise InputError(display_path, reason)
     if path.suffix.lower() == JSON:
         try:
             return read_json_bytes(path, display_path)
@@ -59,7 +81,9 @@ def read_document_bytes(path: Path, display_path: str) -> bytes:
 
 
 def parse_document(raw: bytes, path: Path, display_path: str) -> Any:
-    """The document that a result file's bytes hold: a JSON value, a list of them, or text. Raises InputError."""
+    """The document that a result file's bytes hold: a JSON value, a list of them, or text. Of CutBytes, CutText or CutLines.
+    Raises InputError.
+    """
     suffix = path.suffix.lower()
     if suffix == JSON:
         try:
@@ -67,10 +91,19 @@ def parse_document(raw: bytes, path: Path, display_path: str) -> Any:
         except InputError:
             if not _starts_as_lines(io.BytesIO(raw)):
                 raise
-        if len(raw) > allowed(MAX_TEXT_BYTES):
-            raise InputError(display_path, exceeded("bytes of a text file", allowed(MAX_TEXT_BYTES)))
+        if len(raw) > allowed(MAX_TEXT_BYTES) or isinstance(raw, CutBytes):
+            raise InputError(display_path, over_limit())
+    if suffix in (JSON, JSON_LINES) and isinstance(raw, CutBytes):
+        return _first_line(raw)
     text = raw.decode("utf-8", "replace")
-    return _json_lines(text, display_path) if suffix in (JSON, JSON_LINES) else text
+    if suffix in (JSON, JSON_LINES):
+        return _json_lines(text, display_path)
+    return CutText(text) if isinstance(raw, CutBytes) else text
+
+
+def over_limit() -> str:
+    """The message for a text over the limit."""
+    return exceeded("bytes of a text file", allowed(MAX_TEXT_BYTES))
 
 
 def _is_file_of_lines(path: Path) -> bool:
@@ -102,10 +135,19 @@ def _json_lines(text: str, display_path: str) -> list[Any]:
     return values
 
 
+def _first_line(raw: bytes) -> CutLines:
+    line = raw[:MAX_LINE].partition(b"\n")[0]
+    try:
+        return CutLines([json.loads(line)])
+    except (ValueError, RecursionError):
+        return CutLines()
+
+
 def _read_bytes(path: Path, display_path: str) -> bytes:
     limit = allowed(MAX_TEXT_BYTES)
-    with open_regular_file(path, display_path) as (file, _):
-        raw = file.read(limit + 1)
-    if len(raw) > limit:
-        raise InputError(display_path, exceeded("bytes of a text file", limit))
-    return raw
+    with open_regular_file(path, display_path) as (file, size):
+        if size <= limit:
+            return file.read(limit)
+        begin = file.read(min(limit, BEGIN_BYTES))
+        file.seek(max(len(begin), size - END_BYTES))
+        return CutBytes(begin + b"\n" + file.read(END_BYTES))

@@ -16,7 +16,7 @@ from typing import Any
 
 from layerhouse.ingest.checkpoint.notes import note
 from layerhouse.ingest.results.lm_eval_run import HARNESS, Run, leaf_tasks, read_run, task_columns
-from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row
+from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, check_rows
 from layerhouse.ingest.results.rows import fill_task, left_out_line, object_at, unusable
 from layerhouse.ingest.results.scores import finite, score, whole_number
 from layerhouse.ingest.results.tasks import canonical_task
@@ -53,6 +53,7 @@ def parse(document: Any, path: Path) -> ParsedResults:
         if isinstance(metrics, dict) and task in groups and not any(isinstance(item, dict) for item in items):
             items += _computed_group(task, results, run)
         rows += [item for item in items if isinstance(item, dict)]
+        check_rows(len(rows))
         left_out += [item for item in items if isinstance(item, str)]
     return ParsedResults(tuple(rows), tuple(left_out))
 

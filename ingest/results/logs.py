@@ -8,20 +8,22 @@ of both is kept_fraction.
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.limits import allowed, exceeded
 from layerhouse.ingest.checkpoint.notes import Note, note
+from layerhouse.ingest.results.log_lines import MAX_LINE, PART, Lines, find_lines, lines_behind, lower_case
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import left_out_line, measure
 from layerhouse.ingest.results.run_times import read_run_at
 
-MAX_LINES = 1_000_000
+MAX_LINES = 100_000
+"""Lines of a log that may hold results."""
 NUMBER = r"([+-]?(?:nan|inf|[0-9][0-9,]*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?))"
 DATASETS = {"wikitext": "wikitext2", "ptb-new": "ptb", "c4-new": "c4"}
 """Names of the tools for datasets, and those of the warehouse."""
@@ -33,9 +35,10 @@ FLAP_PARAMS = re.compile(r"model parameter ([0-9.]+) ?B")
 SPARSITY = re.compile(rf"sparsity sanity check {NUMBER}", re.IGNORECASE)
 # Tried at starts of words alone: trying every character would take quadratic time in the length of a word.
 WANDA_PPL = re.compile(rf"(?<!\S)(\S+) perplexity {NUMBER}$", re.IGNORECASE)
-WANDA_TABLE = re.compile(r"method\tactual_sparsity\tppl_test")
+WANDA_TABLE = "method\tactual_sparsity\tppl_test"
 SPARSEGPT_DATASET = re.compile(r"Dataset: (\S+)")
 SPARSEGPT_DATASETS = ("wikitext2", "ptb", "c4", "ptb-new", "c4-new")
+NAMES_ALONE = tuple(f"\n{name}" for name in SPARSEGPT_DATASETS)
 SPARSEGPT_PPL = re.compile(rf"Perplexity: {NUMBER}", re.IGNORECASE)
 SLICEGPT_PPL = re.compile(
     rf"(Original ppl|After rotating and slicing|Loaded model perplexity|PPL (?:before|after) finetuning):? {NUMBER}",
@@ -50,8 +53,8 @@ SLICEGPT_SPEEDS = {
 }
 """Metric, unit and higher_is_better by the printed unit."""
 
-Lines = Sequence[tuple[str, str]]
-"""Each line of a log after its place, such as `line 7`."""
+ENTRY = re.compile(rf"""\s*(?:'([^']*)'|"([^"]*)"): *(?:np\.float\d\d\()?{NUMBER}\)?\s*(?:,|$)""", re.IGNORECASE)
+"""An entry of a printed dictionary of numbers."""
 
 
 def _llm_pruner(lines: Lines) -> Iterator[Item]:
@@ -109,8 +112,9 @@ def _sparsegpt(lines: Lines) -> Iterator[Item]:
 
 def _wanda(lines: Lines) -> Iterator[Item]:
     """The lines of main.py, or the table that it writes to log_*.txt: method, sparsity, perplexity on WikiText-2."""
-    has_table = any(WANDA_TABLE.search(line) for _, line in lines)
+    has_table = False
     for where, line in lines:
+        has_table |= WANDA_TABLE in line
         if match := SPARSITY.search(line):
             yield _share(where, "sparsity", match[1], "zeros over the weights of decoder linears")
         elif match := WANDA_PPL.search(line):
@@ -122,19 +126,31 @@ def _wanda(lines: Lines) -> Iterator[Item]:
 
 @dataclass(frozen=True)
 class Tool:
-    """A program that writes logs: a line with one of the patterns tells it, `read` makes the items of its lines."""
+    """A program that writes logs. A line with one of the patterns tells it; lines with one of the words, in lower case, are all
+    that `read` makes its items of, and those behind the header `table`.
+    """
 
     name: str
+    words: tuple[str, ...]
     patterns: tuple[re.Pattern[str], ...]
     read: Callable[[Lines], Iterator[Item]]
+    table: str | None = None
 
 
 TOOLS = (
-    Tool("llm_pruner", (LLM_PRUNER_PPL, LLM_PRUNER_PARAMS), _llm_pruner),
-    Tool("flap", (FLAP_PPL, FLAP_PARAMS), _flap),
-    Tool("slicegpt", (SLICEGPT_PPL, SLICEGPT_PARAMS), _slicegpt),
-    Tool("sparsegpt", (SPARSEGPT_PPL,), _sparsegpt),
-    Tool("wanda", (WANDA_PPL, WANDA_TABLE), _wanda),
+    Tool("llm_pruner", ("ppl before ", "ppl after ", "#param before: "), (LLM_PRUNER_PPL, LLM_PRUNER_PARAMS), _llm_pruner),
+    Tool("flap", ("ppl on ", "sparsity sanity check ", "model parameter "), (FLAP_PPL, FLAP_PARAMS), _flap),
+    Tool(
+        "slicegpt",
+        (
+            *("original ppl", "after rotating and slicing", "loaded model perplexity", "ppl before finetuning"),
+            *("ppl after finetuning", "sliced model parameters: ", "throughput: ", "latency: ", "median time per batch: "),
+        ),
+        (SLICEGPT_PPL, SLICEGPT_PARAMS),
+        _slicegpt,
+    ),
+    Tool("sparsegpt", ("perplexity: ", "dataset: ", *NAMES_ALONE), (SPARSEGPT_PPL,), _sparsegpt),
+    Tool("wanda", (" perplexity ", "sparsity sanity check ", WANDA_TABLE), (WANDA_PPL,), _wanda, WANDA_TABLE),
 )
 """In the order in which they are tried, as FLAP also prints what Wanda does."""
 
@@ -145,12 +161,15 @@ def recognises(document: Any, path: Path) -> bool:
 
 
 def parse(document: str, path: Path) -> ParsedResults:
-    """A row for every number in a known line; of a measure that is printed several times, the last value."""
-    tool = _tool_of(document)
-    assert tool is not None
+    """A row for every number in a known line; of a measure that is printed several times, the last value. Raises InputError for
+    more lines than the limit, of which none would be the last."""
+    found = _tool_of(document)
+    assert found is not None
+    tool, lines = found
+    if len(lines) > allowed(MAX_LINES):
+        raise InputError(str(path), exceeded("lines of results", allowed(MAX_LINES)))
     run_at, notes = read_run_at(None, path)
     common = {**EMPTY_ROW, "harness": tool.name, "run_at": run_at, "is_group": False}
-    lines = [(f"line {number}", line) for number, line in enumerate(_lines(document), 1)]
     parsed = parsed_results(tool.read(lines), common, notes)
     last_rows: dict[tuple[Any, ...], Row] = {}
     counts: dict[tuple[Any, ...], int] = {}
@@ -159,25 +178,28 @@ def parse(document: str, path: Path) -> ParsedResults:
         counts[key] = counts.get(key, 0) + 1
         last_rows[key] = row
     left_out = [*parsed.left_out]
+    if parts := [where for where, _ in lines if where.endswith(PART)]:
+        more = f" and {len(parts) - 1} more lines" if len(parts) > 1 else ""
+        left_out.append(left_out_line(f"{parts[0]}{more}", f"only {MAX_LINE:,} characters around a result's words are read"))
     for key, count in counts.items():
         if count > 1:
             name = " ".join(str(part) for part in key[1:] if part is not None)
             left_out.append(left_out_line(name, f"stated {count} times, the last counts"))
-    if document.count("\n") > MAX_LINES:
-        left_out.append(left_out_line("lines", f"those after the first {MAX_LINES:,} are not read"))
     return ParsedResults(tuple(last_rows.values()), tuple(left_out))
 
 
 FORMAT: ResultFormat = ResultFormat("logs", recognises, parse)
 
 
-def _lines(text: str) -> Iterator[str]:
-    return islice(text.splitlines(), MAX_LINES)
-
-
-def _tool_of(text: str) -> Tool | None:
-    lines = [*_lines(text)]
-    return next((tool for tool in TOOLS if any(pattern.search(line) for line in lines for pattern in tool.patterns)), None)
+def _tool_of(text: str) -> tuple[Tool, Lines] | None:
+    """The program that printed a log, and the lines that it may have printed results in."""
+    lowered = lower_case(text)
+    for tool in TOOLS:
+        lines = find_lines(text, lowered, tool.words, most=allowed(MAX_LINES) + 1)
+        has_table = tool.table is not None and any(tool.table in line for _, line in lines)
+        if has_table or any(pattern.search(line) for _, line in lines for pattern in tool.patterns):
+            return tool, [*lines, *(lines_behind(text, tool.table) if has_table and tool.table else ())]
+    return None
 
 
 def _perplexity(where: str, dataset: str | None, value: Any, subset: str | None = None) -> Item:
@@ -212,10 +234,13 @@ def _integer(digits: str) -> int | str:
     return int(digits) if 0 < len(digits) <= 18 else digits
 
 
-def _dictionary(text: str) -> dict[Any, Any] | None:
-    """A printed Python dictionary, in which nan and inf may stand; None if the text is none."""
-    try:
-        values = ast.literal_eval(re.sub(r"\b(nan|inf)\b", r"'\1'", text))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
-    return values if isinstance(values, dict) else None
+def _dictionary(text: str) -> dict[str, str] | None:
+    """A printed Python dictionary of numbers by name, in which nan and inf may stand; None if the text is none."""
+    inner, values, at = text[1:-1], {}, 0
+    while at < len(inner):
+        entry = ENTRY.match(inner, at)
+        if entry is None:
+            return None
+        values[entry[1] or entry[2] or ""] = entry[3]
+        at = entry.end()
+    return values

@@ -38,17 +38,19 @@ def parse(document: Any, path: Path) -> ParsedResults:
     models = header[len(COLUMNS) :]
     run_at, notes = read_run_at(compact_time_in_name(path), path)
     common = {**EMPTY_ROW, "harness": HARNESS, "run_at": run_at, "is_group": False, "suite": ZERO_SHOT}
-    items: list[Item] = []
-    for line in read_lines(document, header):
-        if isinstance(line, str):
-            items.append(line)
-            continue
-        items += _dataset(line.where, line.cells, models)
-        items += too_many_cells(line)
-    return parsed_results(items, common, notes)
+    return parsed_results(_items(document, header, models), common, notes)
 
 
 FORMAT: ResultFormat = ResultFormat(HARNESS, recognises, parse)
+
+
+def _items(document: Any, header: list[str], models: list[str]) -> Iterator[Item]:
+    for line in read_lines(document, header):
+        if isinstance(line, str):
+            yield line
+            continue
+        yield from _dataset(line.where, line.cells, models)
+        yield from too_many_cells(line)
 
 
 def _dataset(where: str, cells: Row, models: list[str]) -> Iterator[Item]:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from layerhouse.ingest.checkpoint.limits import check_limit
 from layerhouse.ingest.checkpoint.notes import Note
 from layerhouse.warehouse.storage.schema import COMMIT_COLUMNS, MEASURE_COLUMNS, RESULTS
 
@@ -21,16 +22,36 @@ EMPTY_ROW: Row = {name: None for name in RESULTS.column_names if name not in ADD
 """Every column that a format may fill, null."""
 
 
+MAX_ROWS = 250_000
+"""Numbers of one file, each of which takes about 1 KiB of memory."""
+MAX_LEFT_OUT = 1000
+CHECK_EVERY = 10_000
+"""Rows between two checks of the limit, so that a file far over it costs no more memory than one at it."""
+
+
 @dataclass(frozen=True)
 class ParsedResults:
-    """What one result file holds.
+    """What one result file holds. Raises InputError for more rows than the limit.
 
     `rows` have columns of the results table; the caller adds result_id, measure_id, source_uri and the commit's columns.
-    `left_out` has a line for every key of the file that no row took, such as `metrics.foo: not known`.
+    `left_out` has a line for every key of the file that no row took, such as `metrics.foo: not known`; over MAX_LEFT_OUT of
+    them are counted in the last line.
     """
 
     rows: tuple[Row, ...]
     left_out: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_rows(len(self.rows))
+        if len(self.left_out) > MAX_LEFT_OUT:
+            rest = len(self.left_out) - MAX_LEFT_OUT
+            kept = (*self.left_out[:MAX_LEFT_OUT], f"and {rest} more places: left out as well")
+            object.__setattr__(self, "left_out", kept)
+
+
+def check_rows(count: int) -> None:
+    """Raise InputError if a file has more numbers than the limit. The caller says which file."""
+    check_limit("result file", "numbers in one file", count, MAX_ROWS)
 
 
 @dataclass(frozen=True)
@@ -50,12 +71,15 @@ class ResultFormat:
 def parsed_results(items: Iterable[Item], common: Row, run_notes: Sequence[Note] = ()) -> ParsedResults:
     """Items sorted into rows and lines. Rows get the columns that all rows of the file share, and the run's notes after
     their own."""
-    rows, left_out = [], []
+    rows: list[Row] = []
+    left_out: list[str] = []
     for item in items:
         if isinstance(item, str):
-            left_out.append(item)
+            left_out.append(item if len(left_out) < MAX_LEFT_OUT else "")  # the others are only counted
         else:
             rows.append({**common, **item, "notes": [*item.get("notes", ()), *run_notes]})
+            if len(rows) % CHECK_EVERY == 0:
+                check_rows(len(rows))
     return ParsedResults(tuple(rows), tuple(left_out))
 
 

@@ -27,6 +27,7 @@ from layerhouse.ingest.results import (
     tables,
     vllm,
 )
+from layerhouse.ingest.results.documents import CutLines, CutText, over_limit
 from layerhouse.ingest.results.parsed import ParsedResults, ResultFormat
 from layerhouse.ingest.results.row_check import complete_results
 from layerhouse.plugins import call_plugin, load_plugins
@@ -61,15 +62,23 @@ FORMATS: tuple[ResultFormat, ...] = register(
 def recognise(document: Any, path: Path) -> ResultFormat | None:
     """The first format that recognises the document, those of other packages last; None if none does.
 
+    The format of a document over the limit refuses to parse it: such a file is named, and never read in part.
     Raises UsageError if another package adds a format that cannot be used, InputError if it fails on this document.
     """
     for result_format in FORMATS:
         if result_format.recognises(document, path):
-            return result_format
+            is_cut = isinstance(document, CutText | CutLines)
+            return replace(result_format, parse=_refuse_cut) if is_cut else result_format
+    if isinstance(document, CutText | CutLines):
+        return None
     for result_format in load_plugins(GROUP, ResultFormat, FORMATS):
         if call_plugin(str(path), _label(result_format), result_format.recognises, document, path):
             return replace(result_format, parse=partial(_parse_by_plugin, result_format))
     return None
+
+
+def _refuse_cut(document: Any, path: Path) -> ParsedResults:
+    raise InputError(str(path), over_limit())
 
 
 def _parse_by_plugin(result_format: ResultFormat, document: Any, path: Path) -> ParsedResults:

@@ -10,6 +10,9 @@ from layerhouse.ingest.results.parsed import Item, Row
 from layerhouse.ingest.results.scores import score
 from layerhouse.ingest.results.tasks import unit_and_direction
 
+MAX_SPLIT = 10_000
+"""Characters of a text that are looked at to make a line of 200."""
+
 
 def measure(where: str, metric: str, value: Any, **columns: Any) -> Item:
     """The row of one number with further columns, or the line that says why the value at the key `where` is no number."""
@@ -67,5 +70,10 @@ def describe_value(value: Any) -> str:
 
 def left_out_line(key: str, reason: str) -> str:
     """One line, at most 200 characters: which key of a file was left out, and why."""
-    line = " ".join(f"{key}: {reason}".split())
+    return shortened(f"{key}: {reason}")
+
+
+def shortened(text: str) -> str:
+    """A text as one line of at most 200 characters."""
+    line = " ".join(text[:MAX_SPLIT].split())
     return line if len(line) <= 200 else line[:199] + "…"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import re
 from collections.abc import Iterator
@@ -14,6 +13,9 @@ from layerhouse.ingest.results.parsed import Item, Row
 from layerhouse.ingest.results.rows import left_out_line
 
 MAX_ROWS = 1_000_000
+MAX_HEADER, MAX_COLUMNS = 1 << 20, 10_000
+"""Characters and cells of a header; a longer line is none."""
+LINE_END = re.compile(r"\r\n?|\n")
 NO_VALUE = frozenset({"", "-", "n/a", "null", "none"})
 BYTE_ORDER_MARK = "\ufeff"
 REST = None
@@ -31,13 +33,16 @@ class Line:
 def read_header(document: Any) -> list[str] | None:
     """The names of the columns; None if the document is no table."""
     if isinstance(document, str):
-        first = document.lstrip(BYTE_ORDER_MARK).partition("\n")[0]
+        first = next(_text_lines(document), "").rstrip("\r\n")
+        if len(first) > MAX_HEADER or _delimiters(first) > MAX_COLUMNS:
+            return None
         try:
-            return [cell.strip() for cell in next(csv.reader([first.rstrip("\r")], delimiter=_delimiter(first)), [])]
+            return [cell.strip() for cell in next(csv.reader([first], delimiter=_delimiter(first)), [])]
         except csv.Error:  # a cell larger than csv.field_size_limit()
             return None
     if isinstance(document, list) and document and all(isinstance(line, dict) for line in document):
-        return [*dict.fromkeys(key for line in document[:MAX_ROWS] for key in line)]
+        names = dict.fromkeys(key for line in document[:MAX_ROWS] for key in line)
+        return None if len(names) > MAX_COLUMNS else [*names]
     return None
 
 
@@ -72,16 +77,29 @@ def too_many_cells(line: Line) -> list[Item]:
 
 def _text_records(document: str, header: list[str]) -> Iterator[tuple[int, Row | str]]:
     """Numbered records of a text, the header being the first; one that csv refuses ends them with a line that says so."""
-    text = document.lstrip(BYTE_ORDER_MARK)
-    reader = csv.DictReader(io.StringIO(text), delimiter=_delimiter(text.partition("\n")[0]))
-    reader.fieldnames = header
+    lines = _text_lines(document)
+    delimiter = _delimiter(next(lines, ""))
+    reader = csv.DictReader(lines, header, delimiter=delimiter)
     number = 1
     try:
-        next(reader, None)  # the header
         for number, cells in enumerate(reader, 2):
             yield number, cells
     except csv.Error as error:
         yield number + 1, left_out_line(f"line {number + 1}", f"it and those after it cannot be read: {error}")
+
+
+def _text_lines(text: str) -> Iterator[str]:
+    """The lines of a text with their ends, which are those of any system, as csv takes them; without a copy of the text."""
+    at = len(text) - len(text.lstrip(BYTE_ORDER_MARK)) if text.startswith(BYTE_ORDER_MARK) else 0
+    while at < len(text):
+        end = LINE_END.search(text, at)
+        stop = len(text) if end is None else end.end()
+        yield text[at:stop]
+        at = stop
+
+
+def _delimiters(line: str) -> int:
+    return max(line.count("\t"), line.count(","))
 
 
 def _delimiter(line: str) -> str:

@@ -8,7 +8,6 @@ number becomes a row.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,18 +41,20 @@ def parse(document: Any, path: Path) -> ParsedResults:
     assert header is not None
     run_at, notes = read_run_at(compact_time_in_name(path), path)
     common = {**EMPTY_ROW, "harness": HARNESS, "run_at": run_at, "is_group": False, "suite": ZERO_SHOT}
-    is_long = _is_long(header)
-    items: list[Item] = []
-    for line in read_lines(document, header):
-        if isinstance(line, str):
-            items.append(line)
-            continue
-        items += [_long(line.where, line.cells)] if is_long else _wide(line.where, line.cells)
-        items += too_many_cells(line)
-    return parsed_results(items, common, notes)
+    return parsed_results(_items(document, header), common, notes)
 
 
 FORMAT: ResultFormat = ResultFormat("tables", recognises, parse)
+
+
+def _items(document: Any, header: list[str]) -> Iterator[Item]:
+    is_long = _is_long(header)
+    for line in read_lines(document, header):
+        if isinstance(line, str):
+            yield line
+            continue
+        yield from [_long(line.where, line.cells)] if is_long else _wide(line.where, line.cells)
+        yield from too_many_cells(line)
 
 
 def _is_long(header: list[str]) -> bool:
@@ -75,7 +76,8 @@ def _long(where: str, cells: Row) -> Item:
         number = cell_number(cells.get(name))
         if number is None:
             continue
-        if not is_number(number) or not math.isfinite(number) or number != int(number) or not 0 <= number <= most:
+        is_whole = is_number(number) and 0 <= number <= most and number == int(number)
+        if not is_whole:
             return left_out_line(where, f"{name} must be a whole number, not {cells[name]!r:.40}")
         columns[name] = int(number)
     columns.setdefault("suite", suite_of_shots(columns.get("n_shot")))

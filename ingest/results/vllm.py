@@ -16,7 +16,7 @@ from typing import Any
 
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, parsed_results
-from layerhouse.ingest.results.rows import left_out_line, measure, object_at, text_or_none
+from layerhouse.ingest.results.rows import left_out_line, measure, object_at, shortened, text_or_none
 from layerhouse.ingest.results.run_times import read_run_at
 from layerhouse.ingest.results.scores import INT32_MAX, as_float, is_number, whole_number
 from layerhouse.ingest.results.speed import (
@@ -64,7 +64,7 @@ def parse(document: Any, path: Path) -> ParsedResults:
         runs = [parse(run, path) for run in document]
         return ParsedResults(
             tuple(row for run in runs for row in run.rows),
-            tuple(f"[{position}].{line}" for position, run in enumerate(runs) for line in run.left_out),
+            tuple(shortened(f"[{position}].{line}") for position, run in enumerate(runs) for line in run.left_out),
         )
     moment = _moment(document.get("date"))
     run_at, notes = (moment, []) if moment else read_run_at(None, path)

@@ -192,7 +192,8 @@ def _plain_entries(header: dict[str, Any]) -> list[_Entry] | None:
 
 def _entry(name: str, value: Any) -> _Entry:
     if not isinstance(value, dict) or value.keys() != FIELDS:
-        members = ", ".join(sorted(value))[:120] if isinstance(value, dict) else type(value).__name__
+        keys = [key[:80] if key.isprintable() else repr(key[:80]) for key in sorted(value)] if isinstance(value, dict) else None
+        members = type(value).__name__ if keys is None else ", ".join(keys)[:120]
         _refuse(name, f"expected dtype, shape and data_offsets, found {members or 'nothing'}")
     code, json_shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     shape, size_bytes = _checked_size(name, code, json_shape)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.containers.sniff import LEGACY_MAGIC
+from layerhouse.ingest.checkpoint.containers.kinds import LEGACY_MAGIC
 from layerhouse.ingest.checkpoint.containers.torch_storages import Block, Storages, contents_of
 from layerhouse.ingest.checkpoint.dtypes import TORCH_STORAGES, byte_count
 from layerhouse.ingest.checkpoint.limits import exceeded

@@ -7,18 +7,14 @@ pickle is not executed (see checkpoint.pickle), and what it claims of a storage 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.torch_storages import Block, Storages, contents_of
-from layerhouse.ingest.checkpoint.containers.zip_directory import (
-    DEFLATED,
-    STORED,
-    Member,
-    find_directory,
-    read_members,
-)
+from layerhouse.ingest.checkpoint.containers.zip_directory import Member, find_directory, read_members
+from layerhouse.ingest.checkpoint.containers.zip_members import DEFLATED, STORED
 from layerhouse.ingest.checkpoint.limits import allowed, exceeded
 from layerhouse.ingest.checkpoint.pickle.find_model import find_model, printable
 from layerhouse.ingest.checkpoint.pickle.load import load_pickle
@@ -26,6 +22,9 @@ from layerhouse.ingest.checkpoint.pickle.machine import PickleLimits, default_li
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 from layerhouse.ingest.checkpoint.tensor_ref import Contents
 
+TORCH_MEMBERS = ("data.pkl", "byteorder", "version", ".format_version", ".storage_alignment", ".data/serialization_id")
+"""What torch writes beside the storages."""
+MAX_NAMED = 5
 MAX_RATIO = 200
 """Limit on the compression ratio of data.pkl, which is 10 to 20 in a real model."""
 
@@ -42,14 +41,15 @@ def read_torch_zip(path: Path, display_path: str, *, limits: PickleLimits | None
         directory = find_directory(file, size, display_path)
         if directory is None:
             raise InputError(display_path, f"cut off: a zip file of {size} bytes without an end record")
-        members = read_members(file, directory, display_path)
+        members, notes = read_members(file, directory, display_path)
         folder = _folder(members, display_path)
         _check_byte_order(file, members.get(f"{folder}/byteorder"), display_path)
-        raw, notes = _read_pickle(file, members[f"{folder}/data.pkl"], limits, display_path)
+        raw, pickle_notes = _read_pickle(file, members[f"{folder}/data.pkl"], limits, display_path)
     unpickled = load_pickle(raw, display_path, limits=limits)
     if unpickled.end != len(raw):
         raise InputError(display_path, f"pickle: {len(raw) - unpickled.end} bytes after its end, at byte {unpickled.end}")
     model = find_model(unpickled, display_path)
+    notes += [*pickle_notes, *_unused(members, folder, unpickled.storages)]
 
     def find(key: str) -> Block | str:
         member = members.get(f"{folder}/data/{key}")
@@ -77,6 +77,21 @@ def _folder(members: dict[str, Member], display_path: str) -> str:
     return folder
 
 
+def _unused(members: Iterable[str], folder: str, storages: Container[str]) -> list[str]:
+    """One line on the members that neither torch writes beside the pickle nor the pickle refers to."""
+    prefix = f"{folder}/data/"
+    known = {f"{folder}/{name}" for name in TORCH_MEMBERS}
+    unused = [
+        name
+        for name in members
+        if name not in known and not (name.startswith(prefix) and name.removeprefix(prefix) in storages)
+    ]
+    if not unused:
+        return []
+    more = f" and {len(unused) - MAX_NAMED} more" if len(unused) > MAX_NAMED else ""
+    return [f"not read, as nothing refers to it: {', '.join(repr(name[:80]) for name in unused[:MAX_NAMED])}{more}"]
+
+
 def _read_bytes(file: BinaryIO, member: Member, display_path: str) -> bytes:
     file.seek(member.offset)
     raw = file.read(member.stored_bytes)
@@ -96,7 +111,8 @@ def _check_byte_order(file: BinaryIO, member: Member | None, display_path: str) 
 
 
 def _read_pickle(file: BinaryIO, member: Member, limits: PickleLimits, display_path: str) -> tuple[bytes, list[str]]:
-    """The pickle, decompressed within the limits, and notes. A wrong checksum is only noted, as torch can omit checksums."""
+    """The pickle, decompressed within the limits, and notes. A checksum of zero is only noted if it is wrong: torch writes it
+    where it was told to omit checksums."""
     if member.size_bytes > limits.bytes:
         raise InputError(display_path, exceeded(f"data.pkl of {member.size_bytes} bytes", limits.bytes))
     if member.size_bytes > allowed(MAX_RATIO) * max(member.stored_bytes, 1024):
@@ -115,5 +131,8 @@ def _read_pickle(file: BinaryIO, member: Member, limits: PickleLimits, display_p
             raise InputError(display_path, f"damaged zip: data.pkl does not unpack ({error})") from error
         if not decompressor.eof or len(raw) != member.size_bytes:
             raise InputError(display_path, f"damaged zip: data.pkl does not unpack to the {member.size_bytes} bytes promised")
-    is_wrong = zlib.crc32(raw) != member.crc
-    return raw, ["the zip checksum of data.pkl does not fit its bytes"] if is_wrong else []
+    if zlib.crc32(raw) == member.crc:
+        return raw, []
+    if member.crc:
+        raise InputError(display_path, "damaged zip: the checksum of data.pkl does not fit its bytes; fetch it again")
+    return raw, ["the zip has no checksum of data.pkl"]

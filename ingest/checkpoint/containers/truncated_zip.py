@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.containers.zip_directory import LOCAL, STORED
+from layerhouse.ingest.checkpoint.containers.zip_members import LOCAL, STORED
 from layerhouse.ingest.checkpoint.dtypes import byte_count
 from layerhouse.ingest.checkpoint.pickle.load import load_pickle
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file

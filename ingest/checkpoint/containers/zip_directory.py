@@ -13,20 +13,26 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.zip_members import (
+    ENCRYPTED,
+    FULL32,
+    Entry,
+    describe_gap,
+    find_data,
+    wide_values,
+)
 from layerhouse.ingest.checkpoint.limits import check_limit
 
 MAX_DIRECTORY_BYTES = 128 * 1024 * 1024
 MAX_MEMBERS = 500_000
-STORED, DEFLATED = 0, 8
+MAX_GAPS = 8
 
 END = struct.Struct("<4s4H2LH")
 END64_LOCATOR = struct.Struct("<4sLQL")
 END64 = struct.Struct("<4sQ2H2L4Q")
 ENTRY = struct.Struct("<4s6H3L5H2L")
-LOCAL = struct.Struct("<4s5H3L2H")
 MAX_COMMENT = 0xFFFF
-FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
-ENCRYPTED, SIZES_FOLLOW = 0x1, 0x8
+FULL16 = 0xFFFF
 
 
 @dataclass(frozen=True)
@@ -48,23 +54,6 @@ class Member:
     stored_bytes: int
     size_bytes: int
     offset: int
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """An entry of the central directory, with 64-bit sizes."""
-
-    name: bytes
-    flags: int
-    method: int
-    crc: int
-    stored_bytes: int
-    size_bytes: int
-    header_offset: int
-
-    @property
-    def text(self) -> str:
-        return self.name.decode("utf-8", "backslashreplace")
 
 
 def find_directory(file: BinaryIO, size: int, display_path: str) -> Directory | None:
@@ -117,10 +106,12 @@ def read_names(file: BinaryIO, directory: Directory, display_path: str) -> list[
     return [entry.text for entry in _entries(file, directory, display_path)]
 
 
-def read_members(file: BinaryIO, directory: Directory, display_path: str) -> dict[str, Member]:
-    """Every member by name, in order of the directory.
+def read_members(file: BinaryIO, directory: Directory, display_path: str) -> tuple[dict[str, Member], list[str]]:
+    """Every member by name, in order of the directory; and a line for each of the first MAX_GAPS runs of bytes that no member
+    has, such as a member that the directory does not list.
 
-    Raises InputError for duplicate names, encryption, overlapping members, and local headers that differ from the directory.
+    Raises InputError for duplicate names, encryption, overlapping members, and local headers and data descriptors that differ
+    from the directory.
     """
     members: dict[str, Member] = {}
     ranges: list[tuple[int, int, str]] = []
@@ -132,20 +123,22 @@ def read_members(file: BinaryIO, directory: Directory, display_path: str) -> dic
             raise InputError(display_path, f"ambiguous zip: the name {name[:80]!r} ends early for other tools")
         if entry.flags & ENCRYPTED:
             raise InputError(display_path, f"encrypted zip member {name[:80]!r}")
-        offset = _data_offset(file, entry, display_path)
-        ranges.append((entry.header_offset, offset + entry.stored_bytes, name))
+        offset, end = find_data(file, entry, display_path)
+        ranges.append((entry.header_offset, end, name))
         members[name] = Member(name, entry.method, entry.crc, entry.stored_bytes, entry.size_bytes, offset)
     ranges.sort()
-    starts = [start for start, _, _ in ranges[1:]] + [directory.offset]
-    for (_, stop, name), following in zip(ranges, starts, strict=False):
-        if stop > following:
-            raise InputError(
-                display_path, f"ambiguous zip: member {name[:80]!r} ends at {stop}, the next begins at {following}"
-            )
-    return members
+    gaps: list[tuple[int, int]] = []
+    at, previous = 0, ""
+    for start, stop, name in [*ranges, (directory.offset, directory.offset, "")]:
+        if start < at:
+            raise InputError(display_path, f"ambiguous zip: member {previous[:80]!r} ends at {at}, the next begins at {start}")
+        gaps += [(at, start)] * (start > at)
+        at, previous = stop, name
+    notes = [describe_gap(file, begin, end) for begin, end in gaps[:MAX_GAPS]]
+    return members, notes + [f"and {len(gaps) - MAX_GAPS} more such places"] * (len(gaps) > MAX_GAPS)
 
 
-def _entries(file: BinaryIO, directory: Directory, display_path: str) -> Iterator[_Entry]:
+def _entries(file: BinaryIO, directory: Directory, display_path: str) -> Iterator[Entry]:
     file.seek(directory.offset)
     raw = file.read(directory.bytes)
     at = 0
@@ -160,47 +153,12 @@ def _entries(file: BinaryIO, directory: Directory, display_path: str) -> Iterato
         at = name_end + extra_bytes + comment_bytes
         if at > len(raw):
             raise InputError(display_path, f"damaged zip: its directory is cut off at byte {directory.offset + len(raw)}")
-        wide = _wide_sizes(extra, (size_bytes, stored_bytes, fields[16]))
+        wide = wide_values(extra, (size_bytes, stored_bytes, fields[16]))
         if wide is None:
             raise InputError(
                 display_path,
                 f"damaged zip: the 64-bit sizes of member {name.decode('utf-8', 'backslashreplace')[:80]!r} are missing",
             )
-        yield _Entry(name, flags, method, crc, wide[1], wide[0], wide[2])
+        yield Entry(name, flags, method, crc, wide[1], wide[0], wide[2])
     if at != len(raw):
         raise InputError(display_path, f"damaged zip: {len(raw) - at} bytes after the last directory entry")
-
-
-def _wide_sizes(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int] | None:
-    """The 32-bit sizes, with those of value 0xFFFFFFFF replaced from the 64-bit extra field; None if that lacks one."""
-    if FULL32 not in values:
-        return values
-    at = 0
-    while at + 4 <= len(extra):
-        field, length = struct.unpack_from("<2H", extra, at)
-        if field == 1:
-            num_wide = sum(value == FULL32 for value in values)
-            if length < 8 * num_wide or at + 4 + length > len(extra):
-                return None
-            wide = iter(struct.unpack_from(f"<{num_wide}Q", extra, at + 4))
-            first, second, third = (next(wide) if value == FULL32 else value for value in values)
-            return first, second, third
-        at += 4 + length
-    return None
-
-
-def _data_offset(file: BinaryIO, entry: _Entry, display_path: str) -> int:
-    """The byte at which a member's data begin. Raises InputError if its local header differs from the directory."""
-    file.seek(entry.header_offset)
-    raw = file.read(LOCAL.size + len(entry.name))
-    if len(raw) < LOCAL.size or not raw.startswith(b"PK\x03\x04"):
-        raise InputError(display_path, f"damaged zip: no header of member {entry.text[:80]!r} at byte {entry.header_offset}")
-    _, _, flags, method, _, _, _, stored_bytes, size_bytes, name_bytes, extra_bytes = LOCAL.unpack_from(raw)
-    deferred = 0 if flags & SIZES_FOLLOW else FULL32
-    same_sizes = stored_bytes in (entry.stored_bytes, FULL32, deferred) and size_bytes in (entry.size_bytes, FULL32, deferred)
-    same_name = name_bytes == len(entry.name) and raw[LOCAL.size :] == entry.name
-    if not same_name or not same_sizes or method != entry.method or flags & ENCRYPTED:
-        raise InputError(display_path, f"ambiguous zip: the header of member {entry.text[:80]!r} disagrees with the directory")
-    if entry.method == STORED and entry.stored_bytes != entry.size_bytes:
-        raise InputError(display_path, f"damaged zip: member {entry.text[:80]!r} is stored as it is, with two different sizes")
-    return entry.header_offset + LOCAL.size + len(entry.name) + int(extra_bytes)
