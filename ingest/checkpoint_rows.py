@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.errors import ChangedError, InputError
+from layerhouse.ingest.checkpoint.config_file import read_config, with_quantization_files
 from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
-from layerhouse.ingest.checkpoint.file_names import ADAPTER_CONFIG_NAME, CONFIG_NAME, INDEX_SUFFIX
-from layerhouse.ingest.checkpoint.json_files import read_json
+from layerhouse.ingest.checkpoint.file_names import ADAPTER_CONFIG_NAME, CONFIG_NAME, INDEX_SUFFIX, QUANTIZATION_NAMES
 from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.regular_file import confined_to, open_regular_file
 from layerhouse.ingest.checkpoint.slicegpt import slicing_config_path
-from layerhouse.ingest.checkpoint.symlinks import LEADS_OUT, leads_out
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, PLAIN
 from layerhouse.ingest.checkpoint.weight_set import (
     WeightSet,
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-MAX_CONFIG_BYTES = 64 << 20
 MAX_DECLARED_LENGTH = 1 << 20
 DESCRIPTION_NAME, DESCRIPTION_HEAD, MAX_DESCRIPTION_BYTES = "description.txt", "- Training Parameters:", 1 << 16
 DESCRIPTION_LINE = re.compile(r"^ {2}- (\w{1,80}): (.{1,500})$", re.MULTILINE)
@@ -71,7 +68,7 @@ class OpenedWeights:
 
 def weight_files_of(files: Sequence[Path]) -> list[Path]:
     """The files that a checkpoint is read from: weights, and beside them their indices and configs."""
-    configs = (CONFIG_NAME, ADAPTER_CONFIG_NAME)
+    configs = (CONFIG_NAME, ADAPTER_CONFIG_NAME, *QUANTIZATION_NAMES)
     candidates = [
         path
         for folder in sorted({path.parent for path in files})
@@ -96,10 +93,12 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     if not contents.tensors:
         raise InputError(display_path, "no tensor in its weight files")
     folder = home if home.is_dir() else home.parent
-    config, notes = _read_config(folder / CONFIG_NAME, display_path)
+    config, notes = read_config(folder / CONFIG_NAME, display_path)
     if config is None:
         config = contents.config
-    laid_out = assign_layouts(contents.tensors, config, display_path)
+    quantized, quantization_notes = with_quantization_files(config, folder, display_path)
+    laid_out = assign_layouts(contents.tensors, quantized, display_path, contents.metadata)
+    notes += quantization_notes
     placement = place_tensors(laid_out.tensors, config)
     notes += [note("weight_set", text) for text in contents.notes]
     notes += [note("layout", text) for text in laid_out.notes]
@@ -107,7 +106,7 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     notes += [note("skipped", text) for text in contents.skipped]
     adapter_config = None
     if any(placed.module == Module.ADAPTER for placed in placement.placed):
-        adapter_config, adapter_notes = _read_config(folder / ADAPTER_CONFIG_NAME, display_path)
+        adapter_config, adapter_notes = read_config(folder / ADAPTER_CONFIG_NAME, display_path)
         notes += adapter_notes
     if description := read_description(folder / DESCRIPTION_NAME):
         contents = replace(contents, metadata=contents.metadata | {"description": description})
@@ -208,22 +207,6 @@ def _weights_home(folder: Path, files: Sequence[Path]) -> Path:
     if not folder.is_dir() or any(path.parent == folder for path in files):
         return folder
     return files[0].parent
-
-
-def _read_config(path: Path, display_path: str) -> tuple[dict[str, Any] | None, list[Note]]:
-    if leads_out(path.parent, path):
-        return None, [note("config", f"{path.name} not read: {LEADS_OUT}")]
-    if not os.path.lexists(path):
-        return None, []
-    try:
-        document = read_json(path, f"{display_path}/{path.name}", max_bytes=MAX_CONFIG_BYTES)[1]
-    except ChangedError:
-        raise
-    except InputError as error:
-        return None, [note("config", f"{path.name} cannot be read: {error.what}")]
-    if not isinstance(document, dict):
-        return None, [note("config", f"{path.name} holds no object")]
-    return document, []
 
 
 def _content_id(placed: Sequence[Placed], hashes: Mapping[str, str], interpretation: Sequence[Any]) -> str:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import InputError, UsageError
+from layerhouse.ingest.checkpoint.config_file import MAX_CONFIG_BYTES
 from layerhouse.ingest.checkpoint.dtypes import TORCH_DTYPES, byte_count
 from layerhouse.ingest.checkpoint.json_files import read_json
 from layerhouse.ingest.checkpoint.limits import allowed, check_limit, exceeded
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.ingest.checkpoint.weight_set import WeightSet, WeightSetContents
-from layerhouse.ingest.checkpoint_rows import MAX_CONFIG_BYTES, OpenedWeights, weight_rows
+from layerhouse.ingest.checkpoint_rows import OpenedWeights, weight_rows
 from layerhouse.ingest.compare_with_base import ComparedCheckpoint
 from layerhouse.ingest.context import IngestContext
 from layerhouse.ingest.model.parameters import count_parameters

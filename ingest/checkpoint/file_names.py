@@ -18,6 +18,9 @@ SLICEGPT_SUFFIX = ".pt"
 
 CONFIG_NAME = "config.json"
 ADAPTER_CONFIG_NAME = "adapter_config.json"
+QUANTO_NAME = "quanto_qmap.json"
+QUANTIZATION_NAMES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", QUANTO_NAME)
+"""Files that tools write beside config.json to say how the weights are quantised."""
 INDEX_SUFFIX = ".index.json"
 INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 """The index files that transformers writes, the preferred one first."""

@@ -20,6 +20,8 @@ from layerhouse.ingest.checkpoint.tensor_ref import (
     TensorRef,
 )
 
+SCALES = ("weight_scale", "weight_zero_point", "input_scale", "output_scale")
+
 
 def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:
     """The dense weight. Raises InputError if its parts do not fit each other."""
@@ -44,7 +46,7 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
         module.refuse(f"{values.elements} compressed values without row_offsets are not half of shape {list(shape)}")
     weight = weight_ref(module, names["compressed"], scheme, shape, values=PLAIN)
     assembly = Assembly(BITMASK, tuple(sources), shape)
-    others = tuple(names[part] for part in ("bitmask", "shape", "row_offsets"))
+    others = (*(names[part] for part in ("bitmask", "shape", "row_offsets")), *SCALES)
     return [replace(weight, assembly=assembly, strides=None, storage_offset=0), *auxiliary_refs(module, others, scheme)]
 
 

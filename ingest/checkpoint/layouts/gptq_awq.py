@@ -3,6 +3,9 @@
 GPTQ (AutoGPTQ, qlinear_cuda.py): qweight (in / 32 * bits, out), qzeros (groups, out / 32 * bits), scales (groups, out).
 AWQ (AutoAWQ, modules/linear/gemm.py): qweight (in, out / 32 * bits), qzeros (groups, out / 32 * bits), scales (groups, out).
 The bits of a value follow from these shapes alone.
+AWQ GEMV (modules/linear/gemv.py): qweight I32 (out, in / 8), qzeros (out, padded), scales (out, padded).
+AWQ GEMV_FAST (modules/linear/gemv_fast.py): qweight I16 (out / 4, in), qzeros and scales F16 (padded groups, out).
+GPTQ Marlin (auto_gptq, qlinear_marlin.py): B I32 (in / 16, out * bits / 2), s (groups, out), workspace.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
     if "qzeros" not in parts or "scales" not in parts:
         module.refuse("qweight without qzeros and scales: its bits are not known")
     zeros, scales = parts["qzeros"].shape, parts["scales"].shape
+    if config.declared.get("version") in ("gemv", "gemv_fast") or weight.dtype in ("I16", "U16"):
+        return _claims_gemv(module)
     if weight.dtype not in ("I32", "U32") or not len(weight.shape) == len(zeros) == len(scales) == 2:
         module.refuse(f"qweight is {weight.dtype} {list(weight.shape)}: 32-bit words of two dimensions were expected")
     outputs = scales[1]
@@ -39,4 +44,34 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
     return [weight_ref(module, "qweight", scheme, (outputs, inputs), bits=bits), *auxiliary_refs(module, AUXILIARY, scheme)]
 
 
+def _claims_gemv(module: ModuleTensors) -> list[TensorRef]:
+    """The weight (out, in) in AWQ's layouts for products with a vector, of 4 bits. Raises InputError for other shapes."""
+    weight, zeros, scales = (module.parts[suffix] for suffix in ("qweight", "qzeros", "scales"))
+    shape = None
+    if len(weight.shape) == len(zeros.shape) == len(scales.shape) == 2:
+        if weight.dtype in ("I32", "U32") and weight.shape[0] == zeros.shape[0] == scales.shape[0]:
+            shape = (weight.shape[0], 8 * weight.shape[1])
+        elif weight.dtype in ("I16", "U16") and 4 * weight.shape[0] == zeros.shape[1] == scales.shape[1]:
+            shape = (4 * weight.shape[0], weight.shape[1])
+    if shape is None:
+        shapes = f"qweight {weight.dtype} {list(weight.shape)}, qzeros {list(zeros.shape)}, scales {list(scales.shape)}"
+        module.refuse(f"{shapes} are of no AWQ weight for products with a vector")
+    return [weight_ref(module, "qweight", "awq", shape, bits=4), *auxiliary_refs(module, AUXILIARY, "awq")]
+
+
+def _claims_marlin(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:
+    """The weight (out, in) in Marlin's order. Raises InputError if words and scales do not fit each other."""
+    words, scales = module.parts.get("B"), module.parts.get("s")
+    if words is None or scales is None:
+        return []
+    outputs = scales.shape[1] if len(scales.shape) == 2 else 0
+    bits, rest = divmod(2 * words.shape[1], outputs) if outputs and len(words.shape) == 2 else (0, 1)
+    if rest or bits not in (4, 8):
+        module.refuse(f"B {words.dtype} {list(words.shape)} and s {list(scales.shape)} are of no Marlin weight")
+    shape = (outputs, 16 * words.shape[0])
+    ref = weight_ref(module, "B", "gptq marlin", shape, bits=bits)
+    return [ref, *auxiliary_refs(module, ("s", "workspace"), "gptq marlin")]
+
+
 LAYOUT = WeightLayout("gptq and awq", _claims, suffixes=("qweight",))
+LAYOUT_MARLIN = WeightLayout("gptq marlin", _claims_marlin, suffixes=("workspace",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from layerhouse.errors import InputError
@@ -17,16 +17,20 @@ MAX_SMALL_BYTES = 1 << 16
 """Size limit of a tensor that describes others, such as a shape or a description in JSON."""
 
 OF_WEIGHT = ".weight."
-SUFFIX_WITHOUT_DOT = re.compile(r"(_blocks|_scales)$")
+SUFFIX_OF_SEVERAL_PARTS = re.compile(r"(?<!\.weight)(_blocks|_scales)$|(?<=\.)((?:res_|outlier_)?centroids\.weight)$")
 
 
 @dataclass(frozen=True)
 class ModuleTensors:
-    """A module's name and its tensors by suffix. `display_path` is the model's, for messages."""
+    """A module's name and its tensors by suffix. `display_path` is the model's, for messages.
+
+    `metadata` is that of the checkpoint's files, as declared.
+    """
 
     name: str
     parts: Mapping[str, TensorRef]
     display_path: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def refuse(self, what: str) -> NoReturn:
         """Raise InputError that names the module."""
@@ -63,9 +67,9 @@ class ModuleTensors:
 
 def split_name(name: str) -> tuple[str, str]:
     """Module and suffix of a tensor's name: `a.q_proj`, `qweight`; `a.q_proj`, `weight.absmax`; `a.up_proj`, `_blocks`."""
-    match = SUFFIX_WITHOUT_DOT.search(name)
+    match = SUFFIX_OF_SEVERAL_PARTS.search(name)
     if match is not None:
-        return name[: match.start()], match[1]
+        return name[: match.start()].removesuffix("."), match[0]
     module, separator, rest = name.partition(OF_WEIGHT)
     if separator:
         return module, f"weight.{rest}"

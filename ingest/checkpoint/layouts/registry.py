@@ -12,21 +12,30 @@ that no built-in layout claims, and not at all for a checkpoint whose names and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from layerhouse.errors import InputError, UsageError
 from layerhouse.ingest.checkpoint.config_json import Config, QuantizationConfig, quantization_config
 from layerhouse.ingest.checkpoint.layouts import (
     bitmasks,
+    bitnet,
     bitsandbytes,
+    codebooks,
     compressed_tensors,
+    exllama,
+    fp4,
     gptq_awq,
     masks,
     mlx,
+    modelopt,
     mxfp4,
+    quark,
     scaled,
+    tensor_subclasses,
+    transposed,
 )
 from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
 from layerhouse.ingest.checkpoint.layouts.adapters import WORDS as ADAPTER_WORDS
@@ -40,14 +49,29 @@ from layerhouse.plugins import call_plugin, load_plugins
 GROUP = "layerhouse.layouts"
 
 BUILT_IN: tuple[WeightLayout, ...] = (
+    fp4.LAYOUT_ROTATED,
     gptq_awq.LAYOUT,
+    gptq_awq.LAYOUT_MARLIN,
     compressed_tensors.LAYOUT,
     bitsandbytes.LAYOUT_4BIT,
     bitsandbytes.LAYOUT_8BIT,
     bitmasks.LAYOUT,
     masks.LAYOUT,
+    codebooks.LAYOUT_AQLM,
+    codebooks.LAYOUT_QUIP,
+    codebooks.LAYOUT_HIGGS,
+    codebooks.LAYOUT_VPTQ,
+    exllama.LAYOUT_EXL2,
+    exllama.LAYOUT_EXL3,
+    tensor_subclasses.LAYOUT_QUANTO,
+    tensor_subclasses.LAYOUT_TORCHAO,
+    transposed.LAYOUT,
     mlx.LAYOUT,
     mxfp4.LAYOUT,
+    bitnet.LAYOUT,
+    fp4.LAYOUT,
+    modelopt.LAYOUT,
+    quark.LAYOUT,
     scaled.LAYOUT,
 )
 """In the order in which they are asked; the first that claims any tensor of a module has it. Each has suffixes, by which plain
@@ -74,8 +98,13 @@ class LaidOut:
     notes: tuple[str, ...]
 
 
-def assign_layouts(tensors: Sequence[TensorRef], config: Config | None, display_path: str) -> LaidOut:
-    """Find the weights that are not stored plainly. Raises InputError if the tensors of a module contradict each other."""
+def assign_layouts(
+    tensors: Sequence[TensorRef], config: Config | None, display_path: str, metadata: Mapping[str, Any] | None = None
+) -> LaidOut:
+    """Find the weights that are not stored plainly. `metadata` is that of the files, which may describe tensors.
+
+    Raises InputError if the tensors of a module contradict each other.
+    """
     names = tuple([tensor.name for tensor in tensors])
     classify = _classify if len(names) <= MAX_REMEMBERED_TENSORS else _classify.__wrapped__
     has_marks, has_odd_suffixes = classify(names)
@@ -95,7 +124,7 @@ def assign_layouts(tensors: Sequence[TensorRef], config: Config | None, display_
         prefix, suffix = split_name(tensor.name)
         modules.setdefault(prefix, {})[suffix] = tensor
     for name, parts in modules.items():
-        module = ModuleTensors(name, parts, display_path)
+        module = ModuleTensors(name, parts, display_path, metadata or {})
         refs = [] if MARKS.isdisjoint(parts) else _claim(quantization, module)
         refs = refs or _claim_by_plugins(further, quantization, module) or _claim_scales(module)
         claimed.update({ref.name: ref for ref in refs})

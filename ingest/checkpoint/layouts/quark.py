@@ -1,0 +1,27 @@
+"""Quark's INT4 and UINT4 weights: `weight` I32 (in, out / 8), with `weight_scale` (in / group, out) and `weight_zero_point`.
+
+quark/torch/export/nn/modules/qparamslinear.py: the words of AWQ under other names.
+"""
+
+from __future__ import annotations
+
+from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
+from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+
+AUXILIARY = ("weight_scale", "weight_zero_point", "input_scale", "input_zero_point", "output_scale")
+
+
+def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:
+    """The weight (out, in). Raises InputError if the words do not fit the scales."""
+    weight, scale = module.parts.get("weight"), module.parts.get("weight_scale")
+    if weight is None or scale is None or weight.dtype not in ("I32", "U32"):
+        return []
+    if len(weight.shape) != 2 or len(scale.shape) != 2 or scale.shape[1] != 8 * weight.shape[1]:
+        module.refuse(f"weight {weight.dtype} {list(weight.shape)} and weight_scale {list(scale.shape)} do not fit each other")
+    shape = (scale.shape[1], weight.shape[0])
+    return [weight_ref(module, "weight", "quark int4", shape, bits=4), *auxiliary_refs(module, AUXILIARY, "quark int4")]
+
+
+LAYOUT = WeightLayout("quark int4", _claims, suffixes=("weight_scale",))

@@ -1,0 +1,94 @@
+"""Weights that are several tensors of one Python object: quanto's `weight._data`, torchao's `_weight_qdata`.
+
+quanto (optimum/quanto/tensor/packed.py): 8 bits: weight._data I8 or F8 (out, in), weight._scale. Fewer bits: weight._data._data
+U8 (out * bits / 8, in), weight._scale and weight._shift; the bits are in quanto_qmap.json (`{"MODULE": {"weights": "qint4"}}`).
+torchao (torchao/prototype/safetensors): _weight_qdata, _weight_scale, _weight_zero_point; the file's metadata has the class and
+its block_size for each weight. The stored shape is the weight's own unless two values of 4 bits share a byte.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
+from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, TensorRef
+
+QUANTO_TYPE = re.compile(r"qu?int([248])")
+QUANTO_AUXILIARY = ("weight._scale", "weight._shift", "weight._zeropoint", "input_scale", "output_scale")
+TORCHAO_AUXILIARY = ("_weight_scale", "_weight_zero_point", "_weight_act_pre_scale", "_weight_scale_and_zero")
+FLOAT8 = ("F8_E4M3", "F8_E5M2")
+
+
+def _claims_quanto(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:
+    """The weight (out, in). Raises InputError if it is packed and nothing says how many bits a value has."""
+    if "weight._scale" not in module.parts:
+        return []
+    auxiliary = auxiliary_refs(module, QUANTO_AUXILIARY, "quanto")
+    if "weight._data" in module.parts:
+        weight = module.parts["weight._data"]
+        return [weight_ref(module, "weight._data", "quanto", weight.shape, values=CODES, bits=8), *auxiliary]
+    if "weight._data._data" not in module.parts:
+        return []
+    weight, bits = module.parts["weight._data._data"], _quanto_bits(config, module.name)
+    if bits is None or len(weight.shape) != 2:
+        module.refuse("packed by quanto, and no quanto_qmap.json says the bits of this module")
+    shape = (weight.shape[0] * 8 // bits, weight.shape[1])
+    return [weight_ref(module, "weight._data._data", "quanto", shape, bits=bits), *auxiliary]
+
+
+def _quanto_bits(config: QuantizationConfig, module: str) -> int | None:
+    qmap = config.declared.get("quanto_qmap")
+    entry = qmap.get(module) if isinstance(qmap, Mapping) else None
+    match = QUANTO_TYPE.fullmatch(str(entry.get("weights"))) if isinstance(entry, Mapping) else None
+    return int(match[1]) if match else None
+
+
+def _claims_torchao(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:
+    """The weight (..., out, in). Raises InputError if nothing says whether values are packed in pairs."""
+    weight, scale = module.parts["_weight_qdata"], module.parts.get("_weight_scale")
+    if scale is None or len(weight.shape) < 2:
+        module.refuse(f"_weight_qdata {list(weight.shape)} without _weight_scale: its form is not known")
+    auxiliary = auxiliary_refs(module, TORCHAO_AUXILIARY, "torchao")
+    if weight.dtype in FLOAT8:
+        return [weight_ref(module, "_weight_qdata", "torchao", weight.shape, values=CODES, bits=8), *auxiliary]
+    inputs = _torchao_inputs(config, module, scale)
+    if inputs not in (weight.shape[-1], 2 * weight.shape[-1]):
+        shapes = f"_weight_qdata {weight.dtype} {list(weight.shape)} and _weight_scale {list(scale.shape)}"
+        module.refuse(f"{shapes}: neither the file nor the config says how many inputs they are")
+    bits = 8 if inputs == weight.shape[-1] else 4
+    values = PACKED if bits == 4 or "_weight_zero_point" in module.parts else CODES
+    shape = (*weight.shape[:-1], inputs)
+    return [weight_ref(module, "_weight_qdata", "torchao", shape, values=values, bits=bits), *auxiliary]
+
+
+def _torchao_inputs(config: QuantizationConfig, module: ModuleTensors, scale: TensorRef) -> int:
+    """The inputs of a weight: scales along the inputs times the values that share one; 0 if that is not known."""
+    data = _member(_description(module), "_data")
+    block = _member(data, "block_size")
+    group: Any = block[-1] if isinstance(block, list) and block else None
+    if group is None:
+        default = _member(_member(config.declared.get("quant_type"), "default"), "_data")
+        group = _member(default, "group_size")
+        group = _member(_member(_member(default, "granularity"), "_data"), "group_size") if group is None else group
+    return scale.shape[-1] * group if type(group) is int and scale.shape else 0
+
+
+def _description(module: ModuleTensors) -> Any:
+    text = module.metadata.get(f"{module.name}.weight")
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _member(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, Mapping) else None
+
+
+LAYOUT_QUANTO = WeightLayout("quanto", _claims_quanto, suffixes=("weight._data", "weight._data._data"))
+LAYOUT_TORCHAO = WeightLayout("torchao", _claims_torchao, suffixes=("_weight_qdata",))
