@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ class Layout:
     `weight_name` is the name of the weight if it were stored plainly, `part` the role of this tensor in it (`qweight`,
     `scales`, ...), `scheme` the storage scheme (`gptq`, ...), `stored_shape` the shape in the file. `values` is PLAIN, CODES or
     PACKED; `bits` the width of one packed value; `type_name` the container's own name of the element type, if it has one.
-    `is_aux` marks scales, zero points, indices and masks, which are not parameters.
+    `is_aux` marks scales, zero points, indices and masks, which are not parameters. `unpacked` says how packed values are read
+    as codes, one an element; their `values` are CODES.
     """
 
     weight_name: str
@@ -32,6 +34,7 @@ class Layout:
     is_aux: bool = False
     bits: int | None = None
     type_name: str | None = None
+    unpacked: Assembly | None = None
 
 
 MASKED, BITMASK = "masked", "bitmask"
@@ -39,11 +42,17 @@ MASKED, BITMASK = "masked", "bitmask"
 
 @dataclass(frozen=True)
 class Assembly:
-    """Several tensors that are read as one of the given shape; `kind` says how they combine: MASKED or BITMASK."""
+    """Several tensors that are read as one of the given shape; `kind` says how they combine.
+
+    It is MASKED, BITMASK or the name of a function of measure.io.unpacked, which may need `parameters`; what that makes has
+    this `dtype`.
+    """
 
     kind: str
     sources: tuple[TensorRef, ...]
     shape: tuple[int, ...]
+    dtype: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 DENSE_BYTES = 1 << 26
@@ -102,9 +111,12 @@ class TensorRef:
 
     @property
     def as_stored(self) -> TensorRef:
-        """The tensor to be read, without its layout: as the file stores it, or as it is assembled."""
+        """The tensor to be read, without its layout: as the file stores it, or as it is assembled or unpacked."""
         if self.layout is None:
             return self
+        if (unpacked := self.layout.unpacked) is not None:
+            ref = replace(self, dtype=unpacked.dtype, shape=unpacked.shape, layout=None, assembly=unpacked)
+            return replace(ref, strides=None, storage_offset=0)
         return replace(self, shape=self.shape if self.assembly else self.layout.stored_shape, layout=None)
 
 

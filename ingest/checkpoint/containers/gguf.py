@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -19,7 +19,7 @@ from layerhouse.ingest.checkpoint.dtypes import byte_count
 from layerhouse.ingest.checkpoint.limits import check_limit
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 from layerhouse.ingest.checkpoint.shapes import MAX_ELEMENTS, count_elements
-from layerhouse.ingest.checkpoint.tensor_ref import Contents, Layout, TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import CODES, Assembly, Contents, Layout, TensorRef
 
 VERSIONS = (2, 3)
 MAX_KEYS = 100_000
@@ -66,6 +66,10 @@ BLOCK_TYPES: dict[int, tuple[str, int, int]] = {
     41: ("Q1_0", 128, 18),
 }
 """ggml's block-quantised types by number: name, elements and bytes of a block."""
+READ_TYPES = frozenset(
+    ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "TQ1_0", "TQ2_0", "MXFP4")
+)
+"""Those whose zeros are counted, by measure.io.gguf_blocks."""
 
 
 def read_gguf(path: Path, display_path: str) -> Contents:
@@ -203,8 +207,13 @@ def _reference(info: _Info, path: Path, data_offset: int, alignment: int, displa
     if not info.shape or info.shape[-1] % block:
         refuse(f"rows of {list(info.shape)[-1:]} elements do not fill blocks of {block}")
     stored = elements // block * block_bytes
+    blocks = TensorRef(info.name, "U8", (stored,), path, offset, stored)
     layout = Layout(info.name, "weight", f"gguf {type_name}", (stored,), type_name=type_name)
-    return TensorRef(info.name, "U8", info.shape, path, offset, stored, layout=layout)
+    if type_name in READ_TYPES and len(info.shape) > 1 and elements:
+        parameters = {"type": type_name, "block": block, "block_bytes": block_bytes}
+        dtype = "F8_E4M3" if type_name == "MXFP4" else "U8"
+        layout = replace(layout, values=CODES, unpacked=Assembly("gguf", (blocks,), info.shape, dtype, parameters))
+    return replace(blocks, shape=info.shape, layout=layout)
 
 
 def _check_layout(tensors: tuple[TensorRef, ...], size: int, display_path: str) -> None:

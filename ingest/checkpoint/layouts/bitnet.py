@@ -6,7 +6,7 @@ transformers, integrations/bitnet.py, pack_weights: codes 0, 1, 2 for the values
 from __future__ import annotations
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
-from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
@@ -21,7 +21,8 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
     if len(weight.shape) != 2 or scale.elements != 1:
         module.refuse(f"weight {list(weight.shape)} with weight_scale {list(scale.shape)} is no packed weight of BitNet")
     shape = (ROWS_A_BYTE * weight.shape[0], weight.shape[1])
-    return [weight_ref(module, "weight", "bitnet", shape, bits=2), *auxiliary_refs(module, ("weight_scale",), "bitnet")]
+    ref = unpacked_ref(weight_ref(module, "weight", "bitnet", shape, bits=2), "bitnet", [weight])
+    return [ref, *auxiliary_refs(module, ("weight_scale",), "bitnet")]
 
 
 LAYOUT = WeightLayout("bitnet", _claims, suffixes=("weight_scale",))

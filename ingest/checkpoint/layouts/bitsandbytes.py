@@ -6,8 +6,12 @@ weight.nested_quant_map, weight.quant_state.bitsandbytes__nf4 (or __fp4) = {"sha
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Mapping
+from typing import Any
+
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
-from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, TensorRef
 
@@ -28,7 +32,34 @@ def _claims_4bit(config: QuantizationConfig, module: ModuleTensors) -> list[Tens
     if -(-ref.elements // 2) != weight.logical_bytes:
         module.refuse(f"the quant_state gives shape {shape}, the weight has {weight.logical_bytes} bytes of two values")
     others = tuple(suffix for suffix in module.parts if suffix.startswith("weight."))
-    return [ref, *auxiliary_refs(module, others, "bitsandbytes")]
+    return [_read_as_codes(module, ref, quant_state), *auxiliary_refs(module, others, "bitsandbytes")]
+
+
+def _read_as_codes(module: ModuleTensors, ref: TensorRef, state: Mapping[str, Any]) -> TensorRef:
+    """The weight with how its codes are read: zero is a code that the quant_map says, or a block of absmax zero."""
+    parts = {name: module.parts.get(f"weight.{name}") for name in ("absmax", "quant_map", "nested_absmax", "nested_quant_map")}
+    absmax, book, size = parts["absmax"], parts["quant_map"], state.get("blocksize")
+    if absmax is None or book is None or book.dtype != "F32" or book.elements != 16 or type(size) is not int or size < 1:
+        return ref
+    values = struct.unpack("<16f", module.read_bytes("weight.quant_map"))
+    zero_codes = [code for code, value in enumerate(values) if value == 0]
+    is_nested = absmax.dtype == "U8" and _is_nested(parts, state)
+    if not (absmax.dtype == "F32" or is_nested) or absmax.elements * size < ref.elements:
+        return ref
+    nested_parts = [parts["nested_quant_map"], parts["nested_absmax"]] if is_nested else []
+    sources = [module.parts["weight"], absmax, *nested_parts]
+    nested = {"nested_blocksize": state.get("nested_blocksize"), "nested_offset": state.get("nested_offset", 0.0)}
+    return unpacked_ref(ref, "bitsandbytes", sources, zero_codes=zero_codes, blocksize=size, **nested)
+
+
+def _is_nested(parts: Mapping[str, TensorRef | None], state: Mapping[str, Any]) -> bool:
+    """Whether absmax is quantised itself, in a form that is read."""
+    absmax, book, nested = parts["absmax"], parts["nested_quant_map"], parts["nested_absmax"]
+    size, offset = state.get("nested_blocksize"), state.get("nested_offset")
+    if absmax is None or book is None or nested is None or type(size) is not int or size < 1 or type(offset) is not float:
+        return False
+    has_types = (absmax.dtype, book.dtype, nested.dtype) == ("U8", "F32", "F32")
+    return has_types and book.elements == 256 and nested.elements * size >= absmax.elements
 
 
 def _claims_8bit(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:

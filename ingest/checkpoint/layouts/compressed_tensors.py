@@ -7,8 +7,10 @@ nvfp4 and mxfp4 (compressors/nvfp4/base.py): bytes (out, in / 2) of two values e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
-from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
@@ -38,7 +40,28 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
         scheme = "pack-quantized"
     else:
         module.refuse(f"weight_packed is {weight.dtype}: words or bytes were expected")
-    return [weight_ref(module, "weight_packed", scheme, shape, bits=bits), *auxiliary_refs(module, AUXILIARY, scheme)]
+    ref = weight_ref(module, "weight_packed", scheme, shape, bits=bits)
+    if weight.dtype == "U8":
+        scale = module.parts.get("weight_scale")
+        is_nvfp4 = scale is not None and scale.dtype == "F8_E4M3" and scale.shape[:-1] == weight.shape[:-1]
+        ref = unpacked_ref(ref, "fp4_pairs", [weight, scale if is_nvfp4 else None], dtype="F8_E4M3")
+    elif len(shape) == 2 and bits < 8 and _fit_zero_points(module, shape, bits):
+        parts = module.parts
+        ref = unpacked_ref(ref, "word_integers", [weight, *_zero_points(parts)], bits=bits)
+    return [ref, *auxiliary_refs(module, AUXILIARY, scheme)]
+
+
+def _zero_points(parts: Mapping[str, TensorRef]) -> list[TensorRef | None]:
+    return [parts["weight_zero_point"], parts.get("weight_g_idx")] if "weight_zero_point" in parts else []
+
+
+def _fit_zero_points(module: ModuleTensors, shape: tuple[int, ...], bits: int) -> bool:
+    """Whether there are no zero points, or they are words along the outputs for groups of inputs."""
+    points = module.parts.get("weight_zero_point")
+    if points is None:
+        return True
+    rows = -(-shape[0] // (32 // bits))
+    return points.dtype in ("I32", "U32") and len(points.shape) == 2 and points.shape[0] == rows and points.shape[1] > 0
 
 
 def _integers(config: QuantizationConfig, module: ModuleTensors, weight: TensorRef) -> tuple[tuple[int, ...], int]:

@@ -9,7 +9,7 @@ ModelOpt NVFP4 (modelopt/torch/quantization/qtensor/nvfp4_tensor.py): weight U8 
 from __future__ import annotations
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
-from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
@@ -34,7 +34,9 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
         module.refuse(f"{shapes}: not two values a byte with a scale for every 16 or 32")
     scheme = "nvfp4" if scale.dtype == "F8_E4M3" else "mxfp4"
     shape = (*weight.shape[:-1], 2 * weight.shape[-1])
-    return [weight_ref(module, "weight", scheme, shape, bits=4), *auxiliary_refs(module, AUXILIARY, scheme)]
+    ref = weight_ref(module, "weight", scheme, shape, bits=4)
+    ref = unpacked_ref(ref, "fp4_pairs", [weight, scale if scheme == "nvfp4" else None], dtype="F8_E4M3")
+    return [ref, *auxiliary_refs(module, AUXILIARY, scheme)]
 
 
 def _claims_rotated(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:

@@ -11,10 +11,11 @@ GPTQ Marlin (auto_gptq, qlinear_marlin.py): B I32 (in / 16, out * bits / 2), s (
 from __future__ import annotations
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
-from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, turned, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
+READ_BITS = (2, 3, 4, 8)
 AUXILIARY = ("qzeros", "scales", "g_idx", "perm", "workspace")
 
 
@@ -26,7 +27,7 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
         module.refuse("qweight without qzeros and scales: its bits are not known")
     zeros, scales = parts["qzeros"].shape, parts["scales"].shape
     if config.declared.get("version") in ("gemv", "gemv_fast") or weight.dtype in ("I16", "U16"):
-        return _claims_gemv(module)
+        return _claims_gemv(config, module)
     if weight.dtype not in ("I32", "U32") or not len(weight.shape) == len(zeros) == len(scales) == 2:
         module.refuse(f"qweight is {weight.dtype} {list(weight.shape)}: 32-bit words of two dimensions were expected")
     outputs = scales[1]
@@ -41,10 +42,22 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
     if not is_awq and "g_idx" in parts and parts["g_idx"].elements not in (0, inputs):
         module.refuse(f"g_idx has {parts['g_idx'].elements} inputs, qweight {inputs}")
     scheme = "awq" if is_awq else "gptq"
-    return [weight_ref(module, "qweight", scheme, (outputs, inputs), bits=bits), *auxiliary_refs(module, AUXILIARY, scheme)]
+    ref = weight_ref(module, "qweight", scheme, (outputs, inputs), bits=bits)
+    if is_awq and bits == 4 and zeros[0] == scales[0]:
+        ref = unpacked_ref(ref, "awq", [turned(weight), parts["qzeros"]], is_reordered=True)
+    elif not is_awq and bits in READ_BITS and zeros[0] == scales[0]:
+        added = 0 if _has_true_zeros(config) else 1
+        ref = unpacked_ref(ref, "gptq", [turned(weight), parts["qzeros"], parts.get("g_idx")], bits=bits, added=added)
+    return [ref, *auxiliary_refs(module, AUXILIARY, scheme)]
 
 
-def _claims_gemv(module: ModuleTensors) -> list[TensorRef]:
+def _has_true_zeros(config: QuantizationConfig) -> bool:
+    """Whether qzeros holds the zero points themselves, and not one less, as GPTQ's first version of the format does."""
+    formats = (config.declared.get("checkpoint_format"), config.declared.get("format"))
+    return "gptq_v2" in formats or config.declared.get("packing_format") == "auto_round"
+
+
+def _claims_gemv(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:
     """The weight (out, in) in AWQ's layouts for products with a vector, of 4 bits. Raises InputError for other shapes."""
     weight, zeros, scales = (module.parts[suffix] for suffix in ("qweight", "qzeros", "scales"))
     shape = None
@@ -56,7 +69,14 @@ def _claims_gemv(module: ModuleTensors) -> list[TensorRef]:
     if shape is None:
         shapes = f"qweight {weight.dtype} {list(weight.shape)}, qzeros {list(zeros.shape)}, scales {list(scales.shape)}"
         module.refuse(f"{shapes} are of no AWQ weight for products with a vector")
-    return [weight_ref(module, "qweight", "awq", shape, bits=4), *auxiliary_refs(module, AUXILIARY, "awq")]
+    ref, group_size = weight_ref(module, "qweight", "awq", shape, bits=4), config.declared.get("group_size")
+    if type(group_size) is int and group_size > 0 and shape[1] % 64 == 0:
+        kind = "awq_gemv" if weight.shape[0] == shape[0] else "awq_gemv_fast"
+        has_all = 8 * zeros.shape[1] * group_size >= shape[1] if kind == "awq_gemv" else zeros.shape == scales.shape
+        has_all &= kind == "awq_gemv" or zeros.shape[0] * group_size >= shape[1]
+        sources = [weight, zeros] if kind == "awq_gemv" else [weight, scales, zeros]
+        ref = unpacked_ref(ref, kind, sources, group_size=group_size) if has_all else ref
+    return [ref, *auxiliary_refs(module, AUXILIARY, "awq")]
 
 
 def _claims_marlin(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:

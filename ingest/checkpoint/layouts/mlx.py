@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
-from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
 BITS = (2, 3, 4, 5, 6, 8)
+FLOATS = ("F16", "BF16", "F32")
 
 
 def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:
@@ -27,7 +28,18 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
         shapes = f"weight {list(weight.shape)} and scales {list(scales)}"
         module.refuse(f"{shapes} are not {bits} bits in groups of {group_size}, as the config says")
     ref = weight_ref(module, "weight", "mlx", (*weight.shape[:-1], inputs), bits=fitting_bits)
-    return [ref, *auxiliary_refs(module, ("scales", "biases"), "mlx")]
+    return [_read_as_codes(module, ref), *auxiliary_refs(module, ("scales", "biases"), "mlx")]
+
+
+def _read_as_codes(module: ModuleTensors, ref: TensorRef) -> TensorRef:
+    """The weight with how its codes are read: affine with biases, else (scales of bytes) FP4 or FP8."""
+    weight, scales, biases = module.parts["weight"], module.parts["scales"], module.parts.get("biases")
+    bits = ref.layout.bits if ref.layout else None
+    if biases is not None and biases.shape == scales.shape and biases.dtype == scales.dtype and scales.dtype in FLOATS:
+        return unpacked_ref(ref, "affine", [weight, scales, biases], dtype="U16" if bits == 8 else "U8", bits=bits)
+    if biases is None and scales.dtype == "U8" and bits in (4, 8):
+        return unpacked_ref(ref, "word_pairs" if bits == 4 else "word_floats", [weight], dtype="F8_E4M3")
+    return ref
 
 
 LAYOUT = WeightLayout("mlx", _claims, suffixes=("scales",))

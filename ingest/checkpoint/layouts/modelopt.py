@@ -6,7 +6,7 @@ modelopt/torch/export/quant_utils.py, pack_int4_in_uint8: W4A16_AWQ and W4A8_AWQ
 from __future__ import annotations
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
-from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
@@ -22,7 +22,8 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
     if not weight.shape[0] or outputs != 2 * weight.shape[0] or not scale.shape[1] or inputs % scale.shape[1]:
         return []
     scheme = "modelopt int4"
-    return [weight_ref(module, "weight", scheme, (outputs, inputs), bits=4), *auxiliary_refs(module, AUXILIARY, scheme)]
+    ref = unpacked_ref(weight_ref(module, "weight", scheme, (outputs, inputs), bits=4), "row_pairs", [weight])
+    return [ref, *auxiliary_refs(module, AUXILIARY, scheme)]
 
 
 LAYOUT = WeightLayout("modelopt int4", _claims, suffixes=("weight_scale",))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 from layerhouse.ingest.checkpoint.shapes import MAX_ELEMENTS, count_elements
-from layerhouse.ingest.checkpoint.tensor_ref import PACKED, Layout, TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, Assembly, Layout, TensorRef
 
 MAX_SMALL_BYTES = 1 << 16
 """Size limit of a tensor that describes others, such as a shape or a description in JSON."""
@@ -97,6 +97,26 @@ def weight_ref(
     ref = module.parts[suffix]
     layout = Layout(_join(module.name, weight), suffix.strip("_"), scheme, ref.shape, values, bits=bits)
     return replace(ref, shape=shape, layout=layout)
+
+
+def unpacked_ref(
+    ref: TensorRef, kind: str, sources: Sequence[TensorRef | None], *, dtype: str = "U8", **parameters: Any
+) -> TensorRef:
+    """A packed weight with how its values are read as codes; see measure.io.unpacked. Missing sources are left out.
+
+    A weight of other than two dimensions stays packed, but in FP4, and so does one whose sources are views.
+    """
+    present = tuple(source for source in sources if source is not None)
+    assert ref.layout is not None
+    if (len(ref.shape) != 2 and kind != "fp4_pairs") or not ref.elements:
+        return ref
+    unpacked = Assembly(kind, present, ref.shape, dtype, parameters)
+    return replace(ref, layout=replace(ref.layout, values=CODES, unpacked=unpacked))
+
+
+def turned(ref: TensorRef) -> TensorRef:
+    """A stored matrix as its transpose, which is read in tiles."""
+    return replace(ref, shape=ref.shape[::-1], strides=(1, ref.shape[1]))
 
 
 def auxiliary_ref(module: ModuleTensors, suffix: str, scheme: str, *, weight: str = "weight") -> TensorRef:

@@ -5,8 +5,10 @@ quark/torch/export/nn/modules/qparamslinear.py: the words of AWQ under other nam
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
-from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, turned, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
@@ -21,7 +23,13 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
     if len(weight.shape) != 2 or len(scale.shape) != 2 or scale.shape[1] != 8 * weight.shape[1]:
         module.refuse(f"weight {weight.dtype} {list(weight.shape)} and weight_scale {list(scale.shape)} do not fit each other")
     shape = (scale.shape[1], weight.shape[0])
-    return [weight_ref(module, "weight", "quark int4", shape, bits=4), *auxiliary_refs(module, AUXILIARY, "quark int4")]
+    export = config.declared.get("export")
+    is_reordered = isinstance(export, Mapping) and export.get("pack_method") == "reorder"
+    zeros = module.parts.get("weight_zero_point")
+    ref = weight_ref(module, "weight", "quark int4", shape, bits=4)
+    if zeros is None or zeros.shape == (scale.shape[0], weight.shape[1]):
+        ref = unpacked_ref(ref, "awq", [turned(weight), zeros], is_reordered=is_reordered)
+    return [ref, *auxiliary_refs(module, AUXILIARY, "quark int4")]
 
 
 LAYOUT = WeightLayout("quark int4", _claims, suffixes=("weight_scale",))

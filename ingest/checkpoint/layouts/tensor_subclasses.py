@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
-from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, TensorRef
 
 QUANTO_TYPE = re.compile(r"qu?int([248])")
 QUANTO_AUXILIARY = ("weight._scale", "weight._shift", "weight._zeropoint", "input_scale", "output_scale")
 TORCHAO_AUXILIARY = ("_weight_scale", "_weight_zero_point", "_weight_act_pre_scale", "_weight_scale_and_zero")
+FLOATS = ("F16", "BF16", "F32")
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
 
 
@@ -38,7 +39,12 @@ def _claims_quanto(config: QuantizationConfig, module: ModuleTensors) -> list[Te
     if bits is None or len(weight.shape) != 2:
         module.refuse("packed by quanto, and no quanto_qmap.json says the bits of this module")
     shape = (weight.shape[0] * 8 // bits, weight.shape[1])
-    return [weight_ref(module, "weight._data._data", "quanto", shape, bits=bits), *auxiliary]
+    ref = weight_ref(module, "weight._data._data", "quanto", shape, bits=bits)
+    scale, shift = module.parts["weight._scale"], module.parts.get("weight._shift")
+    if shift is not None and scale.shape == shift.shape and scale.dtype == shift.dtype and scale.dtype in FLOATS:
+        is_even = scale.elements and scale.shape[1:] == (1,) and ref.elements % scale.elements == 0
+        ref = unpacked_ref(ref, "shifted", [weight, scale, shift], bits=bits) if is_even else ref
+    return [ref, *auxiliary]
 
 
 def _quanto_bits(config: QuantizationConfig, module: str) -> int | None:
@@ -63,7 +69,19 @@ def _claims_torchao(config: QuantizationConfig, module: ModuleTensors) -> list[T
     bits = 8 if inputs == weight.shape[-1] else 4
     values = PACKED if bits == 4 or "_weight_zero_point" in module.parts else CODES
     shape = (*weight.shape[:-1], inputs)
-    return [weight_ref(module, "_weight_qdata", "torchao", shape, values=values, bits=bits), *auxiliary]
+    ref = weight_ref(module, "_weight_qdata", "torchao", shape, values=values, bits=bits)
+    points = module.parts.get("_weight_zero_point")
+    if bits == 8 and points is not None and are_points_of_groups(weight, points):
+        ref = unpacked_ref(ref, "pointed", [weight, points])
+    return [ref, *auxiliary]
+
+
+def are_points_of_groups(weight: TensorRef, points: TensorRef) -> bool:
+    """Whether zero points of 8 bits are one for each of equal groups of a row's inputs."""
+    if len(weight.shape) != 2 or points.dtype not in ("I8", "U8") or points.elements % max(1, weight.shape[0]):
+        return False
+    groups = points.elements // max(1, weight.shape[0])
+    return points.shape[0] == weight.shape[0] and groups > 0 and weight.shape[1] % groups == 0
 
 
 def _torchao_inputs(config: QuantizationConfig, module: ModuleTensors, scale: TensorRef) -> int:

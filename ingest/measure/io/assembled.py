@@ -18,6 +18,7 @@ import numpy.typing as npt
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.tensor_ref import BITMASK, MASKED, Assembly, TensorRef
+from layerhouse.ingest.measure.io.unpacked import UNPACKERS
 
 Array = npt.NDArray[Any]
 
@@ -170,4 +171,8 @@ def _bitmask(ref: TensorRef, sources: list[_Source], low: int, high: int, column
     return dense
 
 
-ASSEMBLERS: dict[str, Callable[[TensorRef, list[_Source], int, int, int], Array]] = {MASKED: _masked, BITMASK: _bitmask}
+ASSEMBLERS: dict[str, Callable[[TensorRef, list[_Source], int, int, int], Array]] = {
+    MASKED: _masked,
+    BITMASK: _bitmask,
+    **UNPACKERS,
+}
