@@ -85,17 +85,24 @@ def test_tensors_keys_and_bytes_are_those_that_were_written(tmp_path):
     assert not [key for key in contents.config if key.startswith("tokenizer") or key.endswith("rms_epsilon")]
 
 
-def test_block_quantised_tensors_are_counted_without_values(tmp_path):
+def stored_bytes(path, name):
+    """A tensor's blocks as the file has them."""
+    reader = gguf.GGUFReader(path)
+    return next(tensor.data for tensor in reader.tensors if tensor.name == name)
+
+
+def test_block_quantised_tensors_are_counted_with_their_zeros(tmp_path):
     (tmp_path / "m").mkdir()
     write(tmp_path / "m" / "m.gguf")
     checkpoint, tensors, _ = rows_of(tmp_path / "m", "*.gguf")
     assert checkpoint["params"] == 96 * 64 + 64 * 64 + 64 + 64 * 256
-    assert (checkpoint["container"], checkpoint["zeros"]) == ("gguf", None)
+    assert (checkpoint["container"], checkpoint["zeros"]) == ("gguf", sum(row["zeros"] or 0 for row in tensors.values()))
     row = tensors["blk.0.ffn_down.weight"]
     assert (row["dtype"], row["shape"], row["weight_shape"], row["params"]) == ("Q8_0", [64, 256], None, 16384)
-    assert (row["zeros"], row["mean"], row["logical_bytes"]) == (None, None, 17408)
+    values = gguf.quants.dequantize(stored_bytes(tmp_path / "m/m.gguf", row["name"]), gguf.GGMLQuantizationType.Q8_0)
+    assert (row["zeros"], row["mean"], row["logical_bytes"]) == (int((values == 0).sum()), None, 17408)
     assert tensors["blk.0.attn_q.weight"]["zeros"] == 2048
-    assert "1 weights are packed by gguf Q8_0" in next(n["text"] for n in checkpoint["notes"] if n["code"] == "layout")
+    assert "1 weights are codes of gguf Q8_0" in next(n["text"] for n in checkpoint["notes"] if n["code"] == "layout")
 
 
 def test_a_file_without_tensors_or_keys_is_valid(tmp_path):

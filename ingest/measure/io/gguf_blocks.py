@@ -1,7 +1,7 @@
 """Block-quantised tensors of GGUF as one code an element, zero just where the value is zero.
 
-The forms are those of ggml (ggml-common.h, dequantize_row_* in ggml-quants.c), whose products are float32. Types whose values are
-indices into codebooks are not read.
+The forms are those of ggml (ggml-common.h, dequantize_row_* in ggml-quants.c), whose products are float32. Types whose values
+are indices into codebooks are not read.
 """
 
 from __future__ import annotations

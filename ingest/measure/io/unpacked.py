@@ -292,13 +292,15 @@ def _little_end(words: Array, bits: int, count: int) -> Array:
 def _outputs_of_words(words: Array, order: tuple[int, ...]) -> Array:
     """Rows of words (n, columns) that hold eight outputs each, as rows of outputs (8 n, columns)."""
     shifts = np.array([4 * place for place in order], np.uint32)[np.newaxis, :, np.newaxis]
-    return ((words[:, np.newaxis, :] >> shifts) & np.uint32(15)).astype(np.uint8).reshape(-1, words.shape[1])
+    codes: Array = (words[:, np.newaxis, :] >> shifts) & np.uint32(15)
+    return codes.astype(np.uint8).reshape(-1, words.shape[1])
 
 
 def _groups(sources: list[Any], columns: int, groups: int) -> Array:
     """The group of every input: as a source says, or in order."""
     if sources and sources[0].ref.elements:
-        return sources[0].elements(0, columns).astype(np.int64) % groups
+        given: Array = sources[0].elements(0, columns).astype(np.int64) % groups
+        return given
     return np.minimum(np.arange(columns) // max(1, columns // groups), groups - 1)
 
 
