@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import layerhouse as lh
+from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.gguf import BLOCK_TYPES, READ_TYPES
 from layerhouse.ingest.measure.io.gguf_blocks import BLOCKS
 from layerhouse.tests.test_layouts import Entry, rows_of, write
@@ -328,3 +329,13 @@ def test_checkpoints_of_many_tools_have_the_counts_that_their_tools_give(tmp_pat
         assert sum(model == name for model, _ in layers) == expected["num_layers"], name
         assert zeros[name] == expected["zeros_of_weights"], name
         assert math.prod(found.values()) > 0, name
+
+
+def test_an_input_of_a_group_that_is_not_there_is_refused(tmp_path, chance):
+    parts, declared, _ = gptq(chance, 4, is_ordered=False)
+    parts["g_idx"][1][3] = 4
+    entries: dict[str, Entry] = {
+        f"a.{suffix}": (dtype, values.shape, values.tobytes()) for suffix, (dtype, values) in parts.items()
+    }
+    with pytest.raises(InputError, match="names a group that is not one of 4"):
+        rows_of(write(tmp_path, entries, {"quantization_config": declared}))

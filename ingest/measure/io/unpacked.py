@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.ingest.measure.io.gguf_blocks import BLOCKS
 
@@ -297,10 +298,17 @@ def _outputs_of_words(words: Array, order: tuple[int, ...]) -> Array:
 
 
 def _groups(sources: list[Any], columns: int, groups: int) -> Array:
-    """The group of every input: as a source says, or in order."""
-    if sources and sources[0].ref.elements:
-        given: Array = sources[0].elements(0, columns).astype(np.int64) % groups
-        return given
+    """The group of every input: as a source says, or in order, also where all of a source is -1, which means that.
+
+    Raises InputError for a group that there is not.
+    """
+    if sources and sources[0].ref.elements >= columns:
+        given = sources[0].elements(0, columns).astype(np.int32)
+        if (given >= 0).all() and (given < groups).all():
+            return given
+        if (given != -1).any():
+            ref = sources[0].ref
+            raise InputError(str(ref.path), f"tensor {ref.name!r}: names a group that is not one of {groups}")
     return np.minimum(np.arange(columns) // max(1, columns // groups), groups - 1)
 
 
