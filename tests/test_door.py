@@ -319,6 +319,32 @@ def test_files_of_a_model_have_paths_that_can_be_opened_whatever_its_name_is(tmp
     assert re.findall(r"^FAILED +(.*?): ", done.stderr, re.MULTILINE) == [f"A/{file}"]
 
 
+def test_models_that_are_links_to_folders_are_read_and_named_as_links(tmp_path):
+    put_model(tmp_path / "store/m/pruned_model")
+    put_model(tmp_path / "store/n")
+    (tmp_path / "results").mkdir()
+    for link, target in {"A": "m", "B": "n"}.items():
+        (tmp_path / "results" / link).symlink_to(f"../store/{target}")
+    done = layerhouse("ingest", "results", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for path in (tmp_path / "store").rglob("*.safetensors"):
+        with path.open("ab") as file:
+            file.write(b"more")
+    done = layerhouse("ingest", "results", cwd=tmp_path)
+    assert re.findall(r"^FAILED +(.*?): ", done.stderr, re.MULTILINE) == [
+        "results/A/pruned_model/model.safetensors",
+        "results/B/model.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\nb", "\x1b[31m"])
+def test_a_root_of_an_odd_name_is_one_line(tmp_path, name):
+    done = layerhouse("ingest", name, cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 2
+    assert "\x1b" not in done.stderr
+
+
 URLS = ["s3://bucket/x", "gs://b/x", "https://example.org/x", "hf://org/name", "ftp://host/x", "az://c/x"]
 
 
