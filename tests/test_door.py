@@ -20,6 +20,7 @@ from layerhouse.ingest.measure.io.files import open_file
 from layerhouse.tests.running import layerhouse
 from layerhouse.tests.study_files import ANALYSIS, RESULT, put, result, structure
 from layerhouse.warehouse.admin.link_results import read_pairs
+from layerhouse.warehouse.study.written_files import RECORD, write_files
 
 LEADS_OUT = "a link that leads out of the model's folder"
 
@@ -141,6 +142,29 @@ def test_an_index_that_is_a_pipe_is_a_failure_of_the_weights(tmp_path):
     done = layerhouse("ingest", "zoo", cwd=tmp_path)
     assert done.returncode == 1
     assert "FAILED      zoo/A/model.safetensors.index.json: is a named pipe" in done.stderr
+
+
+@pytest.mark.parametrize("kind", SPECIALS)
+def test_the_record_of_written_files_is_read_through_the_door(tmp_path, kind):
+    """Beside weights it tells which analyses layerhouse wrote itself."""
+    put_model(tmp_path / "zoo/A")
+    put(tmp_path / "zoo/A" / ANALYSIS, structure((400, 600)))
+    SPECIALS[kind](tmp_path / "zoo/A/analysis" / RECORD)
+    report = lh.ingest(tmp_path / "zoo", warehouse=tmp_path / "w")
+    assert [event.kind for event in report.events] == ["taken"]
+
+
+def test_files_are_not_written_through_a_link_that_somebody_left(tmp_path):
+    secret = put(tmp_path / "secret", "mine")
+    (tmp_path / "study").mkdir()
+    for name in (".a.json.tmp", f".{RECORD}.tmp"):
+        (tmp_path / "study" / name).symlink_to(secret)
+    write_files(tmp_path / "study", {"a.json": "{}"})
+    assert secret.read_text() == "mine"
+    assert (tmp_path / "study/a.json").read_text() == "{}"
+    make_pipe(tmp_path / "study/b.json")
+    with pytest.raises(UsageError, match="layerhouse did not write"):
+        write_files(tmp_path / "study", {"b.json": "{}"})
 
 
 @pytest.mark.parametrize("kind", SPECIALS)
