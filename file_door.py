@@ -70,6 +70,16 @@ def open_regular(path: Path) -> tuple[int, Identity]:
     return file, Identity.of(status)
 
 
+def read_regular(path: Path, most: int) -> bytes:
+    """The bytes of a file that has no more than `most`. Raises OSError."""
+    descriptor, _ = open_regular(path)
+    with os.fdopen(descriptor, "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
+    return data
+
+
 def identity_of(path: Path) -> Identity | None:
     """The identity of the file that a path leads to; None where there is none."""
     try:

@@ -30,7 +30,7 @@ from layerhouse.ingest.model.layer_rows import SIZE_WORDS, layer_rows
 from layerhouse.ingest.model.parameters import Totals, count_parameters
 from layerhouse.ingest.model.placement import Placed, Placement, place_tensors
 from layerhouse.ingest.model.token_cost import model_kv_bytes, model_macs
-from layerhouse.ingest.model_files import path_text
+from layerhouse.ingest.model_files import below, path_text
 from layerhouse.version import __version__
 from layerhouse.vocabulary import CheckpointStatus, Module, SourceKind, StatsLevel
 
@@ -81,8 +81,9 @@ def weight_files_of(files: Sequence[Path]) -> list[Path]:
 def open_weights(folder: Path, files: Sequence[Path], display_path: str) -> OpenedWeights:
     """Read the headers of a model's one weight set and place its tensors. Raises InputError of one line."""
     home = _weights_home(folder, files)
-    if home != folder:
-        display_path = f"{display_path}/{path_text(home.relative_to(folder))}"
+    part = below(folder, home)
+    if part is not None and part.parts:
+        display_path = f"{display_path}/{path_text(part)}"
     with confined_to(folder if folder.is_dir() else folder.parent):
         return _open_weights(home, files, display_path)
 

@@ -58,7 +58,8 @@ def take_config_base(path: Path, context: IngestContext) -> ComparedCheckpoint:
     checkpoint_id: str = checkpoint["checkpoint_id"]
     if checkpoint_id not in context.known.checkpoints:
         source = {"source_uri": display_path}
-        context.batch.add({"checkpoints": [checkpoint | source], "tensors": tensors, "layers": layers})
+        with context.batch.owned_by(f"--base {display_path}"):
+            context.batch.add({"checkpoints": [checkpoint | source], "tensors": tensors, "layers": layers})
         context.known.checkpoints.add(checkpoint_id)
     return ComparedCheckpoint(display_path, checkpoint_id, tensors, has_values=False)
 

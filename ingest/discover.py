@@ -105,10 +105,9 @@ def _walk_roots(
         root = Path(os.path.abspath(given))
         walk = _Walk(excludes, listed, result_files, guard)
         top = walk.start(root)
-        if top is None:
-            remarks.append(Remark(path_text(given), _no_root(root), is_failure=True))
-            continue
         remarks += [Remark(_shown(path, root, given), what, is_failure) for path, what, is_failure in walk.remarks]
+        if top is None:
+            continue
         for model in walk.models:
             folder = Path(os.path.realpath(model.folder))
             models[folder] = _joined(models.get(folder), model, folder, top, _shown(model.folder, root, given))
@@ -139,9 +138,12 @@ class _Walk:
     def start(self, root: Path) -> Path | None:
         """Walk below a root. Returns the folder that names are relative to; None where there is no root."""
         kind = _kind(root)
-        if kind == "file":
-            return self._start_file(root)
-        return self._start_folder(root) if kind == "folder" else None
+        if kind not in ("file", "folder"):
+            self._remark(root, _no_root(root), True)
+            return None
+        with self._reading(root):
+            return self._start_file(root) if kind == "file" else self._start_folder(root)
+        return None
 
     def _start_file(self, path: Path) -> Path:
         """A root that is a file: one result, one analysis, or a weight file as a model of its own."""
@@ -326,8 +328,8 @@ def _path_below(path: Path, top: Path) -> str:
 
 def _named(root: Path) -> Path:
     """What the user names by a root: by a link to a result or an analysis, the file that it leads to."""
-    is_link_to_file = root.is_symlink() and _kind(root) == "file" and not is_weight_file(root.name)
-    return Path(os.path.realpath(root)) if is_link_to_file else root
+    is_result = _kind(root) == "file" and not is_weight_file(root.name)
+    return Path(os.path.realpath(root)) if is_result and root.is_symlink() else root
 
 
 def _shown(path: Path, root: Path, given: Path) -> str:

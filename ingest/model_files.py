@@ -37,11 +37,19 @@ class FoundModel:
     @property
     def home(self) -> Path:
         """The folder that no link of the model may lead out of."""
-        return self.folder if self.folder.is_dir() else self.folder.parent
+        return self.folder if os.path.isdir(self.folder) else self.folder.parent  # noqa: PTH112 - raises nothing
 
     def display_path(self, path: Path) -> str:
         """The path of one of the model's files in messages."""
-        return path_text(Path(self.shown) / path.relative_to(self.folder))
+        part = below(self.folder, path)
+        return path_text(path if part is None else Path(self.shown) / part)
+
+
+def below(folder: Path, path: Path) -> Path | None:
+    """A path relative to a folder, which may be met by another path through links; None if it is not below it."""
+    if not path.is_relative_to(folder):
+        folder, path = Path(os.path.realpath(folder)), Path(os.path.realpath(path.parent)) / path.name
+    return path.relative_to(folder) if path.is_relative_to(folder) else None
 
 
 def path_text(path: Path | str) -> str:

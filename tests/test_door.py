@@ -20,6 +20,7 @@ from layerhouse.ingest.measure.io.files import open_file
 from layerhouse.tests.running import layerhouse
 from layerhouse.tests.study_files import ANALYSIS, RESULT, put, result, structure
 from layerhouse.warehouse.admin.link_results import read_pairs
+from layerhouse.warehouse.study.written_files import RECORD, write_files
 
 LEADS_OUT = "a link that leads out of the model's folder"
 
@@ -141,6 +142,29 @@ def test_an_index_that_is_a_pipe_is_a_failure_of_the_weights(tmp_path):
     done = layerhouse("ingest", "zoo", cwd=tmp_path)
     assert done.returncode == 1
     assert "FAILED      zoo/A/model.safetensors.index.json: is a named pipe" in done.stderr
+
+
+@pytest.mark.parametrize("kind", SPECIALS)
+def test_the_record_of_written_files_is_read_through_the_door(tmp_path, kind):
+    """Beside weights it tells which analyses layerhouse wrote itself."""
+    put_model(tmp_path / "zoo/A")
+    put(tmp_path / "zoo/A" / ANALYSIS, structure((400, 600)))
+    SPECIALS[kind](tmp_path / "zoo/A/analysis" / RECORD)
+    report = lh.ingest(tmp_path / "zoo", warehouse=tmp_path / "w")
+    assert [event.kind for event in report.events] == ["taken"]
+
+
+def test_files_are_not_written_through_a_link_that_somebody_left(tmp_path):
+    secret = put(tmp_path / "secret", "mine")
+    (tmp_path / "study").mkdir()
+    for name in (".a.json.tmp", f".{RECORD}.tmp"):
+        (tmp_path / "study" / name).symlink_to(secret)
+    write_files(tmp_path / "study", {"a.json": "{}"})
+    assert secret.read_text() == "mine"
+    assert (tmp_path / "study/a.json").read_text() == "{}"
+    make_pipe(tmp_path / "study/b.json")
+    with pytest.raises(UsageError, match="layerhouse did not write"):
+        write_files(tmp_path / "study", {"b.json": "{}"})
 
 
 @pytest.mark.parametrize("kind", SPECIALS)
@@ -317,6 +341,32 @@ def test_files_of_a_model_have_paths_that_can_be_opened_whatever_its_name_is(tmp
     named = [] if name == "A" else ["--name", name]
     done = layerhouse("ingest", "A", "-w", tmp_path / "w", *named, cwd=tmp_path / "out")
     assert re.findall(r"^FAILED +(.*?): ", done.stderr, re.MULTILINE) == [f"A/{file}"]
+
+
+def test_models_that_are_links_to_folders_are_read_and_named_as_links(tmp_path):
+    put_model(tmp_path / "store/m/pruned_model")
+    put_model(tmp_path / "store/n")
+    (tmp_path / "results").mkdir()
+    for link, target in {"A": "m", "B": "n"}.items():
+        (tmp_path / "results" / link).symlink_to(f"../store/{target}")
+    done = layerhouse("ingest", "results", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for path in (tmp_path / "store").rglob("*.safetensors"):
+        with path.open("ab") as file:
+            file.write(b"more")
+    done = layerhouse("ingest", "results", cwd=tmp_path)
+    assert re.findall(r"^FAILED +(.*?): ", done.stderr, re.MULTILINE) == [
+        "results/A/pruned_model/model.safetensors",
+        "results/B/model.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\nb", "\x1b[31m"])
+def test_a_root_of_an_odd_name_is_one_line(tmp_path, name):
+    done = layerhouse("ingest", name, cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 2
+    assert "\x1b" not in done.stderr
 
 
 URLS = ["s3://bucket/x", "gs://b/x", "https://example.org/x", "hf://org/name", "ftp://host/x", "az://c/x"]

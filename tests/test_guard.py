@@ -236,7 +236,7 @@ FORMAT = ResultFormat("broken", recognises, parse)
 """
 
 
-@pytest.mark.parametrize("error", ["UsageError('stop')", "MemoryError", "KeyError(path)"])
+@pytest.mark.parametrize("error", ["UsageError('stop')", "MemoryError", "KeyError(path)", "SystemExit(0)"])
 def test_a_broken_plugin_costs_the_files_that_only_it_can_read(tmp_path, error):
     install_package(
         tmp_path / "site",

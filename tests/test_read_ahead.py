@@ -96,6 +96,20 @@ def test_what_a_read_raises_comes_at_its_turn():
         assert ahead.take(2) == 2
 
 
+def test_items_whose_turn_is_left_out_are_not_taken():
+    with ReadAhead([(n, 1) for n in range(9)], lambda item, *_: item * 10, workers=2, threads=1, devices=("cpu",)) as ahead:
+        assert [ahead.take(number) for number in (0, 3, 4, 8)] == [0, 30, 40, 80]
+
+
+def test_where_no_more_threads_are_allowed_items_are_read_at_their_turn(monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(read_ahead.ThreadPoolExecutor, "submit", refuse)
+    with ReadAhead([(n, 1) for n in range(5)], lambda item, *_: item * 10, workers=2, threads=1, devices=("cpu",)) as ahead:
+        assert [ahead.take(number) for number in range(5)] == [0, 10, 20, 30, 40]
+
+
 def test_the_command_takes_workers(tmp_path):
     put_models(tmp_path / "zoo", 7)
     done = layerhouse("ingest", "zoo", "-w", "w", "--workers", "3", cwd=tmp_path)

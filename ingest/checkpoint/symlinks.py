@@ -15,7 +15,7 @@ def leads_out(folder: Path, path: Path) -> bool:
 
     In a hub cache, where files of a snapshot are links to blobs, the whole `models--*` folder counts as the folder.
     """
-    if path.parent == folder and not path.is_symlink():
+    if not _has_links(folder, path):
         return False
     try:
         target, home = path.resolve(), folder.resolve()
@@ -25,6 +25,15 @@ def leads_out(folder: Path, path: Path) -> bool:
         return True
     repository = next((parent for parent in (home, *home.parents) if parent.name.startswith(HUB_PREFIX)), home)
     return not target.is_relative_to(repository)
+
+
+def _has_links(folder: Path, path: Path) -> bool:
+    """Whether a path may leave a folder: it is not below it by its name, or a link is on the way."""
+    while path != folder:
+        if len(path.parts) <= len(folder.parts) or path.is_symlink() or path.name == "..":
+            return True
+        path = path.parent
+    return False
 
 
 def lead_out_text(path: Path) -> str:

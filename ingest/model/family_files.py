@@ -29,6 +29,7 @@ from types import MappingProxyType
 from typing import Any
 
 from layerhouse.errors import InputError, UsageError
+from layerhouse.file_door import read_regular
 from layerhouse.ingest.model.family import (
     CONFIG_WORDS,
     PLACEHOLDER,
@@ -56,6 +57,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 OWN_FAMILIES = "LAYERHOUSE_FAMILIES"
 """The environment variable that names a folder of a user's own family files."""
+
+MAX_FILE_BYTES = 4 << 20
+"""Limit on the size of a family file."""
 
 Documents = Mapping[str, tuple[str, dict[str, Any]]]
 """Family name -> the name of its file and the parsed TOML."""
@@ -92,9 +96,12 @@ def read_families(*folders: Traversable) -> tuple[Family, ...]:
         if not file.name.endswith(".toml"):
             continue
         try:
-            document = tomllib.loads(file.read_text("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raw = read_regular(file, MAX_FILE_BYTES) if isinstance(file, Path) else file.read_bytes()
+            document = tomllib.loads(raw.decode("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(file.name, f"no TOML: {error}") from None
+        except OSError as error:
+            raise InputError(file.name, f"cannot be read: {error.strerror}") from None
         name = _value_of(document, "name", str, file.name)
         if name in documents:
             raise InputError(file.name, f"name: {name!r} is also the family of {documents[name][0]}")
