@@ -45,6 +45,8 @@ def perplexity_items(key: str, value: Any, metrics: Row, path: Path) -> Iterator
     if value is None:
         yield unusable(where, value, "an object or a number")
         return
+    if value == {}:
+        yield left_out_line(where, "it holds nothing")
     for name, number in value.items() if isinstance(value, dict) else [(None, value)]:
         context: Context = key_context
         notes: list[Note] = []

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.dtypes import byte_count
-from layerhouse.ingest.checkpoint.limits import check_limit
+from layerhouse.ingest.checkpoint.limits import MAX_TENSOR_NAME, check_limit
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 from layerhouse.ingest.checkpoint.shapes import MAX_ELEMENTS, count_elements
 from layerhouse.ingest.checkpoint.tensor_ref import Contents, Layout, TensorRef
@@ -176,6 +176,8 @@ class _Header:
     def read_info(self) -> _Info:
         """The next tensor's entry."""
         name = self.text()
+        if len(name) > MAX_TENSOR_NAME:
+            self.refuse(f"limit exceeded: a tensor name of over {MAX_TENSOR_NAME} characters")
         dimensions = self.number("I")
         if dimensions > MAX_DIMENSIONS:
             self.refuse(f"tensor {name[:80]!r}: limit exceeded: {dimensions} dimensions, over {MAX_DIMENSIONS}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.limits import check_limit
+from layerhouse.ingest.checkpoint.limits import MAX_TENSOR_NAME, check_limit
 from layerhouse.ingest.checkpoint.pickle.load import Unpickled
 from layerhouse.ingest.checkpoint.pickle.plain_config import plain_config
 from layerhouse.ingest.checkpoint.pickle.values import (
@@ -34,7 +34,6 @@ MIN_STEPS, MAX_STEPS = 20_000, 300_000
 STEPS_A_CONTAINER = 4
 """Limit on the steps of a walk, for each container of the pickle. A step is a module, an entry of a module, or 64 characters of
 a name. Shared modules multiply the steps; a module that is not shared has ten containers and takes fewer steps than that."""
-MAX_NAME = 2048
 MAX_LISTED = 100
 MAX_SHOWN = 200
 SPARSE = ("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_sparse_csr_tensor")
@@ -277,8 +276,8 @@ class _Walk:
 
     def check_name(self, name: str) -> None:
         """Raise InputError if a name is too long."""
-        if len(name) > MAX_NAME:
-            raise InputError(self.display_path, f"limit exceeded: a tensor name of over {MAX_NAME} characters")
+        if len(name) > MAX_TENSOR_NAME:
+            raise InputError(self.display_path, f"limit exceeded: a tensor name of over {MAX_TENSOR_NAME} characters")
 
     def spend(self, steps: int) -> None:
         """Count steps. Raises InputError beyond the limit."""
