@@ -76,6 +76,11 @@ def too_long(where: str) -> str:
     return left_out_line(where, f"the names of task and metric have over {MAX_NAME} characters")
 
 
+def nothing_in(where: str) -> str:
+    """The line for an empty object where results should be."""
+    return left_out_line(where, "it holds nothing")
+
+
 def describe_value(value: Any) -> str:
     """A JSON value in a few words for a message."""
     kinds = {dict: "an object", list: "a list", type(None): "null"}

@@ -26,6 +26,8 @@ MAX_KEYS = 100_000
 MAX_TENSORS = 500_000
 MAX_TEXT_BYTES = 1 << 24
 MAX_ITEMS = 1 << 24
+MAX_TEXTS = 2_000_000
+"""Limit on the texts in all arrays, each of which has to be read to find the next; a vocabulary with merges has a million."""
 MAX_HEADER_BYTES = 1 << 28
 MAX_DIMENSIONS = 8
 MAX_KEPT = 4096
@@ -99,7 +101,7 @@ class _Header:
 
     def __init__(self, file: BinaryIO, size: int, display_path: str) -> None:
         self.file, self.size, self.display_path = file, size, display_path
-        self.position = 0
+        self.position = self.texts = 0
 
     def refuse(self, what: str) -> NoReturn:
         """Raise InputError for the file."""
@@ -169,6 +171,8 @@ class _Header:
             return list(struct.unpack(f"<{count}{SCALARS[item_type]}", raw)) if count <= MAX_KEPT else None
         if item_type != TEXT:
             self.refuse(f"damaged header: key {key[:80]!r} has items of kind {item_type}")
+        self.texts += count
+        check_limit(self.display_path, "texts in arrays", self.texts, MAX_TEXTS)
         for _ in range(count):
             self.text()
         return None
