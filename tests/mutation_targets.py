@@ -13,6 +13,7 @@ from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
 from layerhouse.ingest.checkpoint_rows import measure_weights, open_weights, weight_rows
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 from layerhouse.ingest.study.analyses import combine, read_file
+from layerhouse.ingest.units import read_units
 from layerhouse.tests import layouts, study_files, test_layouts
 from layerhouse.tests.mutation_results import JSON_CHANGES, RESULTS
 from layerhouse.tests.mutations import Answer, Target, changed_bytes, changed_header
@@ -156,6 +157,7 @@ def checkpoint_of(path: Path) -> Answer:
     rows_to_arrow("checkpoints", [{**checkpoint, "model_id": "m"}])
     rows_to_arrow("tensors", tensors.columns)
     rows_to_arrow("layers", layers)
+    read_units(opened, "c", threads=1)
     return {row["name"]: (row["dtype"], tuple(row["shape"]), row["zeros"]) for row in tensors}
 
 

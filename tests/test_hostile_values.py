@@ -15,12 +15,14 @@ from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
 from layerhouse.ingest.checkpoint.json_files import MAX_DEPTH, read_json
 from layerhouse.ingest.checkpoint.slicegpt import read_slicing
 from layerhouse.ingest.checkpoint.weight_set import MAX_SHARDS, find_weight_set
+from layerhouse.ingest.checkpoint_rows import open_weights
 from layerhouse.ingest.declarations.declare import declare
 from layerhouse.ingest.model.config import declared_number, declared_numbers
 from layerhouse.ingest.model.family_files import load_families
 from layerhouse.ingest.results.model_lookup import Models
 from layerhouse.ingest.study.layer_map import match_layers
 from layerhouse.ingest.study.removal_list import Removal
+from layerhouse.ingest.units import read_units
 from layerhouse.tests.running import layerhouse
 from layerhouse.tests.study_files import put
 from layerhouse.tests.test_result_formats import lm_eval, parse
@@ -187,6 +189,23 @@ def test_shapes_without_elements_and_with_lengths_that_no_column_holds_are_refus
     path = put(tmp_path / "m.safetensors", safetensors_bytes({"w": entry("U8", [0, 2**63], 0, 0)}))
     with pytest.raises(InputError, match="shape is not a list of whole numbers from 0 to"):
         read_weight_file(path, "m")
+
+
+def test_shapes_without_elements_have_no_units_and_cost_nothing(tmp_path):
+    prefix = "model.layers.0."
+    shapes = {
+        "model.embed_tokens.weight": [32, 64],
+        **{f"{prefix}self_attn.{name}_proj.weight": [2**40, 0] for name in "qkv"},
+        f"{prefix}self_attn.o_proj.weight": [0, 2**40],
+        **{f"{prefix}mlp.{name}_proj.weight": [2**20, 0] for name in ("gate", "up")},
+        f"{prefix}mlp.down_proj.weight": [0, 2**20],
+    }
+    header = {name: entry("F16", shape, 4096 if 0 in shape else 0, 4096) for name, shape in shapes.items()}
+    path = put(tmp_path / "model.safetensors", safetensors_bytes(header, bytes(4096)))
+    put(tmp_path / "config.json", {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "head_dim": 16})
+    units, notes = read_units(open_weights(tmp_path, [path], "m"), "c")
+    assert units is None
+    assert sorted(note["text"].split(":")[0] for note in notes) == ["layer 0"] * 2
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH - 1, MAX_DEPTH + 1, 950, 200_000])
