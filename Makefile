@@ -52,9 +52,13 @@ wheel-test: wheel
 	build/venv/bin/python -m pip install -c constraints.txt --only-binary :all: "$$(echo build/dist/*.whl)[test]"
 	CC=/bin/false build/venv/bin/python tests/run_installed.py
 
-# Many more mutated weight files than the tests make; prints the slowest one and the peak memory.
+# Many more mutated files of every kind than the tests make, of any seed; prints the slowest one and the peak memory.
+# make fuzz ROUNDS=500 SEED=7 TARGET=safetensors; files with a fault are kept in build/mutations.
+ROUNDS = 4000
+SEED =
+TARGET =
 fuzz:
-	python -m layerhouse.tests.test_mutations 4000
+	python -m layerhouse.tests.test_mutations $(ROUNDS) "$(SEED)" "$(TARGET)"
 
 
 # Mutation testing, not part of the checks: make mutants ROOM=model MINUTES=5. Needs: pip install -c constraints.txt -e '.[mutants]'

@@ -14,7 +14,7 @@ from layerhouse.ingest.results.model_lookup import Models, name_alone
 from layerhouse.ingest.results.parsed import measure_id
 from layerhouse.ingest.results.registry import recognise
 from layerhouse.ingest.results.row_check import complete_results
-from layerhouse.tests.mutations import Answer, Target, changed_bytes, changed_json, changed_lines
+from layerhouse.tests.mutations import Answer, Target, changed_bytes, changed_json, changed_lines, changed_number
 from layerhouse.warehouse.storage.rows import rows_to_arrow
 
 JSON_CHANGES = (changed_json, changed_json, changed_json, changed_bytes)
@@ -245,7 +245,17 @@ def beside_target(name: str, other: str, document: Any) -> Target:
     return Target(other, write, lambda path: results_of(path.parent / name), JSON_CHANGES)
 
 
+def nothing_lost(before: Answer, after: Answer, whole: bytes, mutation: bytes) -> str | None:
+    """Where one number became something else, there are as many rows and lines on what was left out as before."""
+    counts = [len(answer.rows) + len(answer.left_out) for answer in (before, after)]
+    return None if counts[1] >= counts[0] else f"{counts[0]} rows and lines became {counts[1]}: {mutation[:500]!r}"
+
+
 RESULTS = (
+    *(
+        Target(f"numbers of {name}", _writer(name, content), results_of, (changed_number,), nothing_lost)
+        for name, content in JSON_RESULTS.items()
+    ),
     *(Target(name, _writer(name, content), results_of, JSON_CHANGES) for name, content in JSON_RESULTS.items()),
     *(Target(name, _writer(name, content), results_of, TEXT_CHANGES) for name, content in TEXT_RESULTS.items()),
     beside_target("stats.json", "run_spec.json", RUN_SPEC),

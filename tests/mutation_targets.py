@@ -13,6 +13,7 @@ from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
 from layerhouse.ingest.checkpoint_rows import measure_weights, open_weights, weight_rows
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 from layerhouse.ingest.study.analyses import combine, read_file
+from layerhouse.ingest.units import read_units
 from layerhouse.tests import layouts, study_files, test_layouts
 from layerhouse.tests.mutation_results import JSON_CHANGES, RESULTS
 from layerhouse.tests.mutations import Answer, Target, changed_bytes, changed_header
@@ -104,9 +105,39 @@ def write_gguf(folder: Path) -> Path:
     return folder / "m.gguf"
 
 
+def as_the_library_reads(before: Answer, after: Answer, whole: bytes, mutation: bytes) -> str | None:
+    """A header of safetensors has no checksum: a change that gives another valid header cannot be noticed. Then the format's
+    own library reads the same names, types and shapes."""
+    import safetensors
+
+    try:
+        tensors = safetensors.deserialize(mutation)
+    except Exception as error:
+        return f"read, and refused by safetensors: {error}"
+    expected = {name: (tensor["dtype"], tuple(tensor["shape"])) for name, tensor in tensors}
+    return None if {name: found[:2] for name, found in after.items()} == expected else "read otherwise than by safetensors"
+
+
+def same_forms(before: Answer, after: Answer, whole: bytes, mutation: bytes) -> str | None:
+    """The pickle in a torch zip has a checksum, and everything around it is said twice: if the file can be read, only bytes of
+    tensors differ, which nothing protects."""
+    forms = [{name: found[:2] for name, found in answer.items()} for answer in (before, after)]
+    return None if forms[0] == forms[1] else "other names, types or shapes"
+
+
+def same_tensors(before: Answer, after: Answer, whole: bytes, mutation: bytes) -> str | None:
+    """No config changes the names, types, stored shapes and zeros of tensors."""
+    return None if before == after else "a config changed what the tensors are"
+
+
+def some_tensors(before: Answer, after: Answer, whole: bytes, mutation: bytes) -> str | None:
+    """An index may name fewer tensors, which is noted, and changes none."""
+    return None if after.items() <= before.items() else "an index changed what the tensors are"
+
+
 CONTAINERS = (
-    Target("safetensors", write_safetensors, tensors_of, HEADER_CHANGES),
-    Target("torch zip", write_zip, tensors_of),
+    Target("safetensors", write_safetensors, tensors_of, HEADER_CHANGES, as_the_library_reads),
+    Target("torch zip", write_zip, tensors_of, check=same_forms),
     Target("torch legacy", write_legacy, tensors_of),
     Target("pickled module", write_module, tensors_of),
     Target("gguf", write_gguf, tensors_of),
@@ -126,6 +157,7 @@ def checkpoint_of(path: Path) -> Answer:
     rows_to_arrow("checkpoints", [{**checkpoint, "model_id": "m"}])
     rows_to_arrow("tensors", tensors.columns)
     rows_to_arrow("layers", layers)
+    read_units(opened, "c", threads=1)
     return {row["name"]: (row["dtype"], tuple(row["shape"]), row["zeros"]) for row in tensors}
 
 
@@ -213,16 +245,19 @@ def write_sliced(folder: Path) -> Path:
     return path
 
 
+def config_target(name: str, config: Mapping[str, Any], entries: Mapping[str, test_layouts.Entry]) -> Target:
+    return Target(name, write_checkpoint(config, entries, "config.json"), checkpoint_of, JSON_CHANGES, same_tensors)
+
+
 def family_target(name: str, layout: layouts.Layout) -> Target:
-    entries = small(layout.shapes)
-    return Target(name, write_checkpoint(layout.config, entries, "config.json"), checkpoint_of, JSON_CHANGES)
+    return config_target(name, layout.config, small(layout.shapes))
 
 
 def layout_targets(packing: str) -> tuple[Target, Target]:
     """The config of a packed model, and its weight file."""
     write = lambda target: write_checkpoint(*packed(packing), target)  # noqa: E731
     return (
-        Target(f"config of {packing}", write("config.json"), checkpoint_of, JSON_CHANGES),
+        Target(f"config of {packing}", write("config.json"), checkpoint_of, JSON_CHANGES, same_tensors),
         Target(f"weights of {packing}", write("model.safetensors"), checkpoint_of, HEADER_CHANGES),
     )
 
@@ -247,7 +282,7 @@ def masked_entries() -> dict[str, test_layouts.Entry]:
 
 
 CHECKPOINTS = (
-    Target("config of llama", write_checkpoint(LLAMA_CONFIG, small(LLAMA), "config.json"), checkpoint_of, JSON_CHANGES),
+    config_target("config of llama", LLAMA_CONFIG, small(LLAMA)),
     *(family_target(f"config of {name} {at}", item) for name, some in layouts.LAYOUTS.items() for at, item in enumerate(some)),
     *(target for packing in test_layouts.PACKINGS for target in layout_targets(packing)),
     Target(
@@ -256,9 +291,9 @@ CHECKPOINTS = (
     Target(
         "weights of llama", write_checkpoint(LLAMA_CONFIG, small(LLAMA), "model.safetensors"), checkpoint_of, HEADER_CHANGES
     ),
-    Target("index", write_sharded, checkpoint_of, JSON_CHANGES),
-    Target("adapter config", write_adapter, checkpoint_of, JSON_CHANGES),
-    Target("slicing config", write_sliced, checkpoint_of, JSON_CHANGES),
+    Target("index", write_sharded, checkpoint_of, JSON_CHANGES, some_tensors),
+    Target("adapter config", write_adapter, checkpoint_of, JSON_CHANGES, same_tensors),
+    Target("slicing config", write_sliced, checkpoint_of, JSON_CHANGES, same_tensors),
 )
 
 

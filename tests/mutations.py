@@ -161,6 +161,25 @@ def changed_header(source: random.Random, whole: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data
 
 
+def changed_number(source: random.Random, whole: bytes) -> bytes:
+    """The JSON document with one of its numbers replaced by a hostile value, but for null and blanks, which say that there is
+    none."""
+    document = json.loads(whole)
+    places = [
+        (holder, key)
+        for holder in _holders(document)
+        for key in ([*holder] if isinstance(holder, dict) else range(len(holder)))
+        if isinstance(holder[key], int | float) and not isinstance(holder[key], bool)
+    ]
+    holder, key = source.choice(places)
+    holder[key] = source.choice([value for value in VALUES if value is not None and not _is_mark_or_blank(value)])
+    return json.dumps(document).encode("utf-8", "surrogatepass")
+
+
+def _is_mark_or_blank(value: Any) -> bool:
+    return isinstance(value, str) and (value in RAW or not value.strip())
+
+
 def _changed_value(source: random.Random, document: Any) -> Any:
     """The document with one value or key of it changed."""
     holders = _holders(document)

@@ -24,10 +24,10 @@ import layerhouse as lh
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.kinds import ADVICE, NOT_READ, READ_AS_WEIGHTS, TEXTS, Kind
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
-from layerhouse.ingest.checkpoint.containers.sniff import sniff
+from layerhouse.ingest.checkpoint.containers.sniff import sniff, unread_weights
 from layerhouse.ingest.results.documents import read_document
 from layerhouse.tests.study_files import lines, plan, put
-from layerhouse.tests.weight_files import entry, p_dict, p_tensor, safetensors_bytes, torch_zip_bytes, zip_bytes
+from layerhouse.tests.weight_files import entry, p_dict, p_global, p_tensor, safetensors_bytes, torch_zip_bytes, zip_bytes
 
 TABLE = pa.table({"model": ["a"] * 50, "value": range(50)})
 ONE_TENSOR = safetensors_bytes({"w": entry("F32", [2], 0, 8)}, bytes(8))
@@ -219,3 +219,37 @@ def test_a_zip_of_numpy_arrays_is_no_torch_file_and_zip_members_decide(tmp_path)
         archive.writestr("m/archive_format", b"pt2")
     (tmp_path / "m.pt").write_bytes(buffer.getvalue())
     assert sniff(tmp_path / "m.pt", "m").kind is Kind.TORCH_EXPORT
+
+
+def test_weights_that_are_not_read_are_found_in_a_folder(tmp_path):
+    put(tmp_path / "README.txt", "text")
+    put(tmp_path / "notes.h5", "text after all")
+    put(tmp_path / "model.onnx", ONNX)
+    files = sorted(tmp_path.iterdir())
+    assert unread_weights(files, "m") == f"model.onnx: {Kind.ONNX}: not read; {ADVICE[Kind.ONNX]}"
+    assert unread_weights([path for path in files if path.suffix != ".onnx"], "m") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "state"),
+    [
+        ("{'state': {}, 'param_groups': [{'lr': 0.1}]}", "the state of an optimizer"),
+        ("{'last_epoch': 3, '_step_count': 4, 'base_lrs': [0.1]}", "the state of a learning-rate schedule"),
+        ("{'python': (3, (1, 2), None), 'numpy': ('MT19937',), 'cpu': None}", "the states of random numbers"),
+    ],
+)
+def test_the_state_of_a_training_run_under_the_name_of_weights_is_called_so(tmp_path, value, state):
+    import ast
+
+    import torch
+
+    torch.save(ast.literal_eval(value), tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match=f"no tensor found in it, but a dict of .*: {state}, not a model"):
+        read_weight_file(tmp_path / "pytorch_model.bin", "m")
+
+
+def test_the_arguments_of_a_training_run_under_the_name_of_weights_are_called_so(tmp_path):
+    value = p_global("transformers.training_args", "TrainingArguments") + b")\x81}b"
+    put(tmp_path / "model.bin", torch_zip_bytes(value))
+    with pytest.raises(InputError, match=r"training_args.TrainingArguments: the arguments of a training run, not a model"):
+        read_weight_file(tmp_path / "model.bin", "m")

@@ -138,7 +138,8 @@ def test_other_documents_are_not(document):
 
 def test_a_left_out_line_is_one_short_line():
     assert left_out_line("a\nb", "not\n known") == "a b: not known"
-    assert len(left_out_line("k" * 500, "not known")) == 200
+    assert left_out_line("k" * 500, "not known") == "k" * 99 + "…: not known"
+    assert len(left_out_line("k" * 500, "not known " * 50)) == 200
 
 
 # Shape and time

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
+
+from layerhouse.ingest.checkpoint.name_pattern import is_simple, matches_name
 
 Config = Mapping[str, Any]
 """A config.json, parsed."""
 
 QUANTIZATION_KEYS = ("quantization_config", "quantization", "compression_config")
-SAFE_PATTERN = re.compile(r"(?:[\w.:\-/^$|]|\\[.dw]|\.\*|\.\+|\\d\+|\((?:\?:)?|\)(?![*+?{]))*")
-MAX_PATTERN = 200
-MAX_WILDCARDS = 4
+MAX_GROUPS = 100
+MAX_PATTERNS, MAX_SLOW_PATTERNS = 1000, 32
+"""Regular expressions of one group that are tried, and those of them with several repetitions."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A config group of compressed-tensors: the modules that it targets, by name or class and by pattern, and their bits."""
+
+    names: frozenset[str]
+    patterns: tuple[str, ...]
+    bits: int
+
+    def rank(self, module: str) -> int:
+        """How closely it targets a module: 3 by its name, 2 by a regular expression, 1 by its class, 0 not at all."""
+        parts = module.split(".")
+        if any(".".join(parts[at:]) in self.names for at in range(len(parts))):
+            return 3
+        if any(matches_name(pattern, module) for pattern in self.patterns):
+            return 2
+        is_embedding = "embed" in module or module.endswith("wte")
+        return int(("Embedding" if is_embedding else "Linear") in self.names)
 
 
 @dataclass(frozen=True)
@@ -39,13 +60,13 @@ class QuantizationConfig:
 
     def group_bits(self, module: str) -> int | None:
         """Bits of a module's weights: those of the config group of compressed-tensors that targets it most closely."""
-        ranked = [(rank, bits) for targets, bits in self._groups if (rank := _target_rank(targets, module))]
+        ranked = [(rank, group.bits) for group in self._groups if (rank := group.rank(module))]
         return max(ranked)[1] if ranked else None
 
     @cached_property
-    def _groups(self) -> tuple[tuple[tuple[str, ...], int], ...]:
+    def _groups(self) -> tuple[_Group, ...]:
         groups = self.declared.get("config_groups")
-        return tuple(_targets_and_bits(groups)) if isinstance(groups, Mapping) else ()
+        return tuple(islice(_read_groups(groups), MAX_GROUPS)) if isinstance(groups, Mapping) else ()
 
 
 def quantization_config(config: Config | None) -> QuantizationConfig:
@@ -55,35 +76,14 @@ def quantization_config(config: Config | None) -> QuantizationConfig:
     return QuantizationConfig(next(blocks, {}))
 
 
-def _targets_and_bits(groups: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], int]]:
+def _read_groups(groups: Mapping[str, Any]) -> Iterator[_Group]:
     for group in groups.values():
         weights = group.get("weights") if isinstance(group, Mapping) else None
         bits = weights.get("num_bits") if isinstance(weights, Mapping) else None
         targets = group.get("targets") if isinstance(group, Mapping) else None
         if type(bits) is int and isinstance(targets, list):
-            yield tuple(target for target in targets if isinstance(target, str)), bits
-
-
-def _target_rank(targets: tuple[str, ...], module: str) -> int:
-    """How closely targets match a module: 3 by its name, 2 by a regular expression, 1 by its class, 0 not at all."""
-    ranks = [0]
-    for target in targets:
-        if target.startswith("re:"):
-            ranks.append(2 if _matches(target.removeprefix("re:"), module) else 0)
-        elif target == module or module.endswith(f".{target}"):
-            ranks.append(3)
-        else:
-            is_embedding = "embed" in module or module.endswith("wte")
-            ranks.append(1 if target == ("Embedding" if is_embedding else "Linear") else 0)
-    return max(ranks)
-
-
-def _matches(pattern: str, module: str) -> bool:
-    """Whether a config's pattern matches a name. One that might backtrack exponentially is not tried, and matches nothing."""
-    is_safe = len(pattern) <= MAX_PATTERN and SAFE_PATTERN.fullmatch(pattern) is not None
-    if not is_safe or len(re.findall(r"[*+]", pattern)) > MAX_WILDCARDS:
-        return False
-    try:
-        return re.match(pattern, module) is not None
-    except re.error:
-        return False
+            texts = [target for target in targets if isinstance(target, str)]
+            patterns = [text.removeprefix("re:") for text in texts if text.startswith("re:")][:MAX_PATTERNS]
+            slow = [pattern for pattern in patterns if not is_simple(pattern)][MAX_SLOW_PATTERNS:]
+            kept = tuple(pattern for pattern in patterns if pattern not in slow)
+            yield _Group(frozenset(text for text in texts if not text.startswith("re:")), kept, bits)

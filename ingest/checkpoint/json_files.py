@@ -11,11 +11,14 @@ from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.limits import allowed, check_limit, exceeded
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 
-MAX_BYTES = 256 * 1024 * 1024
-"""Default limit on the size of a JSON file, in bytes."""
+MAX_BYTES, MAX_OTHER_BYTES = 128 << 20, 48 << 20
+"""Default limits on the bytes of a JSON file, with characters of ASCII alone, and with others: one of these makes Python store
+every character in up to four bytes."""
 
-MAX_CONTAINERS = 4_000_000
-"""Limit on the opening brackets and braces of a document, which bounds the memory of its objects."""
+MAX_CONTAINERS, MAX_VALUES = 1_500_000, 5_000_000
+"""Limits on the opening brackets and braces of a document, and on its commas, which bound the memory of its objects."""
+MAX_DEPTH = 200
+"""Limit on the nesting of a document, so that whatever walks it later may do so by recursion."""
 
 LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 UNFINISHED_NUMBER = re.compile(r"-|\.|[eE][-+]?")
@@ -44,6 +47,11 @@ def parse_json(raw: bytes, display_path: str) -> Any:
     return _parse(_decode(raw, display_path), display_path)
 
 
+def check_depth(document: Any) -> None:
+    """Raise RecursionError for a document that is nested deeper than MAX_DEPTH."""
+    _count_members(document)
+
+
 def first_duplicate(pairs: list[tuple[str, Any]]) -> tuple[str, Any]:
     """The first of the pairs whose key an earlier one has. Raises ValueError if all keys differ."""
     seen: set[str] = set()
@@ -60,6 +68,9 @@ def _read_bytes(path: Path, display_path: str, max_bytes: int) -> bytes:
     if len(raw) > max_bytes:
         raise InputError(display_path, exceeded("bytes of a JSON file", max_bytes))
     check_limit(display_path, "lists and objects", raw.count(b"[") + raw.count(b"{"), MAX_CONTAINERS)
+    check_limit(display_path, "commas in JSON", raw.count(b","), MAX_VALUES)
+    if not raw.isascii():
+        check_limit(display_path, "bytes of a JSON file that is not ASCII alone", len(raw), MAX_OTHER_BYTES)
     if not raw:
         raise InputError(display_path, "empty file, 0 bytes")
     if not raw.strip(b"\0"):
@@ -93,7 +104,8 @@ def _parse(text: str, display_path: str) -> Any:
 
     try:
         document = json.loads(text)
-        if SPACED_COLON.search(text) or _count_members(document) != text.count('":'):
+        members = _count_members(document)
+        if members != text.count('":') or SPACED_COLON.search(text):
             document = json.loads(text, object_pairs_hook=refuse_duplicates)
         if SURROGATE_ESCAPE.search(text):
             json.dumps(document, ensure_ascii=False).encode("utf-8")
@@ -116,17 +128,20 @@ def _count_members(document: Any) -> int:
 
     Unless white space separates them, `":` occurs in the text once for each member, once more for each duplicate, and perhaps
     within strings. So if the counts are equal there is no duplicate; otherwise the text has to be parsed again with a hook.
+    Raises RecursionError for a document that is nested deeper than MAX_DEPTH.
     """
-    count, remaining = 0, [document]
-    while remaining:
-        value = remaining.pop()
-        if isinstance(value, dict):
-            count += len(value)
-            value = value.values()
-        elif not isinstance(value, list):
-            continue
-        remaining += [item for item in value if type(item) is dict or type(item) is list]
-    return count
+    count, level = 0, [document]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for holder in level:
+            is_object = isinstance(holder, dict)
+            count += len(holder) if is_object else 0
+            items = holder.values() if is_object else holder if isinstance(holder, list) else ()
+            below += [item for item in items if type(item) is dict or type(item) is list]
+        if not below:
+            return count
+        level = below
+    raise RecursionError
 
 
 def _is_cut_off(error: json.JSONDecodeError) -> bool:

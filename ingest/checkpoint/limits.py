@@ -11,6 +11,9 @@ from layerhouse.errors import InputError, UsageError
 MAX_REMEMBERED_TENSORS = 5_000
 """Tensors of the largest checkpoint whose names are kept in an LRU cache, which bounds the memory of these caches."""
 
+MAX_TENSOR_NAME = 2048
+"""Characters of a tensor's name. Those of models have below 200; patterns are tried on each."""
+
 _factors = [1.0]
 
 

@@ -20,6 +20,7 @@ KEY = "attention_input_dimensions"
 ROTATION = ".attn_shortcut_Q"
 EMBEDDING = ".embed_tokens.weight"
 MAX_BYTES = 4 << 20
+MAX_WIDTH = 2**31 - 1
 INTERVALS = (1, 2, 4, 8, 16, 32, 64, 128)
 """Multiples that a sliced width may have been rounded down to; slicegpt's default is 8."""
 
@@ -33,10 +34,10 @@ def slicing_config_path(weights: Path) -> Path | None:
 def read_slicing(path: Path, display_path: str) -> dict[str, Any] | None:
     """The slicing config in a JSON file; None if the file holds something else. Raises InputError."""
     document = read_json(path, display_path, max_bytes=MAX_BYTES)[1]
-    is_slicing = (
-        isinstance(document, dict) and isinstance(document.get(KEY), dict) and isinstance(document.get("hidden_size"), int)
-    )
-    return document if is_slicing else None
+    if not isinstance(document, dict) or not isinstance(document.get(KEY), dict):
+        return None
+    width = document.get("hidden_size")
+    return document if type(width) is int and 0 <= width <= MAX_WIDTH else None
 
 
 def is_slicegpt_pair(weights: Path) -> bool:
@@ -65,7 +66,7 @@ def slicing_notes(stem: str, tensors: Sequence[TensorRef], slicing: dict[str, An
     measured, before = embedding.shape[1], slicing["hidden_size"]
     dimensions = slicing.get("embedding_dimensions")
     declared = dimensions.get("0") if isinstance(dimensions, dict) else None
-    if isinstance(declared, int) and declared != measured:
+    if type(declared) is int and declared != measured:
         notes.append(f"{stem}.json declares embeddings of {declared}, the tensors have {measured}")
     ratio = declare(stem).ratio
     if ratio is not None and before > 0 and measured not in _sliced_widths(before, ratio):

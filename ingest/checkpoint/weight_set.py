@@ -27,10 +27,12 @@ from layerhouse.ingest.checkpoint.file_names import (
     WEIGHT_SUFFIXES,
 )
 from layerhouse.ingest.checkpoint.json_files import read_json
+from layerhouse.ingest.checkpoint.limits import check_limit
 from layerhouse.ingest.checkpoint.symlinks import leads_out
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
 MAX_NAMED = 5
+MAX_SHARDS = 10_000
 MAX_NAME_BYTES = 255
 """Bytes of a file's name in the file systems in use."""
 MAX_SHOWN = 200
@@ -128,6 +130,7 @@ class _Choice:
                 continue
             weight_map, total_size = read_index(index, f"{self.display_path}/{index.name}")
             names = list(dict.fromkeys(weight_map.values()))
+            check_limit(f"{self.display_path}/{index.name}", "shards", len(names), MAX_SHARDS)
             absent = [name for name in names if not _is_file(self.shard(index, name))]
             if len(absent) == len(names) and any(not ADAPTER_WEIGHTS.fullmatch(path.name) for path in candidates):
                 self.ignored.append((index, f"none of its {len(names)} shards is here"))

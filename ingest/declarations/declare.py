@@ -11,6 +11,8 @@ from importlib import resources
 from typing import Any
 
 INT32_MAX = 2**31 - 1
+MAX_NAME = 500
+"""Characters of a name that may declare something: no folder has a longer one, and words are looked at beside each other."""
 CHECKPOINT = re.compile(r"checkpoint-([0-9]+)")
 SEPARATOR = re.compile(r"([-_+\s])")
 LEADING_NAME = re.compile(r"([A-Za-z][A-Za-z0-9.+-]*)_(.*)", re.DOTALL)
@@ -69,10 +71,12 @@ def declare(model_id: str) -> Declaration:
 
     A known method anywhere in the name has precedence, a pruner before a quantiser. Otherwise an unknown word that is followed
     by `_` and four digits or `remove_N` is the method (MyMethod_2000). The name of a base model is not a method, and numbers
-    within it are not ratios: Qwen2.5-0.5B declares nothing, Llama-3-8B_0.2 declares 0.2.
+    within it are not ratios: Qwen2.5-0.5B declares nothing, Llama-3-8B_0.2 declares 0.2. Nor does a name over MAX_NAME.
     """
     rules = load_rules()
     name, tags = _name_of(model_id, rules)
+    if len(name) > MAX_NAME:
+        return Declaration(tags=tags)
     declared = _declare_known(name, rules) or _declare_unknown(name, rules) or _declare_base(name, rules)
     return replace(declared, tags={**declared.tags, **tags})
 
@@ -106,7 +110,7 @@ def _name_of(model_id: str, rules: Rules) -> tuple[str, dict[str, str]]:
     """The component of a model_id that declares, without the ending of a weight file; and the tag of a checkpoint's step."""
     parts = [part for part in model_id.split("/") if part]
     tags: dict[str, str] = {}
-    if parts and (checkpoint := CHECKPOINT.fullmatch(parts[-1])):
+    if parts and len(parts[-1]) <= MAX_NAME and (checkpoint := CHECKPOINT.fullmatch(parts[-1])):
         tags["checkpoint"] = checkpoint[1]
         parts.pop()
     name = parts[-1] if parts else ""

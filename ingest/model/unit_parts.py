@@ -29,6 +29,10 @@ KIND_OF_PART = {
 }
 
 
+MAX_VECTORS = 1 << 20
+"""Limit on the rows or columns of a matrix; of an MLP they are some ten thousands."""
+
+
 class UnknownUnitsError(Exception):
     """The shapes do not determine where units lie; the text says why."""
 
@@ -129,6 +133,7 @@ def _grouped_vectors(heads: int, groups: int, size: int) -> dict[str, Array]:
     if groups == 0 or heads % groups:
         raise UnknownUnitsError(f"{heads} query heads do not share {groups} KV heads evenly")
     queries = heads // groups
+    _check_count(groups * (queries + 2) * size)
     blocks = np.arange(groups * (queries + 2) * size).reshape(groups, queries + 2, size)
     return {"q": blocks[:, :queries].reshape(heads, size), "k": blocks[:, queries], "v": blocks[:, queries + 1]}
 
@@ -182,8 +187,10 @@ def _expert_parts(tensors: Sequence[Placed], sizes: Sizes) -> Iterator[Part]:
             if axis is None:
                 raise UnknownUnitsError(f"{tensor.role} has shape {list(tensor.ref.shape)}")
             for expert, ref in _expert_matrices(tensor):
+                if not ref.elements:
+                    raise UnknownUnitsError(f"{tensor.role} has shape {list(tensor.ref.shape)}, and no elements")
                 matrix_axis = axis - (len(tensor.ref.shape) - 2)
-                vectors = np.arange(ref.shape[matrix_axis])[None, :]
+                vectors = _runs(0, 1, ref.shape[matrix_axis])
                 yield Part(UnitKind.EXPERT, str(tensor.role).removesuffix("_proj"), ref, matrix_axis, vectors, expert)
 
 
@@ -195,6 +202,7 @@ def _expert_matrices(tensor: Placed) -> Iterator[tuple[int, TensorRef]]:
             raise UnknownUnitsError(f"{tensor.role} names no expert")
         yield tensor.expert_index, ref
         return
+    _check_count(ref.shape[0])
     strides = ref.strides or tuple(math.prod(ref.shape[axis + 1 :]) for axis in range(3))
     for expert in range(ref.shape[0]):
         offset = ref.storage_offset + expert * strides[0]
@@ -204,6 +212,8 @@ def _expert_matrices(tensor: Placed) -> Iterator[tuple[int, TensorRef]]:
 def _part(name: str, tensor: Placed, axis: int, vectors: Array, kind: UnitKind | None = None) -> Part:
     if len(tensor.ref.shape) != 2:
         raise UnknownUnitsError(f"{tensor.role} has shape {list(tensor.ref.shape)}")
+    if vectors.size and not tensor.ref.elements:
+        raise UnknownUnitsError(f"{tensor.role} has shape {list(tensor.ref.shape)}, and no elements")
     return Part(kind or KIND_OF_PART[name], name, tensor.ref.as_stored, axis, vectors)
 
 
@@ -214,8 +224,15 @@ def _bias(name: str, tensor: Placed, vectors: Array, expected: int) -> Part:
 
 
 def _runs(start: int, units: int, size: int) -> Array:
-    """Indices of consecutive units of `size` vectors, shape (units, size)."""
+    """Indices of consecutive units of `size` vectors, shape (units, size). Raises UnknownUnitsError for too many of them."""
+    _check_count(units * size)
     return start + np.arange(units * size).reshape(units, size)
+
+
+def _check_count(vectors: int) -> None:
+    """Only a tensor without elements can claim more vectors than these."""
+    if vectors > MAX_VECTORS:
+        raise UnknownUnitsError(f"{vectors} vectors are over the limit of {MAX_VECTORS}")
 
 
 def _check(tensor: Placed, axis: int, expected: int) -> None:

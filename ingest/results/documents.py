@@ -10,7 +10,14 @@ from typing import IO, Any
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.sniff import reason_no_text
-from layerhouse.ingest.checkpoint.json_files import MAX_CONTAINERS, SURROGATE_ESCAPE, parse_json, read_json_bytes
+from layerhouse.ingest.checkpoint.json_files import (
+    MAX_CONTAINERS,
+    MAX_VALUES,
+    SURROGATE_ESCAPE,
+    check_depth,
+    parse_json,
+    read_json_bytes,
+)
 from layerhouse.ingest.checkpoint.limits import allowed, check_limit, exceeded
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 
@@ -95,9 +102,9 @@ def parse_document(raw: bytes, path: Path, display_path: str) -> Any:
             raise InputError(display_path, over_limit())
     if suffix in (JSON, JSON_LINES) and isinstance(raw, CutBytes):
         return _first_line(raw)
-    text = raw.decode("utf-8", "replace")
     if suffix in (JSON, JSON_LINES):
-        return _json_lines(text, display_path)
+        return _json_lines(raw, display_path)
+    text = raw.decode("utf-8", "replace")
     return CutText(text) if isinstance(raw, CutBytes) else text
 
 
@@ -120,13 +127,15 @@ def _starts_as_lines(file: IO[bytes]) -> bool:
     return all(line.startswith(b"{") and line.endswith(b"}") for line in lines)
 
 
-def _json_lines(text: str, display_path: str) -> list[Any]:
-    check_limit(display_path, "lists and objects", text.count("[") + text.count("{"), MAX_CONTAINERS)
+def _json_lines(raw: bytes, display_path: str) -> list[Any]:
+    check_limit(display_path, "lists and objects", raw.count(b"[") + raw.count(b"{"), MAX_CONTAINERS)
+    check_limit(display_path, "commas in JSON", raw.count(b","), MAX_VALUES)
     values = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(raw.decode("utf-8", "replace").splitlines(), 1):
         if line.strip():
             try:
                 value = json.loads(line)
+                check_depth(value)
                 if SURROGATE_ESCAPE.search(line):
                     json.dumps(value, ensure_ascii=False).encode("utf-8")
             except (ValueError, RecursionError):

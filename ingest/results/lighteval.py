@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
-from layerhouse.ingest.results.rows import is_text, left_out_line, measure_task, object_at, text_or_none, unusable
+from layerhouse.ingest.results.rows import is_text, left_out_line, measure_task, nothing_in, object_at, text_or_none, unusable
 from layerhouse.ingest.results.run_times import read_run_at, time_in_name
 from layerhouse.ingest.results.scores import INT32_MAX, finite
 from layerhouse.ingest.results.tasks import canonical_task, suite_of_shots
@@ -55,6 +55,8 @@ def _task(key: str, metrics: Any, directions: dict[str, dict[str, bool]]) -> Ite
     if not isinstance(metrics, dict):
         yield unusable(where, metrics, "an object")
         return
+    if not metrics:
+        yield nothing_in(where)
     parts = KEY.fullmatch(key)
     if parts is None and key != MEAN_OF_ALL:
         yield left_out_line(where, "not of the form suite|task|shots")

@@ -17,7 +17,7 @@ from typing import Any
 from layerhouse.ingest.checkpoint.notes import note
 from layerhouse.ingest.results.lm_eval_run import HARNESS, Run, leaf_tasks, read_run, task_columns
 from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, check_rows
-from layerhouse.ingest.results.rows import fill_task, left_out_line, object_at, unusable
+from layerhouse.ingest.results.rows import fill_task, left_out_line, nothing_in, object_at, unusable
 from layerhouse.ingest.results.scores import finite, score, whole_number
 from layerhouse.ingest.results.tasks import canonical_task
 
@@ -66,6 +66,8 @@ def _task(task: str, metrics: Any, run: Run, *, is_group: bool) -> Iterator[Item
     if not isinstance(metrics, dict):
         yield unusable(where, metrics, "an object")
         return
+    if not metrics and not is_group:
+        yield nothing_in(where)
     columns = run.common | task_columns(task, run, is_group=is_group)
     directions = object_at(run.directions, task)
     for key, value in metrics.items():
@@ -93,7 +95,7 @@ def _computed_group(group: str, results: Mapping[str, Any], run: Run) -> Iterato
 
     A metric that a task lacks, or that has a task without its number of samples, is left out.
     """
-    leaves = leaf_tasks(group, run.members)
+    leaves = leaf_tasks(group, run)
     leaf_metrics = [object_at(results, leaf) for leaf in leaves]
     if not leaves or not all(leaf_metrics):
         yield left_out_line(f"results.{group}", "a group without a score, some of whose members are not there")
@@ -101,6 +103,7 @@ def _computed_group(group: str, results: Mapping[str, Any], run: Run) -> Iterato
     sizes = [whole_number(object_at(run.samples, leaf).get("effective")) for leaf in leaves]
     known_sizes = [size for size in sizes if size is not None]
     for key in [key for key in leaf_metrics[0] if key not in NO_MEASURES and "_stderr" not in key]:
+        run.spend(len(leaves))
         scores = [score(metrics.get(key)) for metrics in leaf_metrics]
         values = [number["value"] for number in scores if number and number["value"] is not None]
         if len(values) < len(leaves) or len(known_sizes) < len(leaves) or not sum(known_sizes):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from layerhouse.ingest.checkpoint.limits import check_limit
 from layerhouse.ingest.checkpoint.notes import Note
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Row
 from layerhouse.ingest.results.rows import is_text, object_at, text_or_none
@@ -19,6 +20,7 @@ from layerhouse.ingest.results.tasks import suite_of_shots
 HARNESS = "lm_eval"
 MODEL_ARGUMENTS = ("pretrained", "model", "path", "engine")
 GPU = re.compile(r"^GPU 0: (.{1,120})$", re.MULTILINE)
+MAX_STEPS = 1_000_000
 LATEST_DATE = 1e11
 """Seconds since 1970; larger numbers are no dates."""
 
@@ -34,6 +36,12 @@ class Run:
     directions: Mapping[str, Any]
     members: Mapping[str, Any]
     default_shots: int | None
+    steps: list[int] = field(default_factory=lambda: [0])
+
+    def spend(self, steps: int) -> None:
+        """Count steps through groups. Raises InputError beyond the limit: groups of groups multiply them."""
+        self.steps[0] += steps
+        check_limit("result file", "members of groups", self.steps[0], MAX_STEPS)
 
 
 def read_run(document: Row, path: Path) -> Run:
@@ -78,7 +86,7 @@ def task_columns(task: str, run: Run, *, is_group: bool) -> Row:
     if shots is None:
         shots = whole_number(config.get("num_fewshot"), INT32_MAX)
     if shots is None and is_group:
-        member_shots = {whole_number(run.shots.get(leaf), INT32_MAX) for leaf in leaf_tasks(task, run.members)}
+        member_shots = {whole_number(run.shots.get(leaf), INT32_MAX) for leaf in leaf_tasks(task, run)}
         shots = member_shots.pop() if len(member_shots) == 1 else None
     elif shots is None:
         shots = run.default_shots
@@ -93,8 +101,11 @@ def task_columns(task: str, run: Run, *, is_group: bool) -> Row:
     }
 
 
-def leaf_tasks(group: str, members: Mapping[str, Any]) -> list[str]:
-    """The tasks of a group and of the groups in it, each once, in the order of the file. Groups may contain each other."""
+def leaf_tasks(group: str, run: Run) -> list[str]:
+    """The tasks of a group and of the groups in it, each once, in the order of the file. Groups may contain each other. Raises
+    InputError beyond the limit on the steps of a file.
+    """
+    members = run.members
     leaves: dict[str, None] = {}
     seen: set[str] = set()
     waiting = _members_of(group, members)[::-1]
@@ -103,6 +114,7 @@ def leaf_tasks(group: str, members: Mapping[str, Any]) -> list[str]:
         if not isinstance(member, str) or member in seen:
             continue
         seen.add(member)
+        run.spend(1)
         if below := _members_of(member, members):
             waiting += below[::-1]
         else:

@@ -62,7 +62,10 @@ class Models:
         """The model whose folder a path is, or whose weight file or inner folder; None for a text that is no path."""
         if "/" not in declared and not declared.startswith("."):
             return None
-        real = Path(os.path.realpath(declared))
+        try:
+            real = Path(os.path.realpath(declared))
+        except (OSError, ValueError):  # a path that the system refuses, such as one with a zero byte
+            return None
         folders = (str(part) for part in (real, real.parent))
         return next((self.by_folder[folder] for folder in folders if folder in self.by_folder), None)
 

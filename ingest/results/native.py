@@ -16,7 +16,7 @@ from layerhouse.ingest.checkpoint.notes import note
 from layerhouse.ingest.results.native_efficiency import HARDWARE_KEYS, efficiency_items, read_hardware
 from layerhouse.ingest.results.native_perplexity import is_perplexity, perplexity_items
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
-from layerhouse.ingest.results.rows import describe_value, is_text, left_out_line, measure, measure_task, unusable
+from layerhouse.ingest.results.rows import describe_value, is_text, left_out_line, measure, measure_task, nothing_in, unusable
 from layerhouse.ingest.results.run_times import read_run_at
 from layerhouse.ingest.results.scores import INT32_MAX, INT64_MAX, finite, score, whole_number
 
@@ -113,6 +113,8 @@ def _task(where: str, task: str, result: Any) -> Iterator[Item]:
     if not isinstance(result, dict):
         yield measure_task(where, "accuracy", result, suite="zeroshot", task=task)
         return
+    if not result:
+        yield nothing_in(where)
     full_results = result.get("full_results", {})
     if not isinstance(full_results, dict):
         yield unusable(f"{where}.full_results", full_results, "an object")

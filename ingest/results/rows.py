@@ -10,6 +10,10 @@ from layerhouse.ingest.results.parsed import Item, Row
 from layerhouse.ingest.results.scores import score
 from layerhouse.ingest.results.tasks import unit_and_direction
 
+MAX_NAME = 2000
+"""Characters of the name of a model, task or measure."""
+MAX_KEY = 100
+"""Characters of a key in a line."""
 MAX_SPLIT = 10_000
 """Characters of a text that are looked at to make a line of 200."""
 
@@ -17,7 +21,10 @@ MAX_SPLIT = 10_000
 def measure(where: str, metric: str, value: Any, **columns: Any) -> Item:
     """The row of one number with further columns, or the line that says why the value at the key `where` is no number."""
     number = score(value)
-    return unusable(where, value, "a number") if number is None else {"metric": metric, **columns, **number}
+    if number is None:
+        return unusable(where, value, "a number")
+    task = columns.get("task") or ""
+    return too_long(where) if len(metric) + len(task) > MAX_NAME else {"metric": metric, **columns, **number}
 
 
 def measure_task(where: str, metric: str, value: Any, *, notes: Sequence[Note] = (), **columns: Any) -> Item:
@@ -34,14 +41,16 @@ def fill_task(columns: Row, where: str, metric: str, value: Any, notes: Sequence
     number = score(value)
     if number is None:
         return unusable(where, value, "a number")
+    if len(metric) + len(columns.get("task") or "") > MAX_NAME:
+        return too_long(where)
     if unit == "fraction" and number["value"] is not None and not 0 <= number["value"] <= 1:
         unit, notes = None, [note("scale", "outside of 0 to 1, so not a fraction; it may be percent"), *notes]
     return {**columns, "metric": metric, "unit": unit, "higher_is_better": direction, "notes": [*notes], **number}
 
 
 def is_text(value: Any) -> TypeGuard[str]:
-    """Whether a value is text that is not blank."""
-    return isinstance(value, str) and value.strip() != ""
+    """Whether a value is text that is not blank, and not too long for a name."""
+    return isinstance(value, str) and len(value) <= MAX_NAME and value.strip() != ""
 
 
 def text_or_none(value: Any) -> str | None:
@@ -62,6 +71,16 @@ def unusable(where: str, value: Any, wanted: str) -> str:
     return left_out_line(where, f"must be {wanted}, not {describe_value(value)}")
 
 
+def too_long(where: str) -> str:
+    """The line for a number whose task and metric are too long for names."""
+    return left_out_line(where, f"the names of task and metric have over {MAX_NAME} characters")
+
+
+def nothing_in(where: str) -> str:
+    """The line for an empty object where results should be."""
+    return left_out_line(where, "it holds nothing")
+
+
 def describe_value(value: Any) -> str:
     """A JSON value in a few words for a message."""
     kinds = {dict: "an object", list: "a list", type(None): "null"}
@@ -70,7 +89,7 @@ def describe_value(value: Any) -> str:
 
 def left_out_line(key: str, reason: str) -> str:
     """One line, at most 200 characters: which key of a file was left out, and why."""
-    return shortened(f"{key}: {reason}")
+    return shortened(f"{key if len(key) <= MAX_KEY else key[: MAX_KEY - 1] + '…'}: {reason}")
 
 
 def shortened(text: str) -> str:

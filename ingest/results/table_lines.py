@@ -7,12 +7,15 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from layerhouse.ingest.checkpoint.limits import check_limit
 from layerhouse.ingest.results.parsed import Item, Row
 from layerhouse.ingest.results.rows import left_out_line
 
 MAX_ROWS = 1_000_000
+MAX_CELLS = 4_000_000
 MAX_HEADER, MAX_COLUMNS = 1 << 20, 10_000
 """Characters and cells of a header; a longer line is none."""
 LINE_END = re.compile(r"\r\n?|\n")
@@ -54,6 +57,12 @@ def read_lines(document: Any, header: list[str]) -> Iterator[Line | str]:
             yield left_out_line("lines", f"those after the first {MAX_ROWS:,} are not read")
             return
         yield Line(f"line {number}", cells) if isinstance(cells, dict) else cells
+
+
+def check_cells(document: Any, path: Path) -> None:
+    """Raise InputError if a text has more cells than the limit."""
+    if isinstance(document, str):
+        check_limit(str(path), "cells", _delimiters(document), MAX_CELLS)
 
 
 def cell_number(value: Any) -> Any:

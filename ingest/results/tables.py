@@ -17,7 +17,7 @@ from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, Res
 from layerhouse.ingest.results.rows import is_text, left_out_line, measure, measure_task
 from layerhouse.ingest.results.run_times import compact_time_in_name, parse_time, read_run_at
 from layerhouse.ingest.results.scores import INT32_MAX, INT64_MAX, finite, is_number
-from layerhouse.ingest.results.table_lines import cell_number, read_header, read_lines, too_many_cells
+from layerhouse.ingest.results.table_lines import cell_number, check_cells, read_header, read_lines, too_many_cells
 from layerhouse.ingest.results.tasks import ZERO_SHOT, canonical_task, suite_of_shots
 
 HARNESS = "table"
@@ -39,6 +39,7 @@ def parse(document: Any, path: Path) -> ParsedResults:
     """A row for every number; lines that cannot be one are named by their number."""
     header = read_header(document)
     assert header is not None
+    check_cells(document, path)
     run_at, notes = read_run_at(compact_time_in_name(path), path)
     common = {**EMPTY_ROW, "harness": HARNESS, "run_at": run_at, "is_group": False, "suite": ZERO_SHOT}
     return parsed_results(_items(document, header), common, notes)

@@ -25,7 +25,8 @@ def match_layers(indices: list[int], base_num_layers: int | None, removal: Remov
         stated = f"{REMOVAL_NAME} says {removal.original_num_layers} layers of the base"
         notes.append(disagreement(f"{stated}, and it has {base_num_layers}"))
     if removal is not None and base_num_layers is not None:
-        kept = [index for index in range(base_num_layers) if index not in set(removal.layers)]
+        removed = set(removal.layers)
+        kept = [index for index in range(base_num_layers) if index not in removed]
         if len(kept) == len(indices) and (not removal.layers or removal.layers[-1] < base_num_layers):
             rows = [_row(index, base_index, LayerMatch.DECLARED) for index, base_index in zip(indices, kept, strict=True)]
             return [*rows, *(_row(None, base_index, LayerMatch.DECLARED) for base_index in removal.layers)], notes

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.dtypes import byte_count
-from layerhouse.ingest.checkpoint.limits import check_limit
+from layerhouse.ingest.checkpoint.limits import MAX_TENSOR_NAME, check_limit
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 from layerhouse.ingest.checkpoint.shapes import MAX_ELEMENTS, count_elements
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, Assembly, Contents, Layout, TensorRef
@@ -26,6 +26,8 @@ MAX_KEYS = 100_000
 MAX_TENSORS = 500_000
 MAX_TEXT_BYTES = 1 << 24
 MAX_ITEMS = 1 << 24
+MAX_TEXTS = 2_000_000
+"""Limit on the texts in all arrays, each of which has to be read to find the next; a vocabulary with merges has a million."""
 MAX_HEADER_BYTES = 1 << 28
 MAX_DIMENSIONS = 8
 MAX_KEPT = 4096
@@ -103,7 +105,7 @@ class _Header:
 
     def __init__(self, file: BinaryIO, size: int, display_path: str) -> None:
         self.file, self.size, self.display_path = file, size, display_path
-        self.position = 0
+        self.position = self.texts = 0
 
     def refuse(self, what: str) -> NoReturn:
         """Raise InputError for the file."""
@@ -173,6 +175,8 @@ class _Header:
             return list(struct.unpack(f"<{count}{SCALARS[item_type]}", raw)) if count <= MAX_KEPT else None
         if item_type != TEXT:
             self.refuse(f"damaged header: key {key[:80]!r} has items of kind {item_type}")
+        self.texts += count
+        check_limit(self.display_path, "texts in arrays", self.texts, MAX_TEXTS)
         for _ in range(count):
             self.text()
         return None
@@ -180,6 +184,8 @@ class _Header:
     def read_info(self) -> _Info:
         """The next tensor's entry."""
         name = self.text()
+        if len(name) > MAX_TENSOR_NAME:
+            self.refuse(f"limit exceeded: a tensor name of over {MAX_TENSOR_NAME} characters")
         dimensions = self.number("I")
         if dimensions > MAX_DIMENSIONS:
             self.refuse(f"tensor {name[:80]!r}: limit exceeded: {dimensions} dimensions, over {MAX_DIMENSIONS}")

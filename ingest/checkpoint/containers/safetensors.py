@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NoReturn
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.json_files import SURROGATE_ESCAPE, first_duplicate
-from layerhouse.ingest.checkpoint.limits import allowed, check_limit, exceeded
+from layerhouse.ingest.checkpoint.limits import MAX_TENSOR_NAME, allowed, check_limit, exceeded
 from layerhouse.ingest.checkpoint.regular_file import check_file_size, open_regular_file
 from layerhouse.ingest.checkpoint.shapes import MAX_DIMENSIONS, MAX_ELEMENTS, count_elements
 from layerhouse.ingest.checkpoint.tensor_ref import Contents, TensorRef
@@ -106,6 +106,8 @@ def _parse_header(raw: bytes) -> _Header:
     metadata = _check_metadata(header.pop(METADATA, {}))
     if len(header) > allowed(MAX_TENSORS):
         raise _HeaderError(exceeded(f"{len(header)} tensors", allowed(MAX_TENSORS)))
+    if len(max(header, key=len, default="")) > MAX_TENSOR_NAME:
+        raise _HeaderError(f"limit exceeded: a tensor name of over {MAX_TENSOR_NAME} characters")
     entries = _plain_entries(header) if is_of_integers else None
     if entries is None:
         entries = [_entry(name, value) for name, value in header.items()]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.kinds import (
     ADVICE,
     LFS_POINTER,
@@ -22,7 +24,7 @@ from layerhouse.ingest.checkpoint.containers.zip_directory import find_directory
 from layerhouse.ingest.checkpoint.file_names import SAFETENSORS_SUFFIX, TORCH_SUFFIXES, TRAINING_STATE
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 
-__all__ = ["HEAD_BYTES", "Kind", "SniffedFile", "expected_kind", "reason_no_text", "sniff"]
+__all__ = ["HEAD_BYTES", "Kind", "SniffedFile", "expected_kind", "reason_no_text", "sniff", "unread_weights"]
 
 HEAD_BYTES = 1024
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -31,6 +33,13 @@ TAR_MAGIC = slice(257, 262)
 TAR_BLOCK = 512
 TORCH_TAR_MEMBERS = {b"sys_info", b"pickle", b"storages", b"tensors"}
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
+UNREAD_SUFFIXES = frozenset(
+    (
+        *(".onnx", ".h5", ".hdf5", ".keras", ".msgpack", ".pt2", ".tflite", ".pb", ".npz", ".npy", ".pkl", ".pickle", ".ggml"),
+        *(".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"),
+    )
+)
+"""Suffixes of weights in formats that are not read, and of archives of a model."""
 SAVED_BY_TORCH = (Kind.TORCH_ZIP, Kind.TORCH_LEGACY, Kind.PICKLE)
 
 
@@ -80,6 +89,19 @@ def reason_no_text(path: Path, display_path: str) -> str | None:
     if pointer := LFS_POINTER.match(file.head):
         return f"{kind}, not the file of {int(pointer[1])} bytes; fetch it with: git lfs pull"
     return None if kind in TEXTS else f"{kind}: not read; {ADVICE[kind]}"
+
+
+def unread_weights(paths: Iterable[Path], display_folder: str) -> str | None:
+    """The first file that may hold weights in a format that is not read, by its suffix and its first bytes, and what to do."""
+    for path in paths:
+        if path.suffix.lower() in UNREAD_SUFFIXES:
+            try:
+                reason = reason_no_text(path, f"{display_folder}/{path.name}")
+            except InputError:
+                continue
+            if reason is not None:
+                return f"{path.name}: {reason}"
+    return None
 
 
 def _has_wide_letters(head: bytes) -> bool:

@@ -24,7 +24,7 @@ from layerhouse.ingest.checkpoint.containers.zip_members import (
 from layerhouse.ingest.checkpoint.limits import check_limit
 
 MAX_DIRECTORY_BYTES = 128 * 1024 * 1024
-MAX_MEMBERS = 500_000
+MAX_MEMBERS = 200_000
 MAX_GAPS = 8
 
 END = struct.Struct("<4s4H2LH")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.limits import check_limit
+from layerhouse.ingest.checkpoint.limits import MAX_TENSOR_NAME, check_limit
 from layerhouse.ingest.checkpoint.pickle.load import Unpickled
 from layerhouse.ingest.checkpoint.pickle.plain_config import plain_config
 from layerhouse.ingest.checkpoint.pickle.values import (
@@ -34,7 +34,12 @@ MIN_STEPS, MAX_STEPS = 20_000, 300_000
 STEPS_A_CONTAINER = 4
 """Limit on the steps of a walk, for each container of the pickle. A step is a module, an entry of a module, or 64 characters of
 a name. Shared modules multiply the steps; a module that is not shared has ten containers and takes fewer steps than that."""
-MAX_NAME = 2048
+TRAINING_STATES = {
+    "the state of an optimizer": {"state", "param_groups"},
+    "the state of a learning-rate schedule": {"last_epoch", "_step_count"},
+    "the states of random numbers": {"python", "numpy", "cpu"},
+}
+"""The keys by which the dicts of a training run are told."""
 MAX_LISTED = 100
 MAX_SHOWN = 200
 SPARSE = ("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_sparse_csr_tensor")
@@ -90,7 +95,9 @@ def find_model(unpickled: Unpickled, display_path: str) -> PickledModel:
         walk.read_dict(value)
     if not walk.tensors:
         unsupported = f"; {walk.unsupported.as_texts()[0]}" if walk.unsupported.lines else ""
-        raise InputError(display_path, f"no tensor found in it, but {describe(unpickled.value)}{unsupported}")
+        state = _training_state(unpickled.value)
+        what = f"{describe(unpickled.value)}{f': {state}, not a model' if state else ''}{unsupported}"
+        raise InputError(display_path, f"no tensor found in it, but {what}")
     inert = Notes()
     for name in unpickled.inert:
         if name not in walk.classes:
@@ -118,6 +125,14 @@ def describe(value: Any) -> str:
         "NoneType": "nothing",
     }
     return words.get(type(value).__name__, type(value).__name__)
+
+
+def _training_state(value: Any) -> str | None:
+    """What a value without a model keeps of a training run, as torch and transformers save it; None if it is something else."""
+    if isinstance(value, Stub):
+        return "the arguments of a training run" if value.class_path.endswith("TrainingArguments") else None
+    keys = value.by_text.keys() if isinstance(value, PickledDict) else ()
+    return next((what for what, typical in TRAINING_STATES.items() if typical <= set(keys)), None)
 
 
 def printable(text: str) -> str:
@@ -277,8 +292,8 @@ class _Walk:
 
     def check_name(self, name: str) -> None:
         """Raise InputError if a name is too long."""
-        if len(name) > MAX_NAME:
-            raise InputError(self.display_path, f"limit exceeded: a tensor name of over {MAX_NAME} characters")
+        if len(name) > MAX_TENSOR_NAME:
+            raise InputError(self.display_path, f"limit exceeded: a tensor name of over {MAX_TENSOR_NAME} characters")
 
     def spend(self, steps: int) -> None:
         """Count steps. Raises InputError beyond the limit."""
