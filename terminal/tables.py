@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from layerhouse.errors import UsageError
+from layerhouse.escapes import visible_lines
 from layerhouse.terminal.exit_codes import Exit
-from layerhouse.terminal.messages import fail, talk
+from layerhouse.terminal.messages import fail, print_lines, talk
 from layerhouse.terminal.options import OutputOptions, TableOptions
 
 if TYPE_CHECKING:
@@ -41,10 +40,11 @@ def opened_warehouse(path: Path, as_of: str | None = None) -> Iterator[Warehouse
 
 def show_table(table: pa.Table, output: OutputOptions, layout: Layout | None = None, caption: str | None = None) -> None:
     """Write a table to a file, or to stdout as wide as the terminal. Raises UsageError for a binary format on a terminal."""
-    from layerhouse.warehouse.render import FORMATS, write_table
+    from layerhouse.warehouse.render import FORMATS, Layout, write_table
     from layerhouse.warehouse.render.target import choose_format, write_table_file
 
     format_name = choose_format(output.format_name, output.output)
+    layout = replace(layout or Layout(), is_raw=output.raw)
     if output.output is not None:
         write_table_file(table, format_name, output.output, layout)
         talk(f"wrote {output.output}")
@@ -55,8 +55,9 @@ def show_table(table: pa.Table, output: OutputOptions, layout: Layout | None = N
     width = shutil.get_terminal_size().columns if is_terminal else None
     buffer = io.BytesIO()
     write_table(table, format_name, buffer, layout, width=width, caption=caption)
+    data = visible_lines(buffer.getvalue().decode()).encode() if is_terminal else buffer.getvalue()
     sys.stdout.flush()
-    sys.stdout.buffer.write(buffer.getvalue())
+    sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
@@ -95,6 +96,6 @@ def write_init_script(warehouse: Path, as_of: str | None, target: Path | None) -
 
     script = init_script(warehouse, as_of=None if as_of is None else parse_as_of(as_of))
     if target is None:
-        click.echo(script, nl=False)
+        print_lines(script)
     else:
         write_file(target, script.encode())
