@@ -11,6 +11,9 @@ Importing the package loads nothing heavy; `open` and `ingest` do.
 
 from __future__ import annotations
 
+import layerhouse.starting  # Before all others, so that Ctrl-C is no traceback.
+
+# isort: split
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime

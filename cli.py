@@ -5,7 +5,6 @@ stdout is data; messages and progress go to stderr. Heavy packages are imported 
 
 from __future__ import annotations
 
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from layerhouse.terminal.engine import engine_text, version_option
 from layerhouse.terminal.exit_codes import Exit
 from layerhouse.terminal.findings import show_findings
 from layerhouse.terminal.ingest_options import IngestOptions, ingest_options, stats_level
-from layerhouse.terminal.messages import talk
+from layerhouse.terminal.messages import print_lines, talk
 from layerhouse.terminal.options import (
     LocalPath,
     OutputOptions,
@@ -36,7 +35,7 @@ from layerhouse.terminal.options import (
     warehouse_option,
 )
 from layerhouse.terminal.picture import draw, is_picture_wanted
-from layerhouse.terminal.process import exit_without_teardown, interrupt, run_to_exit
+from layerhouse.terminal.process import Commands, exit_without_teardown, run_to_exit
 from layerhouse.terminal.progress import ingest_display, report_line
 from layerhouse.terminal.study_files import model_files, write_batch_files, write_model_files, write_summary_files
 from layerhouse.terminal.tables import opened_warehouse, show_changes, show_query, show_table, write_init_script
@@ -45,7 +44,7 @@ from layerhouse.vocabulary import EventKind
 __all__ = ["Exit", "cli", "main", "program"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @version_option
 def cli() -> None:
     """A columnar warehouse for pruned and compressed language-model checkpoints.
@@ -77,7 +76,6 @@ def ingest(
     import layerhouse
 
     options = replace(options, stats=stats_level(options.stats, spectral=spectral))
-    signal.signal(signal.SIGTERM, interrupt)
     with ingest_display(quiet=quiet) as (on_event, on_progress):
         report = layerhouse.ingest(
             roots, warehouse=warehouse, map_files=True, on_event=on_event, on_progress=on_progress, **vars(options)
@@ -108,12 +106,12 @@ def summarize(
     output: OutputOptions,
 ) -> None:
     """Show the summary table: what each model kept of its base, one row per model."""
-    from layerhouse.warehouse.render import format_of
+    from layerhouse.warehouse.render.target import is_prefix
 
     with opened_warehouse(warehouse, reading) as wh:
         if since is not None:
             show_changes(wh, since, models, table, output)
-        elif output.output is not None and output.format_name is None and format_of(output.output) is None:
+        elif output.output is not None and output.format_name is None and is_prefix(output.output):
             write_summary_files(wh, models, output.output)
         else:
             show_query(wh, "summary", table.selection(models), output, table.layout)
@@ -142,7 +140,7 @@ def layers(
     with opened_warehouse(warehouse, reading) as wh:
         pictures = draw(wh, model) if is_picture_wanted(picture, model, output) else []
         if pictures:
-            click.echo("\n".join(pictures), nl=False)
+            print_lines("\n".join(pictures))
         else:
             show_query(wh, "per_layer", table.selection(model), output, table.layout)
 
@@ -167,7 +165,7 @@ def compare(
     with opened_warehouse(warehouse, reading) as wh:
         require_pair(wh.connection_for(), model, base)
         if output == OutputOptions():
-            click.echo("".join(draw(wh, (model,))), nl=False)
+            print_lines("".join(draw(wh, (model,))))
         else:
             show_query(wh, "per_layer", table.selection((model,)), output, table.layout)
 
@@ -251,7 +249,7 @@ def query(
     if name is None:
         show_table(query_list(), output)
     elif show:
-        click.echo(query_text(name), nl=False)
+        print_lines(query_text(name))
     else:
         with opened_warehouse(warehouse, reading) as wh:
             show_query(wh, name, table.selection(models), output, table.layout)

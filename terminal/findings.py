@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from layerhouse.terminal.messages import talk
+from layerhouse.escapes import visible
+from layerhouse.terminal.messages import print_lines, talk
 from layerhouse.vocabulary import FindingKind
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def show_findings(findings: Sequence[Finding], warehouse: Path, *, repair: bool)
     """Print one line per finding, then what to do about them; return whether the warehouse is still broken."""
     for finding in findings:
         repaired = f"; {finding.repaired}" if finding.repaired else ""
-        click.echo(f"{finding.kind:8} {finding.where}: {finding.what}{repaired}")
+        print_lines(visible(f"{finding.kind:8} {finding.where}: {finding.what}{repaired}"))
     if not findings:
         talk(f"{warehouse}: healthy")
     elif not repair and any(finding.kind in REPAIRABLE for finding in findings):

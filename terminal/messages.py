@@ -7,24 +7,21 @@ from typing import NoReturn
 
 import click
 
+from layerhouse.escapes import visible, visible_lines
 from layerhouse.terminal.exit_codes import Exit
 
 
-def one_line(text: str) -> str:
-    """Text with control characters and line breaks escaped: a file name can neither drive the terminal nor fake a line."""
-    if text.isprintable():
-        return text
-    from layerhouse.warehouse.render.terminal import visible
-
-    return visible(text)
-
-
 def talk(text: str) -> None:
-    """Write one line to stderr."""
-    click.echo(one_line(text), err=True)
+    """Write one line to stderr, with what is hidden in it as escapes: a name can neither drive the terminal nor fake a line."""
+    click.echo(visible(text), err=True)
 
 
-def fail(text: str, code: Exit) -> NoReturn:
-    """Write the error to stderr and exit. The text is not escaped: DuckDB's errors take several lines."""
-    click.echo(f"layerhouse: {text}", err=True)
+def print_lines(text: str) -> None:
+    """Write lines to stdout, with what is hidden in each as escapes."""
+    click.echo(visible_lines(text), nl=not text.endswith("\n"))
+
+
+def fail(text: str, code: Exit, *, has_lines: bool = False) -> NoReturn:
+    """Write the error to stderr, escaped and on one line, and exit. Only DuckDB's errors have several lines."""
+    click.echo(f"layerhouse: {visible_lines(text) if has_lines else visible(text)}", err=True)
     sys.exit(code)

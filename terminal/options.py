@@ -24,10 +24,11 @@ FORMATS_HELP = "text, csv, json, ndjson, markdown, parquet, xlsx, html or latex.
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Where a table goes and in which format; both None: as text to stdout."""
+    """Where a table goes and in which format; both None: as text to stdout. `raw` leaves texts in csv as they are."""
 
     output: Path | None = None
     format_name: str | None = None
+    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,11 +154,17 @@ model_option = click.option(
     "-m", "--model", "models", metavar="GLOB", multiple=True, help="Show only models that match; repeatable."
 )
 format_option = click.option("-f", "--format", "format_name", metavar="FORMAT", help=FORMATS_HELP)
+raw_option = click.option(
+    "--raw",
+    is_flag=True,
+    help="In csv, leave texts that a spreadsheet would take for formulas as they are, without an apostrophe.",
+)
 output_options = collected(
     "output",
     OutputOptions,
     click.option("-o", "--output", type=LocalPath(), help="Write to this file; its suffix selects the format."),
     format_option,
+    raw_option,
 )
 summary_output_options = collected(
     "output",
@@ -171,6 +178,7 @@ summary_output_options = collected(
         "PREFIX.json in the form of the study scripts.",
     ),
     format_option,
+    raw_option,
 )
 table_options = collected(
     "table",

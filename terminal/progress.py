@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerhouse.terminal.messages import one_line, talk
+from layerhouse.escapes import visible
+from layerhouse.terminal.messages import talk
 from layerhouse.vocabulary import EventKind
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _bar() -> Iterator[tuple[WriteLine, OnProgress]]:
         started = time.monotonic()
 
         def write_line(text: str, style: str) -> None:
-            display.console.print(Text(one_line(text), style), soft_wrap=True)
+            display.console.print(Text(visible(text), style), soft_wrap=True)
 
         def on_progress(progress: Progress) -> None:
             detail = f"{progress.models}/{progress.total_models} models"

@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from layerhouse.errors import UsageError
+from layerhouse.escapes import visible_lines
 from layerhouse.terminal.exit_codes import Exit
-from layerhouse.terminal.messages import fail, talk
+from layerhouse.terminal.messages import fail, print_lines, talk
 from layerhouse.terminal.options import OutputOptions, ReadingOptions, TableOptions
 
 if TYPE_CHECKING:
@@ -43,10 +42,11 @@ def opened_warehouse(path: Path, reading: ReadingOptions = READ_ALL) -> Iterator
 
 def show_table(table: pa.Table, output: OutputOptions, layout: Layout | None = None, caption: str | None = None) -> None:
     """Write a table to a file, or to stdout as wide as the terminal. Raises UsageError for a binary format on a terminal."""
-    from layerhouse.warehouse.render import FORMATS, write_table
+    from layerhouse.warehouse.render import FORMATS, Layout, write_table
     from layerhouse.warehouse.render.target import choose_format, write_table_file
 
     format_name = choose_format(output.format_name, output.output)
+    layout = replace(layout or Layout(), is_raw=output.raw)
     if output.output is not None:
         write_table_file(table, format_name, output.output, layout)
         talk(f"wrote {output.output}")
@@ -57,8 +57,9 @@ def show_table(table: pa.Table, output: OutputOptions, layout: Layout | None = N
     width = shutil.get_terminal_size().columns if is_terminal else None
     buffer = io.BytesIO()
     write_table(table, format_name, buffer, layout, width=width, caption=caption)
+    data = visible_lines(buffer.getvalue().decode()).encode() if is_terminal else buffer.getvalue()
     sys.stdout.flush()
-    sys.stdout.buffer.write(buffer.getvalue())
+    sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
@@ -99,6 +100,6 @@ def write_init_script(warehouse: Path, reading: ReadingOptions, target: Path | N
     as_of = None if reading.as_of is None else parse_as_of(reading.as_of)
     script = init_script(warehouse, as_of=as_of, verify=reading.verify)
     if target is None:
-        click.echo(script, nl=False)
+        print_lines(script)
     else:
         write_file(target, script.encode())

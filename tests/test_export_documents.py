@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerhouse.errors import UsageError
+from layerhouse.escapes import visible
 from layerhouse.tests.test_export import (
     GOLDEN,
     TRAPS,
@@ -29,7 +30,6 @@ from layerhouse.warehouse.render.columns import COLUMNS, annotate_field, describ
 from layerhouse.warehouse.render.headings import HEADINGS
 from layerhouse.warehouse.render.kinds import NUMBER, RATIO
 from layerhouse.warehouse.render.registry import Layout
-from layerhouse.warehouse.render.terminal import visible
 
 VOID = {"br", "meta", "link", "img", "input", "hr"}
 

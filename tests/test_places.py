@@ -204,15 +204,15 @@ def table(named):
         return run_sql(wh.connection, BY_LAYERS)
 
 
-def written(table, format_name: str) -> bytes:
+def written(table, format_name: str, **options) -> bytes:
     buffer = io.BytesIO()
-    write_table(table, format_name, buffer)
+    write_table(table, format_name, buffer, **options)
     return buffer.getvalue()
 
 
 def test_names_are_exact_in_every_format_for_programs(table):
     rows = [[name, str(number)] for name, number in EXPECTED]
-    assert list(csv.reader(io.StringIO(written(table, "csv").decode(), newline="")))[1:] == rows
+    assert list(csv.reader(io.StringIO(written(table, "csv", raw=True).decode(), newline="")))[1:] == rows
     objects = [{"model_id": name, "num_layers": number} for name, number in EXPECTED]
     assert json.loads(written(table, "json")) == objects
     assert [json.loads(line) for line in written(table, "ndjson").splitlines()] == objects

@@ -12,8 +12,10 @@ import re
 import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import duckdb
 
@@ -61,6 +63,9 @@ EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?", re.IGNORECASE)
 INSTEAD = "give one SELECT over tables and views; without --safe (safe=True), sql also reads and writes files"
 
 
+_connections: WeakSet[duckdb.DuckDBPyConnection] = WeakSet()
+
+
 def new_connection(*, memory: int | None = None) -> duckdb.DuckDBPyConnection:
     """An in-memory database whose temporary files, if it needs any, are in a folder that it makes for itself alone.
 
@@ -71,7 +76,16 @@ def new_connection(*, memory: int | None = None) -> duckdb.DuckDBPyConnection:
     config: dict[str, str | bool | int | float | list[str]] = {"temp_directory": str(folder)}
     if memory is not None:
         config |= {"memory_limit": f"{memory}B", "max_temp_directory_size": TEMPORARY_LIMIT}
-    return duckdb.connect(config=config)
+    connection = duckdb.connect(config=config)
+    _connections.add(connection)
+    return connection
+
+
+def interrupt_queries() -> None:
+    """End the queries that run, each with an error."""
+    for connection in _connections:
+        with suppress(duckdb.Error):  # It is closed.
+            connection.interrupt()
 
 
 def memory_limit() -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 
 from layerhouse.errors import UsageError, WarehouseError
+from layerhouse.escapes import visible
 from layerhouse.warehouse.answers.answer_cache import (
     are_kept,
     is_large,
@@ -22,8 +23,7 @@ from layerhouse.warehouse.answers.answer_cache import (
     write_kept,
 )
 from layerhouse.warehouse.answers.reach import lock, memory_limit, new_connection
-from layerhouse.warehouse.answers.sql_text import quote_literal, sql_files
-from layerhouse.warehouse.render.terminal import visible
+from layerhouse.warehouse.answers.sql_text import quote_literal, spelled_literal, sql_files
 from layerhouse.warehouse.storage.commits import Snapshot, list_commits
 from layerhouse.warehouse.storage.schema import TABLES, Table
 from layerhouse.warehouse.storage.store import open_store
@@ -197,7 +197,7 @@ def init_script(root: Path, *, as_of: datetime | None = None, verify: bool = Fal
     lines = [f"-- layerhouse warehouse {visible(str(snapshot.root))}", REFUSE_OLDER, "SET TimeZone = 'UTC';"]
     lists = []
     for name in TABLES:
-        paths = ",\n        ".join(quote_literal(path) for path in snapshot.files(name))
+        paths = ",\n        ".join(spelled_literal(path) for path in snapshot.files(name))
         lists.append(f"    {name}: [\n        {paths}\n    ]")
     lines.append("SET VARIABLE files = {{\n{}\n}};".format(",\n".join(lists)))
     if as_of is not None:

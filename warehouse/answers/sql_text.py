@@ -5,10 +5,19 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
+from layerhouse.escapes import HIDDEN
+
 
 def quote_literal(text: str) -> str:
     """A text as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def spelled_literal(text: str) -> str:
+    """A text as an SQL expression in which nothing is hidden: `'new' || chr(10) || 'line'`. It is the text all the same."""
+    hidden = [f"chr({ord(char)})" for char in HIDDEN.findall(text)]
+    shown = [quote_literal(part) for part in HIDDEN.split(text)]
+    return " || ".join(part for pair in zip(shown, [*hidden, ""], strict=True) for part in pair if part)
 
 
 def quote_identifier(name: str) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, BinaryIO
 
+from layerhouse.escapes import visible
 from layerhouse.warehouse.render.cells import Cell, render_cells
-from layerhouse.warehouse.render.terminal import visible
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from rich.cells import cell_len
 
+from layerhouse.escapes import visible
 from layerhouse.warehouse.render.cells import Cell, render_cells
 from layerhouse.warehouse.render.kinds import Column
-from layerhouse.warehouse.render.terminal import visible
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from rich.cells import cell_len
 
 from layerhouse.errors import UsageError
+from layerhouse.escapes import visible
 from layerhouse.warehouse.render.cells import with_digits
 from layerhouse.warehouse.render.columns import describe_field
 from layerhouse.warehouse.render.kinds import Column
-from layerhouse.warehouse.render.terminal import visible
 from layerhouse.warehouse.render.values import csv_text, human_text, iter_rows
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.cells import cell_len
 
+from layerhouse.escapes import visible
 from layerhouse.vocabulary import Level
-from layerhouse.warehouse.render.terminal import visible
 
 Row = Mapping[str, Any]
 

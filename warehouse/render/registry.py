@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a table is presented to people; formats for programs ignore it.
+    """How a table is presented to people; formats for programs ignore it, but for `is_raw`.
 
     `width` is the width of the terminal in cells; a wider table is split, and None never splits. `caption` stands above the
     table. `language` is the language of the headings. `digits` replaces the number of decimals of each kind that has decimals.
     `marks_best` makes the best value of a column bold, separately in each run of rows that are equal in the columns of `group`.
+    `is_raw` leaves texts in csv as they are, also where a spreadsheet would take them for formulas.
     """
 
     width: int | None = None
@@ -29,6 +30,7 @@ class Layout:
     digits: int | None = None
     marks_best: bool = False
     group: tuple[str, ...] = ()
+    is_raw: bool = False
 
 
 Writer = Callable[["pa.Table", BinaryIO, Layout], None]
@@ -93,12 +95,15 @@ def write_table(
     *,
     width: int | None = None,
     caption: str | None = None,
+    raw: bool = False,
 ) -> None:
     """Write a table to a binary stream, text formats as UTF-8 with `\\n` as the line end.
 
-    `width` and `caption` override those of the layout. Formats for programs ignore all three. Raises NotFoundError for an
-    unknown format before anything is written.
+    `width`, `caption` and `raw` override those of the layout. Formats for programs ignore all three, except that csv puts an
+    apostrophe before a text that a spreadsheet would take for a formula, unless `raw`. Raises NotFoundError for an unknown
+    format before anything is written.
     """
     layout = layout or Layout()
-    layout = replace(layout, width=width or layout.width, caption=layout.caption if caption is None else caption)
+    caption = layout.caption if caption is None else caption
+    layout = replace(layout, width=width or layout.width, caption=caption, is_raw=raw or layout.is_raw)
     FORMATS[resolve_format(format_name)].write(table, stream, layout)

@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.errors import UsageError
+from layerhouse.escapes import HIDDEN
 from layerhouse.warehouse.render.numbers import number_text
 
 if TYPE_CHECKING:
@@ -23,13 +24,23 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 8192
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 
 def iter_rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
     """The rows as tuples of plain values in column order; column names may repeat. Only one batch is in memory at a time."""
     for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
         yield from zip(*(_plain_column(column) for column in batch.columns), strict=True)
+
+
+def has_text(arrow_type: pa.DataType) -> bool:
+    """True if a value of the type is text, or has text in it: its beginning may then be what somebody else wrote."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(arrow_type):
+        return has_text(arrow_type.value_type)
+    fields = [arrow_type.field(index).type for index in range(arrow_type.num_fields)]
+    is_number = pa.types.is_primitive(arrow_type) or pa.types.is_decimal(arrow_type) or pa.types.is_null(arrow_type)
+    return any(map(has_text, fields)) if pa.types.is_list(arrow_type) else not is_number
 
 
 def refuse_repeated_names(names: Sequence[str], form: str) -> None:
@@ -58,9 +69,9 @@ def human_text(value: Any, column: Column) -> str:
 
 
 def json_text(value: Any) -> str:
-    """A plain value as JSON: integers and decimals exact, NaN and infinities as null, control characters escaped."""
+    """A plain value as JSON: integers and decimals exact, NaN and infinities as null, hidden characters escaped."""
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).translate(_JSON_ESCAPES)
+        return HIDDEN.sub(lambda match: json.dumps(match[0])[1:-1], json.dumps(value, ensure_ascii=False))
     if value is None or (isinstance(value, float | Decimal) and not math.isfinite(value)):
         return "null"
     if isinstance(value, list):

@@ -275,7 +275,8 @@ def _slices(source: Source, low: int, high: int, columns: int, bits: int) -> Arr
 def _in_words(words: Array, bits: int) -> Array:
     """Codes of 32-bit words (n, words), the lowest bits first, none across words: (n, words * (32 // bits))."""
     shifts = (np.arange(32 // bits) * bits).astype(np.uint32)
-    return ((words[:, :, np.newaxis] >> shifts) & np.uint32((1 << bits) - 1)).astype(np.uint8).reshape(len(words), -1)
+    codes: Array = (words[:, :, np.newaxis] >> shifts) & np.uint32((1 << bits) - 1)
+    return codes.astype(np.uint8).reshape(len(words), -1)
 
 
 def _little_end(words: Array, bits: int, count: int) -> Array:
@@ -303,7 +304,7 @@ def _groups(sources: list[Any], columns: int, groups: int) -> Array:
     Raises InputError for a group that there is not.
     """
     if sources and sources[0].ref.elements >= columns:
-        given = sources[0].elements(0, columns).astype(np.int32)
+        given: Array = sources[0].elements(0, columns).astype(np.int32)
         if (given >= 0).all() and (given < groups).all():
             return given
         if (given != -1).any():
