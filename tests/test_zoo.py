@@ -116,10 +116,10 @@ def test_every_broken_model_has_its_line_and_the_others_are_in(zoo, tmp_path):
     said = done.stderr.splitlines()
     assert (done.returncode, done.stdout, len(said)) == (1, "", 5)
     assert [line.split()[:2] for line in said[:4]] == [
-        ["FAILED", "models/absent/model.safetensors.index.json:"],
-        ["FAILED", f"models/cut/{shards[1]}:"],
+        ["FAILED", f"{models}/absent/model.safetensors.index.json:"],
+        ["FAILED", f"{models}/cut/{shards[1]}:"],
         ["taken", "models/good:"],
-        ["FAILED", f"models/html/{shards[0]}:"],
+        ["FAILED", f"{models}/html/{shards[0]}:"],
     ]
     assert said[4] == f"1 taken, 3 failed; warehouse {tmp_path / 'w'}"
     with lh.open(tmp_path / "w") as wh:
@@ -128,8 +128,9 @@ def test_every_broken_model_has_its_line_and_the_others_are_in(zoo, tmp_path):
 
 
 def test_a_base_that_is_nowhere_and_one_that_is_two_are_usage_errors(zoo, tmp_path):
+    names = sorted(f"zoo/{name}" for name in FORMS)
     for base, said in (
-        ("gone", "layerhouse: no base, neither a path nor a model with weights, 'gone'; there is none"),
+        ("gone", f"layerhouse: no base, neither a path nor a model with weights, 'gone'; there is {', '.join(names)}"),
         (zoo, f"layerhouse: --base {zoo}: the base is one model with weights; found 6"),
     ):
         done = layerhouse("ingest", zoo, "--base", base, "-w", tmp_path / "w")
