@@ -14,7 +14,7 @@ from layerhouse.errors import ChangedError, InputError
 from layerhouse.ingest.checkpoint.config_file import read_config, with_quantization_files
 from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
 from layerhouse.ingest.checkpoint.file_names import ADAPTER_CONFIG_NAME, CONFIG_NAME, INDEX_SUFFIX, QUANTIZATION_NAMES
-from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts
+from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts, refuse_unread
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.regular_file import confined_to, open_regular_file
 from layerhouse.ingest.checkpoint.slicegpt import slicing_config_path
@@ -100,6 +100,7 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     quantized, quantization_notes = with_quantization_files(config, folder, display_path)
     laid_out = assign_layouts(contents.tensors, quantized, display_path, contents.metadata)
     notes += quantization_notes
+    refuse_unread(laid_out.tensors, quantized, contents.skipped, display_path)
     placement = place_tensors(laid_out.tensors, config)
     notes += [note("weight_set", text) for text in contents.notes]
     notes += [note("layout", text) for text in laid_out.notes]

@@ -342,7 +342,50 @@ GGUF_EXPERTS = Layout(
     _two(num_experts=EXPERTS, intermediate_size=48),
 )
 
+MIXTRAL_MODULES = Layout(
+    {
+        "model_type": "mixtral",
+        "num_hidden_layers": 2,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "head_dim": HEAD_DIM,
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE,
+        "num_local_experts": EXPERTS,
+        "num_experts_per_tok": 2,
+    },
+    {
+        "model.embed_tokens.weight": (VOCAB, HIDDEN),
+        **_blocks(
+            "model.layers.{}.",
+            {
+                "input_layernorm.weight": (HIDDEN,),
+                "post_attention_layernorm.weight": (HIDDEN,),
+                "self_attn.q_proj.weight": (ROWS, HIDDEN),
+                "self_attn.k_proj.weight": (KV_ROWS, HIDDEN),
+                "self_attn.v_proj.weight": (KV_ROWS, HIDDEN),
+                "self_attn.o_proj.weight": (HIDDEN, ROWS),
+                "block_sparse_moe.gate.weight": (EXPERTS, HIDDEN),
+                **{
+                    f"block_sparse_moe.experts.{expert}.{role}.weight": shape
+                    for expert in range(EXPERTS)
+                    for role, shape in (
+                        ("gate_proj", (INTERMEDIATE, HIDDEN)),
+                        ("up_proj", (INTERMEDIATE, HIDDEN)),
+                        ("down_proj", (HIDDEN, INTERMEDIATE)),
+                    )
+                },
+            },
+        ),
+        "model.norm.weight": (HIDDEN,),
+        "lm_head.weight": (VOCAB, HIDDEN),
+    },
+    _two(num_experts=EXPERTS),
+)
+"""The names that llm-compressor gives to experts that it has unfused."""
+
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
+    "mixtral": (MIXTRAL_MODULES,),
     "qwen": (QWEN,),
     "phi_msft": (PHI_MSFT,),
     "internlm2": (INTERNLM2,),

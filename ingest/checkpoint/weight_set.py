@@ -28,6 +28,7 @@ from layerhouse.ingest.checkpoint.file_names import (
 )
 from layerhouse.ingest.checkpoint.json_files import read_json
 from layerhouse.ingest.checkpoint.limits import check_limit
+from layerhouse.ingest.checkpoint.ranks import refuse_part
 from layerhouse.ingest.checkpoint.symlinks import leads_out
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
@@ -80,6 +81,7 @@ def find_weight_set(folder: Path, files: Sequence[Path], display_path: str) -> W
     Index files are looked up in the folder. Raises InputError if shards are missing, if the index names a file outside of the
     folder, if there is no weight file, or if there are several models.
     """
+    refuse_part(folder, files, display_path)
     if not folder.is_dir():
         return WeightSet(folder, (folder,))
     choice = _Choice(folder, display_path)
@@ -195,10 +197,11 @@ class _Choice:
             raise InputError(
                 self.display_path, f"shards of several models without an index: {stem}{suffix}, {rivals[0][1]}{rivals[0][2]}"
             )
-        wrong = [number for number in groups[best] if not 1 <= number <= count]
+        first = 0 if 0 in groups[best] and count not in groups[best] else 1  # some tools count from zero
+        wrong = [number for number in groups[best] if not first <= number < first + count]
         if wrong:
             raise InputError(self.display_path, f"{groups[best][wrong[0]].name!r} is no shard of {count}")
-        missing = [number for number in range(1, count + 1) if number not in groups[best]]
+        missing = [number for number in range(first, first + count) if number not in groups[best]]
         if missing:
             name = f"{stem}-{missing[0]:05}-of-{count:05}{suffix}"
             raise InputError(

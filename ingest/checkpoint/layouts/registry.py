@@ -11,6 +11,7 @@ that no built-in layout claims, and not at all for a checkpoint whose names and 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 
 from layerhouse.errors import InputError, UsageError
 from layerhouse.ingest.checkpoint.config_json import Config, QuantizationConfig, quantization_config
+from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.layouts import (
     bitmasks,
     bitnet,
@@ -87,6 +89,11 @@ WORDS = (*ADAPTER_WORDS, *(mark.rpartition(".")[2] for mark in sorted(MARKS)))
 PLAIN_SUFFIXES = (".weight", ".bias", ".inv_freq")
 """Suffixes of tensors that belong to no layout."""
 
+BUFFER_NAME = re.compile(r"(position_ids|attn\.bias|masked_bias|token_type_ids|num_batches_tracked|relative_position_index)$")
+"""Integers that are no weights, by the names that transformers' models give them."""
+UNSUPPORTED_TENSOR = " unsupported: tensor "
+"""A word of the notes on pickled tensors that are not read."""
+
 REMEMBERED_CHECKPOINTS = 8
 
 
@@ -130,6 +137,34 @@ def assign_layouts(
         claimed.update({ref.name: ref for ref in refs})
     laid_out = tuple(claimed.get(tensor.name, tensor) for tensor in tensors)
     return LaidOut(laid_out, tuple(_notes(laid_out)))
+
+
+def refuse_unread(tensors: Sequence[TensorRef], config: Config | None, skipped: Sequence[str], display_path: str) -> None:
+    """Raise InputError where weights are in a form that is not read.
+
+    Such weights are pickled tensors of unsupported kinds (`skipped`), or, where the config declares a quantisation, integers in
+    modules without a weight that a layout has claimed. Their number of parameters is not known, and that of the rest would pass
+    for a pruned model.
+    """
+    quantization = quantization_config(config)
+    unread = [text for text in skipped if UNSUPPORTED_TENSOR in text]
+    if quantization.declared:
+        claimed = {ref.layout.weight_name.rpartition(".")[0] for ref in tensors if ref.layout is not None}
+        unread += [
+            f"{ref.name} {ref.dtype} {list(ref.shape)}"
+            for ref in tensors
+            if ref.layout is None
+            and DTYPES[ref.dtype].kind in ("int", "uint")
+            and ref.elements > 1
+            and not ref.is_buffer
+            and not BUFFER_NAME.search(ref.name)
+            and split_name(ref.name)[0] not in claimed
+        ]
+    if unread:
+        more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+        by = f"packed by {quantization.method or 'a tool'}" if quantization.declared else "stored"
+        what = f"{by} in a form that is not read: {unread[0][:300]}{more}"
+        raise InputError(display_path, f"{what}; its parameters are not known")
 
 
 @lru_cache(REMEMBERED_CHECKPOINTS)

@@ -6,7 +6,7 @@ The first rule that applies chooses the model; the other entries are listed as s
    that has a tensor;
 3. the dict itself, if it has a tensor;
 4. of a dict, the only entry of any other name that is a module or a dict that has a tensor; several are an error;
-5. rules 1 to 4 on an entry of rule 2 that is any dict, up to four levels down.
+5. rules 1 to 4 on an entry of rule 2 that is any dict, or on an entry `state` that has one of rule 2, up to four levels down.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from layerhouse.ingest.checkpoint.pickle.values import (
 )
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
+OUTER = "state"
+"""The entry that MosaicML's Composer keeps a run in: `{"state": {"model": ..., "optimizers": ...}, "rng": ...}`."""
 MAX_WRAPPED = 4
 MAX_MODULE_DEPTH = 200
 MIN_STEPS, MAX_STEPS = 20_000, 300_000
@@ -159,7 +161,7 @@ class _Choice:
                 if len(others) > 1:
                     names = ", ".join(printable(key) for key in others[:8])
                     raise InputError(self.display_path, f"several models in one file, which one is meant is not known: {names}")
-                wrapped = (key for key in WRAPPERS if isinstance(entries.get(key), PickledDict))
+                wrapped = (key for key in (*WRAPPERS, OUTER) if self.is_wrapper(key, entries.get(key)))
                 chosen = others[0] if others else next(wrapped, None)
             if chosen is None:
                 break
@@ -168,6 +170,10 @@ class _Choice:
                     self.notes.add("not taken:", key, entry)
             value = entries[chosen]
         return value
+
+    def is_wrapper(self, key: str, value: Any) -> bool:
+        """Whether a dict may hold the model deeper down; `state` only if it has an entry of WRAPPERS, unlike an optimizer's."""
+        return isinstance(value, PickledDict) and (key != OUTER or any(name in value.by_text for name in WRAPPERS))
 
     def has_tensor(self, value: PickledDict) -> bool:
         """Whether a tensor is among the entries, also one of an unsupported kind."""
@@ -195,10 +201,10 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _is_unsupported_tensor(value: Any) -> bool:
-    """Whether torch would have rebuilt a tensor that is neither strided nor sparse: quantized, nested, or without data."""
-    return (
-        isinstance(value, Stub) and isinstance(value.target, Global) and value.target.path.startswith("torch._utils._rebuild_")
-    )
+    """Whether torch would have rebuilt a tensor that is neither strided nor sparse: quantized, nested, of a subclass, empty."""
+    if not isinstance(value, Stub) or not isinstance(value.target, Global):
+        return False
+    return value.target.path.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_"))
 
 
 class _Walk:
