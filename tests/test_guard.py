@@ -299,6 +299,14 @@ def test_debug_prints_the_traceback_and_no_escape_sequence(tmp_path):
         assert ("in broken" in done.stderr) == is_shown
 
 
+def test_python_prints_the_traceback_on_request(zoo, tmp_path, monkeypatch, capsys):
+    fail_once(monkeypatch, take_weights, "open_weights", KeyError("lost"), is_at_fault=lambda text: "zoo/B" in text)
+    assert lh.ingest(zoo, warehouse=tmp_path / "w").count("failed") == 1
+    assert capsys.readouterr().err == ""
+    assert lh.ingest(zoo, warehouse=tmp_path / "w", debug=True).count("failed") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "KeyError: 'lost'"
+
+
 def test_deep_and_odd_files_beside_good_ones_are_one_line_each(tmp_path):
     deep = "[" * 200_000 + "]" * 200_000
     files = {
