@@ -26,16 +26,20 @@ _KINDS = {
 
 
 class Identity(NamedTuple):
-    """What changes with a file when it is written or replaced. A file of a server has its ETag here instead of an inode."""
+    """What changes with a file when it is written or replaced. A file of a server would have its ETag in place of the rest.
+
+    `ctime_ns` is the time of the last change by the system's clock, which no program can set back, as it can `mtime_ns`.
+    """
 
     size: int
     mtime_ns: int
     inode: int
     device: int
+    ctime_ns: int
 
     @staticmethod
     def of(status: os.stat_result) -> Identity:
-        return Identity(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+        return Identity(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, status.st_ctime_ns)
 
 
 class NotRegularError(OSError):
@@ -72,9 +76,9 @@ def open_regular(path: Path) -> tuple[int, Identity]:
 
 def read_regular(path: Path, most: int) -> bytes:
     """The bytes of a file that has no more than `most`. Raises OSError."""
-    descriptor, _ = open_regular(path)
+    descriptor, identity = open_regular(path)
     with os.fdopen(descriptor, "rb") as file:
-        data = file.read(most + 1)
+        data = file.read(min(identity.size, most) + 1)
     if len(data) > most:
         raise OSError(errno.EFBIG, f"has more than {most} bytes", str(path))
     return data

@@ -127,23 +127,39 @@ class Batch:
         nothing is committed.
         """
         try:
-            self._commit()
+            self._commit(self._pieces)
         except LayerhouseError:
             raise
         except Exception:
-            if self._on_refused is None or not self._pieces:
+            if self._on_refused is None:
                 raise
             self._refuse_unfit(self._on_refused)
-            self._commit()
+            self._commit_in_parts(self._pieces, self._on_refused)
         self._pieces, self.items, self._sealed = [], 0, 0
         self._flushes += 1
 
-    def _commit(self) -> None:
+    def _commit(self, pieces: Sequence[Piece]) -> None:
         by_table: dict[str, list[BatchRows]] = {}
-        for piece in self._pieces:
+        for piece in pieces:
             by_table.setdefault(piece.table, []).append(piece.rows)
         if by_table:
             write_commit(self.store_root, {table: arrow_rows(table, rows) for table, rows in by_table.items()}, "ingest")
+
+    def _commit_in_parts(self, pieces: Sequence[Piece], on_refused: Refuse) -> None:
+        """Commit pieces; with too little memory for all of them those of half of the inputs at a time, and so on."""
+        try:
+            self._commit(pieces)
+        except MemoryError as error:
+            owners = [*dict.fromkeys(piece.owner for piece in pieces)]
+            if len(owners) > 1:
+                first = set(owners[: len(owners) // 2])
+                self._commit_in_parts([piece for piece in pieces if piece.owner in first], on_refused)
+                self._commit_in_parts([piece for piece in pieces if piece.owner not in first], on_refused)
+                return
+            self._on_dropped(pieces)
+            on_refused(owners[0], error)
+        done = set(map(id, pieces))
+        self._pieces = [piece for piece in self._pieces if id(piece) not in done]
 
     def _refuse_unfit(self, on_refused: Refuse) -> None:
         """Drop the pieces of inputs whose rows cannot be stored, and of those that refer to rows of them."""

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from layerhouse.ingest import batch as batch_module
 from layerhouse.ingest.batch import Batch, arrow_rows
 from layerhouse.ingest.column_rows import ColumnRows
 from layerhouse.warehouse.storage.commits import list_commits
@@ -110,3 +111,55 @@ def test_rows_share_maps_and_may_hold_text_that_is_no_unicode():
     assert [(found["source_uri"], dict(found["tags"])) for found in waiting] == [
         ("\\udcff", {"tuned": "", "odd": "\\ud800"})
     ] * 2
+
+
+def test_with_too_little_memory_for_all_rows_at_once_they_are_committed_in_parts(batch, monkeypatch):
+    refused, dropped = [], []
+    batch = Batch(batch.store_root, lambda owner, error: refused.append((owner, type(error))), dropped.extend)
+    for number in range(7):
+        with batch.owned_by(f"model {number}"):
+            batch.add({"tensors": [row(f"tensor {number}", checkpoint_id=f"{number}")]})
+
+    def fit_two(table, pieces):
+        if len(pieces) > 2 or any(piece[0]["name"] == "tensor 5" for piece in pieces):
+            raise MemoryError
+        return arrow_rows(table, pieces)
+
+    monkeypatch.setattr(batch_module, "arrow_rows", fit_two)
+    batch.flush()
+    assert sorted(one["name"] for one in committed(batch)) == [f"tensor {number}" for number in (0, 1, 2, 3, 4, 6)]
+    assert refused == [("model 5", MemoryError)]
+    assert [piece.owner for piece in dropped] == ["model 5"]
+    batch.flush()
+    assert len(committed(batch)) == 6
+
+
+def test_an_input_whose_rows_do_not_fit_is_refused_with_those_that_refer_to_it(batch):
+    refused, dropped = [], []
+    batch = Batch(batch.store_root, lambda owner, error: refused.append((owner, str(error))), dropped.extend)
+    for owner, rows in {
+        "bad": [row("a", checkpoint_id="x"), row("b", checkpoint_id="x", zeros=1.5)],
+        "twin": [row("c", checkpoint_id="x")],
+        "good": [row("d", checkpoint_id="y")],
+    }.items():
+        with batch.owned_by(owner):
+            batch.add({"tensors": rows})
+    batch.flush()
+    assert [one["name"] for one in committed(batch)] == ["d"]
+    assert refused == [
+        ("bad", "a float in a column of integers, which would lose its fraction"),
+        ("twin", "it shares contents with bad, of which no row can be stored"),
+    ]
+    assert [piece.owner for piece in dropped] == ["bad", "twin"]
+
+
+def test_what_was_added_since_a_mark_is_dropped_as_far_as_it_is_not_committed(batch):
+    batch.add({"tensors": [row("before")]})
+    mark = batch.mark()
+    batch.add({"tensors": [row("since")]})
+    batch.drop_since(mark)
+    batch.flush()
+    batch.add({"tensors": [row("after a commit")]})
+    batch.drop_since(mark)
+    batch.flush()
+    assert [one["name"] for one in committed(batch)] == ["before"]

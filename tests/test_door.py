@@ -77,7 +77,7 @@ def test_the_door_opens_a_file_and_says_which(tmp_path):
         assert not os.get_inheritable(file)
     finally:
         os.close(file)
-    assert identity == (3, status.st_mtime_ns, status.st_ino, status.st_dev)
+    assert identity == (3, status.st_mtime_ns, status.st_ino, status.st_dev, status.st_ctime_ns)
     with pytest.raises(NotRegularError, match="is a folder"):
         open_regular(tmp_path)
     assert kind_text(0) == "something else than a file"

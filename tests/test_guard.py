@@ -299,6 +299,14 @@ def test_debug_prints_the_traceback_and_no_escape_sequence(tmp_path):
         assert ("in broken" in done.stderr) == is_shown
 
 
+def test_python_prints_the_traceback_on_request(zoo, tmp_path, monkeypatch, capsys):
+    fail_once(monkeypatch, take_weights, "open_weights", KeyError("lost"), is_at_fault=lambda text: "zoo/B" in text)
+    assert lh.ingest(zoo, warehouse=tmp_path / "w").count("failed") == 1
+    assert capsys.readouterr().err == ""
+    assert lh.ingest(zoo, warehouse=tmp_path / "w", debug=True).count("failed") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "KeyError: 'lost'"
+
+
 def test_deep_and_odd_files_beside_good_ones_are_one_line_each(tmp_path):
     deep = "[" * 200_000 + "]" * 200_000
     files = {
@@ -319,3 +327,34 @@ def test_deep_and_odd_files_beside_good_ones_are_one_line_each(tmp_path):
     assert "taken       out/good: 1 result file" in done.stderr
     for name in ("out/deep/", "out/deep analysis/", "out/long name/"):
         assert len([line for line in done.stderr.splitlines() if line.startswith(f"FAILED      {name}")]) == 1, name
+
+
+MEMORY = """
+import resource, sys
+import numpy, pyarrow
+import layerhouse.cli, layerhouse.ingest.run
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (128 << 20),) * 2)
+layerhouse.cli.main()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the size of a process is read from /proc")
+def test_too_little_memory_for_one_file_costs_that_file_alone(tmp_path):
+    """A result of two million lists, within all limits, in a process that may take 128 MiB more than it has."""
+    put(tmp_path / "out/A" / RESULT, '{"metrics": {"x": [' + "[1,2]," * 1_900_000 + "[]]}}")
+    put(tmp_path / "out/B" / RESULT, result())
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, "ingest", "out", "-w", "w", "--threads", "1"],
+        cwd=tmp_path,
+        env=CLEAN,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(f"FAILED      out/A/{RESULT}: too little memory to read it (MemoryError); free some"), (
+        done.stderr
+    )
+    assert lines[1] == "taken       out/B: 1 result file"
+    assert (lines[2], done.returncode) == ("1 taken, 1 failed; warehouse w", 1)

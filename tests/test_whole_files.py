@@ -51,6 +51,23 @@ def replace(path, seed):
     other.replace(path)
 
 
+def rewrite_in_secret(path, seed):
+    """As `rewrite`, with the time of before."""
+    before = identity_of(path)
+    rewrite(path, seed)
+    os.utime(path, ns=(before.mtime_ns, before.mtime_ns))
+
+
+def swap_and_swap_back(path, seed):
+    """Put another file in the place of the file, and then the file back."""
+    other, kept = path.with_name("incoming.tmp"), path.with_name("kept.tmp")
+    other.write_bytes(save(state(seed)))
+    path.rename(kept)
+    other.rename(path)
+    path.unlink()
+    kept.rename(path)
+
+
 def cut(path, seed):
     path.write_bytes(path.read_bytes()[:-10])
 
@@ -72,7 +89,7 @@ def rows(warehouse, sql):
         return wh.sql(sql).rows()
 
 
-@pytest.mark.parametrize("change", [rewrite, replace, cut, add_config, remove])
+@pytest.mark.parametrize("change", [rewrite, rewrite_in_secret, replace, swap_and_swap_back, cut, add_config, remove])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_weights_that_change_while_they_are_read_are_a_failure(tmp_path, change, workers):
     path = put_model(tmp_path / "zoo/A", 1)

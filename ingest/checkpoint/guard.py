@@ -54,7 +54,7 @@ def _unexpected_text(error: Exception) -> str:
     name = type(error).__name__
     if isinstance(error, MemoryError):
         return (
-            f"not enough memory to read it ({name}); free some and ingest it again, and if there was enough, please report this"
+            f"too little memory to read it ({name}); free some and ingest it again, and if there was enough, please report this"
         )
     try:
         reason = " ".join(str(error).split())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +13,8 @@ from layerhouse.errors import ChangedError, InputError
 from layerhouse.file_door import NotRegularError, identity_of, open_regular
 from layerhouse.ingest.checkpoint.symlinks import LEADS_OUT, leads_out
 
+LARGE_READ = 1 << 20
+"""Bytes of a read above which it is limited to what the file has."""
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
@@ -34,6 +36,17 @@ def confined_to(folder: Path | None) -> Iterator[None]:
         _folder.reset(token)
 
 
+class _Reader(io.BufferedReader):
+    """A file that sets no memory aside for more bytes than it has, however many a caller would take."""
+
+    size = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > LARGE_READ:
+            size = min(size, max(0, self.size - self.tell()) + 1)
+        return super().read(size)
+
+
 @contextmanager
 def open_regular_file(path: Path, display_path: str, *, expected: str | None = None) -> Iterator[tuple[BinaryIO, int]]:
     """A regular file open for reading, and its size in bytes. Any OSError, also within the block, becomes an InputError.
@@ -52,7 +65,8 @@ def open_regular_file(path: Path, display_path: str, *, expected: str | None = N
         raise InputError(display_path, f"cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise InputError(display_path, f"is no path: {error}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    with _Reader(io.FileIO(descriptor, "rb")) as file:
+        file.size = before.size
         folder = _folder.get()
         if folder is not None and leads_out(folder, path):
             raise InputError(display_path, LEADS_OUT)
