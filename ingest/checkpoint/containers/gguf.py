@@ -23,7 +23,7 @@ from layerhouse.ingest.checkpoint.tensor_ref import CODES, Assembly, Contents, L
 
 VERSIONS = (2, 3)
 MAX_KEYS = 100_000
-MAX_TENSORS = 500_000
+MAX_TENSORS = 100_000
 MAX_TEXT_BYTES = 1 << 24
 MAX_ITEMS = 1 << 24
 MAX_TEXTS = 2_000_000
