@@ -22,6 +22,10 @@ def print_lines(text: str) -> None:
 
 
 def fail(text: str, code: Exit, *, has_lines: bool = False) -> NoReturn:
-    """Write the error to stderr, escaped and on one line, and exit. Only DuckDB's errors have several lines."""
-    click.echo(f"layerhouse: {visible_lines(text) if has_lines else visible(text)}", err=True)
+    """Write the error to stderr, escaped and on one line, and exit.
+
+    Only DuckDB's errors have several lines. All but the first are indented, as they may quote what looks like a message.
+    """
+    shown = visible_lines(text.rstrip("\n")).replace("\n", "\n  ") if has_lines else visible(text)
+    click.echo(f"layerhouse: {shown}", err=True)
     sys.exit(code)

@@ -174,8 +174,8 @@ summary_output_options = collected(
         "--output",
         type=LocalPath(),
         metavar="FILE|PREFIX",
-        help="Write the table to FILE, whose suffix selects the format; without a known suffix, write PREFIX.txt and "
-        "PREFIX.json in the form of the study scripts.",
+        help="Write the table to FILE, whose suffix selects the format; without a suffix of letters, write PREFIX.txt "
+        "and PREFIX.json in the form of the study scripts.",
     ),
     format_option,
     raw_option,

@@ -360,3 +360,30 @@ def test_a_terminal_gets_no_parquet(study):
     code, output = run_on_terminal(["summarize", "-f", "parquet"], study)
     assert code == 2
     assert "parquet is not for a terminal; name a file with --output" in output
+
+
+@pytest.mark.parametrize("suffix", [".xls", ".pdf", ".doc", ".PDF", ".foo", ".ods"])
+def test_a_suffix_of_an_unknown_format_is_refused_and_nothing_is_written(study, tmp_path, suffix):
+    for command in (["summarize"], ["layers"], ["sql", "SELECT 1"], ["tables"]):
+        result = layerhouse(*command, "-o", tmp_path / f"table{suffix}", cwd=study)
+        assert result.returncode == 2
+        assert "the suffix names no format (.txt, .csv, .json, .ndjson, .jsonl, .md, .parquet, .xlsx" in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["summary.v2", "summary.2026-01-31", "Qwen2.5-0.5B", "plain"])
+def test_the_prefix_of_a_summary_may_have_dots(study, tmp_path, name):
+    assert layerhouse("summarize", "-o", tmp_path / name, cwd=study).returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.json", f"{name}.txt"]
+
+
+def test_a_format_and_a_suffix_that_contradict_each_other_are_refused(study, tmp_path):
+    for command in (["summarize"], ["performance"], ["sql", "SELECT 1"]):
+        result = layerhouse(*command, "-f", "json", "-o", tmp_path / "x.csv", cwd=study)
+        assert result.returncode == 2
+        message = f"--format json and the suffix of {tmp_path / 'x.csv'} contradict each other; leave out one of them"
+        assert result.stderr == f"layerhouse: {message}\n"
+    assert list(tmp_path.iterdir()) == []
+    for options in (["-f", "jsonl", "-o", "x.ndjson"], ["-f", "md", "-o", "x.md"], ["-f", "csv", "-o", "x.data"]):
+        assert layerhouse("sql", "SELECT 1 AS a", *options, "-w", study / "layerhouse-data", cwd=tmp_path).returncode == 0

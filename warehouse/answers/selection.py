@@ -87,8 +87,11 @@ def select_rows(connection: duckdb.DuckDBPyConnection, table: pa.Table, selectio
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Names separated by commas; a name that contains a comma is in double quotes, as in csv."""
-    return tuple(name for name in next(csv.reader([text], skipinitialspace=True), []) if name)
+    """Names separated by commas; a name that contains a comma is in double quotes, as in csv. Raises UsageError."""
+    try:
+        return tuple(name for name in next(csv.reader([text], skipinitialspace=True), []) if name)
+    except csv.Error:
+        raise UsageError(f"{text[:200]!r}: not names between commas; put a name with a line break in double quotes") from None
 
 
 def filter_rows(table: pa.Table, condition: str) -> pa.Table:
