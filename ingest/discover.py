@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 from layerhouse.errors import InputError, UsageError
 from layerhouse.file_door import kind_text
+from layerhouse.ingest.checkpoint.containers.sniff import unread_weights
 from layerhouse.ingest.checkpoint.file_names import is_weight_file
 from layerhouse.ingest.checkpoint.guard import NO_TRACEBACKS, Guard
 from layerhouse.ingest.checkpoint.symlinks import lead_out_text, leads_out
@@ -130,6 +131,7 @@ class _Walk:
         self._files = 0
         """Folders with files: where it does not grow, a folder is empty."""
         self._lost_weights: set[Path] = set()
+        self._unread = dict[Path, str | None]()
         """Folders with weight files that are a failure."""
         self._reals: dict[Path, str] = {}
         self._links: set[Path] = set()
@@ -173,7 +175,7 @@ class _Walk:
             else:
                 self._visit(home, listing, 0, inside_model=False)
             if self._outcomes == before:
-                self._remark(root, _nothing_text(is_empty=self._files == before_files), True)
+                self._remark(root, self._unread.get(root) or _nothing_text(is_empty=self._files == before_files), True)
         return home.parent.parent if any(model.folder == home for model in self.models) else root.parent
 
     def _visit(self, folder: Path, listing: Listing, depth: int, *, inside_model: bool) -> None:
@@ -187,8 +189,10 @@ class _Walk:
             own = self._sorter.models_of(folder, files, subfolders, evaluated)
         self._add(*own)
         promise = next((path.name for path in files if WEIGHTS_PROMISED.fullmatch(path.name)), None)
-        if promise and not (own or inside_model or subfolders or folder in self._lost_weights):
-            self._remark(folder, f"{promise} without weights; fetch them, or take the folder out", True)
+        if not (own or inside_model or subfolders):
+            unread = self._unread[folder] = unread_weights(files, path_text(folder))
+            if promise and folder not in self._lost_weights:
+                self._remark(folder, unread or f"{promise} without weights; fetch them, or take the folder out", True)
         is_inside = inside_model or bool(own)
         for subfolder in subfolders:
             before_subfolder, before_files = self._outcomes, self._files
@@ -202,7 +206,7 @@ class _Walk:
                     nothing.append((subfolder, self._files == before_files))
         if self._outcomes > before and not is_inside:
             for subfolder, is_empty in nothing:
-                self._remark(subfolder, _nothing_text(is_empty=is_empty), is_empty)
+                self._remark(subfolder, self._unread.get(subfolder) or _nothing_text(is_empty=is_empty), is_empty)
 
     def _gather(self, folder: Path, listing: Listing, depth: int) -> tuple[list[Path], list[Path], list[Path]]:
         """The files of a model's folder, the folders in it that are no parts of a model, and the files below `evaluation/`."""

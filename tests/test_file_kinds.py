@@ -253,3 +253,19 @@ def test_the_arguments_of_a_training_run_under_the_name_of_weights_are_called_so
     put(tmp_path / "model.bin", torch_zip_bytes(value))
     with pytest.raises(InputError, match=r"training_args.TrainingArguments: the arguments of a training run, not a model"):
         read_weight_file(tmp_path / "model.bin", "m")
+
+
+def test_a_folder_whose_only_weights_are_not_read_is_named_by_their_kind(tmp_path):
+    for folder, has_config in (("zoo/exported", True), ("zoo/bare", False), ("zoo/other", False)):
+        (tmp_path / folder).mkdir(parents=True)
+        if has_config:
+            (tmp_path / folder / "config.json").write_text("{}")
+    for folder in ("exported", "bare"):
+        (tmp_path / "zoo" / folder / "model.onnx").write_bytes(ONNX)
+    (tmp_path / "zoo/other/notes.md").write_text("nothing")
+    report = lh.ingest([tmp_path / "zoo"], warehouse=tmp_path / "w")
+    said = {event.where.rpartition("/")[2]: (str(event.kind), event.what) for event in report.events}
+    named = f"model.onnx: {Kind.ONNX}: not read; {ADVICE[Kind.ONNX]}"
+    assert said["exported"] == ("failed", named)
+    assert said["bare"] == ("passed", named)
+    assert said["other"] == ("passed", "no weights, no analysis, no results")
