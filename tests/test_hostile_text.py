@@ -202,7 +202,7 @@ def test_messages_pictures_scripts_and_files_show_it_escaped(study, tmp_path):
         (["ingest", "results", "--write-analysis", f"{tmp_path}/{EVIL}w", "-w", f"{tmp_path}/{EVIL}-wh"], 1),
         (["sql", "--init", "-w", f"{tmp_path}/{EVIL}-wh"], 0),
         (["rename", MODEL, f"other/{EVIL}", "-w", f"{tmp_path}/{EVIL}-wh"], 0),
-        (["link", f"{study}/scores/{EVIL}.csv", f"other/{EVIL}", "-w", f"{tmp_path}/{EVIL}-wh"], 0),
+        (["link", f"{study}/scores/{EVIL}.csv", f"other/{EVIL}", "-w", f"{tmp_path}/{EVIL}-wh"], 2),
         (["drop", f"other/{EVIL}", "-w", f"{tmp_path}/{EVIL}-wh"], 0),
         (["check", "-w", f"{tmp_path}/{EVIL}-wh"], 0),
         (["demo", "--keep", f"{tmp_path}/{EVIL}demo"], 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -13,6 +14,7 @@ from layerhouse.tests import study_builder
 from layerhouse.tests.running import layerhouse
 from layerhouse.warehouse.answers import reach
 from layerhouse.warehouse.answers.selection import filter_rows
+from layerhouse.warehouse.storage.commits import list_commits
 
 READING = (
     ("SELECT count(*) AS n FROM models", [(5,)]),
@@ -201,3 +203,17 @@ def test_a_file_of_the_warehouse_that_leads_out_of_it_is_not_read(made, tmp_path
         wh.layers()
         assert wh.damages
         raise WarehouseError("the commit is left out, and named")
+
+
+def test_a_file_that_claims_more_rows_than_its_bytes_can_be_is_refused(made):
+    snapshot = list_commits(made / "w")
+    reach.require_plausible_sizes(snapshot)
+    commit = next(commit for commit in snapshot.commits if commit.files)
+    size = commit.files[0].size
+    for rows, is_refused in ((size * reach.MOST_ROWS_PER_BYTE, False), (size * reach.MOST_ROWS_PER_BYTE + 1, True)):
+        bomb = replace(snapshot, commits=(replace(commit, files=(replace(commit.files[0], rows=rows),)),))
+        if is_refused:
+            with pytest.raises(WarehouseError, match=f"limit exceeded: {rows} rows in {size} bytes"):
+                reach.require_plausible_sizes(bomb)
+        else:
+            reach.require_plausible_sizes(bomb)

@@ -19,12 +19,15 @@ from weakref import WeakSet
 
 import duckdb
 
-from layerhouse.errors import QueryError
+from layerhouse.errors import QueryError, WarehouseError
+from layerhouse.warehouse.storage.commits import Snapshot
 
 MEMORY_LIMIT = 4 << 30
 """Bytes of memory that a locked session takes at most, and at most half of the machine's; it then uses its temporary folder."""
 TEMPORARY_LIMIT = "8GB"
 """Size of the temporary files of a locked session."""
+MOST_ROWS_PER_BYTE = 1_000
+"""Rows that a byte of a data file may stand for. Rows of a warehouse differ in ids and hashes, and need bytes for that."""
 READING_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 READING_TABLE_FUNCTIONS = frozenset(
     {
@@ -86,6 +89,16 @@ def interrupt_queries() -> None:
     for connection in _connections:
         with suppress(duckdb.Error):  # It is closed.
             connection.interrupt()
+
+
+def require_plausible_sizes(snapshot: Snapshot) -> None:
+    """Raise WarehouseError for a file that claims more rows than its bytes can be: reading it would take without end."""
+    for file in (file for commit in snapshot.commits for file in commit.files):
+        if file.rows > MOST_ROWS_PER_BYTE * file.size:
+            raise WarehouseError(
+                f"{snapshot.root / file.path}: limit exceeded: {file.rows} rows in {file.size} bytes; the warehouse is "
+                "damaged, or made to be: ingest its models into a new one"
+            )
 
 
 def memory_limit() -> int:

@@ -22,7 +22,7 @@ from layerhouse.warehouse.answers.answer_cache import (
     kept_statements,
     write_kept,
 )
-from layerhouse.warehouse.answers.reach import lock, memory_limit, new_connection
+from layerhouse.warehouse.answers.reach import lock, memory_limit, new_connection, require_plausible_sizes
 from layerhouse.warehouse.answers.sql_text import quote_literal, spelled_literal, sql_files
 from layerhouse.warehouse.storage.commits import Snapshot, list_commits
 from layerhouse.warehouse.storage.schema import TABLES, Table
@@ -68,6 +68,7 @@ class Session:
     ) -> None:
         self.snapshot = snapshot
         self._as_of, self._is_open, self._memory, self._folders = as_of, is_open, memory or memory_limit(), folders
+        require_plausible_sizes(snapshot)
         self._empty_files = {name: [path] for name, path in self.snapshot.empty_files().items()}
         self._unmade = view_statements(self.snapshot)
         self._held: list[str] = []
