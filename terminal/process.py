@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -23,6 +24,9 @@ from layerhouse.terminal.messages import fail
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED_TEXT = "interrupted; what was finished is in the warehouse, and the same command goes on from there"
+DEBUG = "LAYERHOUSE_DEBUG"
+"""The environment variable with which an unexpected error prints its traceback."""
+MAX_UNEXPECTED = 500
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SECONDS_TO_TRY_AGAIN = 0.02
 SECONDS_OF_PATIENCE = 1.0
@@ -115,7 +119,7 @@ def run_to_exit(command: Callable[[], object]) -> NoReturn:
 
 
 def _report(error: BaseException) -> NoReturn:
-    """Write the line of an error and exit with its code. An error that nobody foresaw is raised again."""
+    """Write the line of an error and exit with its code. One that nobody foresaw is a line too; see DEBUG."""
     match error:
         case QueryError():
             fail(str(error), Exit.USAGE, has_lines=True)
@@ -135,6 +139,11 @@ def _report(error: BaseException) -> NoReturn:
             _discard_stdout()
             target = error.filename or "stdout"
             fail(f"{target}: cannot be written: {error.strerror}; make room and run it again", Exit.SOME_FAILED)
+        case Exception():
+            if os.environ.get(DEBUG):
+                traceback.print_exception(error)
+            what = f"unexpected {type(error).__name__}: {error}"[:MAX_UNEXPECTED]
+            fail(f"{what}; please report it with the command; {DEBUG}=1 prints where it happened", Exit.SOME_FAILED)
         case _:
             raise error
 

@@ -387,3 +387,28 @@ def test_a_format_and_a_suffix_that_contradict_each_other_are_refused(study, tmp
     assert list(tmp_path.iterdir()) == []
     for options in (["-f", "jsonl", "-o", "x.ndjson"], ["-f", "md", "-o", "x.md"], ["-f", "csv", "-o", "x.data"]):
         assert layerhouse("sql", "SELECT 1 AS a", *options, "-w", study / "layerhouse-data", cwd=tmp_path).returncode == 0
+
+
+def test_an_error_that_nobody_foresaw_is_one_line(tmp_path):
+    script = (
+        "import sys, layerhouse.cli, layerhouse.warehouse.answers.handle as handle\n"
+        "handle.Warehouse.__init__ = lambda *_, **__: {}['a\\x1b[2J\\n']\n"
+        "sys.argv = ['layerhouse', 'summarize', '-w', 'w']\n"
+        "layerhouse.cli.main()\n"
+    )
+    for environment, lines in (({}, 1), ({"LAYERHOUSE_DEBUG": "1"}, 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env={**CLEAN, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        said = done.stderr.splitlines()
+        assert (len(said) == 1) == (lines == 1)
+        assert said[-1].startswith("layerhouse: unexpected KeyError: ")
+        assert said[-1].endswith("; please report it with the command; LAYERHOUSE_DEBUG=1 prints where it happened")
+        assert "\x1b" not in done.stderr

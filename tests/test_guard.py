@@ -334,15 +334,15 @@ import resource, sys
 import numpy, pyarrow
 import layerhouse.cli, layerhouse.ingest.run
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (size + (128 << 20),) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (size + (96 << 20),) * 2)
 layerhouse.cli.main()
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the size of a process is read from /proc")
 def test_too_little_memory_for_one_file_costs_that_file_alone(tmp_path):
-    """A result of two million lists, within all limits, in a process that may take 128 MiB more than it has."""
-    put(tmp_path / "out/A" / RESULT, '{"metrics": {"x": [' + "[1,2]," * 1_900_000 + "[]]}}")
+    """A result of over a million lists, within all limits, in a process that may take 96 MiB more than it has."""
+    put(tmp_path / "out/A" / RESULT, '{"metrics": {"x": [' + "[1,2]," * 1_400_000 + "[]]}}")
     put(tmp_path / "out/B" / RESULT, result())
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, "ingest", "out", "-w", "w", "--threads", "1"],

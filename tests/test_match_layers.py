@@ -20,6 +20,7 @@ from layerhouse.tests.tiny_models import (
     build,
 )
 from layerhouse.warehouse.admin.health import check_warehouse
+from layerhouse.warehouse.storage.data_files import footer_of
 from layerhouse.warehouse.storage.reading import read_rows
 
 CUT = [3, 7, 8]
@@ -281,7 +282,18 @@ def test_stored_rows_that_cannot_be_read_are_an_error_of_the_warehouse(few):
     ingest(few, "models/base")
     (path,) = (path for path in (few / "w/tensors").iterdir() if pq.read_metadata(path).num_rows)
     path.write_bytes(bytes(byte ^ 0xFF for byte in path.read_bytes()))
-    with pytest.raises(lh.WarehouseError, match=r"cannot be read \(.*\); it is named by: layerhouse check$"):
+    with pytest.raises(lh.DamagedWarehouseError, match=f"damaged: tensors/{path.name}: its footer differs"):
+        read_rows(few / "w", "tensors", ["any"], ["name"])
+
+
+def test_stored_rows_whose_pages_are_damaged_name_their_file(few):
+    """The footer is whole, so the damage shows when the rows are read."""
+    ingest(few, "models/base")
+    (path,) = (path for path in (few / "w/tensors").iterdir() if pq.read_metadata(path).num_rows)
+    data = path.read_bytes()
+    size = len(data) - len(footer_of(data))
+    path.write_bytes(data[:4] + bytes(byte ^ 0xFF for byte in data[4:size]) + data[size:])
+    with pytest.raises(lh.DamagedWarehouseError, match=f"damaged: tensors/{path.name}: its content differs"):
         read_rows(few / "w", "tensors", ["any"], ["name"])
 
 

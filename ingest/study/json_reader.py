@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from layerhouse.errors import InputError
+from layerhouse.escapes import visible
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
@@ -71,7 +72,7 @@ class JsonReader:
         return None if child is None else child.text()
 
     def _key_of(self, name: str) -> str:
-        return f"{self.key}.{name}".lstrip(".")
+        return f"{self.key}.{visible(name)}".lstrip(".")
 
     def _wrong_type(self, expected: str) -> InputError:
         actual = type(self.value).__name__ if isinstance(self.value, (dict, list)) else repr(self.value)[:40]

@@ -44,7 +44,7 @@ def stream_rows(
     is_newest = TABLES[table].is_newest_shown
     files = list_commits(root).require_whole().files(table) if missing else []
     for path in reversed(files) if is_newest else files:
-        with _damage_reported(), pq.ParquetFile(path) as file:
+        with _damage_reported(root), pq.ParquetFile(path) as file:
             counts = {value["values"]: value["counts"] for value in _count_values(file) if value["values"] in missing}
             missing -= counts.keys()
             incomplete: dict[str, list[pa.RecordBatch]] = {}
@@ -67,14 +67,14 @@ def stream_rows(
 
 
 @contextmanager
-def _damage_reported() -> Iterator[None]:
+def _damage_reported(root: Path) -> Iterator[None]:
     """A context manager: a stored file that cannot be read raises WarehouseError."""
     import pyarrow as pa
 
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(error) from None
+        raise _unreadable(root, error) from None
 
 
 def read_greatest(root: Path, table: str, column: str) -> dict[str, Any]:
@@ -89,16 +89,17 @@ def read_greatest(root: Path, table: str, column: str) -> dict[str, Any]:
     try:
         rows = dataset.to_table(columns=["checkpoint_id", "commit_id", column])
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(error) from None
+        raise _unreadable(root, error) from None
     maxima = rows.group_by(["checkpoint_id", "commit_id"]).aggregate([(column, "max")]).sort_by("commit_id").to_pylist()
     ordered = maxima if TABLES[table].is_newest_shown else maxima[::-1]
     chosen = {row["checkpoint_id"]: row[f"{column}_max"] for row in ordered}
     return {checkpoint_id: value for checkpoint_id, value in chosen.items() if value is not None}
 
 
-def _unreadable(error: Exception) -> WarehouseError:
-    reason = str(error).splitlines()[0]
-    return WarehouseError(f"a file of the warehouse cannot be read ({reason}); it is named by: layerhouse check")
+def _unreadable(root: Path, error: Exception) -> WarehouseError:
+    """The error that a stored file cannot be read. Raises DamagedWarehouseError, which names it, if it is damaged."""
+    list_commits(root, verify=True).require_whole()
+    return WarehouseError(f"{root}: a file of the warehouse cannot be read: {str(error).splitlines()[0]}")
 
 
 def _count_values(file: Any) -> list[dict[str, Any]]:
