@@ -103,7 +103,7 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     refuse_unread(laid_out.tensors, quantized, contents.skipped, display_path)
     placement = place_tensors(laid_out.tensors, config)
     notes += [note("weight_set", text) for text in contents.notes]
-    notes += [note("layout", text) for text in laid_out.notes]
+    notes += laid_out.notes
     notes += [note("ignored", f"{path.name}: {reason}") for path, reason in weight_set.ignored]
     notes += [note("skipped", text) for text in contents.skipped]
     adapter_config = None
@@ -139,7 +139,7 @@ def measure_weights(
     """Measure every tensor; by tensor name. `on_bytes` is called with numbers of bytes read. Raises InputError naming the
     tensor whose bytes could not be read.
     """
-    from layerhouse.ingest.measure.measurement import Job, scale_free_part
+    from layerhouse.ingest.measure.measurement import Job
     from layerhouse.ingest.measure.scheduler import measure
 
     def job(placed: Placed) -> Job:
@@ -154,8 +154,19 @@ def measure_weights(
         placed = tensors[position]
         if isinstance(outcome, InputError):
             raise InputError(f"{opened.display_path}: {placed.ref.name}", outcome.what)
-        by_place[placed.ref.place] = scale_free_part(outcome) if values_kind(placed) == CODES else outcome
+        by_place[placed.ref.place] = _known_part(placed, outcome)
     return {placed.ref.name: by_place[placed.ref.place] for placed in opened.placement.placed}
+
+
+def _known_part(placed: Placed, measured: Measurement) -> Measurement:
+    """What was measured of a tensor that holds of its weight; codes that were unpacked have no signature of their values."""
+    from layerhouse.ingest.measure.measurement import scale_free_part
+
+    if values_kind(placed) != CODES:
+        return measured
+    known = scale_free_part(measured)
+    layout = placed.ref.layout
+    return replace(known, signature=None) if layout is not None and layout.unpacked is not None else known
 
 
 def weight_rows(

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pytest
 
 import layerhouse as lh
-from layerhouse import WarehouseError
+from layerhouse import DamagedWarehouseError, WarehouseError
 from layerhouse.warehouse.admin.health import check_warehouse
 from layerhouse.warehouse.admin.link_results import link_results
 from layerhouse.warehouse.admin.removals import drop_model, rename_model
 from layerhouse.warehouse.answers.answer_cache import KEPT, LEAST_RESULTS, SECONDS_OF_AN_OLD_SESSION
 from layerhouse.warehouse.answers.session import connect, keep_answers
+from layerhouse.warehouse.storage.data_files import footer_of
 from layerhouse.warehouse.storage.store import create_store, write_commit
 
 MODELS = 100
@@ -228,3 +229,12 @@ def test_a_folder_named_like_a_partition_adds_no_column_to_kept_answers(large, t
     large.rename(tmp_path / "value=7")
     assert reads_kept(tmp_path / "value=7")
     assert answers(tmp_path / "value=7") == found
+
+
+def test_an_answer_whose_pages_are_damaged_is_named_where_it_cannot_be_read(large):
+    path = next((large / KEPT).glob("measures-*"))
+    data = path.read_bytes()
+    size = len(data) - len(footer_of(data))
+    path.write_bytes(data[:4] + bytes(byte ^ 0xFF for byte in data[4:size]) + data[size:])
+    with lh.open(large) as wh, pytest.raises(DamagedWarehouseError, match=f"damaged: {KEPT}/{path.name}: its content differs"):
+        wh.sql("SELECT * FROM measures")

@@ -128,7 +128,7 @@ def test_a_packed_model_has_the_layers_of_the_plain_one(tmp_path, dense, packing
     counts = [checkpoint[word] for word in ("zeros", "prunable_zeros", "nonzero_params")]
     assert [count is not None for count in counts] == [is_read] * 3
     said = "14 weights are codes of" if is_read else "14 weights are packed by"
-    assert next(n["text"] for n in checkpoint["notes"] if n["code"] == "layout").startswith(said)
+    assert next(n["text"] for n in checkpoint["notes"] if n["code"] == "quantised").startswith(said)
     assert not [n for n in checkpoint["notes"] if n["code"] in ("unplaced", "duplicate", "declared_size")]
     of_query = {row["part"]: row for row in tensors.values() if row["name"].startswith("model.layers.1.self_attn.q_proj.")}
     packed = next(row for row in of_query.values() if row["is_parameter"])

@@ -336,3 +336,21 @@ def test_an_input_of_a_group_that_is_not_there_is_refused(tmp_path, chance):
     }
     with pytest.raises(InputError, match="names a group that is not one of 4"):
         rows_of(write(tmp_path, entries, {"quantization_config": declared}))
+
+
+def test_zeros_of_rounding_make_no_masked_model_and_codes_no_signatures(tmp_path, chance):
+    """Half of the codes of a quantised copy are zero: whether a pruner or the rounding made them so is not known."""
+    plain = {"model.layers.0.mlp.up_proj.weight": ("BF16", (OUT, IN), None)}
+    write(tmp_path / "zoo/base", plain, {"model_type": "llama"})
+    packed = chance.integers(0, 2, (OUT, IN // 2), dtype=np.uint8) * 0x33
+    entries: dict[str, Entry] = {
+        "model.layers.0.mlp.up_proj.weight": ("U8", packed.shape, packed.tobytes()),
+        "model.layers.0.mlp.up_proj.weight_scale": ("U8", (OUT, IN // 32), b"\x7f" * (OUT * IN // 32)),
+    }
+    write(tmp_path / "zoo/packed", entries, {"model_type": "llama"})
+    lh.ingest([tmp_path / "zoo"], warehouse=tmp_path / "w", base=tmp_path / "zoo/base")
+    with lh.open(tmp_path / "w") as wh:
+        row = wh.sql("SELECT params, sparsity, strategy FROM models WHERE model_id = 'zoo/packed'").row(0)
+        signatures = wh.sql("SELECT count(signature) FROM tensors WHERE zeros > 0")
+    assert row == (OUT * IN, float((packed == 0).sum() * 2) / (OUT * IN), None)
+    assert signatures.item() == 0

@@ -102,7 +102,7 @@ def test_block_quantised_tensors_are_counted_with_their_zeros(tmp_path):
     values = gguf.quants.dequantize(stored_bytes(tmp_path / "m/m.gguf", row["name"]), gguf.GGMLQuantizationType.Q8_0)
     assert (row["zeros"], row["mean"], row["logical_bytes"]) == (int((values == 0).sum()), None, 17408)
     assert tensors["blk.0.attn_q.weight"]["zeros"] == 2048
-    assert "1 weights are codes of gguf Q8_0" in next(n["text"] for n in checkpoint["notes"] if n["code"] == "layout")
+    assert "1 weights are codes of gguf Q8_0" in next(n["text"] for n in checkpoint["notes"] if n["code"] == "quantised")
 
 
 def test_a_file_without_tensors_or_keys_is_valid(tmp_path):

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from layerhouse.errors import (
+    DamagedWarehouseError,
     NotFoundError,
     QueryError,
     UsageError,
     WarehouseError,
 )
+from layerhouse.warehouse.answers.answer_cache import damaged_answers
 from layerhouse.warehouse.answers.sql_text import sql_files
 from layerhouse.warehouse.storage.commits import list_commits
+from layerhouse.warehouse.storage.own_files import KEPT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,12 +62,16 @@ def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
 
 
 def _raise_damage(connection: duckdb.DuckDBPyConnection) -> None:
-    """Raise DamagedWarehouseError if files of the session's warehouse are not as they were committed; reads all of them."""
+    """Raise DamagedWarehouseError if files of the session's warehouse are not as they were written; reads all of them."""
     with suppress(duckdb.Error):
         row = connection.execute("SELECT getvariable('files')").fetchone()
         paths = [path for files in (row[0] or {}).values() for path in files] if row else []
-        if paths:
-            list_commits(Path(paths[0]).parent.parent, verify=True).require_whole()
+        if not paths:
+            return
+        root = Path(paths[0]).parent.parent
+        list_commits(root, verify=True).require_whole()
+        if faults := [f"{KEPT}/{path.name}: {what}" for path, what in damaged_answers(root / KEPT)]:
+            raise DamagedWarehouseError(str(root), faults)
 
 
 def query_names() -> tuple[str, ...]:

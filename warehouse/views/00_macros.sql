@@ -52,6 +52,14 @@ CREATE OR REPLACE MACRO layer_level(is_removed, is_zero, reduction_ratio) AS (
     END
 );
 
+-- By how much a model is sparser than its base. Null where quantisation may have done it, whose rounding makes zeros too.
+CREATE OR REPLACE MACRO added_sparsity(sparsity, base_sparsity, note_codes) AS (
+    CASE
+        WHEN sparsity - base_sparsity > 0.01 AND list_contains(note_codes, 'quantised') THEN NULL
+        ELSE sparsity - base_sparsity
+    END
+);
+
 -- How a model was cut: the first rule that applies. Null where a number that decides is not known.
 CREATE OR REPLACE MACRO pruning_strategy(
     num_removed, least_survivor_retention, is_hidden_size_changed, are_shapes_kept, added_sparsity, retention_deviation

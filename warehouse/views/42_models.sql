@@ -83,7 +83,9 @@ SELECT
         layer_summary.least_survivor_retention,
         layer_summary.is_hidden_size_changed,
         layer_summary.are_shapes_kept,
-        own.zeros / nullif(own.params, 0) - bases.zeros / nullif(bases.params, 0),
+        added_sparsity(
+            own.zeros / nullif(own.params, 0), bases.zeros / nullif(bases.params, 0), [note.code FOR note IN own.notes]
+        ),
         layer_summary.retention_std
     ) AS strategy,
     own.zeros / nullif(own.params, 0) AS sparsity,

@@ -45,6 +45,7 @@ from layerhouse.ingest.checkpoint.layouts.adapters import adapter_part
 from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_ref, split_name
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.limits import MAX_REMEMBERED_TENSORS
+from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, TensorRef
 from layerhouse.plugins import call_plugin, load_plugins
 
@@ -99,10 +100,13 @@ REMEMBERED_CHECKPOINTS = 8
 
 @dataclass(frozen=True)
 class LaidOut:
-    """The tensors of a checkpoint in the given order, each with its layout if it has one, and notes of one line each."""
+    """The tensors of a checkpoint in the given order, each with its layout if it has one, and notes.
+
+    A note has the code `quantised` for values that are packed or codes, else `layout`.
+    """
 
     tensors: tuple[TensorRef, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def assign_layouts(
@@ -212,7 +216,7 @@ def _claim_scales(module: ModuleTensors) -> Sequence[TensorRef]:
     return [auxiliary_ref(module, suffix, "scale") for suffix in module.parts if suffix in KV_SCALES]
 
 
-def _notes(tensors: Iterable[TensorRef]) -> Iterable[str]:
+def _notes(tensors: Iterable[TensorRef]) -> Iterable[Note]:
     """One line for each storage scheme: how many weights, and what is therefore unknown."""
     counts: Counter[tuple[str, int | None, str]] = Counter()
     for ref in tensors:
@@ -221,8 +225,10 @@ def _notes(tensors: Iterable[TensorRef]) -> Iterable[str]:
     for (scheme, bits, values), count in sorted(counts.items(), key=str):
         if values == PACKED:
             width = "" if bits is None else f" of {bits} bits"
-            yield f"{count} weights are packed by {scheme}{width}: counted by their own shape, their values are not known"
+            text = f"{count} weights are packed by {scheme}{width}: counted by their own shape, their values are not known"
+            yield note("quantised", text)
         elif values == CODES:
-            yield f"{count} weights are codes of {scheme}: zeros are counted, other values need the scales and are not known"
+            text = f"{count} weights are codes of {scheme}: zeros are counted, other values need the scales and are not known"
+            yield note("quantised", text)
         elif scheme != ADAPTER_SCHEME:
-            yield f"{count} weights are kept by {scheme}: measured as the weights that they stand for"
+            yield note("layout", f"{count} weights are kept by {scheme}: measured as the weights that they stand for")
