@@ -199,13 +199,14 @@ def test_eight_bit_codes_have_zeros_and_no_other_values(tmp_path):
 def test_experts_in_mxfp4_have_the_shape_of_plain_ones(tmp_path):
     name = "model.layers.0.mlp.experts.gate_up_proj"
     entries: dict[str, Entry] = {
-        f"{name}_blocks": ("U8", (4, 64, 3, 16), None),
+        f"{name}_blocks": ("U8", (4, 64, 3, 16), (b"\x80\x5a" * 8) * (4 * 64 * 3)),
         f"{name}_scales": ("U8", (4, 64, 3), None),
         f"{name}_bias": ("BF16", (4, 64), None),
     }
     _, tensors, _ = rows_of(write(tmp_path / "m", entries, None))
     assert tensors[f"{name}_blocks"]["weight_shape"] == [4, 96, 64]
     assert tensors[f"{name}_blocks"]["params"] == 4 * 96 * 64
+    assert tensors[f"{name}_blocks"]["zeros"] == 4 * 96 * 64 // 2
     assert tensors[f"{name}_scales"]["module"] == "quant_aux"
 
 

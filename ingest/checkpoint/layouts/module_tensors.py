@@ -100,17 +100,24 @@ def weight_ref(
 
 
 def unpacked_ref(
-    ref: TensorRef, kind: str, sources: Sequence[TensorRef | None], *, dtype: str = "U8", **parameters: Any
+    ref: TensorRef,
+    kind: str,
+    sources: Sequence[TensorRef | None],
+    *,
+    dtype: str = "U8",
+    shape: tuple[int, ...] | None = None,
+    **parameters: Any,
 ) -> TensorRef:
     """A packed weight with how its values are read as codes; see measure.io.unpacked. Missing sources are left out.
 
-    A weight of other than two dimensions stays packed, but in FP4, and so does one whose sources are views.
+    `shape` is that of the codes, if they are in another order than the weight. A weight of other than two dimensions stays
+    packed, but in FP4.
     """
     present = tuple(source for source in sources if source is not None)
     assert ref.layout is not None
     if (len(ref.shape) != 2 and kind != "fp4_pairs") or not ref.elements:
         return ref
-    unpacked = Assembly(kind, present, ref.shape, dtype, parameters)
+    unpacked = Assembly(kind, present, shape or ref.shape, dtype, parameters)
     return replace(ref, layout=replace(ref.layout, values=CODES, unpacked=unpacked))
 
 
