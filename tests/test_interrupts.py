@@ -43,6 +43,8 @@ def interrupted(command: list[str], delay: float, number: signal.Signals, cwd: P
 
 def is_before_the_package(errors: str) -> bool:
     """True for a traceback of Python that starts: its last line in the package, if it has one, is the import of `starting`."""
+    if "init_import_site" in errors:
+        return True
     found = re.findall(rf'File "({re.escape(str(PACKAGE))}/[^"]*)"', errors)
     files = [file for file in found if not file.startswith(sys.prefix)]  # an environment may be in the package's folder
     return "Traceback" in errors and {Path(file).name for file in files} <= {"__init__.py", "starting.py"} and len(files) <= 2
