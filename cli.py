@@ -305,8 +305,8 @@ def check(warehouse: Path, repair: bool, restore: bool) -> None:
     talk(f"layerhouse {engine_text()}")
     is_broken = show_findings(findings, warehouse, repair=repair)
     if count := count_set_aside(warehouse):
-        restore = f"layerhouse check --restore --warehouse {warehouse}"
-        talk(f"{count} set aside in {warehouse / 'damaged'}; put back what is whole with: {restore}")
+        command = f"layerhouse check --restore --warehouse {warehouse}"
+        talk(f"{count} set aside in {warehouse / 'damaged'}; put back what is whole with: {command}")
     if is_broken:
         sys.exit(Exit.BROKEN)
 

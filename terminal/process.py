@@ -12,6 +12,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from importlib.machinery import ExtensionFileLoader
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -79,7 +81,10 @@ class Interrupts:
                 time.sleep(SECONDS_TO_END)
             end_at_once()
 
-    def _raise(self, *_: object) -> NoReturn:
+    def _raise(self, _: object = None, frame: FrameType | None = None) -> None:
+        if hasattr(signal, "setitimer") and _is_in_compiled_import(frame):
+            self._try_again()
+            return
         self.have_come = True
         self.end_at_once()
         if reach := sys.modules.get("layerhouse.warehouse.answers.reach"):
@@ -96,10 +101,23 @@ class Interrupts:
         if not isinstance(unraisable.exc_value, KeyboardInterrupt):
             sys.__unraisablehook__(unraisable)
         elif hasattr(signal, "setitimer"):
-            signal.signal(signal.SIGALRM, self._raise)
-            signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_TRY_AGAIN)
+            self._try_again()
         else:
             end_at_once()
+
+    def _try_again(self) -> None:
+        signal.signal(signal.SIGALRM, self._raise)
+        signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_TRY_AGAIN)
+
+
+def _is_in_compiled_import(frame: FrameType | None) -> bool:
+    """Whether a compiled module is being imported: some end the process, with words of their own, at an exception within."""
+    while frame is not None:
+        is_loading = frame.f_code.co_name in ("create_module", "exec_module")
+        if is_loading and isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def run_to_exit(command: Callable[[], object]) -> NoReturn:
