@@ -298,7 +298,6 @@ NOT_READ = {
     "dcp-fsdp2-2ranks",
     "dcp-single",
     "deepspeed-zero3",
-    "gpt-oss-mxfp4",
     "hqq-1bit-g32",
     "hqq-4bit-g64",
     "megatron-tp2",
