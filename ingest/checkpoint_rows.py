@@ -18,7 +18,7 @@ from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts, refuse
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.regular_file import confined_to, open_regular_file
 from layerhouse.ingest.checkpoint.slicegpt import slicing_config_path
-from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, PLAIN
+from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, PLAIN, UNREAD
 from layerhouse.ingest.checkpoint.weight_set import (
     WeightSet,
     WeightSetContents,
@@ -136,10 +136,10 @@ def read_description(path: Path) -> dict[str, str]:
 def measure_weights(
     opened: OpenedWeights, *, threads: int, near_zero: float | None, on_bytes: Callable[[int], None], device: str = "cpu"
 ) -> dict[str, Measurement]:
-    """Measure every tensor; by tensor name. `on_bytes` is called with numbers of bytes read. Raises InputError naming the
-    tensor whose bytes could not be read.
+    """Measure every tensor that is read; by tensor name. `on_bytes` is called with numbers of bytes read. Raises InputError
+    naming the tensor whose bytes could not be read.
     """
-    from layerhouse.ingest.measure.measurement import Job
+    from layerhouse.ingest.measure.measurement import NOTHING, Job
     from layerhouse.ingest.measure.scheduler import measure
 
     def job(placed: Placed) -> Job:
@@ -147,7 +147,7 @@ def measure_weights(
             return Job(placed.ref.as_stored, is_counted=False)
         return Job(placed.ref.as_stored, placed.input_axis, placed.residual_axis)
 
-    tensors = opened.measured
+    tensors = [placed for placed in opened.measured if values_kind(placed) != UNREAD]
     jobs = [job(placed) for placed in tensors]
     by_place: dict[tuple[Any, ...], Measurement] = {}
     for position, outcome in measure(jobs, threads=threads, near_zero=near_zero, device=device, on_bytes=on_bytes):
@@ -155,7 +155,7 @@ def measure_weights(
         if isinstance(outcome, InputError):
             raise InputError(f"{opened.display_path}: {placed.ref.name}", outcome.what)
         by_place[placed.ref.place] = _known_part(placed, outcome)
-    return {placed.ref.name: by_place[placed.ref.place] for placed in opened.placement.placed}
+    return {placed.ref.name: by_place.get(placed.ref.place, NOTHING) for placed in opened.placement.placed}
 
 
 def _known_part(placed: Placed, measured: Measurement) -> Measurement:
@@ -177,7 +177,7 @@ def weight_rows(
     Without measurements the level is `none`: what headers tell, with every value statistic null.
     """
     placed = opened.placement.placed
-    hashes = {name: measurement.content_hash for name, measurement in (measurements or {}).items()}
+    hashes = {name: measurement.content_hash for name, measurement in (measurements or {}).items() if measurement.content_hash}
     zeros = {name: measurement.zeros for name, measurement in (measurements or {}).items() if measurement.zeros is not None}
     totals = count_parameters(opened.placement, opened.config, hashes) if measurements else opened.totals
     layers, layer_notes = layer_rows(opened.placement, opened.config, zeros if measurements else None)
@@ -188,7 +188,12 @@ def weight_rows(
     )
     sizes = [[row[column] for column in (*SIZE_WORDS, "macs_per_token", "kv_values_per_token")] for row in layers]
     interpretation = [opened.placement.family, totals.tied_embeddings, sizes, costs, sorted(inactive)]
-    checkpoint_id = _content_id(placed, hashes, interpretation) if measurements else _header_id(placed, fingerprint)
+    if measurements:
+        if len(hashes) < len(measurements):
+            interpretation.append(fingerprint)
+        checkpoint_id = _content_id(placed, hashes, interpretation)
+    else:
+        checkpoint_id = _header_id(placed, fingerprint)
     counted = _counted_names(placed, totals, hashes)
     tensors = [*placed, *([totals.virtual] if totals.virtual else [])]
     tensor_rows = _tensor_rows(tensors, checkpoint_id, counted, inactive)
@@ -208,7 +213,7 @@ def weight_rows(
 
 
 def values_kind(placed: Placed) -> str:
-    """PLAIN where the stored values are the weights, else CODES or PACKED."""
+    """PLAIN where the stored values are the weights, else CODES, PACKED or UNREAD."""
     layout = placed.ref.layout
     return PLAIN if layout is None else layout.values
 
@@ -225,8 +230,13 @@ def _weights_home(folder: Path, files: Sequence[Path]) -> Path:
 def _content_id(placed: Sequence[Placed], hashes: Mapping[str, str], interpretation: Sequence[Any]) -> str:
     """A hash over every tensor, and over what the config decides of the stored rows (family, tie, heads): of two folders with
     equal bytes and different configs, each has its own rows.
+
+    Where tensors were not read, and have no hash, `interpretation` has the fingerprint of the files, so that it is never that
+    of other files.
     """
-    lines = sorted((tensor.ref.name, tensor.ref.dtype, list(tensor.ref.shape), hashes[tensor.ref.name]) for tensor in placed)
+    lines = sorted(
+        (tensor.ref.name, tensor.ref.dtype, list(tensor.ref.shape), hashes.get(tensor.ref.name, "")) for tensor in placed
+    )
     return hashlib.sha256(json.dumps([interpretation, lines]).encode()).hexdigest()[:32]
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from layerhouse.ingest.checkpoint.dtypes import byte_count
 
-PLAIN, CODES, PACKED = "plain", "codes", "packed"
+PLAIN, CODES, PACKED, UNREAD = "plain", "codes", "packed", "unread"
 """What the stored elements are: the values themselves; codes, each a value up to a scale, where code zero is the value zero;
-or words with several values packed into them, of which only the hash can be compared."""
+words with several values packed into them, of which only the hash can be compared; or bytes that are not read at all, which
+have neither a hash nor zeros, such as those of a tensor on torch's `meta` device."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,11 @@ class Layout:
     """What a stored tensor is to a weight that is quantised, packed or split over several tensors.
 
     `weight_name` is the name of the weight if it were stored plainly, `part` the role of this tensor in it (`qweight`,
-    `scales`, ...), `scheme` the storage scheme (`gptq`, ...), `stored_shape` the shape in the file. `values` is PLAIN, CODES or
-    PACKED; `bits` the width of one packed value; `type_name` the container's own name of the element type, if it has one.
-    `is_aux` marks scales, zero points, indices and masks, which are not parameters. `unpacked` says how packed values are read
-    as codes, one an element; their `values` are CODES.
+    `scales`, ...), `scheme` the storage scheme (`gptq`, ...), `stored_shape` the shape in the file. `values` is PLAIN, CODES,
+    PACKED or UNREAD; `bits` the width of one packed value; `type_name` the container's own name of the element type, if it has
+    one. `is_aux` marks scales, zero points, indices and masks, which are not parameters. `unpacked` says how packed values are
+    read as codes, one an element; their `values` are CODES. `has_shape` is false for words whose weight has a shape that
+    nothing tells: the tensor's shape is then the stored one, and the weight's number of parameters is not known.
     """
 
     weight_name: str
@@ -35,6 +37,7 @@ class Layout:
     bits: int | None = None
     type_name: str | None = None
     unpacked: Assembly | None = None
+    has_shape: bool = True
 
 
 MASKED, BITMASK = "masked", "bitmask"

@@ -32,10 +32,10 @@ class Measurement(Statistics):
     zero_rows (outputs), zero_cols (inputs): 0 for a tensor without zeros or without an input axis; None for empty and uncounted
     tensors, and for F4 and F6 with some zeros. nm_pattern is along the inputs, in aligned groups, for a matrix with zeros: a
     ZeroPattern, or None if none holds or none was searched for. The spectral numbers are those of spectrum.Spectrum, None if
-    they were not requested.
+    they were not requested. A tensor whose bytes are not read has no content_hash.
     """
 
-    content_hash: str
+    content_hash: str | None = None
     zero_rows: int | None = None
     zero_cols: int | None = None
     nm_pattern: ZeroPattern | str | None = None
@@ -44,6 +44,10 @@ class Measurement(Statistics):
     stable_rank: float | None = None
     effective_rank: float | None = None
     alpha: float | None = None
+
+
+NOTHING = Measurement()
+"""What is measured of a tensor whose bytes are not read."""
 
 
 def scale_free_part(measured: Measurement) -> Measurement:
