@@ -14,7 +14,7 @@ from layerhouse.errors import ChangedError, InputError
 from layerhouse.ingest.checkpoint.config_file import read_config, with_quantization_files
 from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
 from layerhouse.ingest.checkpoint.file_names import ADAPTER_CONFIG_NAME, CONFIG_NAME, INDEX_SUFFIX, QUANTIZATION_NAMES
-from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts, refuse_unread
+from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts, unread_texts
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.regular_file import confined_to, open_regular_file
 from layerhouse.ingest.checkpoint.slicegpt import slicing_config_path
@@ -30,6 +30,7 @@ from layerhouse.ingest.model.layer_rows import SIZE_WORDS, layer_rows
 from layerhouse.ingest.model.parameters import Totals, count_parameters
 from layerhouse.ingest.model.placement import Placed, Placement, place_tensors
 from layerhouse.ingest.model.token_cost import model_kv_bytes, model_macs
+from layerhouse.ingest.model.unread import mark_unread
 from layerhouse.ingest.model_files import below, path_text
 from layerhouse.version import __version__
 from layerhouse.vocabulary import CheckpointStatus, Module, SourceKind, StatsLevel
@@ -100,8 +101,7 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     quantized, quantization_notes = with_quantization_files(config, folder, display_path)
     laid_out = assign_layouts(contents.tensors, quantized, display_path, contents.metadata)
     notes += quantization_notes
-    refuse_unread(laid_out.tensors, quantized, contents.skipped, display_path)
-    placement = place_tensors(laid_out.tensors, config)
+    placement = mark_unread(place_tensors(laid_out.tensors, config), quantized, config, unread_texts(contents.skipped))
     notes += [note("weight_set", text) for text in contents.notes]
     notes += laid_out.notes
     notes += [note("ignored", f"{path.name}: {reason}") for path, reason in weight_set.ignored]
@@ -188,8 +188,9 @@ def weight_rows(
     )
     sizes = [[row[column] for column in (*SIZE_WORDS, "macs_per_token", "kv_values_per_token")] for row in layers]
     interpretation = [opened.placement.family, totals.tied_embeddings, sizes, costs, sorted(inactive)]
+    interpretation += [[t.ref.layout.scheme, t.ref.name] for t in placed if t.is_unread and t.ref.layout]
     if measurements:
-        if len(hashes) < len(measurements):
+        if len(hashes) < len(measurements) or opened.placement.has_lost:
             interpretation.append(fingerprint)
         checkpoint_id = _content_id(placed, hashes, interpretation)
     else:
@@ -251,7 +252,7 @@ def _counted_names(placed: Sequence[Placed], totals: Totals, hashes: Mapping[str
     for tensor in placed:
         first.setdefault(tensor.ref.place, tensor.ref.name)
     names = set(first.values())
-    if totals.tied_embeddings and totals.params < totals.params_stored:
+    if totals.has_copied_head:
         names -= {tensor.ref.name for tensor in placed if tensor.module == Module.LM_HEAD and tensor.part == "weight"}
     return names
 
@@ -277,13 +278,18 @@ def _tensor_rows(
             "dtype": [type_name or ref.dtype for ref, type_name in zip(refs, type_names, strict=True)],
             "shape": [list(shape) for shape in shapes],
             "weight_shape": [list(ref.shape) if ref.shape != shape else None for ref, shape in zip(refs, shapes, strict=True)],
-            "params": [tensor.params if tensor.ref.name in counted else 0 for tensor in tensors],
+            "params": [_params_of(tensor, counted) for tensor in tensors],
             "is_parameter": [tensor.is_parameter for tensor in tensors],
             "is_active": [ref.name not in inactive for ref in refs],
             "logical_bytes": [0 if tensor.is_virtual else tensor.ref.logical_bytes for tensor in tensors],
             "stored_bytes": [0 if tensor.is_virtual else tensor.ref.storage_bytes for tensor in tensors],
         }
     )
+
+
+def _params_of(tensor: Placed, counted: Collection[str]) -> int | None:
+    """The parameters that a tensor adds to the model; None if it is unread."""
+    return None if tensor.is_unread else tensor.params if tensor.ref.name in counted else 0
 
 
 def _add_values(
@@ -347,6 +353,8 @@ def _zero_counts(placed: Sequence[Placed], counted: set[str], measurements: Mapp
         zeros = None if zeros is None or count is None else zeros + count
         if tensor.is_prunable:
             prunable = None if prunable is None or count is None else prunable + count
+    if totals.params is None:
+        return {"zeros": None, "prunable_zeros": None, "nonzero_params": None}
     return {
         "zeros": zeros,
         "prunable_zeros": prunable,

@@ -47,7 +47,8 @@ UNIT_COLUMNS = ("stack", "layer_index", "kind", "unit_index", "part_hashes", "si
 class ComparedCheckpoint:
     """A checkpoint to compare: the rows of its tensors, its units, and its weights where they are open.
 
-    `identities` are those of the files that were measured. `has_values` is false for a base that is known by its config alone.
+    `notes` are those on the checkpoint, if it was read just now. `identities` are those of the files that were measured.
+    `has_values` is false for a base that is known by its config alone.
     """
 
     model_id: str
@@ -56,6 +57,7 @@ class ComparedCheckpoint:
     opened: OpenedWeights | None = None
     units: pa.Table | None = None
     has_values: bool = True
+    notes: Sequence[Note] = ()
     identities: Identities = field(default_factory=dict)
 
     def check_unchanged(self, cause: Exception | None = None) -> None:
@@ -223,15 +225,30 @@ class Comparer:
             ]
 
     def _is_refused(self, checkpoint: ComparedCheckpoint, base: ComparedCheckpoint) -> bool:
-        """Whether a checkpoint cannot be compared with any base, which is reported once."""
+        """Whether a checkpoint cannot be compared with any base, or with this one, which is reported once."""
         if checkpoint.checkpoint_id in self._refused:
             return True
+        for side in (checkpoint, base):
+            if (packing := self._unread_text(side)) is not None:
+                whose = "" if side is checkpoint else f"{base.model_id} is "
+                what = "no base for others" if checkpoint is base else f"not comparable with {base.model_id}"
+                self._refused.add(checkpoint.checkpoint_id)
+                self._pass_over(checkpoint.model_id, f"{what}: {whose}{packing}")
+                return True
         if not (checkpoint.is_adapter or checkpoint.is_hollow):
             return False
         self._refused.add(checkpoint.checkpoint_id)
         reason = "an adapter adds to a base, and" if checkpoint.is_adapter else "placeholder shapes: an incomplete export"
         self._pass_over(checkpoint.model_id, f"{reason} is not compared with {base.model_id}")
         return True
+
+    def _unread_text(self, checkpoint: ComparedCheckpoint) -> str | None:
+        """How weights of a checkpoint are packed that were not read; None if all were."""
+        sighting = self._known.sightings.get((checkpoint.model_id, SourceKind.WEIGHTS))
+        if sighting is None or sighting.params is not None:
+            return None
+        texts = (entry["text"].partition(":")[0] for entry in checkpoint.notes if entry["code"] == "unread")
+        return next(texts, "packed in a form that is not read")
 
     def _relate_tensors(
         self, checkpoint: ComparedCheckpoint, base: ComparedCheckpoint, matches: Sequence[Row]
@@ -319,5 +336,11 @@ class Comparer:
 
 def _read_checkpoint(model_id: str, weights: ReadWeights) -> ComparedCheckpoint:
     return ComparedCheckpoint(
-        model_id, weights.checkpoint_id, weights.tensors, weights.opened, weights.units, identities=weights.identities
+        model_id,
+        weights.checkpoint_id,
+        weights.tensors,
+        weights.opened,
+        weights.units,
+        notes=() if weights.checkpoint is None else weights.checkpoint["notes"],
+        identities=weights.identities,
     )

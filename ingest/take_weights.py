@@ -123,7 +123,7 @@ class WeightsTaker:
             rows["units"] = weights.units
         if weights.checkpoint is not None:
             checkpoint = weights.checkpoint
-            if analysis_params is not None and analysis_params != checkpoint["params"]:
+            if analysis_params is not None and checkpoint["params"] not in (None, analysis_params):
                 text = (
                     f"the analysis files say {analysis_params} parameters, the weights {checkpoint['params']}, which is taken"
                 )

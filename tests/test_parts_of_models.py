@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from pathlib import Path
 
 import pytest
@@ -90,34 +88,3 @@ def test_a_model_of_composer_is_found_in_its_run(tmp_path):
     assert [kind for kind, _ in outcome(tmp_path / "m", tmp_path / "w")] == ["taken"]
     ((kind, what),) = outcome(tmp_path / "other.pt", tmp_path / "w2")
     assert (kind, "the state of an optimizer, not a model" in what) == ("failed", True)
-
-
-def test_weights_packed_by_a_tool_that_is_not_known_are_no_small_model(tmp_path):
-    entries = {
-        (name.replace(".weight", ".blob") if "_proj" in name else name): ("U8", (7,), None)
-        if "_proj" in name
-        else ("BF16", shape, None)
-        for name, shape in SHAPES.items()
-    }
-    config = {**CONFIG, "quantization_config": {"quant_method": "zipnn9"}}
-    folder = write(tmp_path / "m", entries, config)
-    ((kind, what),) = outcome(folder, tmp_path / "w")
-    assert kind == "failed"
-    assert what.startswith("packed by zipnn9 in a form that is not read: model.layers.0.")
-    assert what.endswith("; its parameters are not known")
-    plain_folder = write(tmp_path / "p", plain(SHAPES), config)  # before it is quantised, or read back
-    (plain_folder / "note.txt").write_text("x")
-    assert [kind for kind, _ in outcome(plain_folder, tmp_path / "w")] == ["taken"]
-
-
-def test_pickled_weights_of_a_class_that_is_not_read_are_no_small_model(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch announces that it will drop such tensors; files with them stay
-        quantised = torch.quantize_per_tensor(torch.ones(8, 8), 0.1, 0, torch.qint8)
-    (tmp_path / "m").mkdir()
-    torch.save({**WEIGHTS, "model.layers.0.mlp.down_proj.weight": quantised}, tmp_path / "m/pytorch_model.bin")
-    ((kind, what),) = outcome(tmp_path / "m", tmp_path / "w")
-    assert (kind, what.startswith("stored in a form that is not read: pytorch_model.bin: kind of tensor")) == ("failed", True)
-    (tmp_path / "m/config.json").write_text(json.dumps({"quantization_config": {"quant_method": "torchao"}}))
-    ((kind, what),) = outcome(tmp_path / "m", tmp_path / "w")
-    assert (kind, what.startswith("packed by torchao in a form that is not read: ")) == ("failed", True)

@@ -40,7 +40,7 @@ def with_quantization_files(
     """A config with the quantisation block of another file of its folder, where it has none itself.
 
     AutoGPTQ writes quantize_config.json, AutoAWQ quant_config.json, ModelOpt hf_quant_config.json (in `quantization`), quanto
-    quanto_qmap.json: a module's types by its name.
+    quanto_qmap.json: a module's types by its name. With these goes the hidden size, which quanto's words alone do not tell.
     """
     if quantization_config(config).declared:
         return config, []
@@ -50,6 +50,12 @@ def with_quantization_files(
             return config, notes
         if document is not None:
             inner = document.get("quantization")
-            block = {"quanto_qmap": document, "quant_method": "quanto"} if name == QUANTO_NAME else document
+            block = _quanto_block(document, config) if name == QUANTO_NAME else document
             return {**(config or {}), "quantization_config": inner if isinstance(inner, dict) else block}, []
     return config, []
+
+
+def _quanto_block(document: Mapping[str, Any], config: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    levels = (config or {}, *(value for value in (config or {}).values() if isinstance(value, Mapping)))
+    sizes = {size for level in levels if type(size := level.get("hidden_size")) is int}
+    return {"quanto_qmap": document, "quant_method": "quanto", "hidden_size": sizes.pop() if len(sizes) == 1 else None}

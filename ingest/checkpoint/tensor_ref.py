@@ -24,8 +24,8 @@ class Layout:
     `scales`, ...), `scheme` the storage scheme (`gptq`, ...), `stored_shape` the shape in the file. `values` is PLAIN, CODES,
     PACKED or UNREAD; `bits` the width of one packed value; `type_name` the container's own name of the element type, if it has
     one. `is_aux` marks scales, zero points, indices and masks, which are not parameters. `unpacked` says how packed values are
-    read as codes, one an element; their `values` are CODES. `has_shape` is false for words whose weight has a shape that
-    nothing tells: the tensor's shape is then the stored one, and the weight's number of parameters is not known.
+    read as codes, one an element; their `values` are CODES. `unread_reason` is set for words whose weight has a shape that is
+    not known: the tensor's shape is then the stored one, and the weight's number of parameters is not known.
     """
 
     weight_name: str
@@ -37,7 +37,12 @@ class Layout:
     bits: int | None = None
     type_name: str | None = None
     unpacked: Assembly | None = None
-    has_shape: bool = True
+    unread_reason: str | None = None
+
+    @property
+    def has_shape(self) -> bool:
+        """Whether the shape of the weight is known."""
+        return self.unread_reason is None
 
 
 MASKED, BITMASK = "masked", "bitmask"

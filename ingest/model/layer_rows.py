@@ -13,7 +13,14 @@ from layerhouse.ingest.model.config import declared_number
 from layerhouse.ingest.model.family import Family
 from layerhouse.ingest.model.inactive import inactive_tensors
 from layerhouse.ingest.model.layer_notes import added_biases, declared_notes, group_notes, number_notes
-from layerhouse.ingest.model.layer_sizes import Sizes, declared_head_dim, has_unnamed_weights, measure_layer
+from layerhouse.ingest.model.layer_sizes import (
+    MLP_MODULES,
+    Sizes,
+    declared_head_dim,
+    has_unnamed_weights,
+    measure_layer,
+    unread_modules,
+)
 from layerhouse.ingest.model.placeholders import are_placeholders, is_block_weight
 from layerhouse.ingest.model.placement import BLOCK_MODULES, Placed, Placement, unique_tensors
 from layerhouse.ingest.model.token_cost import layer_kv_values, layer_macs
@@ -50,6 +57,11 @@ class _Checkpoint:
     zeros: Zeros | None
     inactive: frozenset[str]
     has_placeholders: bool
+
+    @property
+    def has_shapes(self) -> bool:
+        """Whether the tensors have roles and shapes, from which sizes can be told."""
+        return self.family is not None and not self.has_placeholders and not self.placement.has_lost
 
     @property
     def family(self) -> Family | None:
@@ -96,7 +108,7 @@ def _stack_rows(stack: str, checkpoint: _Checkpoint) -> tuple[list[Row], list[No
         key = tuple([_row_key(tensor, checkpoint.inactive) for tensor in tensors]) if is_plain else (index,)
         layer = distinct.get(key)
         if layer is None:
-            measured = Sizes() if family is None or checkpoint.has_placeholders else measure_layer(tensors, head_dim)
+            measured = measure_layer(tensors, head_dim) if checkpoint.has_shapes else Sizes()
             layer = distinct[key] = _describe_layer(stack, tensors, unique, measured, checkpoint)
         sizes[index] = layer.sizes
         layer_notes += [(index, entry) for entry in layer.notes]
@@ -120,6 +132,7 @@ def _row_key(tensor: Placed, inactive: frozenset[str]) -> tuple[Any, ...]:
         tensor.residual_axis,
         id(tensor.template),
         tensor.ref.name in inactive,
+        tensor.is_unread,
     )
 
 
@@ -128,9 +141,12 @@ def _describe_layer(
 ) -> _Layer:
     config, family = checkpoint.config, checkpoint.family
     active = [tensor for tensor in unique if tensor.ref.name not in checkpoint.inactive]
-    is_known = family is not None and not checkpoint.has_placeholders
+    unread = unread_modules(tensors)
+    is_known = checkpoint.has_shapes and not unread
     experts_per_token = declared_number(config, family, "experts_per_token", stack)
     row = _row(stack, unique, measured, family)
+    if checkpoint.placement.has_lost or unread:
+        row |= _unknown_counts(None if checkpoint.placement.has_lost else unread)
     row["macs_per_token"] = layer_macs(active, measured, experts_per_token) if is_known else None
     row["kv_values_per_token"] = layer_kv_values(active, measured, stack) if is_known else None
     block_params = sum(tensor.params for tensor in unique if tensor.module in BLOCK_MODULES)
@@ -163,6 +179,17 @@ def _row(stack: str, tensors: Sequence[Placed], sizes: Sizes, family: Family | N
     }
 
 
+def _unknown_counts(unread: frozenset[str] | None) -> Row:
+    """The counts of a layer that depend on weights whose shapes are not known, in these modules (None: in any), as null."""
+    counts = {
+        "attention_params": unread is None or Module.ATTENTION in unread,
+        "mlp_params": unread is None or bool(MLP_MODULES & unread),
+        "norm_params": unread is None or Module.NORM in unread,
+    }
+    names = ("params", "other_params", "role_params", *(name for name, is_unknown in counts.items() if is_unknown))
+    return dict.fromkeys(names)
+
+
 def _is_zero(tensors: Sequence[Placed], layer: _Layer, checkpoint: _Checkpoint) -> bool | None:
     """Whether a layer has no parameters of attention, MLP or an SSM mixer, or all of them are zero; None if not known."""
     if checkpoint.has_placeholders or layer.row["attention_params"] is None or layer.row["mlp_params"] is None:
@@ -177,6 +204,6 @@ def _count_zeros(tensors: Iterable[Placed], zeros: Zeros | None) -> int | None:
     """Zero parameters of the tensors; None unless all were counted."""
     if zeros is None:
         return None
-    counts = [zeros.get(tensor.ref.name) for tensor in tensors if tensor.params]
+    counts = [zeros.get(tensor.ref.name) for tensor in tensors if tensor.params or tensor.is_unread]
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None

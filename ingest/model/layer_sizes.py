@@ -65,7 +65,10 @@ def declared_head_dim(config: Config | None, family: Family | None, stack: str =
 
 def measure_layer(tensors: Sequence[Placed], head_dim: HeadDim) -> Sizes:
     """Sizes of one layer from all its tensors. The length of a norm over single heads takes precedence over `head_dim`, which
-    is the declared one."""
+    is the declared one. A size that depends on a weight whose shape is not known is None.
+    """
+    if unread := unread_modules(tensors):
+        return _measure_known(tensors, head_dim, unread)
     weights = [tensor for tensor in tensors if tensor.part == "weight" and tensor.module in BLOCK_MODULES]
     by_module: dict[str, list[Placed]] = defaultdict(list)
     for tensor in weights:
@@ -85,6 +88,22 @@ def measure_layer(tensors: Sequence[Placed], head_dim: HeadDim) -> Sizes:
         hidden_size=hidden_size,
         notes=(*notes, *sizes.notes, *width_notes, *expert_notes, *hidden_notes),
     )
+
+
+def unread_modules(tensors: Iterable[Placed]) -> frozenset[str]:
+    """The modules of a layer that have a weight whose shape is not known; module other may be any of them."""
+    modules = {tensor.module for tensor in tensors if tensor.is_unread}
+    return frozenset(modules | {*BLOCK_MODULES, Module.NORM} if Module.OTHER in modules else modules)
+
+
+def _measure_known(tensors: Sequence[Placed], head_dim: HeadDim, unread: frozenset[str]) -> Sizes:
+    """The sizes of a layer that do not depend on modules with unread weights."""
+    sizes = measure_layer([tensor for tensor in tensors if tensor.module not in unread], head_dim)
+    if Module.ATTENTION in unread:
+        sizes = replace(sizes, num_heads=None, num_kv_heads=None, head_dim=None)
+    if MLP_MODULES & unread:
+        sizes = replace(sizes, intermediate_size=None, num_experts=None)
+    return sizes
 
 
 def has_unnamed_weights(tensors: Iterable[Placed]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from layerhouse.ingest.checkpoint.config_json import Config
@@ -38,20 +38,22 @@ class Totals:
     `layer_params` are those of the main stack, which is the text model if there are several towers. `params` counts a tied
     tensor once, `params_stored` every stored copy of it. `embedding_params` is the token embedding alone. `lm_head_params` is
     the size of the head as a module: of a tied head it is the embedding's size, as in the study's analyses, and is then not
-    part of `params`. `stored_bytes` counts a storage once, however many views it has.
+    part of `params`. `has_copied_head`: a stored head repeats the embedding and is no part of `params`. `stored_bytes` counts a
+    storage once, however many views it has. Counts that depend on a weight whose shape is not known are None.
     """
 
-    params: int
-    params_stored: int
+    params: int | None
+    params_stored: int | None
     embedding_params: int | None
     lm_head_params: int | None
-    layer_params: int
+    layer_params: int | None
     prunable_params: int | None
     tied_embeddings: bool | None
     tie_evidence: str | None
     logical_bytes: int
     stored_bytes: int
     virtual: Placed | None
+    has_copied_head: bool
     notes: tuple[Note, ...]
 
 
@@ -64,18 +66,22 @@ def count_parameters(placement: Placement, config: Config | None, hashes: Hashes
     is_known = placement.family is not None
     main_stack, params_stored = placement.main_stack, _sum(stored)
     embeddings, heads = _of_role(placement.placed, Role.EMBED_TOKENS), _of_role(head, Role.LM_HEAD)
+    is_complete = placement.is_complete
     return Totals(
-        params=params_stored - copies,
-        params_stored=params_stored,
-        embedding_params=_sum(unique_tensors(embeddings)) if is_known else None,
-        lm_head_params=_sum(unique_tensors(heads)) if is_known else None,
-        layer_params=_sum([t for t in stored if t.layer_index is not None and t.stack == main_stack]),
-        prunable_params=_sum([t for t in stored if t.is_prunable]) if is_known else None,
+        params=params_stored - copies if is_complete else None,
+        params_stored=params_stored if is_complete else None,
+        embedding_params=_sum(unique_tensors(embeddings)) if is_known and _is_told(embeddings, placement) else None,
+        lm_head_params=_sum(unique_tensors(heads)) if is_known and _is_told(heads, placement) else None,
+        layer_params=(
+            _sum([t for t in stored if t.layer_index is not None and t.stack == main_stack]) if is_complete else None
+        ),
+        prunable_params=_sum([t for t in stored if t.is_prunable]) if is_known and is_complete else None,
         tied_embeddings=tie.tied,
         tie_evidence=tie.evidence,
         logical_bytes=sum([tensor.ref.logical_bytes for tensor in stored]),
         stored_bytes=sum({(t.ref.path, t.ref.offset): t.ref.storage_bytes for t in placement.placed}.values()),
         virtual=tie.virtual,
+        has_copied_head=copies > 0,
         notes=tie.notes,
     )
 
@@ -84,7 +90,8 @@ def find_tie(placement: Placement, config: Config | None, hashes: Hashes | None 
     """Whether the head is the embedding, by the bytes, else by the config, else by the family's default."""
     family = placement.template_family
     embedding = find_weight(placement, Role.EMBED_TOKENS)
-    if family is None or embedding is None or family.head is None:
+    is_told = all(_is_told(_of_role(placement.placed, role), placement) for role in (Role.EMBED_TOKENS, Role.LM_HEAD))
+    if family is None or embedding is None or family.head is None or not is_told:
         return Tie(None)
     head = find_weight(placement, Role.LM_HEAD)
     declared = declared_flag(config, "tie_word_embeddings")
@@ -140,6 +147,14 @@ def _virtual_head(placement: Placement, embedding: Placed) -> Placed:
         template=template,
         is_virtual=True,
     )
+
+
+def _is_told(tensors: Sequence[Placed], placement: Placement) -> bool:
+    """Whether the tensors of a role are all known: none is unread, and if there are none, nothing that is unread can be one."""
+    if tensors:
+        return not any(tensor.is_unread for tensor in tensors)
+    unread = [tensor for tensor in placement.placed if tensor.is_unread and tensor.layer_index is None]
+    return not placement.has_lost and not unread
 
 
 def _of_role(placed: Iterable[Placed], role: Role) -> list[Placed]:

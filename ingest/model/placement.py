@@ -38,7 +38,7 @@ class Placed:
     hold. `part` is weight, bias or buffer; for module other, the last component of the name. `input_axis` is the axis that
     inputs index, for weights of linear modules with two or three dimensions; `residual_axis` the axis that the hidden size
     indexes. `is_virtual`: the output head of a tied model whose file has none; it shares the embedding's bytes and adds none.
-    `params` are its elements if it is a parameter, else 0.
+    `params` are its elements if it is a parameter, else 0; also 0 if it is unread, whose number of parameters is not known.
     """
 
     ref: TensorRef
@@ -57,7 +57,12 @@ class Placed:
     params: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.params = self.ref.elements if self.is_parameter else 0
+        self.params = self.ref.elements if self.is_parameter and not self.is_unread else 0
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether it stores words of a weight whose shape is not known."""
+        return self.ref.layout is not None and not self.ref.layout.has_shape
 
     @property
     def is_prunable(self) -> bool:
@@ -77,12 +82,21 @@ class Placed:
 
 @dataclass(frozen=True)
 class Placement:
-    """The tensors of a checkpoint with their places, in the order given. `family` is None if no family matches the names."""
+    """The tensors of a checkpoint with their places, in the order given. `family` is None if no family matches the names.
+
+    `has_lost` is true if the files hold tensors of which nothing was read, so that they are not among `placed`.
+    """
 
     family: str | None
     placed: tuple[Placed, ...]
     template_family: Family | None
     notes: tuple[Note, ...]
+    has_lost: bool = False
+
+    @cached_property
+    def is_complete(self) -> bool:
+        """Whether the shape of every weight is known, so that parameters can be counted."""
+        return not self.has_lost and not any(tensor.is_unread for tensor in self.placed)
 
     @cached_property
     def unique(self) -> tuple[Placed, ...]:

@@ -231,6 +231,11 @@ def _place_unknown(name: str, stack: str | None, is_parameter: bool) -> Place:
 
 def _place_by_layout(place: Place, layout: Layout) -> Place:
     """The place of a tensor that serves a weight: that of the weight, of an adapter's addition to it, or of its scales."""
+    if not layout.has_shape:
+        name = ".".join([*place.canonical_name.split(".")[:-1], layout.part])
+        return place._replace(
+            canonical_name=name, part=layout.part, is_parameter=True, input_axis=None, residual_axis=None, template=None
+        )
     if not layout.is_aux and layout.scheme != ADAPTER_SCHEME:
         return place._replace(is_parameter=True)
     module = str(Module.QUANT_AUX if layout.is_aux else Module.ADAPTER)

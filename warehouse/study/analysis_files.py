@@ -54,6 +54,8 @@ def analysis_files(connection: duckdb.DuckDBPyConnection, model_id: str) -> dict
     (model,) = _rows(connection, f"SELECT * FROM models WHERE model_id = {quote_literal(model_id)}")
     if model["checkpoint_id"] is None:
         raise UsageError(f"{model_id}: the warehouse has only results of this model, no structure to write")
+    if model["source_kind"] == SourceKind.WEIGHTS and model["params_source"] != SourceKind.WEIGHTS:
+        raise UsageError(f"{model_id}: its parameters are not known, {model['status_note']}; no structure to write")
     pruned = _structure(connection, model["checkpoint_id"], model_id.rpartition("/")[2])
     if not pruned["layers"]:
         raise UsageError(f"{model_id}: the warehouse has no layers of this model")

@@ -54,6 +54,7 @@ SELECT
                 WHEN layer_summary.is_map_unknown THEN 'no file says which block of the base each layer is'
             END,
             CASE
+                WHEN list_contains([note.code FOR note IN own.notes], 'unread') THEN 'not comparable with a base'
                 WHEN own.checkpoint_id IS NOT NULL AND own.base_checkpoint_id IS NULL THEN 'no base to compare with'
             END,
             CASE WHEN own.status = 'partial' THEN 'not all of it could be read' END,

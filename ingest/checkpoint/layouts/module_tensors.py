@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -20,6 +20,10 @@ OF_WEIGHT = ".weight."
 SUFFIX_OF_SEVERAL_PARTS = re.compile(r"(?<!\.weight)(_blocks|_scales)$|(?<=\.)((?:res_|outlier_)?centroids\.weight)$")
 
 
+class LayoutError(InputError):
+    """The tensors of a module contradict each other, or do not tell what they store."""
+
+
 @dataclass(frozen=True)
 class ModuleTensors:
     """A module's name and its tensors by suffix. `display_path` is the model's, for messages.
@@ -33,8 +37,8 @@ class ModuleTensors:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def refuse(self, what: str) -> NoReturn:
-        """Raise InputError that names the module."""
-        raise InputError(f"{self.display_path}: {self.name[:80]}", what)
+        """Raise LayoutError, an InputError that names the module: its weight is in a form that is not read, or damaged."""
+        raise LayoutError(f"{self.display_path}: {self.name[:80]}", what)
 
     def read_integers(self, suffix: str) -> list[int]:
         """The values of a small tensor of 32- or 64-bit integers."""
@@ -136,6 +140,16 @@ def auxiliary_ref(module: ModuleTensors, suffix: str, scheme: str, *, weight: st
 def auxiliary_refs(module: ModuleTensors, suffixes: Iterable[str], scheme: str, *, weight: str = "weight") -> list[TensorRef]:
     """`auxiliary_ref` of every suffix that the module has."""
     return [auxiliary_ref(module, suffix, scheme, weight=weight) for suffix in suffixes if suffix in module.parts]
+
+
+def unread_refs(refs: Iterable[TensorRef], scheme: str, reason: str) -> Iterator[TensorRef]:
+    """Tensors as parts of a weight whose shape is not known, all of one module; a plain bias is left out."""
+    for ref in refs:
+        module, suffix = split_name(ref.name)
+        if suffix != "bias":
+            stored = ref.stored_shape
+            layout = Layout(_join(module, "weight"), suffix, scheme, stored, PACKED, unread_reason=reason)
+            yield replace(ref, shape=stored, layout=layout)
 
 
 def _join(module: str, suffix: str) -> str:

@@ -11,7 +11,6 @@ that no built-in layout claims, and not at all for a checkpoint whose names and 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from typing import Any
 
 from layerhouse.errors import InputError, UsageError
 from layerhouse.ingest.checkpoint.config_json import Config, QuantizationConfig, quantization_config
-from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.layouts import (
     bitmasks,
     bitnet,
@@ -42,7 +40,13 @@ from layerhouse.ingest.checkpoint.layouts import (
 from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
 from layerhouse.ingest.checkpoint.layouts.adapters import WORDS as ADAPTER_WORDS
 from layerhouse.ingest.checkpoint.layouts.adapters import adapter_part
-from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_ref, split_name
+from layerhouse.ingest.checkpoint.layouts.module_tensors import (
+    LayoutError,
+    ModuleTensors,
+    auxiliary_ref,
+    split_name,
+    unread_refs,
+)
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.limits import MAX_REMEMBERED_TENSORS
 from layerhouse.ingest.checkpoint.notes import Note, note
@@ -90,10 +94,11 @@ WORDS = (*ADAPTER_WORDS, *(mark.rpartition(".")[2] for mark in sorted(MARKS)))
 PLAIN_SUFFIXES = (".weight", ".bias", ".inv_freq")
 """Suffixes of tensors that belong to no layout."""
 
-BUFFER_NAME = re.compile(r"(position_ids|attn\.bias|masked_bias|token_type_ids|num_batches_tracked|relative_position_index)$")
-"""Integers that are no weights, by the names that transformers' models give them."""
 UNSUPPORTED_TENSOR = " unsupported: tensor "
 """A word of the notes on pickled tensors that are not read."""
+
+UNKNOWN_SCHEME = "unknown"
+"""The scheme of weights in a form that is not read, where no quantisation method is declared."""
 
 REMEMBERED_CHECKPOINTS = 8
 
@@ -114,7 +119,8 @@ def assign_layouts(
 ) -> LaidOut:
     """Find the weights that are not stored plainly. `metadata` is that of the files, which may describe tensors.
 
-    Raises InputError if the tensors of a module contradict each other.
+    Where the tensors of a module contradict each other, or do not tell what they store, all of them are parts of a weight whose
+    shape is not known. Raises InputError if a layout of another package cannot be asked.
     """
     names = tuple([tensor.name for tensor in tensors])
     classify = _classify if len(names) <= MAX_REMEMBERED_TENSORS else _classify.__wrapped__
@@ -136,39 +142,19 @@ def assign_layouts(
         modules.setdefault(prefix, {})[suffix] = tensor
     for name, parts in modules.items():
         module = ModuleTensors(name, parts, display_path, metadata or {})
-        refs = [] if MARKS.isdisjoint(parts) else _claim(quantization, module)
-        refs = refs or _claim_by_plugins(further, quantization, module) or _claim_scales(module)
+        try:
+            refs = [] if MARKS.isdisjoint(parts) else _claim(quantization, module)
+            refs = refs or _claim_by_plugins(further, quantization, module) or _claim_scales(module)
+        except LayoutError as error:
+            refs = list(unread_refs(parts.values(), quantization.method or UNKNOWN_SCHEME, error.what))
         claimed.update({ref.name: ref for ref in refs})
     laid_out = tuple(claimed.get(tensor.name, tensor) for tensor in tensors)
     return LaidOut(laid_out, tuple(_notes(laid_out)))
 
 
-def refuse_unread(tensors: Sequence[TensorRef], config: Config | None, skipped: Sequence[str], display_path: str) -> None:
-    """Raise InputError where weights are in a form that is not read.
-
-    Such weights are pickled tensors of unsupported kinds (`skipped`), or, where the config declares a quantisation, integers in
-    modules without a weight that a layout has claimed. Their number of parameters is not known, and that of the rest would pass
-    for a pruned model.
-    """
-    quantization = quantization_config(config)
-    unread = [text for text in skipped if UNSUPPORTED_TENSOR in text]
-    if quantization.declared:
-        claimed = {ref.layout.weight_name.rpartition(".")[0] for ref in tensors if ref.layout is not None}
-        unread += [
-            f"{ref.name} {ref.dtype} {list(ref.shape)}"
-            for ref in tensors
-            if ref.layout is None
-            and DTYPES[ref.dtype].kind in ("int", "uint")
-            and ref.elements > 1
-            and not ref.is_buffer
-            and not BUFFER_NAME.search(ref.name)
-            and split_name(ref.name)[0] not in claimed
-        ]
-    if unread:
-        more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
-        by = f"packed by {quantization.method or 'a tool'}" if quantization.declared else "stored"
-        what = f"{by} in a form that is not read: {unread[0][:300]}{more}"
-        raise InputError(display_path, f"{what}; its parameters are not known")
+def unread_texts(skipped: Sequence[str]) -> tuple[str, ...]:
+    """Those of the remarks on what was not read that are about weights: pickled tensors of unsupported kinds."""
+    return tuple(text for text in skipped if UNSUPPORTED_TENSOR in text)
 
 
 @lru_cache(REMEMBERED_CHECKPOINTS)
@@ -220,7 +206,7 @@ def _notes(tensors: Iterable[TensorRef]) -> Iterable[Note]:
     """One line for each storage scheme: how many weights, and what is therefore unknown."""
     counts: Counter[tuple[str, int | None, str]] = Counter()
     for ref in tensors:
-        if ref.layout is not None and not ref.layout.is_aux:
+        if ref.layout is not None and not ref.layout.is_aux and ref.layout.has_shape:
             counts[ref.layout.scheme, ref.layout.bits, ref.layout.values] += 1
     for (scheme, bits, values), count in sorted(counts.items(), key=str):
         if values == PACKED:

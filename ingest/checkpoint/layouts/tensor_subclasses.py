@@ -1,7 +1,8 @@
 """Weights that are several tensors of one Python object: quanto's `weight._data`, torchao's `_weight_qdata`.
 
 quanto (optimum/quanto/tensor/packed.py): 8 bits: weight._data I8 or F8 (out, in), weight._scale. Fewer bits: weight._data._data
-U8 (out * bits / 8, in), weight._scale and weight._shift; the bits are in quanto_qmap.json (`{"MODULE": {"weights": "qint4"}}`).
+U8 (out * groups * bits / 8, in / groups), weight._scale and weight._shift; the bits are in quanto_qmap.json
+(`{"MODULE": {"weights": "qint4"}}`), and only the model's hidden size tells the number of groups.
 torchao (torchao/prototype/safetensors): _weight_qdata, _weight_scale, _weight_zero_point; the file's metadata has the class and
 its block_size for each weight. The stored shape is the weight's own unless two values of 4 bits share a byte.
 """
@@ -9,6 +10,7 @@ its block_size for each weight. The stored shape is the weight's own unless two 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +23,13 @@ from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, TensorRef
 QUANTO_TYPE = re.compile(r"qu?int([248])")
 QUANTO_AUXILIARY = ("weight._scale", "weight._shift", "weight._zeropoint", "input_scale", "output_scale")
 TORCHAO_AUXILIARY = ("_weight_scale", "_weight_zero_point", "_weight_act_pre_scale", "_weight_scale_and_zero")
+FROM_HIDDEN = re.compile(
+    "q_proj|k_proj|v_proj|qkv_proj|gate_proj|up_proj|gate_up_proj|query|key|value|query_key_value|fc1|c_fc|c_attn|"
+    "dense_h_to_4h|wq|wk|wv|w1|w3|lm_head"
+)
+"""Linear modules whose inputs are the hidden size, by their last name."""
+TO_HIDDEN = re.compile("o_proj|out_proj|down_proj|fc2|c_proj|dense|dense_4h_to_h|wo|w2")
+"""Linear modules whose outputs are the hidden size."""
 FLOATS = ("F16", "BF16", "F32")
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
 
@@ -38,13 +47,25 @@ def _claims_quanto(config: QuantizationConfig, module: ModuleTensors) -> list[Te
     weight, bits = module.parts["weight._data._data"], _quanto_bits(config, module.name)
     if bits is None or len(weight.shape) != 2:
         module.refuse("packed by quanto, and no quanto_qmap.json says the bits of this module")
-    shape = (weight.shape[0] * 8 // bits, weight.shape[1])
+    shape = _quanto_shape(config, module, (weight.shape[0] * 8 // bits, weight.shape[1]))
     ref = weight_ref(module, "weight._data._data", "quanto", shape, bits=bits)
     scale, shift = module.parts["weight._scale"], module.parts.get("weight._shift")
     if shift is not None and scale.shape == shift.shape and scale.dtype == shift.dtype and scale.dtype in FLOATS:
         is_even = scale.elements and scale.shape[1:] == (1,) and ref.elements % scale.elements == 0
         ref = unpacked_ref(ref, "shifted", [weight, scale, shift], bits=bits) if is_even else ref
     return [ref, *auxiliary]
+
+
+def _quanto_shape(config: QuantizationConfig, module: ModuleTensors, grouped: tuple[int, int]) -> tuple[int, int]:
+    """The shape of a weight whose rows are stored in groups, (out * groups, in / groups). Raises LayoutError if it is open."""
+    declared, role = config.declared.get("hidden_size"), module.name.rpartition(".")[2]
+    hidden: int = declared if type(declared) is int and declared > 0 else 0
+    reads, writes = FROM_HIDDEN.fullmatch(role), TO_HIDDEN.fullmatch(role)
+    other, rest = divmod(math.prod(grouped), hidden) if hidden else (0, 1)
+    shape = (other, hidden) if reads else (hidden, other)
+    if rest or not (reads or writes) or shape[1] % max(1, grouped[1]):
+        module.refuse(f"quanto's groups {list(grouped)}: neither the module's name nor hidden_size {declared} tells the inputs")
+    return shape
 
 
 def _quanto_bits(config: QuantizationConfig, module: str) -> int | None:
