@@ -20,7 +20,7 @@ from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.ingest.compare import alignment
 from layerhouse.ingest.compare.alignment import LayerFingerprint, place_by_score, score_layers
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
-from layerhouse.ingest.measure.signatures import signature
+from layerhouse.ingest.measure.signatures import read_profile
 
 BLOCKS, HIDDEN, HEADS, HEAD_DIM, WIDTH = 12, 256, 8, 32, 704
 RESIDUAL_AXIS = {"q": 1, "k": 1, "v": 1, "o": 0, "gate": 1, "up": 1, "down": 0, "attention_norm": None, "mlp_norm": None}
@@ -146,7 +146,7 @@ def _print(block: Block, path: Path, dtype: str, is_whole: bool) -> tuple[dict, 
                 vector = None if np.abs(centred).max() < 1e-9 else centred / np.linalg.norm(centred)
             else:
                 path.write_bytes(values.tobytes())
-                vector = signature(reader, TensorRef(name, dtype, weight.shape, path, 0, values.nbytes), axis)
+                vector = read_profile(reader, TensorRef(name, dtype, weight.shape, path, 0, values.nbytes), axis).signature
                 reader.close()
             if vector is not None:
                 signatures[key] = np.asarray(vector)

@@ -32,7 +32,7 @@ from layerhouse.ingest.model.placement import Placed, Placement, place_tensors
 from layerhouse.ingest.model.token_cost import model_kv_bytes, model_macs
 from layerhouse.ingest.model.unread import mark_unread
 from layerhouse.ingest.model_files import below, path_text
-from layerhouse.version import __version__
+from layerhouse.version import RULES_VERSION, __version__
 from layerhouse.vocabulary import CheckpointStatus, Module, SourceKind, StatsLevel
 
 if TYPE_CHECKING:
@@ -334,6 +334,7 @@ def _checkpoint_row(opened: OpenedWeights, totals: Totals, checkpoint_id: str, *
         "device": "cpu" if is_full else None,
         "status": CheckpointStatus.OK,
         "tool_version": __version__,
+        "rules_version": RULES_VERSION,
     }
 
 

@@ -84,9 +84,13 @@ class WeightsTaker:
         self._context, self._known, self._reading = context, context.known, context.reading
 
     def is_new(self, model: FoundModel) -> bool:
-        """Whether the warehouse lacks a model's weights as they are now, or has not measured them as far as asked."""
+        """Whether the warehouse lacks a model's weights as they are now, has not measured them as far as asked, or has rows of
+        earlier rules. Those with values are taken again by reading values, so not if headers alone are asked for.
+        """
         sighting = self._unchanged_sighting(model, fingerprint_of(weight_files_of(model.weight_files)))
-        return sighting is None or not self._is_measured(sighting) or self._lacks_units(sighting.checkpoint_id)
+        if sighting is None or not self._is_measured(sighting) or self._lacks_units(sighting.checkpoint_id):
+            return True
+        return sighting.is_stale and (self._reading.stats != StatsLevel.NONE or sighting.stats_level == StatsLevel.NONE)
 
     def read(self, model: FoundModel, *, device: str, threads: int) -> ReadWeights:
         """Read of a model's weights what the warehouse does not have. Thread-safe. Raises InputError of one line."""
@@ -99,15 +103,19 @@ class WeightsTaker:
             return _read_headers(model, fingerprint)
         opened = open_weights(model.folder, model.weight_files, model.shown)
         sighting = self._unchanged_sighting(model, fingerprint)
-        if sighting is not None and self._is_measured(sighting):
+        if sighting is not None and self._is_measured(sighting) and not sighting.is_stale:
             return self._read_units_alone(opened, sighting.checkpoint_id, fingerprint, threads)
-        measured = self._measure(opened, sighting, device, threads)
+        if sighting is not None and sighting.is_stale:
+            measured = self._measure_again(opened, sighting, device, threads)
+        else:
+            measured = self._measure(opened, sighting, device, threads)
         checkpoint, tensors, layers = weight_rows(
             opened, measured.measurements, near_zero=measured.near_zero, fingerprint=fingerprint
         )
         checkpoint_id: str = checkpoint["checkpoint_id"]
         units, unit_notes = None, list[Note]()
-        if self._lacks_units(checkpoint_id):
+        had_units = sighting is not None and sighting.checkpoint_id in self._known.checkpoints_with_units
+        if self._lacks_units(checkpoint_id) or (had_units and checkpoint_id not in self._known.checkpoints_with_units):
             units, unit_notes = _read_units(opened, checkpoint_id, threads)
         checkpoint |= {"stats_level": measured.level, "device": measured.device}
         checkpoint["notes"] += [*measured.notes, *unit_notes]
@@ -143,13 +151,14 @@ class WeightsTaker:
         return weights_text(open_weights(model.folder, model.weight_files, model.shown))
 
     def _content_rows(self, weights: ReadWeights) -> dict[str, BatchRows]:
-        """The rows that every model with this checkpoint shares."""
-        if weights.checkpoint_id not in self._known.checkpoints:
+        """The rows that every model with this checkpoint shares; all of them again if earlier rules made them."""
+        if weights.checkpoint_id not in self._known.checkpoints or weights.checkpoint_id in self._known.stale_checkpoints:
             return {"tensors": weights.tensors, "layers": weights.layers}
         return {"tensors": self._measured_again(weights)}
 
     def _remember(self, model: FoundModel, weights: ReadWeights, checkpoint: Row) -> None:
         self._known.checkpoints.add(weights.checkpoint_id)
+        self._known.stale_checkpoints.discard(weights.checkpoint_id)
         self._known.sightings[model.model_id, SourceKind.WEIGHTS] = Sighting(
             weights.fingerprint, weights.level, weights.checkpoint_id, checkpoint["params"], checkpoint["device"]
         )
@@ -174,6 +183,18 @@ class WeightsTaker:
     def _thresholds(self) -> dict[str, float]:
         """The near-zero threshold of each checkpoint, as it was when this was first asked for."""
         return read_greatest(self._context.store_root, "tensors", "near_zero_threshold")
+
+    def _measure_again(self, opened: OpenedWeights, sighting: Sighting, device: str, threads: int) -> _Measured:
+        """The numbers of a checkpoint by today's rules, as far as it was measured by earlier ones, or further if asked."""
+        near_zero, on_bytes = self._reading.near_zero, self._context.progress.count_bytes
+        if near_zero is None:
+            near_zero = self._thresholds.get(sighting.checkpoint_id)
+        level = max(LEVELS.index(StatsLevel(self._reading.stats)), _level_index(sighting))
+        measurements = measure_weights(opened, threads=threads, near_zero=near_zero, device=device, on_bytes=on_bytes)
+        notes: list[Note] = []
+        if LEVELS[level] == StatsLevel.SPECTRAL:
+            measurements, notes = add_spectra(opened, measurements, device, on_bytes)
+        return _Measured(measurements, near_zero, counting_device(opened, device), LEVELS[level], tuple(notes))
 
     def _measure(self, opened: OpenedWeights, sighting: Sighting | None, device: str, threads: int) -> _Measured:
         """The numbers of all tensors; values are not read again for numbers that the warehouse has."""

@@ -13,7 +13,7 @@ from layerhouse.ingest.measure.io import assembled
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 from layerhouse.ingest.measure.measurement import Job
 from layerhouse.ingest.measure.scheduler import measure
-from layerhouse.ingest.measure.signatures import signature
+from layerhouse.ingest.measure.signatures import read_profile
 from layerhouse.tests.test_layouts import Entry, rows_of, write
 from layerhouse.tests.weight_files import torch_values
 
@@ -46,7 +46,9 @@ def test_a_masked_weight_is_the_product(tmp_path, dtype, mask_type):
     entries = {f"{module}.weight_orig": entry(original), f"{module}.weight_mask": entry(mask.to(mask_type))}
     checkpoint, tensors, _ = rows_of(write(tmp_path / "m", entries))
     row = tensors[f"{module}.weight_orig"]
-    assert {key: value for key, value in row.items() if key not in LEFT_OUT} == {**dense_row(tmp_path, original * mask)}
+    if dtype != torch.int8:  # which in place of a weight, without a mask, is of an unknown form
+        assert {key: value for key, value in row.items() if key not in LEFT_OUT} == {**dense_row(tmp_path, original * mask)}
+    assert (row["zeros"], row["max"]) == (int((original * mask == 0).sum()), float((original * mask).max()))
     assert (row["zero_rows"], row["zero_cols"]) == (1, 1)
     assert (checkpoint["params"], checkpoint["prunable_zeros"]) == (original.numel(), row["zeros"])
     aside = tensors[f"{module}.weight_mask"]
@@ -126,7 +128,7 @@ def test_blocks_chunks_and_views_of_an_assembly_are_those_of_its_copy(tmp_path, 
     assert measured[0] == measured[1] == measured[4]
     assert measured[2] == measured[3] == measured[6]
     with TensorReader() as reader:
-        assert signature(reader, one, 0) == signature(reader, other, 0)
+        assert read_profile(reader, one, 0) == read_profile(reader, other, 0)
 
 
 def test_a_view_across_a_large_assembly_is_refused(tmp_path, monkeypatch):
@@ -148,11 +150,11 @@ def test_a_view_across_a_large_assembly_is_refused(tmp_path, monkeypatch):
         ({"row_offsets": ("I32", (60,), None)}, "are not one for each of 60 rows"),
     ],
 )
-def test_parts_that_do_not_fit_each_other_are_refused(tmp_path, changes, message):
+def test_parts_that_do_not_fit_each_other_have_no_size(tmp_path, changes, message):
     parts = compress(half(torch.float32), halves=True) | changes
-    folder = write(tmp_path / "m", {f"a.{part}": value for part, value in parts.items()}, None)
-    with pytest.raises(InputError, match=message):
-        open_weights(folder, [folder / "model.safetensors"], "m")
+    checkpoint, _, _ = rows_of(write(tmp_path / "m", {f"a.{part}": value for part, value in parts.items()}, None))
+    (text,) = (note["text"] for note in checkpoint["notes"] if note["code"] == "unread")
+    assert (checkpoint["params"], message in text) == (None, True)
 
 
 @pytest.mark.parametrize("offset", [-5, 10**15, 3])
@@ -171,5 +173,5 @@ def test_a_mask_of_other_values_is_refused(tmp_path):
     with pytest.raises(InputError, match="values other than 0 and 1"):
         rows_of(write(tmp_path / "m", entries, None))
     entries["a.weight_mask"] = entry(mask[:-1])
-    with pytest.raises(InputError, match="its mask"):
-        rows_of(write(tmp_path / "n", entries, None))
+    checkpoint, _, _ = rows_of(write(tmp_path / "n", entries, None))
+    assert (checkpoint["params"], "its mask" in str(checkpoint["notes"])) == (None, True)

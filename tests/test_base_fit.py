@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from layerhouse.ingest.compare.base_fit import judge_fit
-from layerhouse.ingest.measure.signatures import sketch
+from layerhouse.ingest.measure.signatures import project
 
 
 def row(name, layer, module, role, shape, values=None, content="x"):
@@ -23,7 +23,7 @@ def row(name, layer, module, role, shape, values=None, content="x"):
         "weight_shape": None,
         "is_parameter": True,
         "content_hash": content,
-        "signature": None if values is None else sketch(values),
+        "signature": None if values is None else project(values),
     }
 
 

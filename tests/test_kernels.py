@@ -304,6 +304,25 @@ def test_add_squares(kind, run, entries):
     assert_alike("add_squares", lambda: (values, 25, run, np.ones(entries)))
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize(("start", "size"), [(0, 640), (25, 155), (64, 3), (6400, 0)])
+def test_add_signed(kind, start, size):
+    values = weights("dense", max(1, size)).astype(kind)[:size]
+    (lanes,) = assert_alike("add_signed", lambda: (values, start, np.zeros(64)))[2:]
+    expected = np.zeros(64)
+    for number, value in enumerate(values.tolist(), start):
+        expected[number % 64] += -value if split_mix(number // 64) >> number % 64 & 1 else value
+    assert lanes.tolist() == expected.tolist()
+
+
+def split_mix(index):
+    """Output `index` of SplitMix64 from seed 0."""
+    z = (index + 1) * 0x9E3779B97F4A7C15 % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
+
+
 def test_project():
     signs = np.where(random().random((100, 64)) < 0.5, -1, 1).astype(np.int8)
     assert_alike("project", lambda: (weights("dense", 90).astype(np.float64), signs, np.ones(64)))

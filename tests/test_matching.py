@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import layerhouse as lh
 from layerhouse.ingest.compare.match_layers import compare_layers
-from layerhouse.ingest.measure.signatures import sketch
+from layerhouse.ingest.measure.signatures import project
 from layerhouse.tests.pruned_models import passed_texts
 from layerhouse.tests.tiny_models import EXPLICIT, TinyModel, build
 
@@ -162,7 +162,7 @@ def made_row(stack, layer, role, value, size=64):
         "weight_shape": None,
         "is_parameter": True,
         "content_hash": str(hash(value.tobytes())),
-        "signature": sketch(value),
+        "signature": project(value),
     }
 
 

@@ -13,19 +13,25 @@ from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 from layerhouse.ingest.measure.signatures import (
     DIMENSIONS,
     LONGEST,
-    signature,
+    Profile,
+    project,
+    read_profile,
     signs,
-    sketch,
 )
+from layerhouse.tests.test_kernels import split_mix
 
 TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64", torch.int32: "I32"}
 
 
 def signature_of(path: Path, tensor: torch.Tensor, axis: int | None, chunk: int = 1 << 20):
+    return profile_of(path, tensor, axis, chunk).signature
+
+
+def profile_of(path: Path, tensor: torch.Tensor, axis: int | None, chunk: int = 1 << 20) -> Profile:
     stored = tensor.contiguous().flatten().view(torch.uint8).numpy()
     path.write_bytes(stored.tobytes())
     with TensorReader(chunk) as reader:
-        return signature(reader, TensorRef("w", TYPES[tensor.dtype], tuple(tensor.shape), path, 0, stored.size), axis)
+        return read_profile(reader, TensorRef("w", TYPES[tensor.dtype], tuple(tensor.shape), path, 0, stored.size), axis)
 
 
 def cosine(a, b) -> float:
@@ -80,8 +86,8 @@ def test_a_short_profile_is_itself_centred_and_scaled(tmp_path):
 def test_a_long_profile_is_projected_by_the_sign_matrix():
     profile = np.random.default_rng(0).standard_normal(5000)
     unit = (profile - profile.mean()) / np.linalg.norm(profile - profile.mean())
-    assert sketch(profile) == pytest.approx(unit @ signs(0, 5000) / 8, abs=1e-6)
-    assert np.linalg.norm(sketch(profile)) == pytest.approx(1, abs=0.4)
+    assert project(profile) == pytest.approx(unit @ signs(0, 5000) / 8, abs=1e-6)
+    assert np.linalg.norm(project(profile)) == pytest.approx(1, abs=0.4)
 
 
 def test_the_sign_matrix_never_changes():
@@ -132,3 +138,48 @@ def test_chunks_do_not_matter(tmp_path, dtype):
 )
 def test_tensors_without_a_signature(tmp_path, tensor, axis):
     assert signature_of(tmp_path / "w", tensor, axis) is None
+
+
+def test_a_sketch_is_a_sum_with_signs_of_the_rows_that_are_read(tmp_path):
+    """Element i of every second row, as 600 rows are more than 256 are; lane i % 64, negative by bit i % 64 of SplitMix64."""
+    weight = torch.randn(600, 100, generator=torch.Generator().manual_seed(1))
+    sample = weight[::3].flatten().double().tolist()
+    expected = np.zeros(64)
+    for number, value in enumerate(sample):
+        expected[number % 64] += -value if split_mix(number // 64) >> number % 64 & 1 else value
+    for chunk in (1 << 20, 1000):
+        assert profile_of(tmp_path / "w", weight, 1, chunk).sketch == expected.astype(np.float32).tolist()
+    vector = profile_of(tmp_path / "v", torch.tensor([1.0, 2.0, 3.0]), None)
+    signed = [-value if split_mix(0) >> lane & 1 else value for lane, value in enumerate([1.0, 2.0, 3.0])]
+    assert vector.sketch == signed + [0.0] * 61
+
+
+@pytest.mark.parametrize("amount", [1e-3, 0.1])
+def test_the_distance_of_sketches_is_that_of_the_rows(tmp_path, amount):
+    """Of a small change, which the profile of norms does not show, within the deviation of 64 lanes."""
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(256, 512, generator=generator)
+    change = amount * torch.randn(256, 512, generator=generator)
+    one, other = (np.array(profile_of(tmp_path / "w", each, 1).sketch) for each in (weight, weight + change))
+    assert np.square(one - other).sum() == pytest.approx(change.double().square().sum().item(), rel=0.7)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "axis"),
+    [
+        (torch.tensor([1.0, float("nan")]), None),
+        (torch.tensor([[float("inf"), 1.0]]), 1),
+        (torch.ones(2, 2, 2), 2),
+        (torch.ones(3, 3), None),
+        (torch.full((2, 2), 3e38), 1),
+    ],
+)
+def test_tensors_without_a_sketch(tmp_path, tensor, axis):
+    profile = profile_of(tmp_path / "w", tensor, axis)
+    assert profile.sketch is None or (tensor.dtype == torch.float32 and bool((tensor == 3e38).all()))
+
+
+def test_a_constant_has_a_sketch_and_no_signature(tmp_path):
+    profile = profile_of(tmp_path / "w", torch.ones(3), None)
+    assert profile.signature is None
+    assert [abs(value) for value in profile.sketch or ()] == [1.0] * 3 + [0.0] * 61

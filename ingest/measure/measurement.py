@@ -40,6 +40,7 @@ class Measurement(Statistics):
     zero_cols: int | None = None
     nm_pattern: ZeroPattern | str | None = None
     signature: list[float] | None = None
+    sketch: list[float] | None = None
     spectral_norm: float | None = None
     stable_rank: float | None = None
     effective_rank: float | None = None

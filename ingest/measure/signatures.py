@@ -8,12 +8,16 @@ own profile.
 A profile is centred and scaled to unit length, so the cosine of two is their correlation. One longer than DIMENSIONS is
 projected by random signs of 1/8. That keeps lengths and cosines in expectation (Johnson-Lindenstrauss; Achlioptas 2003), with a
 standard deviation of at most 1/8.
+
+Beside it stands the sketch of the values themselves, of the same rows: element i of them, in C order, is added to lane i % 64
+with a sign, that of bit i % 64 of output i // 64 of SplitMix64. The squared distance of two sketches is on average that of the
+values, also where the profiles are alike (AMS sketch; Alon, Matias, Szegedy 1996).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -31,6 +35,8 @@ Array = npt.NDArray[Any]
 
 DIMENSIONS = 64
 """Numbers in a signature at most."""
+SIGN_LANES = 64
+"""Numbers in a sketch."""
 
 SLICES = 256
 """Rows of a matrix that are read at most: 0, s, 2s, ... with s = ceil(rows / 256)."""
@@ -43,26 +49,44 @@ _PIECE_BYTES = 1 << 15
 """Bytes of a chunk that are converted to floats at a time: few, so that the allocator reuses their memory."""
 
 
-def signature(reader: TensorReader, ref: TensorRef, residual_axis: int | None) -> list[float] | None:
-    """The signature of a tensor, or None.
+@dataclass(frozen=True)
+class Profile:
+    """The signature and the sketch of a tensor, each None where there is none."""
 
-    None: neither a vector nor a matrix with a residual axis; packed, complex or bool; no variance; or a value is not finite.
-    Reads at most 256 rows of a matrix.
+    signature: list[float] | None = None
+    sketch: list[float] | None = None
+
+
+NO_PROFILE = Profile()
+
+
+def read_profile(reader: TensorReader, ref: TensorRef, residual_axis: int | None) -> Profile:
+    """The signature of a tensor, and its sketch, 64 numbers.
+
+    Neither: it is neither a vector nor a matrix with a residual axis; packed, complex or bool; or a value is not finite. No
+    signature: no variance. Reads at most 256 rows of a matrix.
     """
     dtype = DTYPES[ref.dtype]
     if dtype.kind in ("complex", "bool") or dtype.bits < 8 or ref.elements == 0:
-        return None
+        return NO_PROFILE
+    lanes = np.zeros(SIGN_LANES)
     if len(ref.shape) == 1:
         if ref.elements > LONGEST:
-            return None
+            return NO_PROFILE
         with np.errstate(invalid="ignore"):  # a signalling NaN
-            return sketch(np.concatenate([floats_of(ref.dtype, chunk).astype(np.float64) for chunk in reader.chunks(ref)]))
-    if len(ref.shape) != 2 or residual_axis is None or ref.shape[residual_axis] > LONGEST:
-        return None
-    return sketch(_norms(reader, ref, residual_axis))
+            chunks = [floats_of(ref.dtype, chunk).astype(np.float64) for chunk in reader.chunks(ref)]
+        profile = np.concatenate(chunks)
+        cpu.add_signed(profile, 0, lanes)
+    elif len(ref.shape) == 2 and residual_axis is not None and ref.shape[residual_axis] <= LONGEST:
+        profile = _norms(reader, ref, residual_axis, lanes)
+    else:
+        return NO_PROFILE
+    with np.errstate(over="ignore"):
+        sketch = lanes.astype(np.float32)
+    return Profile(project(profile), sketch.tolist() if np.isfinite(sketch).all() else None)
 
 
-def sketch(profile: Array) -> list[float] | None:
+def project(profile: Array) -> list[float] | None:
     """Centre a profile, scale it to unit length and, if it is longer than DIMENSIONS, project it; float32 values."""
     with np.errstate(over="ignore", invalid="ignore"):
         top = np.abs(profile).max()
@@ -116,8 +140,8 @@ def _sample(ref: TensorRef, residual_axis: int) -> tuple[TensorRef, int, int]:
     return (view, columns, 1) if residual_axis else (view, rows, columns)
 
 
-def _norms(reader: TensorReader, ref: TensorRef, residual_axis: int) -> Array:
-    """The Euclidean norm of each residual index of the sample, squares summed in C order."""
+def _norms(reader: TensorReader, ref: TensorRef, residual_axis: int, lanes: Array) -> Array:
+    """The Euclidean norm of each residual index of the sample, squares summed in C order; adds its values to `lanes`."""
     view, indices, run = _sample(ref, residual_axis)
     squares = np.zeros(indices)
     start = 0
@@ -125,5 +149,6 @@ def _norms(reader: TensorReader, ref: TensorRef, residual_axis: int) -> Array:
         for low in range(0, chunk.size, _PIECE_BYTES):
             values = floats_of(view.dtype, chunk[low : low + _PIECE_BYTES])
             cpu.add_squares(values, start, run, squares)
+            cpu.add_signed(values, start, lanes)
             start += values.size
     return np.asarray(np.sqrt(squares))

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.measure.code_values import code_values, exact_sums
 from layerhouse.ingest.measure.kernels import cpu
+from layerhouse.ingest.measure.ladder import ladder_of_codes, ladder_of_keys
 from layerhouse.ingest.measure.magnitude_keys import finite_magnitudes
 from layerhouse.ingest.measure.tally import Tally
 
@@ -39,7 +40,10 @@ _PERCENTS = np.array(QUANTILES, dtype=np.uint64)
 class Statistics:
     """Numbers of one tensor, named as the columns of the tensors table that hold them.
 
-    An empty tensor has zeros 0 and nothing else. A tensor without finite values has its counts; the rest is None. C64 has zeros
+    The ladder is that of the module of this name; one without elements is ().
+
+    An empty tensor has zeros 0, an empty ladder and nothing else. A tensor without finite values has its counts; the rest is
+    None. C64 has zeros
     (both parts), nans (either part) and infs only. BOOL has the values 0 and 1, any byte but 0 being 1. Packed words that are
     not decoded have nothing.
     """
@@ -56,6 +60,12 @@ class Statistics:
     l1_norm: float | None = None
     l2_norm: float | None = None
     abs_quantiles: tuple[float, ...] | None = None
+    ladder_first: int | None = None
+    ladder_counts: tuple[int, ...] | None = None
+
+
+EMPTY = Statistics(0, ladder_counts=())
+"""What is known of a tensor without elements."""
 
 
 def statistics_from_counts(code: str, counts: Sequence[int] | Array, near_zero: float | None = None) -> Statistics:
@@ -72,12 +82,13 @@ def statistics_from_tally(code: str, tally: Tally, near_zero: float | None = Non
     if DTYPES[code].kind == "complex":
         return Statistics(tally.zeros, nans=tally.nans, infs=tally.infs)
     if tally.rows is None:
-        return Statistics(0)
+        return EMPTY
+    first, bins = ladder_of_keys(code, tally)
     near_zeros = None if near_zero is None else tally.near_zeros
     total = join_rows(tally.rows)
     count, exponent = int(total[0]), int(total[1])
     if count == 0:
-        return Statistics(tally.zeros, near_zeros, tally.nans, tally.infs)
+        return Statistics(tally.zeros, near_zeros, tally.nans, tally.infs, ladder_first=first, ladder_counts=bins)
     least, greatest = tally.least + 0.0, tally.greatest + 0.0  # no negative zero
     abs_max = max(greatest, -least)
     return Statistics(
@@ -93,6 +104,8 @@ def statistics_from_tally(code: str, tally: Tally, near_zero: float | None = Non
         l1_norm=scale_up(total[3], exponent),
         l2_norm=scale_up(math.sqrt(total[4]), exponent),
         abs_quantiles=_quantiles(code, tally, abs_max),
+        ladder_first=first,
+        ladder_counts=bins,
     )
 
 
@@ -136,7 +149,8 @@ def scale_up(value: float, exponent: int) -> float:
 def _from_codes(code: str, codes: Array, counts: Array, near_zero: float | None) -> Statistics:
     """From the patterns that occur (uint16, any order) and how often (uint64)."""
     if len(codes) == 0:
-        return Statistics(0)
+        return EMPTY
+    first, bins = ladder_of_codes(code, codes, counts)
     table = code_values(code)
     threshold = -1.0 if near_zero is None else near_zero
     zeros, near, nans, infs, count, least, greatest, quantiles = cpu.describe_codes(
@@ -144,7 +158,7 @@ def _from_codes(code: str, codes: Array, counts: Array, near_zero: float | None)
     )
     near_zeros = None if near_zero is None else near
     if count == 0:
-        return Statistics(zeros, near_zeros, nans, infs)
+        return Statistics(zeros, near_zeros, nans, infs, ladder_first=first, ladder_counts=bins)
     least, greatest = least + 0.0, greatest + 0.0  # no negative zero
     total, size_total, square_total = exact_sums(table, codes, counts, count)
     unit = table.unit
@@ -161,6 +175,8 @@ def _from_codes(code: str, codes: Array, counts: Array, near_zero: float | None)
         l1_norm=size_total / (1 << unit),
         l2_norm=math.sqrt(square_total / (1 << 2 * unit)),
         abs_quantiles=quantiles,
+        ladder_first=first,
+        ladder_counts=bins,
     )
 
 

@@ -17,8 +17,8 @@ from layerhouse.ingest.measure.content_hash import ContentHash
 from layerhouse.ingest.measure.counter import AnyCounter
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 from layerhouse.ingest.measure.measurement import Job, Measurement
-from layerhouse.ingest.measure.signatures import signature
-from layerhouse.ingest.measure.statistics import Statistics, join_rows, statistics_from_tally
+from layerhouse.ingest.measure.signatures import NO_PROFILE, read_profile
+from layerhouse.ingest.measure.statistics import EMPTY, Statistics, join_rows, statistics_from_tally
 from layerhouse.ingest.measure.tally import Total
 from layerhouse.ingest.measure.zero_structure import ZeroStructure
 from layerhouse.vocabulary import ZeroPattern
@@ -108,7 +108,7 @@ class TensorTask:
         self._statistics = statistics_from_tally(ref.dtype, self._total.tally(), self._near_zero)
         zeros = self._statistics.zeros or 0
         if ref.elements == 0:
-            self._statistics, self._zeros = Statistics(0), UNKNOWN_ZEROS
+            self._statistics, self._zeros = EMPTY, UNKNOWN_ZEROS
         if axis is None or zeros == 0 or len(ref.shape) != 2:
             return False
         outputs, inputs = ref.shape[1 - axis], ref.shape[axis]
@@ -140,14 +140,14 @@ class TensorTask:
         self._structure.search(chunks(), start * 8 // DTYPES[ref.dtype].bits, worker.counter)
 
     def outcome(self, worker: Worker) -> Outcome:
-        """After the last pass: the measurement, with the signature that is computed now."""
+        """After the last pass: the measurement, with the signature and sketch that are computed now."""
         if self.error is not None:
             return self.index, self.error
         zeros, structure = self._zeros, self._structure
         if structure is not None:
             zeros = Zeros(structure.zero_rows, structure.zero_columns, structure.pattern)
         try:
-            sketch = signature(worker.reader, self.job.ref, self.job.residual_axis) if self.job.is_counted else None
+            profile = read_profile(worker.reader, self.job.ref, self.job.residual_axis) if self.job.is_counted else NO_PROFILE
         except InputError as error:
             return self.index, error
         digest = self._digests[0] if self.blocks == 1 else xxhash.xxh3_128_digest(b"".join(self._digests))
@@ -157,5 +157,6 @@ class TensorTask:
             zero_rows=zeros.rows,
             zero_cols=zeros.columns,
             nm_pattern=zeros.pattern,
-            signature=sketch,
+            signature=profile.signature,
+            sketch=profile.sketch,
         )

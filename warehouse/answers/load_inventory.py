@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 
+from layerhouse.version import RULES_VERSION
 from layerhouse.vocabulary import CheckpointStatus, LinkRule, SourceKind
 from layerhouse.warehouse.answers.query import own_sql
 from layerhouse.warehouse.answers.session import connect
@@ -22,11 +23,12 @@ WHERE
 """
 """Checkpoints whose rows are all there: a damaged commit may have held a checkpoint's layers or tensors alone."""
 NEWEST_SIGHTINGS = """
-SELECT model_id, source_kind, fingerprint, stats_level, checkpoint_id, params, device
+SELECT model_id, source_kind, fingerprint, stats_level, checkpoint_id, params, device, coalesce(rules_version, 1)
 FROM sightings
 WHERE checkpoint_id IN (SELECT checkpoint_id FROM complete)
 QUALIFY row_number() OVER (PARTITION BY model_id, source_kind ORDER BY commit_id DESC, checkpoint_id) = 1
 """
+STALE = f"SELECT checkpoint_id FROM checkpoint_facts WHERE coalesce(rules_version, 1) < {RULES_VERSION}"
 NEWEST_FOLDERS = """
 WITH places AS (
     SELECT model_id, source_uri AS folder, commit_id FROM sightings
@@ -74,6 +76,7 @@ def load_inventory(root: Path) -> Inventory:
 
 def _load_models(connection: duckdb.DuckDBPyConnection, known: Inventory) -> None:
     known.checkpoints = _column(connection, "SELECT checkpoint_id FROM complete")
+    known.stale_checkpoints = _column(connection, STALE)
     known.checkpoints_with_units = _column(connection, "SELECT DISTINCT checkpoint_id FROM units")
     for model_id, kind, *sighting in _rows(connection, NEWEST_SIGHTINGS):
         known.sightings[model_id, kind] = Sighting(*sighting)

@@ -254,7 +254,9 @@ def _table_view(table: Table, absent_columns: frozenset[str]) -> str:
     scan = f"read_parquet(getvariable('files').{table.name}, union_by_name = true, hive_partitioning = false)"
     until = "ingested_at <= coalesce(getvariable('as_of'), CAST('infinity' AS TIMESTAMPTZ))"
     columns = ",\n".join(
-        f"    CAST(NULL AS {column.type}) AS {column.name}" if column.name in absent_columns else f"    rows.{column.name}"
+        f"    CAST({'NULL' if column.name in absent_columns else f'rows.{column.name}'} AS {column.type}) AS {column.name}"
+        if column.name in absent_columns or column.is_array
+        else f"    rows.{column.name}"
         for column in table.columns
     )
     statement = f"CREATE OR REPLACE VIEW {table.name} AS\nSELECT\n{columns}\nFROM {scan} AS rows\n"

@@ -89,6 +89,12 @@ CHECKPOINTS = Table(
         ),
         Column("notes", NOTES, "What is unusual or contradictory, or could not be found out."),
         Column("tool_version", "VARCHAR", "Version of layerhouse that wrote the row.", required=True),
+        Column(
+            "rules_version",
+            "INTEGER",
+            "Version of the rules that made the rows: what is a parameter, how packed weights are read, what is measured; "
+            "null for the first one. The next ingest of a model with an older one reads it again.",
+        ),
         *COMMIT_COLUMNS,
     ),
 )
@@ -140,10 +146,27 @@ TENSORS = Table(
         Column("l1_norm", "DOUBLE", "Sum of the magnitudes of the finite values."),
         Column("l2_norm", "DOUBLE", "Euclidean norm of the finite values."),
         Column("abs_quantiles", "DOUBLE[]", "1, 5, 25, 50, 75, 95 and 99 % quantiles of the magnitudes."),
+        Column(
+            "ladder_first",
+            "SMALLINT",
+            "First bin of ladder_counts. Bin b has the magnitudes from 2^floor(b / 8) * (1 + (b mod 8) / 8) on, 8 an octave.",
+        ),
+        Column(
+            "ladder_counts",
+            "BIGINT[]",
+            "Finite elements other than zero in each bin of magnitudes from ladder_first on; null where values are not known.",
+            "elements",
+        ),
         Column("zero_rows", "BIGINT", "Rows (outputs) that are all zero.", "rows"),
         Column("zero_cols", "BIGINT", "Columns (inputs) that are all zero.", "columns"),
         Column("nm_pattern", "VARCHAR", "N:M pattern along the inputs, such as 2:4; trivial; not applicable."),
         Column("signature", "FLOAT[]", "Sketch by which the tensor is matched to its base."),
+        Column(
+            "sketch",
+            "FLOAT[64]",
+            "Sums, with signs, of the values in the rows that the signature reads: element i of them goes to lane i mod 64. "
+            "The squared distance of the sketches of two tensors of one shape is on average that of their rows.",
+        ),
         Column("spectral_norm", "DOUBLE", "Greatest singular value."),
         Column("stable_rank", "DOUBLE", "Squared Frobenius norm over squared spectral norm."),
         Column("effective_rank", "DOUBLE", "Exponential of the entropy of the singular values."),
@@ -181,6 +204,7 @@ LAYERS = Table(
         Column("is_zero_layer", "BOOLEAN", "True if attention, MLP and state-space mixer have no parameters, or zeros alone."),
         *COMMIT_COLUMNS,
     ),
+    is_newest_shown=True,
 )
 
 UNITS = Table(

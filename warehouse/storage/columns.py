@@ -23,6 +23,11 @@ class Column:
     required: bool = False
     words: Words | None = None
 
+    @property
+    def is_array(self) -> bool:
+        """Whether it holds lists of one length, which Parquet does not know."""
+        return self.type[-2:-1].isdigit()
+
 
 @dataclass(frozen=True)
 class Table:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
+from layerhouse.version import RULES_VERSION
+
 
 @dataclass(frozen=True)
 class Sighting:
@@ -15,6 +17,12 @@ class Sighting:
     checkpoint_id: str
     params: int | None
     device: str | None = None
+    rules_version: int = RULES_VERSION
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether its rows were made by earlier rules."""
+        return self.rules_version < RULES_VERSION
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,8 @@ class Inventory:
     `sightings` are by model and source kind, `bases` by declared name and parameters. `unlinked_results` are result files
     without a model. `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint and its base: `related`
     those whose tensors were compared, `unexplained` those of them where stored rows do not say how some tensor differs, and
-    `unit_pairs` those whose units were matched. `checkpoints_with_units` are the checkpoints whose units were read.
+    `unit_pairs` those whose units were matched. `stale_checkpoints` have rows of earlier rules alone.
+    `checkpoints_with_units` are the checkpoints whose units were read.
     """
 
     sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)
@@ -45,6 +54,7 @@ class Inventory:
     comparisons: dict[str, str] = field(default_factory=dict)
     related: set[tuple[str, str]] = field(default_factory=set)
     unexplained: set[tuple[str, str]] = field(default_factory=set)
+    stale_checkpoints: set[str] = field(default_factory=set)
     checkpoints_with_units: set[str] = field(default_factory=set)
     unit_pairs: set[tuple[str, str]] = field(default_factory=set)
     bases: dict[tuple[str | None, int], list[DescribedBase]] = field(default_factory=dict)

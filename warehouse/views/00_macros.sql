@@ -1,5 +1,10 @@
 -- Thresholds and formulas that several views and queries use, each defined once.
 
+-- Version of the rules by which an ingest of today makes rows; rows of an older one are stale.
+CREATE OR REPLACE MACRO current_rules() AS (
+    2
+);
+
 -- Share of the base's parameters that is gone: 0 none, 1 all, negative where the layer or model grew.
 CREATE OR REPLACE MACRO reduction(base_count, kept_count) AS (
     (base_count - kept_count) / nullif(base_count, 0)

@@ -12,6 +12,7 @@ WITH own_checkpoints AS MATERIALIZED (
         params,
         num_layers,
         zeros,
+        rules_version,
         notes
     FROM current_checkpoints
 ),
@@ -56,6 +57,10 @@ SELECT
             CASE
                 WHEN list_contains([note.code FOR note IN own.notes], 'unread') THEN 'not comparable with a base'
                 WHEN own.checkpoint_id IS NOT NULL AND own.base_checkpoint_id IS NULL THEN 'no base to compare with'
+            END,
+            CASE
+                WHEN own.source_kind = 'weights' AND coalesce(own.rules_version, 1) < current_rules()
+                    THEN 'stale: read by rules of an earlier version, ingest it again'
             END,
             CASE WHEN own.status = 'partial' THEN 'not all of it could be read' END,
             CASE

@@ -905,6 +905,40 @@ COUNT_DIFFERENCES(count_differences_64, double)
 ADD_SQUARES(add_squares_32, f32)
 ADD_SQUARES(add_squares_64, f64)
 
+/* Output `index` of SplitMix64 from seed 0 (Steele, Lea, Flood 2014). */
+static inline uint64_t split_mix(uint64_t index)
+{
+    uint64_t z = (index + 1) * UINT64_C(0x9E3779B97F4A7C15);
+    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
+    return z ^ z >> 31;
+}
+
+#define SIGN_LANES 64
+
+#define ADD_SIGNED(name, Type)                                                                                             \
+    VECTORISED                                                                                                             \
+    static void name(const Type *values, Py_ssize_t size, int64_t start, double *lanes)                                    \
+    {                                                                                                                      \
+        int64_t lane = start % SIGN_LANES, row = start / SIGN_LANES;                                                       \
+        for (int64_t done = 0; done < size; row++, lane = 0) {                                                             \
+            uint64_t signs = split_mix((uint64_t)row);                                                                     \
+            const Type *part = values + done;                                                                              \
+            int64_t length = least_of(SIGN_LANES - lane, size - done);                                                     \
+            for (int64_t i = 0; i < length; i++) {                                                                         \
+                double value = (double)part[i];                                                                            \
+                uint64_t bits;                                                                                             \
+                memcpy(&bits, &value, sizeof bits);                                                                        \
+                bits ^= signs >> (lane + i) << 63;                                                                         \
+                memcpy(&value, &bits, sizeof bits);                                                                        \
+                lanes[lane + i] += value;                                                                                  \
+            }                                                                                                              \
+            done += length;                                                                                                \
+        }                                                                                                                  \
+    }
+ADD_SIGNED(add_signed_32, f32)
+ADD_SIGNED(add_signed_64, f64)
+
 VECTORISED
 static void project(const double *profile, Py_ssize_t size, const int8_t *signs, double *out, Py_ssize_t dimensions)
 {
@@ -1319,6 +1353,25 @@ FUNCTION(add_squares)
     Py_RETURN_NONE;
 }
 
+FUNCTION(add_signed)
+{
+    Buffers buffers;
+    int64_t start;
+    if (!get_buffers(arguments, num_arguments, "f-Q", &buffers))
+        return NULL;
+    if (!parse_int(arguments[1], &start)) {
+        release(&buffers);
+        return NULL;
+    }
+    if (!check_sizes(&buffers, start >= 0 && SIZE(1) == SIGN_LANES))
+        return NULL;
+    if (buffers.views[0].itemsize == 4)
+        LOOP(add_signed_32(AT(f32, 0), SIZE(0), start, AT(double, 1)));
+    else
+        LOOP(add_signed_64(AT(f64, 0), SIZE(0), start, AT(double, 1)));
+    Py_RETURN_NONE;
+}
+
 FUNCTION(project)
 {
     Buffers buffers;
@@ -1344,7 +1397,7 @@ static PyMethodDef methods[] = {
     METHOD(count_bytes),        METHOD(count_words),       METHOD(drain),       METHOD(count_few), METHOD(describe_codes),
     METHOD(sum_codes),          METHOD(add_up),            METHOD(moments),     METHOD(moments_of_floats), METHOD(mark_nonzeros),
     METHOD(mark_nonzero_words), METHOD(count_differences), METHOD(add_squares), METHOD(project),   METHOD(add_bfloat16),
-    METHOD(mix),                METHOD(digest),            {"begin", py_begin, METH_O, "See ContentHash."},
+    METHOD(add_signed),         METHOD(mix),               METHOD(digest),      {"begin", py_begin, METH_O, "See ContentHash."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -19,6 +19,7 @@ ENGINE = "C" if IS_BUILT else "numpy"
 """What the loops are written in."""
 
 add_bfloat16 = loops.add_bfloat16
+add_signed = loops.add_signed
 add_squares = loops.add_squares
 add_up = loops.add_up
 count_bytes = loops.count_bytes

@@ -17,6 +17,7 @@ from layerhouse.ingest.measure.kernels.numpy_counts import (
 from layerhouse.ingest.measure.kernels.numpy_marks import mark_nonzero_words, mark_nonzeros
 from layerhouse.ingest.measure.kernels.numpy_sums import (
     add_bfloat16,
+    add_signed,
     add_squares,
     add_up,
     count_differences,
@@ -27,6 +28,7 @@ from layerhouse.ingest.measure.kernels.numpy_sums import (
 
 __all__ = [
     "add_bfloat16",
+    "add_signed",
     "add_squares",
     "add_up",
     "count_bytes",

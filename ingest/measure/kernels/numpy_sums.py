@@ -32,6 +32,7 @@ FLOAT_STEP = 16
 FLOAT_LANES = 4
 DOUBLE_LANES = 2
 DIFFERENCE_LANES = 8
+SIGN_LANES = 64
 
 
 def moments(values: Array, near_zero: float, counts: Array, ends: Array, rows: Array) -> None:
@@ -114,6 +115,25 @@ def add_squares(values: Array, start: int, run: int, squares: Array) -> None:
                 squares[entry] = np.add.accumulate(np.concatenate((squares[entry : entry + 1], part)))[-1]
                 entry = (entry + 1) % squares.size
             position += part.size
+
+
+def add_signed(values: Array, start: int, lanes: Array) -> None:
+    """Add the floats of a sample to 64 `lanes`, each with a sign: element i goes to lane j = i % 64, and is negative if bit j
+    of output i // 64 of SplitMix64 from seed 0 is set (Steele, Lea, Flood 2014).
+
+    Element 0 of `values` is element `start` of the sample. A lane's values are added in their order.
+    """
+    index = np.arange(start, start + values.size, dtype=np.uint64)
+    z = (index // np.uint64(SIGN_LANES) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    is_negative = z >> index % np.uint64(SIGN_LANES) & np.uint64(1) == 1
+    with np.errstate(over="ignore", invalid="ignore"):
+        terms = np.where(is_negative, -values.astype(np.float64), values.astype(np.float64))
+        around = (start % SIGN_LANES, -(start + values.size) % SIGN_LANES)
+        rows = np.pad(terms, around, constant_values=-0.0).reshape(-1, SIGN_LANES)  # adding -0.0 changes nothing
+        lanes[:] = np.add.accumulate(np.concatenate((lanes[np.newaxis], rows)), axis=0)[-1]
 
 
 def project(profile: Array, signs: Array, out: Array) -> None:
