@@ -2,7 +2,7 @@
 
 `earlier/warehouse-VERSION` is such a warehouse, with what `layerhouse VERSION` answered in `answers-VERSION.zip`. It holds
 weights with spectra and units, analyses without weights, results, hand-made links, a rename, a drop, and a model whose content
-changed. Columns that were added since are not compared.
+changed. Columns that were added since are not compared, and neither is the note that its rows are stale.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from layerhouse.warehouse.render import write_table
 
 EARLIER = Path(__file__).parent / "earlier"
 VERSIONS = sorted(path.name.removeprefix("warehouse-") for path in EARLIER.glob("warehouse-*"))
+STALE = "stale: read by rules of an earlier version, ingest it again"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00")
 COMMANDS = {
     "summarize.txt": ("summarize",),
@@ -67,6 +68,20 @@ def rows_of(lines: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines.splitlines()]
 
 
+def without_stale(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without the note that it was read by earlier rules, which it has to have if it is a model with weights."""
+    note = row.get("status_note")
+    if row.get("source_kind") == "weights" and "status_note" in row:
+        assert STALE in note
+    texts = [text for text in (note or "").split("; ") if text and text != STALE]
+    return {**row, "status_note": "; ".join(texts) or None} if "status_note" in row else row
+
+
+def without_notes(text: str) -> list[list[str]]:
+    """The cells of a table in text but for its last column."""
+    return [re.split(r" {2,}", line)[:-1] for line in text.splitlines()]
+
+
 def in_order(rows: list[dict[str, Any]]) -> list[str]:
     return sorted(json.dumps(row, sort_keys=True) for row in rows)
 
@@ -80,7 +95,7 @@ def test_tables_views_and_queries_answer_as_before(opened, version, name):
     write_table(run_sql(opened[version].connection, statement), "ndjson", lines)
     before, now = rows_of(recorded(version)[name]), rows_of(lines.getvalue().decode())
     columns = before[0].keys() if before else ()
-    now = [{column: row[column] for column in columns} for row in now]
+    now = [without_stale({column: row[column] for column in columns}) for row in now]
     assert now == before if is_query else in_order(now) == in_order(before)
 
 
@@ -94,7 +109,8 @@ def test_commands_print_as_before(warehouses, tmp_path, version, name):
             assert TIME.sub("TIME", written) == TIME.sub("TIME", recorded(version)[f"study{suffix}"])
     else:
         done = layerhouse(*COMMANDS[name], "--warehouse", warehouse)
-        assert done.stdout == recorded(version)[name]
+        cut = without_notes if name == "summarize.txt" else str.splitlines
+        assert cut(done.stdout) == cut(recorded(version)[name])
     assert done.returncode == 0, done.stderr
 
 
@@ -103,4 +119,6 @@ def test_every_query_of_then_is_still_there_and_the_warehouse_is_healthy(warehou
     asked = {name.removeprefix("query_").removesuffix(".ndjson") for name in recorded(version) if name.startswith("query_")}
     assert asked <= set(query_names())
     checked = layerhouse("check", "--warehouse", warehouses / f"warehouse-{version}")
-    assert (checked.returncode, checked.stdout) == (0, "")
+    assert checked.returncode == 0
+    findings = [line.split("  ")[-1].strip() for line in checked.stdout.splitlines()]
+    assert set(findings) <= {"commits: made by a version with other columns, which read as null"}
