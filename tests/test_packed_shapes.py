@@ -243,7 +243,17 @@ def smoothed_int8(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, E
     yield f"{name}.pre_quant_scale", ("BF16", (inputs,), None)
 
 
-@pytest.mark.parametrize("pack", [eetq, quanto_int8, torchao_float8, comfy, smoothed_int8])
+FORMS_OF_BYTES: dict[str, tuple[Packing, dict[str, Any]]] = {
+    "eetq": (eetq, method("eetq")),
+    "quanto int8": (quanto_int8, {}),
+    "torchao float8": (torchao_float8, method("torchao")),
+    "comfy": (comfy, {}),
+    "smoothed int8": (smoothed_int8, {}),
+}
+"""Forms of one byte a weight, with zeros."""
+
+
+@pytest.mark.parametrize("pack", [pack for pack, _ in FORMS_OF_BYTES.values()])
 def test_codes_of_8_bits_have_their_zeros(tmp_path, dense, pack):
     rows = rows_of(write(tmp_path / "m", entries_of(pack)))
     assert_as_dense(rows, dense)

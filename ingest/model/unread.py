@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from layerhouse.ingest.checkpoint.config_json import Config, quantization_config
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
 from layerhouse.ingest.checkpoint.layouts.module_tensors import split_name, unread_refs
-from layerhouse.ingest.checkpoint.layouts.registry import UNKNOWN_SCHEME
+from layerhouse.ingest.checkpoint.layouts.registry import MARKS, UNKNOWN_SCHEME
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, PLAIN, Layout, TensorRef
 from layerhouse.ingest.model.placement import BLOCK_MODULES, Placed, Placement, place_tensors
 from layerhouse.ingest.model.places import split_names
 from layerhouse.vocabulary import Module
@@ -27,6 +27,10 @@ WEIGHT_MODULES = BLOCK_MODULES | {Module.ROUTER, Module.EMBEDDING, Module.LM_HEA
 BUFFER_NAME = re.compile(r"(position_ids|attn\.bias|masked_bias|token_type_ids|num_batches_tracked|relative_position_index)$")
 """Integers that are no weights, by the names that transformers' models give them."""
 IN_A_BLOCK = re.compile(r"\.[0-9]+\.")
+COMPANIONS = MARKS - {"weight"}
+"""Suffixes of scales, zero points, shapes and codes, by which packed weights are known."""
+BESIDE_PLAIN = "plain"
+"""The scheme of companions beside a weight that is stored plainly."""
 NOT_WORDS = frozenset({"bias", "weight"})
 MAX_NAMED = 3
 
@@ -59,6 +63,7 @@ def mark_unread(placement: Placement, config: Config | None, model_config: Confi
     which nothing was read. `model_config` is the config that the tensors were placed by.
     """
     declared = quantization_config(config)
+    placement = _with_companions(placement, model_config)
     reasons = {t.ref.name: t.ref.layout.unread_reason for t in placement.placed if t.ref.layout and t.ref.layout.unread_reason}
     reasons |= _words_in_modules(placement, is_declared=bool(declared.declared)) | _misfits(placement)
     if not reasons and not lost:
@@ -67,6 +72,47 @@ def mark_unread(placement: Placement, config: Config | None, model_config: Confi
     refs = [t.ref if t.ref.name not in reasons or t.is_unread else _unread_ref(t.ref, unread) for t in placement.placed]
     placed_again = place_tensors(refs, model_config)
     return replace(placed_again, notes=(*placed_again.notes, unread.note), has_lost=bool(lost))
+
+
+def _with_companions(placement: Placement, model_config: Config | None) -> Placement:
+    """The placement with tensors of no known role in the modules of packed weights, and below, taken as scales and the like:
+    no parameters. So are those beside a weight of 8 bits, and those with the name of such a companion beside a plain linear
+    weight, as fake quantisation leaves them.
+    """
+    schemes = {}
+    for tensor in placement.placed:
+        layout = tensor.ref.layout
+        if layout is not None and not layout.is_aux and layout.values in (CODES, PACKED) and layout.scheme != ADAPTER_SCHEME:
+            schemes[layout.weight_name.rpartition(".")[0]] = layout.scheme
+        elif layout is None and tensor.module in WEIGHT_MODULES and _is_plain_weight(tensor):
+            is_narrow = DTYPES[tensor.ref.dtype].bits <= 8
+            schemes.setdefault(split_name(tensor.ref.name)[0], BESIDE_PLAIN if is_narrow else "")
+    refs, companions = [], []
+    for tensor in placement.placed:
+        module, suffix = split_name(tensor.ref.name)
+        is_unknown = tensor.module == Module.OTHER and tensor.ref.layout is None
+        home = next((name for name in _with_parents(module) if schemes.get(name)), module) if is_unknown else module
+        scheme = schemes.get(home) if is_unknown else None
+        if scheme or (scheme == "" and suffix in COMPANIONS):
+            part = tensor.ref.name.removeprefix(f"{home}.")
+            layout = Layout(f"{home}.weight", part, scheme or BESIDE_PLAIN, tensor.ref.shape, PLAIN, is_aux=True)
+            companions.append(tensor.ref.name)
+            refs.append(replace(tensor.ref, layout=layout))
+        else:
+            refs.append(tensor.ref)
+    if not companions:
+        return placement
+    placed_again = place_tensors(refs, model_config)
+    more = f" and {len(companions) - MAX_NAMED} more" if len(companions) > MAX_NAMED else ""
+    text = f"taken as parts of the weights beside them, and as no parameters: {', '.join(companions[:MAX_NAMED])}{more}"
+    return replace(placed_again, notes=(*placed_again.notes, note("layout", text)))
+
+
+def _with_parents(module: str) -> Iterator[str]:
+    """A module's name and those of the modules that it is in, up to two."""
+    for _ in range(3):
+        yield module
+        module = module.rpartition(".")[0]
 
 
 def _unread_ref(ref: TensorRef, unread: Unread) -> TensorRef:
@@ -80,7 +126,7 @@ def _words_in_modules(placement: Placement, *, is_declared: bool) -> dict[str, s
     claimed = set()
     for tensor in placement.placed:
         modules[split_name(tensor.ref.name)[0]].append(tensor)
-        if tensor.ref.layout is not None:
+        if tensor.ref.layout is not None and not tensor.ref.layout.is_aux:
             claimed.add(tensor.ref.layout.weight_name.rpartition(".")[0])
     without_weight = _linear_modules_without_weight(placement, modules)
     return {
@@ -135,8 +181,12 @@ def _linear_modules_without_weight(placement: Placement, modules: Mapping[str, S
 def _misfits(placement: Placement) -> dict[str, str]:
     """Codes and packed weights whose residual axis has another length than the norms of their stack, with the reason.
 
-    With them are all that are packed by the same scheme: it was taken for another one.
+    With them are all that are packed by the same scheme: it was taken for another one. Plain weights beside companions are
+    judged like a scheme.
     """
+    with_companions = {
+        split_name(t.ref.name)[0] for t in placement.placed if t.ref.layout is not None and t.ref.layout.scheme == BESIDE_PLAIN
+    }
     lengths: dict[str | None, set[int]] = defaultdict(set)
     for tensor in placement.placed:
         if tensor.module == Module.NORM and tensor.residual_axis is not None and tensor.ref.layout is None:
@@ -146,6 +196,8 @@ def _misfits(placement: Placement) -> dict[str, str]:
         layout = tensor.ref.layout
         if layout is not None and layout.values in (CODES, PACKED) and layout.scheme != ADAPTER_SCHEME and tensor.is_parameter:
             by_scheme[layout.scheme].append(tensor)
+        elif layout is None and _is_plain_weight(tensor) and split_name(tensor.ref.name)[0] in with_companions:
+            by_scheme[BESIDE_PLAIN].append(tensor)
     misfits: dict[str, str] = {}
     for tensors in by_scheme.values():
         wrong = {tensor.ref.name: tensor for tensor in tensors if _is_misfit(tensor, lengths[tensor.stack])}

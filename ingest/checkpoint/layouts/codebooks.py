@@ -38,7 +38,9 @@ def _claims_quip(config: QuantizationConfig, module: ModuleTensors) -> list[Tens
     inputs, outputs = module.parts.get("SU"), module.parts.get("SV")
     if inputs is None or outputs is None:
         module.refuse("Qidxs without SU and SV: the weight's shape is not known")
-    shape = (outputs.elements, inputs.elements)
+    shape, words = (outputs.elements, inputs.elements), module.parts["Qidxs"].shape
+    if len(words) != 2 or words[0] != shape[0] or not words[1] or shape[1] % words[1]:
+        module.refuse(f"Qidxs {list(words)} do not fit {shape[0]} signs of outputs (SV) and {shape[1]} of inputs (SU)")
     return [weight_ref(module, "Qidxs", "quip#", shape), *auxiliary_refs(module, QUIP_AUXILIARY, "quip#")]
 
 

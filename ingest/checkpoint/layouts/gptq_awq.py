@@ -2,7 +2,7 @@
 
 GPTQ (AutoGPTQ, qlinear_cuda.py): qweight (in / 32 * bits, out), qzeros (groups, out / 32 * bits), scales (groups, out).
 AWQ (AutoAWQ, modules/linear/gemm.py): qweight (in, out / 32 * bits), qzeros (groups, out / 32 * bits), scales (groups, out).
-The bits of a value follow from these shapes alone.
+The bits of a value follow from these shapes alone; AWQ has 4.
 AWQ GEMV (modules/linear/gemv.py): qweight I32 (out, in / 8), qzeros (out, padded), scales (out, padded).
 AWQ GEMV_FAST (modules/linear/gemv_fast.py): qweight I16 (out / 4, in), qzeros and scales F16 (padded groups, out).
 GPTQ Marlin (auto_gptq, qlinear_marlin.py): B I32 (in / 16, out * bits / 2), s (groups, out), workspace.
@@ -36,6 +36,8 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
     if rest or not 1 <= bits <= 16 or not (is_awq or weight.shape[1] == outputs):
         shapes = f"qweight {list(weight.shape)}, qzeros {list(zeros)}, scales {list(scales)}"
         module.refuse(f"{shapes} are of no GPTQ or AWQ weight")
+    if is_awq and bits != 4:
+        module.refuse(f"qweight {list(weight.shape)} and scales {list(scales)} are {bits} bits a value, and AWQ has 4")
     inputs, rest = (weight.shape[0], 0) if is_awq else divmod(weight.shape[0] * 32, bits)
     if rest:
         module.refuse(f"qweight {list(weight.shape)}: its words hold no whole number of {bits}-bit values")

@@ -99,6 +99,8 @@ def weight_ref(
     if any(extent < 0 for extent in shape) or count_elements(shape) is None:
         module.refuse(f"{suffix} stands for shape {list(shape)[:8]}, over {MAX_ELEMENTS} elements or negative")
     ref = module.parts[suffix]
+    if not ref.elements and 0 not in shape:
+        module.refuse(f"{suffix} {list(ref.shape)} is empty and stands for shape {list(shape)}")
     layout = Layout(_join(module.name, weight), suffix.strip("_"), scheme, ref.shape, values, bits=bits)
     return replace(ref, shape=shape, layout=layout)
 
