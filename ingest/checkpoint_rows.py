@@ -98,7 +98,7 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     if config is None:
         config = contents.config
     quantized, quantization_notes = with_quantization_files(config, folder, display_path)
-    laid_out = assign_layouts(contents.tensors, quantized, display_path, contents.metadata)
+    laid_out = assign_layouts(contents.tensors, quantized, display_path, {**contents.metadata, **contents.descriptions})
     notes += quantization_notes
     refuse_unread(laid_out.tensors, quantized, contents.skipped, display_path)
     placement = place_tensors(laid_out.tensors, config)

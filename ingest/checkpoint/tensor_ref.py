@@ -153,7 +153,8 @@ class Contents:
     """What one weight file holds. `container` names its format, `metadata` is the file's own, as declared.
 
     Of a whole pickled model, `class_path` is the class, and `config` the plain values of the config object inside it.
-    `skipped` says, in one line each, what was not read, such as objects of classes that were not executed.
+    `skipped` says, in one line each, what was not read, such as objects of classes that were not executed. `descriptions` say
+    of some tensors, by their names, how they hold the values of a weight.
     """
 
     container: str
@@ -162,3 +163,4 @@ class Contents:
     class_path: str | None = None
     config: dict[str, Any] | None = None
     skipped: tuple[str, ...] = ()
+    descriptions: Mapping[str, Any] = field(default_factory=dict)

@@ -11,8 +11,8 @@ An adapter (`adapter_model.*`) is the set only if there is nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class WeightSetContents:
 
     `containers` are those of the files, each once. `metadata` merges the files' own; of two entries with one key, that of the
     first file is kept. `skipped` says what was not read, with the file's name in front; `notes` how the files differ from the
-    index. `class_path` and `config` are those of the first file that has them.
+    index. `class_path` and `config` are those of the first file that has them. `descriptions` are those of all files.
     """
 
     tensors: tuple[TensorRef, ...]
@@ -73,6 +73,7 @@ class WeightSetContents:
     config: dict[str, Any] | None
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
+    descriptions: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_weight_set(folder: Path, files: Sequence[Path], display_path: str) -> WeightSet:

@@ -31,6 +31,7 @@ def read_weight_set(weight_set: WeightSet, display_path: str) -> WeightSetConten
     containers: dict[str, None] = {}
     metadata: dict[str, Any] = {}
     skipped: list[str] = []
+    descriptions: dict[str, Any] = {}
     class_path = config = None
     for path in weight_set.files:
         contents = read_weight_file(path, display_path if path == weight_set.folder else f"{display_path}/{path.name}")
@@ -42,6 +43,7 @@ def read_weight_set(weight_set: WeightSet, display_path: str) -> WeightSetConten
         tensors += contents.tensors
         containers[contents.container] = None
         metadata = {**contents.metadata, **metadata}
+        descriptions |= contents.descriptions
         class_path, config = class_path or contents.class_path, config or contents.config
         skipped += [f"{path.name}: {what}" for what in contents.skipped]
     notes = _read_slicing(weight_set, tensors, metadata, display_path)
@@ -51,7 +53,8 @@ def read_weight_set(weight_set: WeightSet, display_path: str) -> WeightSetConten
         if unnamed:
             notes.append(f"not in the index: {len(unnamed)} tensors, {_first(unnamed)}")
             tensors = [tensor for tensor in tensors if tensor.name in weight_set.weight_map]
-    return WeightSetContents(tuple(tensors), tuple(containers), metadata, class_path, config, tuple(skipped), tuple(notes))
+    found = (tuple(tensors), tuple(containers), metadata, class_path, config, tuple(skipped), tuple(notes))
+    return WeightSetContents(*found, descriptions)
 
 
 def _read_slicing(
