@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from layerhouse.errors import ChangedError, InputError
 from layerhouse.ingest.checkpoint.config_file import read_config, with_quantization_files
 from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
-from layerhouse.ingest.checkpoint.file_names import ADAPTER_CONFIG_NAME, CONFIG_NAME, INDEX_SUFFIX, QUANTIZATION_NAMES
+from layerhouse.ingest.checkpoint.file_names import (
+    ADAPTER_CONFIG_NAME,
+    CONFIG_NAME,
+    DEEPSPEED_STATES,
+    DEEPSPEED_TAG,
+    INDEX_SUFFIX,
+    QUANTIZATION_NAMES,
+    ZERO3_PARTITION,
+)
 from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts, refuse_unread
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.regular_file import confined_to, open_regular_file
@@ -23,6 +31,7 @@ from layerhouse.ingest.checkpoint.weight_set import (
     WeightSet,
     WeightSetContents,
     find_weight_set,
+    zero3_values,
 )
 from layerhouse.ingest.column_rows import ColumnRows
 from layerhouse.ingest.model.inactive import inactive_tensors
@@ -74,6 +83,10 @@ def weight_files_of(files: Sequence[Path]) -> list[Path]:
         for folder in sorted({path.parent for path in files})
         for path in (*(folder / name for name in configs), *sorted(folder.glob(f"*{INDEX_SUFFIX}")))
     ]
+    folders = sorted({path.parent for path in files})
+    candidates += [folder.parent / CONFIG_NAME for folder in folders if _is_step_of_run(folder, files)]
+    partitioned = sorted({path.parent for path in files if ZERO3_PARTITION.fullmatch(path.name)})
+    candidates += [path for folder in partitioned for path in zero3_values(folder)]
     slicing_configs = [path for path in map(slicing_config_path, files) if path is not None]
     return [*files, *(path for path in candidates if path.is_file()), *slicing_configs]
 
@@ -95,6 +108,8 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
         raise InputError(display_path, "no tensor in its weight files")
     folder = home if home.is_dir() else home.parent
     config, notes = read_config(folder / CONFIG_NAME, display_path)
+    if config is None and not notes and _is_step_of_run(folder, weight_set.files):
+        config, notes = _read_config_of_run(folder.parent, f"{display_path}/..")
     if config is None:
         config = contents.config
     quantized, quantization_notes = with_quantization_files(config, folder, display_path)
@@ -117,6 +132,18 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     if declared_bytes is not None and declared_bytes != totals.logical_bytes:
         notes.append(note("declared", f"the index declares {declared_bytes} bytes, the tensors have {totals.logical_bytes}"))
     return OpenedWeights(display_path, weight_set, contents, config, adapter_config, placement, totals, tuple(notes))
+
+
+def _is_step_of_run(folder: Path, files: Sequence[Path]) -> bool:
+    """Whether the files are those of one step of a DeepSpeed run, whose config lies in the folder of the run."""
+    return DEEPSPEED_TAG.fullmatch(folder.name) is not None and any(DEEPSPEED_STATES.fullmatch(path.name) for path in files)
+
+
+def _read_config_of_run(folder: Path, display_path: str) -> tuple[dict[str, Any] | None, list[Note]]:
+    """The config in the folder of a run, and a note that it is taken."""
+    with confined_to(folder):
+        config, notes = read_config(folder / CONFIG_NAME, display_path)
+    return config, notes if config is None else [note("config", f"{CONFIG_NAME} is that of the run's folder")]
 
 
 def read_description(path: Path) -> dict[str, str]:

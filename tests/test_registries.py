@@ -47,7 +47,7 @@ CONTAINER = Container("rawf", lambda file: file.head.startswith(b"RAWF"), read)
 '''
 
 LAYOUT = '''
-"""A layout of 4-bit codes in bytes, as blobs keeps them: `W_blob` (out, in / 2) with `meta`."""
+"""A layout of 4-bit codes in bytes: `W_blob` (out, in / 2) with `meta`."""
 
 from layerhouse.ingest.checkpoint.layouts.module_tensors import auxiliary_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout

@@ -5,7 +5,8 @@ The choice, in this order:
    shards are the set, even if a complete single file is there, too. An index is passed over only if none of its shards exists.
 2. Without an index, a file of a preferred name, safetensors before torch.
 3. Shards by their names, `NAME-00001-of-0000N.SUFFIX`, safetensors before torch; all N must be there.
-4. The only remaining file. Several would be several models: an error that lists them, never a guess.
+4. The files of all ranks of a ZeRO-3 run, if there are no others.
+5. The only remaining file. Several would be several models: an error that lists them, never a guess.
 An adapter (`adapter_model.*`) is the set only if there is nothing else.
 """
 
@@ -25,6 +26,8 @@ from layerhouse.ingest.checkpoint.file_names import (
     SHARD_NAME,
     TRAINING_STATE,
     WEIGHT_SUFFIXES,
+    ZERO3_PARTITION,
+    ZERO3_VALUES,
 )
 from layerhouse.ingest.checkpoint.json_files import read_json
 from layerhouse.ingest.checkpoint.limits import check_limit
@@ -90,7 +93,8 @@ def find_weight_set(folder: Path, files: Sequence[Path], display_path: str) -> W
     chosen = choice.by_index(candidates) or choice.by_names(candidates)
     taken = set(chosen.files)
     reason = f"{chosen.index.name} does not name it" if chosen.index else f"{chosen.files[0].name} is taken"
-    ignored = {path: reason for path in candidates if path not in taken} | dict(choice.ignored)
+    ignored = dict.fromkeys(candidates, reason) | dict(choice.ignored)
+    ignored = {path: reason for path, reason in ignored.items() if path not in taken}
     return replace(chosen, ignored=tuple(sorted(ignored.items())))
 
 
@@ -173,6 +177,9 @@ class _Choice:
         if shards:
             return shards
         singles = self.without_twins([path for path in candidates if not SHARD_NAME.fullmatch(path.name)])
+        partitions = [path for path in singles if ZERO3_PARTITION.fullmatch(path.name)]
+        if partitions and len(partitions) == len(singles):
+            return WeightSet(self.folder, (*partitions, *zero3_values(self.folder)))
         if len(singles) > 1:
             names = ", ".join(path.name for path in singles[:MAX_NAMED])
             more = f" and {len(singles) - MAX_NAMED} more" if len(singles) > MAX_NAMED else ""
@@ -218,6 +225,11 @@ class _Choice:
             if kept != path:
                 self.ignored.append((path, f"{kept.name} is the same model by its name"))
         return sorted(by_stem.values())
+
+
+def zero3_values(folder: Path) -> list[Path]:
+    """The files of a ZeRO-3 run that hold the values of its weights."""
+    return sorted(path for path in folder.iterdir() if ZERO3_VALUES.fullmatch(path.name) and _is_file(path))
 
 
 def _is_file(path: Path) -> bool:

@@ -16,7 +16,8 @@ from layerhouse.ingest.checkpoint.containers.torch_quantized import quantized_re
 from layerhouse.ingest.checkpoint.containers.torch_sparse import MAX_SPARSE_FACTOR, SPARSE_SLACK, sparse_reference
 from layerhouse.ingest.checkpoint.dtypes import byte_count
 from layerhouse.ingest.checkpoint.limits import allowed, check_limit
-from layerhouse.ingest.checkpoint.pickle.find_model import PickledModel, printable
+from layerhouse.ingest.checkpoint.pickle.find_model import find_model, printable
+from layerhouse.ingest.checkpoint.pickle.load import Unpickled
 from layerhouse.ingest.checkpoint.pickle.parts import NamedTensor
 from layerhouse.ingest.checkpoint.pickle.values import QuantizedStub, ShapeStub, SparseStub, StorageStub, TensorStub
 from layerhouse.ingest.checkpoint.shapes import (
@@ -193,12 +194,23 @@ class Storages:
         raise InputError(self.display_path, f"tensor {name[:80]!r}: {what}")
 
 
-def contents_of(model: PickledModel, storages: Storages, size: int, container: str, notes: Sequence[str]) -> Contents:
-    """What a file of `size` bytes holds, by its pickle and its storages. Raises InputError if no tensor can be read."""
-    tensors, left_out = storages.references(model.tensors, size)
-    if not tensors:
-        raise InputError(storages.display_path, f"no tensor that can be read; {left_out[0]}")
-    name = container if model.class_path is None else f"{container}, pickled whole model"
-    skipped = (*notes, *left_out, *model.skipped)
-    contents = Contents(name, tensors, class_path=model.class_path, config=model.config, skipped=skipped)
-    return replace(contents, descriptions=model.descriptions)
+@dataclass(frozen=True)
+class PickledFile:
+    """An opened torch file of `size` bytes: the value of its pickle, and its storages. `notes` say what of it was not read."""
+
+    container: str
+    unpickled: Unpickled
+    storages: Storages
+    size: int
+    notes: Sequence[str] = ()
+
+    def contents(self) -> Contents:
+        """The tensors of the model in the file. Raises InputError if there is none, or if no tensor can be read."""
+        model = find_model(self.unpickled, self.storages.display_path)
+        tensors, left_out = self.storages.references(model.tensors, self.size)
+        if not tensors:
+            raise InputError(self.storages.display_path, f"no tensor that can be read; {left_out[0]}")
+        name = self.container if model.class_path is None else f"{self.container}, pickled whole model"
+        skipped = (*self.notes, *left_out, *model.skipped)
+        contents = Contents(name, tensors, class_path=model.class_path, config=model.config, skipped=skipped)
+        return replace(contents, descriptions=model.descriptions)

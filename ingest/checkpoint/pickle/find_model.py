@@ -11,7 +11,7 @@ The first rule that applies chooses the model; the other entries are listed as s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,15 @@ from layerhouse.ingest.checkpoint.pickle.parts import (
     serving_parts,
 )
 from layerhouse.ingest.checkpoint.pickle.plain_config import plain_config
-from layerhouse.ingest.checkpoint.pickle.values import AnyTensor, Global, PickledDict, PickledSet, Stub, SubclassStub
+from layerhouse.ingest.checkpoint.pickle.values import (
+    AnyTensor,
+    Global,
+    PickledDict,
+    PickledSet,
+    Stub,
+    SubclassStub,
+    TensorStub,
+)
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
 OUTER = "state"
@@ -99,6 +107,7 @@ def find_model(unpickled: Unpickled, display_path: str) -> PickledModel:
     elif isinstance(value, PickledDict):
         walk.read_dict(value)
     walk.check_names()
+    _refuse_partition(unpickled.value, walk.tensors, display_path)
     if not walk.tensors:
         unsupported = f"; {walk.unsupported.as_texts()[0]}" if walk.unsupported.lines else ""
         state = _training_state(unpickled.value)
@@ -135,6 +144,21 @@ def describe(value: Any) -> str:
         "NoneType": "nothing",
     }
     return words.get(type(value).__name__, type(value).__name__)
+
+
+def _refuse_partition(value: Any, tensors: Sequence[NamedTensor], display_path: str) -> None:
+    """Raise InputError for one rank's file of a ZeRO-3 run, where tensors without elements stand in the place of weights."""
+    groups = value.by_text.get("param_shapes") if isinstance(value, PickledDict) else None
+    shapes = {name: group.by_text[name] for group in _dicts(groups) for name in group.by_text}
+    for named in tensors if shapes else ():
+        shape = shapes.get(named.name)
+        if isinstance(named.tensor, TensorStub) and 0 in named.tensor.shape and isinstance(shape, tuple) and 0 not in shape:
+            what = "a rank of a ZeRO-3 run, whose weights lie in the *_optim_states.pt of all ranks"
+            raise InputError(display_path, f"{what}; name their folder, with the files as DeepSpeed names them")
+
+
+def _dicts(values: Any) -> list[PickledDict]:
+    return [value for value in values if isinstance(value, PickledDict)] if isinstance(values, list) else []
 
 
 def _training_state(value: Any) -> str | None:
