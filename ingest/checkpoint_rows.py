@@ -214,14 +214,14 @@ def weight_rows(
         model_kv_bytes(opened.placement, opened.config, layers),
     )
     sizes = [[row[column] for column in (*SIZE_WORDS, "macs_per_token", "kv_values_per_token")] for row in layers]
+    counted = _counted_names(placed, totals, hashes)
     interpretation = [opened.placement.family, totals.tied_embeddings, sizes, costs, sorted(inactive)]
     if measurements:
         if len(hashes) < len(measurements):
             interpretation.append(fingerprint)
-        checkpoint_id = _content_id(placed, hashes, interpretation)
+        checkpoint_id = _content_id(placed, hashes, interpretation, counted)
     else:
         checkpoint_id = _header_id(placed, fingerprint)
-    counted = _counted_names(placed, totals, hashes)
     tensors = [*placed, *([totals.virtual] if totals.virtual else [])]
     tensor_rows = _tensor_rows(tensors, checkpoint_id, counted, inactive)
     num_layers = sum(row["stack"] == opened.placement.main_stack for row in layers)
@@ -254,17 +254,31 @@ def _weights_home(folder: Path, files: Sequence[Path]) -> Path:
     return files[0].parent
 
 
-def _content_id(placed: Sequence[Placed], hashes: Mapping[str, str], interpretation: Sequence[Any]) -> str:
+def _content_id(
+    placed: Sequence[Placed], hashes: Mapping[str, str], interpretation: Sequence[Any], counted: Collection[str]
+) -> str:
     """A hash over every tensor, and over what the config decides of the stored rows (family, tie, heads): of two folders with
-    equal bytes and different configs, each has its own rows.
+    equal bytes and different configs, each has its own rows. So has each of two files that store equal tensors in other ways.
 
     Where tensors were not read, and have no hash, `interpretation` has the fingerprint of the files, so that it is never that
     of other files.
     """
     lines = sorted(
-        (tensor.ref.name, tensor.ref.dtype, list(tensor.ref.shape), hashes.get(tensor.ref.name, "")) for tensor in placed
+        (tensor.ref.name, tensor.ref.dtype, list(tensor.ref.shape), hashes.get(tensor.ref.name, ""), *_storage(tensor, counted))
+        for tensor in placed
     )
     return hashlib.sha256(json.dumps([interpretation, lines]).encode()).hexdigest()[:32]
+
+
+def _storage(tensor: Placed, counted: Collection[str]) -> Iterator[str]:
+    """How a tensor is stored, where that is not as its bytes alone and as a parameter of its own."""
+    ref = tensor.ref
+    if ref.storage_bytes != ref.logical_bytes:
+        yield f"{ref.storage_bytes} bytes"
+    if ref.is_buffer:
+        yield "buffer"
+    if ref.name not in counted and tensor.module != Module.LM_HEAD:
+        yield "shared"
 
 
 def _header_id(placed: Sequence[Placed], fingerprint: str) -> str:
