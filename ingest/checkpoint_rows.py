@@ -128,9 +128,7 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     if description := read_description(folder / DESCRIPTION_NAME):
         contents = replace(contents, metadata=contents.metadata | {"description": description})
     totals = count_parameters(placement, config)
-    declared_bytes = weight_set.declared_total_size
-    if declared_bytes is not None and declared_bytes != totals.logical_bytes:
-        notes.append(note("declared", f"the index declares {declared_bytes} bytes, the tensors have {totals.logical_bytes}"))
+    notes += [note("declared", text) for text in weight_set.declared_notes(totals.logical_bytes, totals.params)]
     return OpenedWeights(display_path, weight_set, contents, config, adapter_config, placement, totals, tuple(notes))
 
 
@@ -344,6 +342,8 @@ def _checkpoint_row(opened: OpenedWeights, totals: Totals, checkpoint_id: str, *
     architecture = architectures[0] if isinstance(architectures, list) and architectures else opened.contents.class_path
     adapter = opened.adapter_config or {}
     documents = {"config": config or None, "adapter": adapter or None, "metadata": opened.contents.metadata or None}
+    if opened.weight_set.index_metadata:
+        documents["index"] = opened.weight_set.index_metadata
     declared = json.dumps(documents, sort_keys=True, default=str)
     return {
         "checkpoint_id": checkpoint_id,

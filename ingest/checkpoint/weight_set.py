@@ -12,6 +12,7 @@ An adapter (`adapter_model.*`) is the set only if there is nothing else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,9 @@ MAX_NAME_BYTES = 255
 MAX_SHOWN = 200
 """Characters of a name in a message."""
 MAX_INDEX_BYTES = 64 << 20
+MAX_DECLARED = 40
+"""Characters of a declared value in a message."""
+DIGITS = re.compile(r"[0-9]{1,30}")
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,27 @@ class WeightSet:
     """The files that together are one model, in reading order.
 
     `folder` is the file itself if a single file was asked for. `weight_map` is the index's, tensor name to file name, and
-    `declared_total_size` its size in bytes. `ignored` lists all other weight files of the folder, each with the reason.
+    `index_metadata` what it declares beside it. `ignored` lists all other weight files of the folder, each with the reason.
     """
 
     folder: Path
     files: tuple[Path, ...]
     index: Path | None = None
-    declared_total_size: int | None = None
+    index_metadata: Mapping[str, Any] = field(default_factory=dict)
     weight_map: dict[str, str] | None = None
     ignored: tuple[tuple[Path, str], ...] = ()
+
+    def declared_notes(self, logical_bytes: int, params: int) -> list[str]:
+        """Where the index declares other totals than those of the tensors, or none that can be read."""
+        notes = []
+        for key, what, found in (("total_size", "bytes", logical_bytes), ("total_parameters", "parameters", params)):
+            value = self.index_metadata.get(key)
+            declared = _whole_number(value)
+            if declared is None and value is not None:
+                notes.append(f"the index declares {key} {str(value)[:MAX_DECLARED]!r}, which is no number of {what}")
+            elif declared is not None and declared != found:
+                notes.append(f"the index declares {str(declared)[:MAX_DECLARED]} {what}, the tensors have {found}")
+        return notes
 
 
 @dataclass(frozen=True)
@@ -135,7 +151,7 @@ class _Choice:
             if chosen:
                 self.ignored.append((index, f"{chosen.index.name if chosen.index else ''} is taken"))
                 continue
-            weight_map, total_size = read_index(index, f"{self.display_path}/{index.name}")
+            weight_map, metadata = read_index(index, f"{self.display_path}/{index.name}")
             names = list(dict.fromkeys(weight_map.values()))
             check_limit(f"{self.display_path}/{index.name}", "shards", len(names), MAX_SHARDS)
             absent = [name for name in names if not _is_file(self.shard(index, name))]
@@ -148,7 +164,7 @@ class _Choice:
                 what = f"names shard {absent[0][:MAX_SHOWN]!r} of {tensors} tensors, which is not there{more}; fetch it"
                 raise InputError(f"{self.display_path}/{index.name}", what)
             files = tuple(self.folder / name for name in sorted(names))
-            chosen = WeightSet(self.folder, files, index, total_size, weight_map)
+            chosen = WeightSet(self.folder, files, index, metadata, weight_map)
         return chosen
 
     def shard(self, index: Path, name: str) -> Path:
@@ -240,8 +256,8 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def read_index(path: Path, display_path: str) -> tuple[dict[str, str], int | None]:
-    """The weight map of an index as transformers writes it, tensor name to shard name, and its declared total size in bytes."""
+def read_index(path: Path, display_path: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """The weight map of an index as transformers writes it, tensor name to shard name, and its metadata."""
     _, document = read_json(path, display_path, max_bytes=MAX_INDEX_BYTES)
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
@@ -250,7 +266,13 @@ def read_index(path: Path, display_path: str) -> tuple[dict[str, str], int | Non
         if not isinstance(shard, str):
             raise InputError(display_path, f"weight_map: the shard of tensor {tensor[:80]!r} is not a text")
     metadata = document.get("metadata")
-    total_size = metadata.get("total_size") if isinstance(metadata, dict) else None
-    if isinstance(total_size, float) and total_size.is_integer():
-        total_size = int(total_size)
-    return weight_map, total_size if type(total_size) is int else None
+    return weight_map, metadata if isinstance(metadata, dict) else {}
+
+
+def _whole_number(value: Any) -> int | None:
+    """A number that an index declares, also as text; None if it is none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and DIGITS.fullmatch(value):
+        return int(value)
+    return value if type(value) is int else None
