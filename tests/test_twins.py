@@ -36,7 +36,8 @@ def shared_and_cloned() -> tuple[Any, Any]:
 
 
 OWN_ROWS = """
-SELECT model_id, name, tensors.stored_bytes, tensors.stored_bytes - tensors.logical_bytes, is_parameter, tensors.params, content_hash
+SELECT model_id, name, tensors.stored_bytes, tensors.stored_bytes - tensors.logical_bytes, is_parameter, tensors.params,
+    content_hash
 FROM tensors JOIN current_checkpoints USING (checkpoint_id)
 ORDER BY model_id, name
 """
