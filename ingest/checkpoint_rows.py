@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from layerhouse.errors import ChangedError, InputError
 from layerhouse.ingest.checkpoint.config_file import read_config, with_quantization_files
 from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
-from layerhouse.ingest.checkpoint.file_names import ADAPTER_CONFIG_NAME, CONFIG_NAME, INDEX_SUFFIX, QUANTIZATION_NAMES
+from layerhouse.ingest.checkpoint.file_names import (
+    ADAPTER_CONFIG_NAME,
+    CONFIG_NAME,
+    DEEPSPEED_STATES,
+    DEEPSPEED_TAG,
+    INDEX_SUFFIX,
+    QUANTIZATION_NAMES,
+    ZERO3_PARTITION,
+)
 from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts, unread_texts
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.regular_file import confined_to, open_regular_file
@@ -23,6 +31,7 @@ from layerhouse.ingest.checkpoint.weight_set import (
     WeightSet,
     WeightSetContents,
     find_weight_set,
+    zero3_values,
 )
 from layerhouse.ingest.column_rows import ColumnRows
 from layerhouse.ingest.model.inactive import inactive_tensors
@@ -75,6 +84,10 @@ def weight_files_of(files: Sequence[Path]) -> list[Path]:
         for folder in sorted({path.parent for path in files})
         for path in (*(folder / name for name in configs), *sorted(folder.glob(f"*{INDEX_SUFFIX}")))
     ]
+    folders = sorted({path.parent for path in files})
+    candidates += [folder.parent / CONFIG_NAME for folder in folders if _is_step_of_run(folder, files)]
+    partitioned = sorted({path.parent for path in files if ZERO3_PARTITION.fullmatch(path.name)})
+    candidates += [path for folder in partitioned for path in zero3_values(folder)]
     slicing_configs = [path for path in map(slicing_config_path, files) if path is not None]
     return [*files, *(path for path in candidates if path.is_file()), *slicing_configs]
 
@@ -96,10 +109,12 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
         raise InputError(display_path, "no tensor in its weight files")
     folder = home if home.is_dir() else home.parent
     config, notes = read_config(folder / CONFIG_NAME, display_path)
+    if config is None and not notes and _is_step_of_run(folder, weight_set.files):
+        config, notes = _read_config_of_run(folder.parent, f"{display_path}/..")
     if config is None:
         config = contents.config
     quantized, quantization_notes = with_quantization_files(config, folder, display_path)
-    laid_out = assign_layouts(contents.tensors, quantized, display_path, contents.metadata)
+    laid_out = assign_layouts(contents.tensors, quantized, display_path, {**contents.metadata, **contents.descriptions})
     notes += quantization_notes
     placement = mark_unread(place_tensors(laid_out.tensors, config), quantized, config, unread_texts(contents.skipped))
     notes += [note("weight_set", text) for text in contents.notes]
@@ -113,10 +128,20 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     if description := read_description(folder / DESCRIPTION_NAME):
         contents = replace(contents, metadata=contents.metadata | {"description": description})
     totals = count_parameters(placement, config)
-    declared_bytes = weight_set.declared_total_size
-    if declared_bytes is not None and declared_bytes != totals.logical_bytes:
-        notes.append(note("declared", f"the index declares {declared_bytes} bytes, the tensors have {totals.logical_bytes}"))
+    notes += [note("declared", text) for text in weight_set.declared_notes(totals.logical_bytes, totals.params)]
     return OpenedWeights(display_path, weight_set, contents, config, adapter_config, placement, totals, tuple(notes))
+
+
+def _is_step_of_run(folder: Path, files: Sequence[Path]) -> bool:
+    """Whether the files are those of one step of a DeepSpeed run, whose config lies in the folder of the run."""
+    return DEEPSPEED_TAG.fullmatch(folder.name) is not None and any(DEEPSPEED_STATES.fullmatch(path.name) for path in files)
+
+
+def _read_config_of_run(folder: Path, display_path: str) -> tuple[dict[str, Any] | None, list[Note]]:
+    """The config in the folder of a run, and a note that it is taken."""
+    with confined_to(folder):
+        config, notes = read_config(folder / CONFIG_NAME, display_path)
+    return config, notes if config is None else [note("config", f"{CONFIG_NAME} is that of the run's folder")]
 
 
 def read_description(path: Path) -> dict[str, str]:
@@ -187,15 +212,15 @@ def weight_rows(
         model_kv_bytes(opened.placement, opened.config, layers),
     )
     sizes = [[row[column] for column in (*SIZE_WORDS, "macs_per_token", "kv_values_per_token")] for row in layers]
+    counted = _counted_names(placed, totals, hashes)
     interpretation = [opened.placement.family, totals.tied_embeddings, sizes, costs, sorted(inactive)]
     interpretation += [[t.ref.layout.scheme, t.ref.name] for t in placed if t.is_unread and t.ref.layout]
     if measurements:
         if len(hashes) < len(measurements) or opened.placement.has_lost:
             interpretation.append(fingerprint)
-        checkpoint_id = _content_id(placed, hashes, interpretation)
+        checkpoint_id = _content_id(placed, hashes, interpretation, counted)
     else:
         checkpoint_id = _header_id(placed, fingerprint)
-    counted = _counted_names(placed, totals, hashes)
     tensors = [*placed, *([totals.virtual] if totals.virtual else [])]
     tensor_rows = _tensor_rows(tensors, checkpoint_id, counted, inactive)
     num_layers = sum(row["stack"] == opened.placement.main_stack for row in layers)
@@ -228,17 +253,31 @@ def _weights_home(folder: Path, files: Sequence[Path]) -> Path:
     return files[0].parent
 
 
-def _content_id(placed: Sequence[Placed], hashes: Mapping[str, str], interpretation: Sequence[Any]) -> str:
+def _content_id(
+    placed: Sequence[Placed], hashes: Mapping[str, str], interpretation: Sequence[Any], counted: Collection[str]
+) -> str:
     """A hash over every tensor, and over what the config decides of the stored rows (family, tie, heads): of two folders with
-    equal bytes and different configs, each has its own rows.
+    equal bytes and different configs, each has its own rows. So has each of two files that store equal tensors in other ways.
 
     Where tensors were not read, and have no hash, `interpretation` has the fingerprint of the files, so that it is never that
     of other files.
     """
     lines = sorted(
-        (tensor.ref.name, tensor.ref.dtype, list(tensor.ref.shape), hashes.get(tensor.ref.name, "")) for tensor in placed
+        (tensor.ref.name, tensor.ref.dtype, list(tensor.ref.shape), hashes.get(tensor.ref.name, ""), *_storage(tensor, counted))
+        for tensor in placed
     )
     return hashlib.sha256(json.dumps([interpretation, lines]).encode()).hexdigest()[:32]
+
+
+def _storage(tensor: Placed, counted: Collection[str]) -> Iterator[str]:
+    """How a tensor is stored, where that is not as its bytes alone and as a parameter of its own."""
+    ref = tensor.ref
+    if ref.storage_bytes != ref.logical_bytes:
+        yield f"{ref.storage_bytes} bytes"
+    if ref.is_buffer:
+        yield "buffer"
+    if ref.name not in counted and tensor.module != Module.LM_HEAD:
+        yield "shared"
 
 
 def _header_id(placed: Sequence[Placed], fingerprint: str) -> str:
@@ -309,6 +348,8 @@ def _checkpoint_row(opened: OpenedWeights, totals: Totals, checkpoint_id: str, *
     architecture = architectures[0] if isinstance(architectures, list) and architectures else opened.contents.class_path
     adapter = opened.adapter_config or {}
     documents = {"config": config or None, "adapter": adapter or None, "metadata": opened.contents.metadata or None}
+    if opened.weight_set.index_metadata:
+        documents["index"] = opened.weight_set.index_metadata
     declared = json.dumps(documents, sort_keys=True, default=str)
     return {
         "checkpoint_id": checkpoint_id,

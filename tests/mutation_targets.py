@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
+from layerhouse.ingest.checkpoint.tensor_ref import UNREAD
 from layerhouse.ingest.checkpoint_rows import measure_weights, open_weights, weight_rows
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 from layerhouse.ingest.study.analyses import combine, read_file
 from layerhouse.ingest.units import read_units
 from layerhouse.tests import layouts, study_files, test_layouts
 from layerhouse.tests.mutation_results import JSON_CHANGES, RESULTS
-from layerhouse.tests.mutations import Answer, Target, changed_bytes, changed_header
+from layerhouse.tests.mutations import Answer, Target, changed_bytes, changed_header, changed_pickle
 from layerhouse.tests.tiny_models import Width, llama_shapes
 from layerhouse.tests.weight_files import save_vanished
 from layerhouse.warehouse.storage.rows import rows_to_arrow
@@ -32,6 +33,9 @@ def tensors_of(path: Path) -> Answer:
     with TensorReader() as reader:
         contents = read_weight_file(path, "m")
         for ref in contents.tensors:
+            if ref.layout is not None and ref.layout.values == UNREAD:
+                answer[ref.name] = (ref.dtype, ref.shape, None)
+                continue
             digest = hashlib.sha256()
             size = 0
             for chunk in reader.chunks(ref):
@@ -74,6 +78,66 @@ def write_legacy(folder: Path) -> Path:
 def write_module(folder: Path) -> Path:
     save_vanished(folder / "m.pth", _use_new_zipfile_serialization=False)
     return folder / "m.pth"
+
+
+def kinds_of_tensors() -> dict[str, Any]:
+    """A state dict of torch's quantised tensors, tensors without values, and a quantised module."""
+    import torch
+
+    weight = torch.arange(96.0).reshape(8, 12)
+    channels = torch.linspace(0.1, 0.8, 8)
+    linear = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(12, 8)), dtype=torch.qint8)
+    return {
+        "embed.weight": weight,
+        "a.weight": torch.quantize_per_tensor(weight, 0.5, 3, torch.qint8),
+        "b.weight": torch.quantize_per_channel(weight, channels, torch.arange(8), 0, torch.quint8),
+        "c.weight": torch.quantize_per_channel(weight, channels, channels, 0, torch.quint4x2),
+        "d.weight": weight.to("meta"),
+        **linear.state_dict(),
+    }
+
+
+def write_kinds(folder: Path) -> Path:
+    import torch
+
+    torch.save(kinds_of_tensors(), folder / "m.bin")
+    return folder / "m.bin"
+
+
+def write_kinds_of_old(folder: Path) -> Path:
+    import torch
+
+    torch.save(kinds_of_tensors(), folder / "m.bin", _use_new_zipfile_serialization=False)
+    return folder / "m.bin"
+
+
+def write_torchao(folder: Path) -> Path:
+    from layerhouse.tests.test_pickled_kinds import torchao_file
+
+    torchao_file(folder, "a.weight", (4, 6))
+    return folder / "m.bin"
+
+
+def write_hqq(folder: Path) -> Path:
+    import torch
+
+    from layerhouse.tests.test_pickled_kinds import hqq
+
+    modules = {f"model.layers.0.mlp.{bits}": hqq((8, 32), bits, 1, 16, torch.float16)[0] for bits in (8, 4, 3, 1)}
+    torch.save({"model.embed_tokens": {"weight": torch.ones(4, 8)}, **modules}, folder / "qmodel.pt")
+    return folder / "qmodel.pt"
+
+
+def write_zero3(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        import torch
+
+        from layerhouse.tests.test_zero3 import save, states
+
+        trained = {"a.weight": torch.ones(4, 3), "b.weight": torch.zeros(7)}
+        return save(folder, *states(trained, 2, frozen={"c.weight": torch.ones(5)}, groups=2), None) / name
+
+    return write
 
 
 def write_safetensors(folder: Path) -> Path:
@@ -141,6 +205,8 @@ CONTAINERS = (
     Target("torch legacy", write_legacy, tensors_of),
     Target("pickled module", write_module, tensors_of),
     Target("gguf", write_gguf, tensors_of),
+    Target("torch zip of kinds", write_kinds, tensors_of, check=same_forms),
+    Target("torch legacy of kinds", write_kinds_of_old, tensors_of),
 )
 
 
@@ -281,7 +347,14 @@ def masked_entries() -> dict[str, test_layouts.Entry]:
     }
 
 
+PICKLES = (changed_bytes, changed_pickle, changed_pickle)
 CHECKPOINTS = (
+    Target("pickle of kinds", write_kinds, checkpoint_of, PICKLES),
+    Target("pickle of torchao", write_torchao, checkpoint_of, PICKLES),
+    Target("pickle of hqq", write_hqq, checkpoint_of, PICKLES),
+    Target("weights of a ZeRO-3 rank", write_zero3("zero_pp_rank_1_mp_rank_00_model_states.pt"), checkpoint_of, PICKLES),
+    Target("first rank of ZeRO-3", write_zero3("zero_pp_rank_0_mp_rank_00_model_states.pt"), checkpoint_of, PICKLES),
+    Target("values of a ZeRO-3 rank", write_zero3("bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt"), checkpoint_of, PICKLES),
     config_target("config of llama", LLAMA_CONFIG, small(LLAMA)),
     *(family_target(f"config of {name} {at}", item) for name, some in layouts.LAYOUTS.items() for at, item in enumerate(some)),
     *(target for packing in test_layouts.PACKINGS for target in layout_targets(packing)),

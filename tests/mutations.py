@@ -8,10 +8,12 @@ take long, or answer otherwise than its target allows.
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import random
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +101,18 @@ def changed_bytes(source: random.Random, whole: bytes) -> bytes:
         if raw:
             raw[source.randrange(len(raw))] = source.choice((0, 255, source.randrange(256)))
     return bytes(raw)
+
+
+def changed_pickle(source: random.Random, whole: bytes) -> bytes:
+    """A torch zip whose pickle has other bytes, and a checksum that fits them."""
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, raw in members.items():
+            member = zipfile.ZipInfo(name)
+            archive.writestr(member, changed_bytes(source, raw) if name.endswith("/data.pkl") else raw)
+    return buffer.getvalue()
 
 
 def changed_json(source: random.Random, whole: bytes) -> bytes:

@@ -90,12 +90,24 @@ def mlx(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, Entry]]:
     yield f"{name}.biases", ("F16", (outputs, inputs // 16), None)
 
 
+def hqq(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, Entry]]:
+    rows = outputs * inputs // 16
+    yield f"{name}.W_q", ("U8", (rows // 2, 16), None)
+    yield f"{name}.scale", ("F16", (rows, 1), None)
+    yield f"{name}.zero", ("F16", (rows, 1), None)
+    yield f"{name}.shape", ("I64", (2,), outputs.to_bytes(8, "little") + inputs.to_bytes(8, "little"))
+    for key, value in (("nbits", 4), ("axis", 1), ("group_size", 16)):
+        yield f"{name}.{key}", ("I32", (), value.to_bytes(4, "little"))
+    yield f"{name}.packing", ("U8", (7,), b"4bit_u8")
+
+
 PACKINGS: dict[str, tuple[Callable[[str, int, int], Iterator[tuple[str, Entry]]], dict[str, Any]]] = {
     "gptq": (gptq, {}),
     "awq": (awq, {}),
     "pack-quantized": (pack_quantized, {}),
     "nvfp4": (nvfp4, {}),
     "bitsandbytes": (bnb_4bit, {}),
+    "hqq": (hqq, {}),
     "mlx": (mlx, {"quantization": {"bits": 4, "group_size": 16}}),
 }
 

@@ -52,7 +52,7 @@ SMALL_PARENT = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).re
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-@pytest.mark.filterwarnings("ignore:Sparse", "ignore:Couldn't retrieve source code")
+@pytest.mark.filterwarnings("ignore:Sparse", "ignore:Couldn't retrieve source code", "ignore:.*quant", "ignore:TypedStorage")
 def test_every_mutation_is_read_or_refused(tmp_path, name):
     outcome = run(BY_NAME[name], tmp_path, ROUNDS, SEED)
     assert outcome.faults == []

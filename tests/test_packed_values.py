@@ -292,16 +292,12 @@ def _expected(folder: Path) -> Mapping[str, Any]:
     return json.loads((folder / "expected.json").read_text())
 
 
-WITHOUT_SIZES = {"composer-pt", "deepspeed-zero2", "lightning-ckpt"}
+WITHOUT_SIZES = {"composer-pt", "lightning-ckpt"}
 """Runs without a config, or with names of no family: sizes that cannot be told are null."""
 NOT_READ = {
     "dcp-fsdp2-2ranks",
     "dcp-single",
-    "deepspeed-zero3",
-    "hqq-1bit-g32",
-    "hqq-4bit-g64",
     "megatron-tp2",
-    "torchao-int8-pickle",
     "trtllm-tp1",
     "trtllm-tp2",
 }

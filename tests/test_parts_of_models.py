@@ -29,10 +29,6 @@ def outcome(root: Path, warehouse: Path) -> list[tuple[str, str]]:
         (("rank0.safetensors", "rank1.safetensors"), "2 tensor-parallel ranks (TensorRT-LLM)"),
         (("consolidated.00.pth", "consolidated.01.pth"), "2 model-parallel ranks (Meta)"),
         (("mp_rank_00_model_states.pt", "mp_rank_01_model_states.pt"), "2 tensor-parallel ranks (DeepSpeed)"),
-        (
-            ("zero_pp_rank_0_mp_rank_00_model_states.pt", "zero_pp_rank_1_mp_rank_00_model_states.pt"),
-            "2 ZeRO-3 partitions of one model",
-        ),
     ],
 )
 def test_ranks_are_refused_with_their_set_and_what_to_do(tmp_path, names, said):

@@ -47,24 +47,24 @@ CONTAINER = Container("rawf", lambda file: file.head.startswith(b"RAWF"), read)
 '''
 
 LAYOUT = '''
-"""A layout of 4-bit codes in bytes, as HQQ keeps them: `W_q` (out, in / 2) with `meta`."""
+"""A layout of 4-bit codes in bytes: `W_blob` (out, in / 2) with `meta`."""
 
 from layerhouse.ingest.checkpoint.layouts.module_tensors import auxiliary_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 
 
 def claims(config, module):
-    if config.method != "hqq":
+    if config.method != "blobs":
         return []
-    rows, width = module.parts["W_q"].shape
+    rows, width = module.parts["W_blob"].shape
     if "meta" not in module.parts:
-        module.refuse("W_q without meta")
+        module.refuse("W_blob without meta")
     bits = config.number("nbits", module.name)
-    weight = weight_ref(module, "W_q", "hqq", (rows, width * 8 // bits), bits=bits)
-    return [weight, auxiliary_ref(module, "meta", "hqq")]
+    weight = weight_ref(module, "W_blob", "blobs", (rows, width * 8 // bits), bits=bits)
+    return [weight, auxiliary_ref(module, "meta", "blobs")]
 
 
-LAYOUT = WeightLayout("hqq", claims, suffixes=("W_q",))
+LAYOUT = WeightLayout("blobs", claims, suffixes=("W_blob",))
 '''
 
 
@@ -75,20 +75,20 @@ def rawf_bytes(shapes):
 
 
 def save_packed(folder, shapes):
-    """A llama in safetensors whose linear weights are `W_q` and `meta`."""
+    """A llama in safetensors whose linear weights are `W_blob` and `meta`."""
     entries, data = {}, b""
     for name, shape in shapes.items():
         module = name.removesuffix(".weight")
         stored = {name: ("BF16", shape)}
         if "_proj." in name:
-            stored = {f"{module}.W_q": ("U8", (shape[0], shape[1] // 2)), f"{module}.meta": ("U8", (16,))}
+            stored = {f"{module}.W_blob": ("U8", (shape[0], shape[1] // 2)), f"{module}.meta": ("U8", (16,))}
         for key, (dtype, extents) in stored.items():
             size = math.prod(extents) * (2 if dtype == "BF16" else 1)
             entries[key] = {"dtype": dtype, "shape": list(extents), "data_offsets": [len(data), len(data) + size]}
             data += bytes(size)
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(safetensors_bytes(entries, data))
-    (folder / "config.json").write_text(json.dumps(CONFIG | {"quantization_config": {"quant_method": "hqq", "nbits": 4}}))
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"quantization_config": {"quant_method": "blobs", "nbits": 4}}))
 
 
 def save_raw(folder, shapes):
@@ -127,11 +127,11 @@ def test_a_container_of_a_package_is_read_into_the_warehouse(tmp_path):
 
 def test_a_layout_of_a_package_is_read_into_the_warehouse(tmp_path):
     save_packed(tmp_path / "m", SHAPES)
-    install_package(tmp_path / "site", "hqq_layout", LAYOUT, {layouts.GROUP: {"hqq": "hqq_layout:LAYOUT"}})
+    install_package(tmp_path / "site", "blobs_layout", LAYOUT, {layouts.GROUP: {"blobs": "blobs_layout:LAYOUT"}})
     result = ingest(tmp_path, "--stats", "none")
     assert result.returncode == 0, result.stderr
     rows = ask(tmp_path, "SELECT name, shape, weight_shape, params, is_parameter, role FROM tensors")
-    weights = {row["name"].removesuffix("W_q") + "weight": row for row in rows if row["name"].endswith("W_q")}
+    weights = {row["name"].removesuffix("W_blob") + "weight": row for row in rows if row["name"].endswith("W_blob")}
     expected = {name: list(shape) for name, shape in SHAPES.items() if "_proj." in name}
     assert {name: row["weight_shape"] for name, row in weights.items()} == expected
     assert {name: row["params"] for name, row in weights.items()} == {
@@ -155,7 +155,7 @@ def test_a_layout_of_a_package_is_read_into_the_warehouse(tmp_path):
         (save_raw, containers.GROUP, "PART = 3", "is a int, expected a Container"),
         (save_raw, containers.GROUP, f"{CONTAINER}\nPART = Container('gguf', None, None)", "has the name 'gguf', which layerh"),
         (save_packed, layouts.GROUP, "raise SystemExit(1)", "cannot be loaded: SystemExit: 1"),
-        (save_packed, layouts.GROUP, "PART = 'hqq'", "is a str, expected a WeightLayout"),
+        (save_packed, layouts.GROUP, "PART = 'blobs'", "is a str, expected a WeightLayout"),
         (
             save_packed,
             layouts.GROUP,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import layerhouse as lh
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
 from layerhouse.ingest.checkpoint.weight_set import WeightSetContents, find_weight_set
@@ -87,7 +88,7 @@ def test_the_index_wins_and_everything_else_is_ignored_with_a_reason(tmp_path):
     weight_set = weight_set_of(folder)
     assert [path.name for path in weight_set.files] == [FIRST, SECOND]
     assert weight_set.index == folder / "model.safetensors.index.json"
-    assert weight_set.declared_total_size == 6
+    assert weight_set.index_metadata == {"total_size": 6, "total_parameters": 6}
     unnamed = "model.safetensors.index.json does not name it"
     state = "state of a training run, not a model"
     assert {path.relative_to(folder).as_posix(): reason for path, reason in weight_set.ignored} == {
@@ -171,10 +172,40 @@ def test_malformed_indexes_are_refused(tmp_path, document, what):
     assert refusal(folder_of(tmp_path, {"model.safetensors.index.json": document})).endswith(what)
 
 
-@pytest.mark.parametrize(("declared", "size"), [(6, 6), (6.0, 6), (6.5, None), ("6", None), (True, None), (None, None)])
-def test_the_declared_size_is_an_integer_or_none(tmp_path, declared, size):
+@pytest.mark.parametrize(
+    ("declared", "notes"),
+    [
+        *((size, []) for size in (6, 6.0, "6", "0006", None)),
+        *((size, ["the index declares 7 bytes, the tensors have 6"]) for size in (7, 7.0, "7")),
+        (6.5, ["the index declares total_size '6.5', which is no number of bytes"]),
+        ("6 GB", ["the index declares total_size '6 GB', which is no number of bytes"]),
+        (True, ["the index declares total_size 'True', which is no number of bytes"]),
+        ("9" * 500, [f"the index declares total_size '{'9' * 40}', which is no number of bytes"]),
+        (10**400, [f"the index declares {10**39} bytes, the tensors have 6"]),
+    ],
+)
+def test_a_declared_size_is_compared_also_as_text(tmp_path, declared, notes):
     files = {"m.index.json": index({"a": "a.safetensors"}, total_size=declared), "a.safetensors": shard("a")}
-    assert weight_set_of(folder_of(tmp_path, files)).declared_total_size == size
+    weight_set = weight_set_of(folder_of(tmp_path, files))
+    assert weight_set.declared_notes(6, 3) == notes
+
+
+def test_declared_parameters_are_compared_and_what_is_declared_is_kept(tmp_path):
+    for name, metadata in (("right", {"total_parameters": "3"}), ("wrong", {"total_parameters": 4, "total_size": "12"})):
+        weights = safetensors_bytes({"a": entry("F16", [3], 0, 6)}, bytes(6))
+        folder_of(tmp_path / name, {"m.index.json": index({"a": "a.safetensors"}, **metadata), "a.safetensors": weights})
+    lh.ingest([tmp_path / "right", tmp_path / "wrong"], warehouse=tmp_path / "w")
+    with lh.open(tmp_path / "w") as wh:
+        rows = wh.sql("SELECT notes, declared FROM current_checkpoints ORDER BY model_id").rows()
+    declared = [[note["text"] for note in notes if note["code"] == "declared"] for notes, _ in rows]
+    assert declared == [
+        [],
+        ["the index declares 12 bytes, the tensors have 6", "the index declares 4 parameters, the tensors have 3"],
+    ]
+    assert [json.loads(text)["index"] for _, text in rows] == [
+        {"total_parameters": "3"},
+        {"total_parameters": 4, "total_size": "12"},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -320,7 +351,7 @@ def test_a_saved_llama_in_shards_reads_back_to_the_bit(tmp_path):
     state = model.state_dict()
     assert {ref.name: ref.shape for ref in contents.tensors} == {name: tuple(tensor.shape) for name, tensor in state.items()}
     assert all(stored_values(ref) == torch_values(state[ref.name]) for ref in contents.tensors)
-    assert weight_set.declared_total_size == sum(ref.logical_bytes for ref in contents.tensors)
+    assert weight_set.index_metadata["total_size"] == sum(ref.logical_bytes for ref in contents.tensors)
     assert contents.metadata == {"format": "pt"}
 
 

@@ -102,6 +102,14 @@ TORCH_STORAGES: dict[str, str] = {
     "UntypedStorage": "U8",
 }
 """torch's storage classes, as pickles spell them."""
+QUANTIZED_STORAGES: dict[str, tuple[str, int]] = {
+    "QInt8Storage": ("I8", 8),
+    "QUInt8Storage": ("U8", 8),
+    "QInt32Storage": ("I32", 32),
+    "QUInt4x2Storage": ("U8", 4),
+    "QUInt2x4Storage": ("U8", 2),
+}
+"""torch's storage classes of quantised tensors: the type of what is stored, and the bits of one code in it."""
 
 
 @cache

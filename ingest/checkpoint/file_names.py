@@ -41,6 +41,12 @@ TRAINING_STATE = re.compile(
     re.IGNORECASE,
 )
 """State of a training run, in files with the suffix of weights."""
+ZERO3_PARTITION = re.compile(r"zero_pp_rank_(?P<rank>\d{1,6})_mp_rank_(?P<part>\d{1,6})_model_states\.pt")
+ZERO3_VALUES = re.compile(r"(bf16_|fp16_)?zero_pp_rank_(?P<rank>\d{1,6})_mp_rank_(?P<part>\d{1,6})_optim_states\.pt")
+"""A rank's files of DeepSpeed's ZeRO-3: the shapes of all weights, and the values of its part of each."""
+DEEPSPEED_STATES = re.compile(r".*mp_rank_\d+_model_states\.pt")
+DEEPSPEED_TAG = re.compile(r"global_step\d+")
+"""The folder of a step in that of a run, where the model's config lies."""
 SIDECAR_JSON = re.compile(
     r"(.*config|.*\.index|tokenizer.*|vocab|.*vocab|special_tokens_map|added_tokens|merges|params|trainer_state|recipe"
     r"|chat_template|reserved_layers|layer_mapping|batch_analysis_results|run_spec|scenario_state|per_instance_stats|benchmark)\.json",

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.file_names import SHARD_NAME
+from layerhouse.ingest.checkpoint.file_names import SHARD_NAME, ZERO3_PARTITION
 
 RANK_FOLDER = re.compile(r"mp_rank_\d{2,3}(_\d{3})?")
 """Megatron-LM's folder of one tensor-parallel (and pipeline) rank."""
 ORIGINAL = "or ingest the model they were made of"
 RANK_FILES = (
-    (re.compile(r"zero_pp_rank_\d+_mp_rank_\d+_model_states\.pt"), "ZeRO-3 partitions", "with DeepSpeed's zero_to_fp32.py"),
     (re.compile(r"mp_rank_\d+_model_states\.pt"), "tensor-parallel ranks (DeepSpeed)", ORIGINAL),
     (re.compile(r"model_world_size_\d+_rank_\d+\.pt"), "FSDP ranks", "with the trainer that wrote them"),
     (re.compile(r"rank\d+\.safetensors"), "tensor-parallel ranks (TensorRT-LLM)", ORIGINAL),
@@ -48,6 +47,8 @@ def refuse_part(path: Path, files: Sequence[Path], display_path: str) -> None:
 
 
 def _refuse_shard(path: Path, display_path: str) -> None:
+    if match := ZERO3_PARTITION.fullmatch(path.name):
+        raise InputError(display_path, f"rank {int(match['rank'])} of a ZeRO-3 run; name the folder of all ranks instead")
     match = SHARD_NAME.fullmatch(path.name)
     if match and int(match["count"]) > 1:
         what = f"shard {int(match['number'])} of {int(match['count'])} of a model; name its folder instead"

@@ -45,15 +45,15 @@ class Layout:
         return self.unread_reason is None
 
 
-MASKED, BITMASK = "masked", "bitmask"
+MASKED, BITMASK, JOINED = "masked", "bitmask", "joined"
 
 
 @dataclass(frozen=True)
 class Assembly:
     """Several tensors that are read as one of the given shape; `kind` says how they combine.
 
-    It is MASKED, BITMASK or the name of a function of measure.io.unpacked, which may need `parameters`; what that makes has
-    this `dtype`.
+    It is MASKED, BITMASK, JOINED or the name of a function of measure.io.unpacked, which may need `parameters`; what that makes
+    has this `dtype`.
     """
 
     kind: str
@@ -158,7 +158,8 @@ class Contents:
     """What one weight file holds. `container` names its format, `metadata` is the file's own, as declared.
 
     Of a whole pickled model, `class_path` is the class, and `config` the plain values of the config object inside it.
-    `skipped` says, in one line each, what was not read, such as objects of classes that were not executed.
+    `skipped` says, in one line each, what was not read, such as objects of classes that were not executed. `descriptions` say
+    of some tensors, by their names, how they hold the values of a weight.
     """
 
     container: str
@@ -167,3 +168,4 @@ class Contents:
     class_path: str | None = None
     config: dict[str, Any] | None = None
     skipped: tuple[str, ...] = ()
+    descriptions: Mapping[str, Any] = field(default_factory=dict)

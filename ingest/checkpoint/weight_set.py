@@ -5,14 +5,16 @@ The choice, in this order:
    shards are the set, even if a complete single file is there, too. An index is passed over only if none of its shards exists.
 2. Without an index, a file of a preferred name, safetensors before torch.
 3. Shards by their names, `NAME-00001-of-0000N.SUFFIX`, safetensors before torch; all N must be there.
-4. The only remaining file. Several would be several models: an error that lists them, never a guess.
+4. The files of all ranks of a ZeRO-3 run, if there are no others.
+5. The only remaining file. Several would be several models: an error that lists them, never a guess.
 An adapter (`adapter_model.*`) is the set only if there is nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from layerhouse.ingest.checkpoint.file_names import (
     SHARD_NAME,
     TRAINING_STATE,
     WEIGHT_SUFFIXES,
+    ZERO3_PARTITION,
+    ZERO3_VALUES,
 )
 from layerhouse.ingest.checkpoint.json_files import read_json
 from layerhouse.ingest.checkpoint.limits import check_limit
@@ -39,6 +43,9 @@ MAX_NAME_BYTES = 255
 MAX_SHOWN = 200
 """Characters of a name in a message."""
 MAX_INDEX_BYTES = 64 << 20
+MAX_DECLARED = 40
+"""Characters of a declared value in a message."""
+DIGITS = re.compile(r"[0-9]{1,30}")
 
 
 @dataclass(frozen=True)
@@ -46,15 +53,29 @@ class WeightSet:
     """The files that together are one model, in reading order.
 
     `folder` is the file itself if a single file was asked for. `weight_map` is the index's, tensor name to file name, and
-    `declared_total_size` its size in bytes. `ignored` lists all other weight files of the folder, each with the reason.
+    `index_metadata` what it declares beside it. `ignored` lists all other weight files of the folder, each with the reason.
     """
 
     folder: Path
     files: tuple[Path, ...]
     index: Path | None = None
-    declared_total_size: int | None = None
+    index_metadata: Mapping[str, Any] = field(default_factory=dict)
     weight_map: dict[str, str] | None = None
     ignored: tuple[tuple[Path, str], ...] = ()
+
+    def declared_notes(self, logical_bytes: int, params: int | None) -> list[str]:
+        """Where the index declares other totals than those of the tensors, as far as these are known, or none that can be
+        read.
+        """
+        notes = []
+        for key, what, found in (("total_size", "bytes", logical_bytes), ("total_parameters", "parameters", params)):
+            value = self.index_metadata.get(key)
+            declared = _whole_number(value)
+            if declared is None and value is not None:
+                notes.append(f"the index declares {key} {str(value)[:MAX_DECLARED]!r}, which is no number of {what}")
+            elif declared is not None and found not in (None, declared):
+                notes.append(f"the index declares {str(declared)[:MAX_DECLARED]} {what}, the tensors have {found}")
+        return notes
 
 
 @dataclass(frozen=True)
@@ -63,7 +84,7 @@ class WeightSetContents:
 
     `containers` are those of the files, each once. `metadata` merges the files' own; of two entries with one key, that of the
     first file is kept. `skipped` says what was not read, with the file's name in front; `notes` how the files differ from the
-    index. `class_path` and `config` are those of the first file that has them.
+    index. `class_path` and `config` are those of the first file that has them. `descriptions` are those of all files.
     """
 
     tensors: tuple[TensorRef, ...]
@@ -73,6 +94,7 @@ class WeightSetContents:
     config: dict[str, Any] | None
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
+    descriptions: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_weight_set(folder: Path, files: Sequence[Path], display_path: str) -> WeightSet:
@@ -89,7 +111,8 @@ def find_weight_set(folder: Path, files: Sequence[Path], display_path: str) -> W
     chosen = choice.by_index(candidates) or choice.by_names(candidates)
     taken = set(chosen.files)
     reason = f"{chosen.index.name} does not name it" if chosen.index else f"{chosen.files[0].name} is taken"
-    ignored = {path: reason for path in candidates if path not in taken} | dict(choice.ignored)
+    ignored = dict.fromkeys(candidates, reason) | dict(choice.ignored)
+    ignored = {path: reason for path, reason in ignored.items() if path not in taken}
     return replace(chosen, ignored=tuple(sorted(ignored.items())))
 
 
@@ -130,7 +153,7 @@ class _Choice:
             if chosen:
                 self.ignored.append((index, f"{chosen.index.name if chosen.index else ''} is taken"))
                 continue
-            weight_map, total_size = read_index(index, f"{self.display_path}/{index.name}")
+            weight_map, metadata = read_index(index, f"{self.display_path}/{index.name}")
             names = list(dict.fromkeys(weight_map.values()))
             check_limit(f"{self.display_path}/{index.name}", "shards", len(names), MAX_SHARDS)
             absent = [name for name in names if not _is_file(self.shard(index, name))]
@@ -143,7 +166,7 @@ class _Choice:
                 what = f"names shard {absent[0][:MAX_SHOWN]!r} of {tensors} tensors, which is not there{more}; fetch it"
                 raise InputError(f"{self.display_path}/{index.name}", what)
             files = tuple(self.folder / name for name in sorted(names))
-            chosen = WeightSet(self.folder, files, index, total_size, weight_map)
+            chosen = WeightSet(self.folder, files, index, metadata, weight_map)
         return chosen
 
     def shard(self, index: Path, name: str) -> Path:
@@ -172,6 +195,9 @@ class _Choice:
         if shards:
             return shards
         singles = self.without_twins([path for path in candidates if not SHARD_NAME.fullmatch(path.name)])
+        partitions = [path for path in singles if ZERO3_PARTITION.fullmatch(path.name)]
+        if partitions and len(partitions) == len(singles):
+            return WeightSet(self.folder, (*partitions, *zero3_values(self.folder)))
         if len(singles) > 1:
             names = ", ".join(path.name for path in singles[:MAX_NAMED])
             more = f" and {len(singles) - MAX_NAMED} more" if len(singles) > MAX_NAMED else ""
@@ -219,6 +245,11 @@ class _Choice:
         return sorted(by_stem.values())
 
 
+def zero3_values(folder: Path) -> list[Path]:
+    """The files of a ZeRO-3 run that hold the values of its weights."""
+    return sorted(path for path in folder.iterdir() if ZERO3_VALUES.fullmatch(path.name) and _is_file(path))
+
+
 def _is_file(path: Path) -> bool:
     """Whether there is a file; also for a path that the system refuses, such as one that is too long."""
     try:
@@ -227,8 +258,8 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def read_index(path: Path, display_path: str) -> tuple[dict[str, str], int | None]:
-    """The weight map of an index as transformers writes it, tensor name to shard name, and its declared total size in bytes."""
+def read_index(path: Path, display_path: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """The weight map of an index as transformers writes it, tensor name to shard name, and its metadata."""
     _, document = read_json(path, display_path, max_bytes=MAX_INDEX_BYTES)
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
@@ -237,7 +268,13 @@ def read_index(path: Path, display_path: str) -> tuple[dict[str, str], int | Non
         if not isinstance(shard, str):
             raise InputError(display_path, f"weight_map: the shard of tensor {tensor[:80]!r} is not a text")
     metadata = document.get("metadata")
-    total_size = metadata.get("total_size") if isinstance(metadata, dict) else None
-    if isinstance(total_size, float) and total_size.is_integer():
-        total_size = int(total_size)
-    return weight_map, total_size if type(total_size) is int else None
+    return weight_map, metadata if isinstance(metadata, dict) else {}
+
+
+def _whole_number(value: Any) -> int | None:
+    """A number that an index declares, also as text; None if it is none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and DIGITS.fullmatch(value):
+        return int(value)
+    return value if type(value) is int else None

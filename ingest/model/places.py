@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
-from layerhouse.ingest.checkpoint.tensor_ref import Layout
+from layerhouse.ingest.checkpoint.tensor_ref import UNREAD, Layout
 from layerhouse.ingest.model.family import INPUTS, NUMBER_MARK, OUTPUTS, Family, Template
 from layerhouse.vocabulary import Module, Stack
 
@@ -230,12 +230,17 @@ def _place_unknown(name: str, stack: str | None, is_parameter: bool) -> Place:
 
 
 def _place_by_layout(place: Place, layout: Layout) -> Place:
-    """The place of a tensor that serves a weight: that of the weight, of an adapter's addition to it, or of its scales."""
+    """The place of a tensor that serves a weight: that of the weight, of an adapter's addition to it, or of its scales.
+
+    A tensor without values and bits is as it would be with values, a parameter or a buffer.
+    """
     if not layout.has_shape:
         name = ".".join([*place.canonical_name.split(".")[:-1], layout.part])
         return place._replace(
             canonical_name=name, part=layout.part, is_parameter=True, input_axis=None, residual_axis=None, template=None
         )
+    if layout.values == UNREAD and layout.bits is None and not layout.is_aux:
+        return place
     if not layout.is_aux and layout.scheme != ADAPTER_SCHEME:
         return place._replace(is_parameter=True)
     module = str(Module.QUANT_AUX if layout.is_aux else Module.ADAPTER)

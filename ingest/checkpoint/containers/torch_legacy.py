@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, NoReturn
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.kinds import LEGACY_MAGIC
-from layerhouse.ingest.checkpoint.containers.torch_storages import Block, Storages, contents_of
+from layerhouse.ingest.checkpoint.containers.torch_storages import Block, PickledFile, Storages
 from layerhouse.ingest.checkpoint.dtypes import TORCH_STORAGES, byte_count
 from layerhouse.ingest.checkpoint.limits import exceeded
-from layerhouse.ingest.checkpoint.pickle.find_model import find_model, printable
+from layerhouse.ingest.checkpoint.pickle.find_model import printable
 from layerhouse.ingest.checkpoint.pickle.load import Unpickled, load_pickle
 from layerhouse.ingest.checkpoint.pickle.machine import CutOffError, PickleLimits, default_limits
 from layerhouse.ingest.checkpoint.pickle.values import PickledDict, StorageStub
@@ -36,15 +36,19 @@ OPAQUE_STORAGES |= {"ComplexDoubleStorage": 16, "TypedStorage": 1}
 
 def read_torch_legacy(path: Path, display_path: str, *, limits: PickleLimits | None = None) -> Contents:
     """The tensors of the model in the file, by the rules of read_torch_zip. Raises InputError of one line."""
+    return open_torch_legacy(path, display_path, limits=limits).contents()
+
+
+def open_torch_legacy(path: Path, display_path: str, *, limits: PickleLimits | None = None) -> PickledFile:
+    """The value of the file's pickle, and its storages. Raises InputError of one line."""
     with open_regular_file(path, display_path) as (file, size):
         unpickled, keys, start = _read_pickles(file, size, limits or default_limits(), display_path)
         blocks = _find_blocks(file, size, start, keys, unpickled.storages, display_path)
-    model = find_model(unpickled, display_path)
 
     def find(key: str) -> Block | str:
         return blocks.get(key, f"its storage {printable(key)!r} is not in the file")
 
-    return contents_of(model, Storages(path, display_path, find), size, "torch legacy", ())
+    return PickledFile("torch legacy", unpickled, Storages(path, display_path, find), size)
 
 
 def _read_pickles(file: BinaryIO, size: int, limits: PickleLimits, display_path: str) -> tuple[Unpickled, list[str], int]:

@@ -7,16 +7,19 @@ tensor can stand for more bytes than the file has, so there are limits on both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.torch_quantized import quantized_reference, served_reference, unread_reference
 from layerhouse.ingest.checkpoint.containers.torch_sparse import MAX_SPARSE_FACTOR, SPARSE_SLACK, sparse_reference
 from layerhouse.ingest.checkpoint.dtypes import byte_count
-from layerhouse.ingest.checkpoint.limits import allowed
-from layerhouse.ingest.checkpoint.pickle.find_model import NamedTensor, PickledModel, printable
-from layerhouse.ingest.checkpoint.pickle.values import SparseStub, StorageStub, TensorStub
+from layerhouse.ingest.checkpoint.limits import allowed, check_limit
+from layerhouse.ingest.checkpoint.pickle.find_model import find_model, printable
+from layerhouse.ingest.checkpoint.pickle.load import Unpickled
+from layerhouse.ingest.checkpoint.pickle.parts import NamedTensor
+from layerhouse.ingest.checkpoint.pickle.values import QuantizedStub, ShapeStub, SparseStub, StorageStub, TensorStub
 from layerhouse.ingest.checkpoint.shapes import (
     MAX_DIMENSIONS,
     MAX_ELEMENTS,
@@ -30,6 +33,8 @@ MAX_EXPANDED_BYTES = 16 * 1024 * 1024
 """Logical bytes up to which a view may be larger than its storage, as masks and position ids are."""
 MAX_TOTAL_FACTOR = 4
 """Limit on the logical bytes of all views together, as a multiple of the file's size and of MAX_EXPANDED_BYTES."""
+MAX_UNREAD_ELEMENTS = 1 << 46
+"""Limit on the elements that tensors without values may claim in one file: 70 trillion parameters."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,17 @@ class Storages:
         refs: list[TensorRef] = []
         left_out: list[str] = []
         sparse_budget = allowed(MAX_SPARSE_FACTOR * size + SPARSE_SLACK)
+        unread: dict[int, TensorRef] = {}
         for named in tensors:
             if isinstance(named.tensor, TensorStub):
-                refs.append(self.reference(named.name, named.tensor, is_buffer=named.is_buffer))
+                ref = self.reference(named.name, named.tensor, is_buffer=named.is_buffer)
+                refs.append(ref if named.served is None else served_reference(ref, named.served))
+                continue
+            if isinstance(named.tensor, ShapeStub):
+                refs.append(self.unread(named, named.tensor, unread))
+                continue
+            if isinstance(named.tensor, QuantizedStub):
+                refs.append(self.quantized(named, named.tensor))
                 continue
             outcome = self.sparse(named.name, named.tensor, is_buffer=named.is_buffer)
             if isinstance(outcome, TensorRef) and outcome.logical_bytes > sparse_budget:
@@ -68,7 +81,13 @@ class Storages:
                 refs.append(outcome)
             else:
                 left_out.append(f"sparse tensor not taken: {printable(named.name)}: {outcome}")
-        self.check_total([ref for ref in refs if ref.sparse is None], size)
+        self.check_total([ref for ref in refs if ref.sparse is None and ref.offset >= 0], size)
+        check_limit(
+            self.display_path,
+            "elements of tensors without values",
+            sum(ref.elements for ref in unread.values()),
+            MAX_UNREAD_ELEMENTS,
+        )
         return tuple(refs), tuple(left_out)
 
     def reference(self, name: str, tensor: TensorStub, *, is_buffer: bool = False) -> TensorRef:
@@ -104,6 +123,32 @@ class Storages:
             normalized_strides(tensor.shape, tensor.strides),
             is_buffer,
         )
+
+    def unread(self, named: NamedTensor, tensor: ShapeStub, known: dict[int, TensorRef]) -> TensorRef:
+        """The reference to a tensor of which only type and shape are known. `known` are those that have been made, by the
+        identity of what they stand for: one of two names is one tensor."""
+        if tensor.dtype is None:
+            self.refuse(named.name, f"unknown dtype {printable(tensor.dtype_name)}")
+        if any(extent < 0 for extent in tensor.shape):
+            self.refuse(named.name, "negative size")
+        self.elements(named.name, tensor.shape)
+        number = -1 - len(known)
+        first = known.setdefault(id(tensor), unread_reference(named, tensor, tensor.dtype, self.path, number))
+        return unread_reference(named, tensor, tensor.dtype, self.path, first.offset)
+
+    def quantized(self, named: NamedTensor, tensor: QuantizedStub) -> TensorRef:
+        """The reference to a quantised tensor of torch, whose codes, scales and zero points are checked like tensors."""
+        codes = tensor.codes
+        if tensor.bits < 8:
+            stored = byte_count("U8", -(-self.elements(named.name, tuple(map(abs, codes.shape))) * tensor.bits // 8))
+            codes = replace(codes, shape=(stored,), strides=(1,))
+            is_plain = normalized_strides(tensor.codes.shape, tensor.codes.strides) is None
+            if not is_plain or tensor.codes.storage_offset or min(tensor.codes.shape, default=0) < 0:
+                self.refuse(named.name, f"a view of codes of {tensor.bits} bits, which share bytes")
+        stored_ref = self.reference(named.name, codes, is_buffer=named.is_buffer)
+        parts = (tensor.scale, tensor.zero_point)
+        refs = [self.reference(named.name, part) for part in parts if isinstance(part, TensorStub)]
+        return quantized_reference(stored_ref, tensor, refs)
 
     def sparse(self, name: str, tensor: SparseStub, *, is_buffer: bool) -> TensorRef | str:
         """The reference to a sparse tensor, whose indices and values are checked like tensors; or why it cannot be read."""
@@ -149,11 +194,23 @@ class Storages:
         raise InputError(self.display_path, f"tensor {name[:80]!r}: {what}")
 
 
-def contents_of(model: PickledModel, storages: Storages, size: int, container: str, notes: Sequence[str]) -> Contents:
-    """What a file of `size` bytes holds, by its pickle and its storages. Raises InputError if no tensor can be read."""
-    tensors, left_out = storages.references(model.tensors, size)
-    if not tensors:
-        raise InputError(storages.display_path, f"no tensor that can be read; {left_out[0]}")
-    name = container if model.class_path is None else f"{container}, pickled whole model"
-    skipped = (*notes, *left_out, *model.skipped)
-    return Contents(name, tensors, class_path=model.class_path, config=model.config, skipped=skipped)
+@dataclass(frozen=True)
+class PickledFile:
+    """An opened torch file of `size` bytes: the value of its pickle, and its storages. `notes` say what of it was not read."""
+
+    container: str
+    unpickled: Unpickled
+    storages: Storages
+    size: int
+    notes: Sequence[str] = ()
+
+    def contents(self) -> Contents:
+        """The tensors of the model in the file. Raises InputError if there is none, or if no tensor can be read."""
+        model = find_model(self.unpickled, self.storages.display_path)
+        tensors, left_out = self.storages.references(model.tensors, self.size)
+        if not tensors:
+            raise InputError(self.storages.display_path, f"no tensor that can be read; {left_out[0]}")
+        name = self.container if model.class_path is None else f"{self.container}, pickled whole model"
+        skipped = (*self.notes, *left_out, *model.skipped)
+        contents = Contents(name, tensors, class_path=model.class_path, config=model.config, skipped=skipped)
+        return replace(contents, descriptions=model.descriptions)

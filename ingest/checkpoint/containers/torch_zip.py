@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.containers.torch_storages import Block, Storages, contents_of
+from layerhouse.ingest.checkpoint.containers.torch_storages import Block, PickledFile, Storages
 from layerhouse.ingest.checkpoint.containers.zip_directory import Member, find_directory, read_members
 from layerhouse.ingest.checkpoint.containers.zip_members import DEFLATED, STORED
 from layerhouse.ingest.checkpoint.limits import allowed, exceeded
-from layerhouse.ingest.checkpoint.pickle.find_model import find_model, printable
+from layerhouse.ingest.checkpoint.pickle.find_model import printable
 from layerhouse.ingest.checkpoint.pickle.load import load_pickle
 from layerhouse.ingest.checkpoint.pickle.machine import PickleLimits, default_limits
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
@@ -36,6 +36,11 @@ def read_torch_zip(path: Path, display_path: str, *, limits: PickleLimits | None
     16 MiB, as masks and position ids are, and a file's tensors up to about four times its size (see torch_storages). Raises
     InputError of one line that names the tensor at fault.
     """
+    return open_torch_zip(path, display_path, limits=limits).contents()
+
+
+def open_torch_zip(path: Path, display_path: str, *, limits: PickleLimits | None = None) -> PickledFile:
+    """The value of the file's pickle, and its storages. Raises InputError of one line."""
     limits = limits or default_limits()
     with open_regular_file(path, display_path) as (file, size):
         directory = find_directory(file, size, display_path)
@@ -48,7 +53,6 @@ def read_torch_zip(path: Path, display_path: str, *, limits: PickleLimits | None
     unpickled = load_pickle(raw, display_path, limits=limits)
     if unpickled.end != len(raw):
         raise InputError(display_path, f"pickle: {len(raw) - unpickled.end} bytes after its end, at byte {unpickled.end}")
-    model = find_model(unpickled, display_path)
     notes += [*pickle_notes, *_unused(members, folder, unpickled.storages)]
 
     def find(key: str) -> Block | str:
@@ -59,7 +63,7 @@ def read_torch_zip(path: Path, display_path: str, *, limits: PickleLimits | None
             return f"compressed member {printable(member.name)!r}: its bytes have no place in the file"
         return Block(member.offset, member.size_bytes)
 
-    return contents_of(model, Storages(path, display_path, find), size, "torch zip", notes)
+    return PickledFile("torch zip", unpickled, Storages(path, display_path, find), size, notes)
 
 
 def _folder(members: dict[str, Member], display_path: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
-from layerhouse.ingest.checkpoint.file_names import SLICEGPT_SUFFIX
+from layerhouse.ingest.checkpoint.containers.zero3 import read_zero3
+from layerhouse.ingest.checkpoint.file_names import SLICEGPT_SUFFIX, ZERO3_PARTITION
 from layerhouse.ingest.checkpoint.slicegpt import (
     is_sliced,
     read_slicing,
@@ -16,7 +17,7 @@ from layerhouse.ingest.checkpoint.slicegpt import (
     slicing_notes,
 )
 from layerhouse.ingest.checkpoint.symlinks import leads_out
-from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import Contents, TensorRef
 from layerhouse.ingest.checkpoint.weight_set import WeightSet, WeightSetContents
 
 
@@ -31,9 +32,9 @@ def read_weight_set(weight_set: WeightSet, display_path: str) -> WeightSetConten
     containers: dict[str, None] = {}
     metadata: dict[str, Any] = {}
     skipped: list[str] = []
+    descriptions: dict[str, Any] = {}
     class_path = config = None
-    for path in weight_set.files:
-        contents = read_weight_file(path, display_path if path == weight_set.folder else f"{display_path}/{path.name}")
+    for path, contents in _read_files(weight_set, display_path):
         own = dict.fromkeys([tensor.name for tensor in contents.tensors], path)
         if twice := holders.keys() & own.keys():
             first = next(name for name in own if name in twice)
@@ -42,16 +43,29 @@ def read_weight_set(weight_set: WeightSet, display_path: str) -> WeightSetConten
         tensors += contents.tensors
         containers[contents.container] = None
         metadata = {**contents.metadata, **metadata}
+        descriptions |= contents.descriptions
         class_path, config = class_path or contents.class_path, config or contents.config
         skipped += [f"{path.name}: {what}" for what in contents.skipped]
     notes = _read_slicing(weight_set, tensors, metadata, display_path)
+    if ranks := sum(ZERO3_PARTITION.fullmatch(path.name) is not None for path in weight_set.files):
+        notes.append(f"joined from the parts of {ranks} ranks of a ZeRO-3 run, in float32 as the optimizer keeps them")
     if weight_set.weight_map is not None:
         _check_map(weight_set.weight_map, holders, f"{display_path}/{weight_set.index.name if weight_set.index else ''}")
         unnamed = [tensor.name for tensor in tensors if tensor.name not in weight_set.weight_map]
         if unnamed:
             notes.append(f"not in the index: {len(unnamed)} tensors, {_first(unnamed)}")
             tensors = [tensor for tensor in tensors if tensor.name in weight_set.weight_map]
-    return WeightSetContents(tuple(tensors), tuple(containers), metadata, class_path, config, tuple(skipped), tuple(notes))
+    found = (tuple(tensors), tuple(containers), metadata, class_path, config, tuple(skipped), tuple(notes))
+    return WeightSetContents(*found, descriptions)
+
+
+def _read_files(weight_set: WeightSet, display_path: str) -> Iterator[tuple[Path, Contents]]:
+    """What each file holds; what the files of all ranks of a ZeRO-3 run hold together, with the first of them."""
+    if ZERO3_PARTITION.fullmatch(weight_set.files[0].name):
+        yield weight_set.files[0], read_zero3(weight_set.files, display_path)
+        return
+    for path in weight_set.files:
+        yield path, read_weight_file(path, display_path if path == weight_set.folder else f"{display_path}/{path.name}")
 
 
 def _read_slicing(

@@ -28,6 +28,7 @@ from layerhouse.ingest.checkpoint.layouts import (
     exllama,
     fp4,
     gptq_awq,
+    hqq,
     masks,
     mlx,
     modelopt,
@@ -50,7 +51,7 @@ from layerhouse.ingest.checkpoint.layouts.module_tensors import (
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.limits import MAX_REMEMBERED_TENSORS
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, UNREAD, TensorRef
 from layerhouse.plugins import call_plugin, load_plugins
 
 GROUP = "layerhouse.layouts"
@@ -70,6 +71,7 @@ BUILT_IN: tuple[WeightLayout, ...] = (
     codebooks.LAYOUT_VPTQ,
     exllama.LAYOUT_EXL2,
     exllama.LAYOUT_EXL3,
+    hqq.LAYOUT,
     tensor_subclasses.LAYOUT_QUANTO,
     tensor_subclasses.LAYOUT_TORCHAO,
     transposed.LAYOUT,
@@ -107,7 +109,7 @@ REMEMBERED_CHECKPOINTS = 8
 class LaidOut:
     """The tensors of a checkpoint in the given order, each with its layout if it has one, and notes.
 
-    A note has the code `quantised` for values that are packed or codes, else `layout`.
+    A note has the code `quantised` for values that are packed or codes, `no_values` for tensors without values, else `layout`.
     """
 
     tensors: tuple[TensorRef, ...]
@@ -216,5 +218,10 @@ def _notes(tensors: Iterable[TensorRef]) -> Iterable[Note]:
         elif values == CODES:
             text = f"{count} weights are codes of {scheme}: zeros are counted, other values need the scales and are not known"
             yield note("quantised", text)
+        elif values == UNREAD:
+            text = (
+                f"{count} tensors without values that are read ({scheme}): counted by their shape, their values are not known"
+            )
+            yield note("no_values", text)
         elif scheme != ADAPTER_SCHEME:
             yield note("layout", f"{count} weights are kept by {scheme}: measured as the weights that they stand for")

@@ -4,7 +4,8 @@ quanto (optimum/quanto/tensor/packed.py): 8 bits: weight._data I8 or F8 (out, in
 U8 (out * groups * bits / 8, in / groups), weight._scale and weight._shift; the bits are in quanto_qmap.json
 (`{"MODULE": {"weights": "qint4"}}`), and only the model's hidden size tells the number of groups.
 torchao (torchao/prototype/safetensors): _weight_qdata, _weight_scale, _weight_zero_point; the file's metadata has the class and
-its block_size for each weight. The stored shape is the weight's own unless two values of 4 bits share a byte.
+its block_size for each weight. Pickled ones are given these names, too (pickle.parts).
+The stored shape is the weight's own unless two values of 4 bits share a byte.
 """
 
 from __future__ import annotations
@@ -118,9 +119,10 @@ def _torchao_inputs(config: QuantizationConfig, module: ModuleTensors, scale: Te
 
 
 def _description(module: ModuleTensors) -> Any:
-    text = module.metadata.get(f"{module.name}.weight")
+    """What the metadata say of the weight: JSON text in safetensors, an object of a pickle."""
+    described = module.metadata.get(f"{module.name}.weight")
     try:
-        return json.loads(text) if isinstance(text, str) else None
+        return json.loads(described) if isinstance(described, str) else described
     except (ValueError, RecursionError):
         return None
 

@@ -1,7 +1,7 @@
 """Find the model in the value of a pickle: a dict of tensors or a module tree, with the names of its state_dict.
 
 The first rule that applies chooses the model; the other entries are listed as skipped:
-1. the value itself, if it is a module;
+1. the value itself, if it is a module, or a dict of modules as HQQ saves it;
 2. of a dict, the entry state_dict, model_state_dict, model, module, net or weights, in this order, if it is a module or a dict
    that has a tensor;
 3. the dict itself, if it has a tensor;
@@ -11,19 +11,33 @@ The first rule that applies chooses the model; the other entries are listed as s
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.limits import MAX_TENSOR_NAME, check_limit
 from layerhouse.ingest.checkpoint.pickle.load import Unpickled
+from layerhouse.ingest.checkpoint.pickle.parts import (
+    PACKED_DTYPE,
+    NamedTensor,
+    Parts,
+    has_tensor_inside,
+    hqq_parts,
+    hqq_size,
+    is_hqq,
+    is_packed,
+    parts_of,
+    serving_parts,
+)
 from layerhouse.ingest.checkpoint.pickle.plain_config import plain_config
 from layerhouse.ingest.checkpoint.pickle.values import (
+    AnyTensor,
     Global,
     PickledDict,
     PickledSet,
-    SparseStub,
     Stub,
+    SubclassStub,
     TensorStub,
 )
 
@@ -47,23 +61,18 @@ MAX_SHOWN = 200
 SPARSE = ("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_sparse_csr_tensor")
 
 
-@dataclass(frozen=True, slots=True)
-class NamedTensor:
-    """A tensor of the model with its name in the model's state_dict."""
-
-    name: str
-    tensor: TensorStub | SparseStub
-    is_buffer: bool = False
-
-
 @dataclass(frozen=True)
 class PickledModel:
-    """The tensors of a pickled model. `class_path` and `config` are None for a bare dict of tensors."""
+    """The tensors of a pickled model. `class_path` and `config` are None for a bare dict of tensors.
+
+    `descriptions` say of some tensors, by their names, how they hold the values of a weight.
+    """
 
     tensors: tuple[NamedTensor, ...]
     class_path: str | None
     config: dict[str, Any] | None
     skipped: tuple[str, ...]
+    descriptions: Mapping[str, Any]
 
 
 class Notes:
@@ -93,8 +102,12 @@ def find_model(unpickled: Unpickled, display_path: str) -> PickledModel:
     if _is_module(value):
         walk.read_modules(value)
         class_path = printable(value.class_path)
+    elif is_hqq(value):
+        walk.read_hqq(value)
     elif isinstance(value, PickledDict):
         walk.read_dict(value)
+    walk.check_names()
+    _refuse_partition(unpickled.value, walk.tensors, display_path)
     if not walk.tensors:
         unsupported = f"; {walk.unsupported.as_texts()[0]}" if walk.unsupported.lines else ""
         state = _training_state(unpickled.value)
@@ -105,7 +118,8 @@ def find_model(unpickled: Unpickled, display_path: str) -> PickledModel:
         if name not in walk.classes:
             inert.add("skipped, not executed:", name.path)
     skipped = (*walk.unsupported.as_texts(), *inert.as_texts(), *walk.notes.as_texts())
-    return PickledModel(tuple(walk.tensors), class_path, walk.config, skipped)
+    tensors = serving_parts(walk.tensors, walk.quantized) if walk.quantized else walk.tensors
+    return PickledModel(tuple(tensors), class_path, walk.config, skipped, walk.descriptions)
 
 
 def describe(value: Any) -> str:
@@ -124,9 +138,27 @@ def describe(value: Any) -> str:
         "PickledSet": "a set",
         "TensorStub": "a tensor without a name",
         "SparseStub": "a sparse tensor without a name",
+        "QuantizedStub": "a quantised tensor without a name",
+        "ShapeStub": "a tensor without a name and values",
+        "SubclassStub": "a tensor of a class of its own without a name",
         "NoneType": "nothing",
     }
     return words.get(type(value).__name__, type(value).__name__)
+
+
+def _refuse_partition(value: Any, tensors: Sequence[NamedTensor], display_path: str) -> None:
+    """Raise InputError for one rank's file of a ZeRO-3 run, where tensors without elements stand in the place of weights."""
+    groups = value.by_text.get("param_shapes") if isinstance(value, PickledDict) else None
+    shapes = {name: group.by_text[name] for group in _dicts(groups) for name in group.by_text}
+    for named in tensors if shapes else ():
+        shape = shapes.get(named.name)
+        if isinstance(named.tensor, TensorStub) and 0 in named.tensor.shape and isinstance(shape, tuple) and 0 not in shape:
+            what = "a rank of a ZeRO-3 run, whose weights lie in the *_optim_states.pt of all ranks"
+            raise InputError(display_path, f"{what}; name their folder, with the files as DeepSpeed names them")
+
+
+def _dicts(values: Any) -> list[PickledDict]:
+    return [value for value in values if isinstance(value, PickledDict)] if isinstance(values, list) else []
 
 
 def _training_state(value: Any) -> str | None:
@@ -148,11 +180,12 @@ class _Choice:
     def __init__(self, notes: Notes, display_path: str) -> None:
         self.notes, self.display_path = notes, display_path
         self.with_tensors: dict[int, bool] = {}
+        self.of_hqq: dict[int, bool] = {}
 
     def choose(self, value: Any) -> Any:
         """The model in a value; the value itself if no rule applies."""
         for _ in range(MAX_WRAPPED):
-            if not isinstance(value, PickledDict):
+            if not isinstance(value, PickledDict) or self.is_hqq(value):
                 break
             entries = value.by_text
             chosen = next((key for key in WRAPPERS if self.is_model(entries.get(key))), None)
@@ -179,13 +212,20 @@ class _Choice:
         """Whether a tensor is among the entries, also one of an unsupported kind."""
         known = self.with_tensors.get(id(value))
         if known is None:
-            known = any(_is_tensor(entry) or _is_unsupported_tensor(entry) for entry in value.by_text.values())
+            known = any(isinstance(entry, AnyTensor) or _is_unsupported_tensor(entry) for entry in value.by_text.values())
             self.with_tensors[id(value)] = known
         return known
 
     def is_model(self, value: Any) -> bool:
-        """Whether a value is a module or a dict that has a tensor."""
-        return _is_module(value) or (isinstance(value, PickledDict) and self.has_tensor(value))
+        """Whether a value is a module, or a dict that has a tensor or is one of HQQ."""
+        return _is_module(value) or (isinstance(value, PickledDict) and (self.has_tensor(value) or self.is_hqq(value)))
+
+    def is_hqq(self, value: PickledDict) -> bool:
+        """Whether a dict is one of modules as HQQ saves it."""
+        known = self.of_hqq.get(id(value))
+        if known is None:
+            known = self.of_hqq[id(value)] = is_hqq(value)
+        return known
 
 
 def _is_module(value: Any) -> bool:
@@ -196,12 +236,10 @@ def _is_module(value: Any) -> bool:
     return isinstance(state.get("_modules"), PickledDict) or isinstance(state.get("_parameters"), PickledDict)
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, TensorStub | SparseStub)
-
-
 def _is_unsupported_tensor(value: Any) -> bool:
-    """Whether torch would have rebuilt a tensor that is neither strided nor sparse: quantized, nested, of a subclass, empty."""
+    """Whether torch would have rebuilt a tensor of a kind that is not read, such as a nested one, or parameters in C++."""
+    if is_packed(value):
+        return True
     if not isinstance(value, Stub) or not isinstance(value.target, Global):
         return False
     return value.target.path.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_"))
@@ -220,15 +258,30 @@ class _Walk:
         self.unsupported = Notes()
         self.classes: set[Global] = set()
         self.config: dict[str, Any] | None = None
+        self.quantized: set[str] = set()
+        self.descriptions: dict[str, Any] = {}
         self.steps = 0
+        self._searched: set[int] = set()
+        self._packed: dict[int, list[tuple[str, Any]]] = {}
+        """The attributes of a module, by the identity of its state, that are parameters in C++."""
 
     def read_dict(self, value: PickledDict) -> None:
         """Take the tensors of a bare state dict."""
         for name, entry in value.by_text.items():
-            if not self.take(name, entry, is_buffer=False) and entry is not None:
+            is_known = entry is None or name.endswith(PACKED_DTYPE)
+            if not self.take(name, entry, is_buffer=False) and not is_known:
                 self.notes.add("not a tensor:", name, entry)
         if value.other_keys:
             self.notes.add("not taken:", f"{value.other_keys} entries whose key is not text")
+
+    def read_hqq(self, value: PickledDict) -> None:
+        """Take the tensors of a dict of modules that HQQ has saved."""
+        for module, entry in value.by_text.items():
+            if isinstance(entry, PickledDict):
+                self.spend(hqq_size(entry))
+                self.add(hqq_parts(module, entry))
+            elif not self.take(module, entry, is_buffer=False) and entry is not None:
+                self.notes.add("not a tensor:", module, entry)
 
     def read_modules(self, root: Stub) -> None:
         """Take the tensors of a module and of those below it."""
@@ -245,11 +298,11 @@ class _Walk:
             self.read_own(prefix, state)
             children = _entries(state.get("_modules"))
             self.spend(len(children))
-            pending += [
-                (self.join(prefix, f"{name}."), child, depth + 1)
-                for name, child in reversed(children.items())
-                if _is_module(child)
-            ]
+            for name, child in reversed(children.items()):
+                if _is_module(child):
+                    pending.append((self.join(prefix, f"{name}."), child, depth + 1))
+                elif has_tensor_inside(child, self._searched):
+                    self.unsupported.add(f"kind of module ({describe(child)}) unsupported: tensor", self.join(prefix, name))
 
     def read_own(self, prefix: str, state: dict[str, Any]) -> None:
         """Take the module's own parameters, then its persistent buffers."""
@@ -266,6 +319,12 @@ class _Walk:
                 name = self.join(prefix, key)
                 if not self.take(name, entry, is_buffer=is_buffer):
                     self.notes.add("not a tensor:", name, entry)
+        packed = self._packed.get(id(state))
+        if packed is None:
+            packed = self._packed[id(state)] = [(key, entry) for key, entry in state.items() if is_packed(entry)]
+        for key, entry in packed:
+            self.spend(1)
+            self.take(self.join(prefix, key), entry, is_buffer=False)
 
     def read_config(self, config: Any) -> None:
         """Take the config of the outermost module that has one."""
@@ -278,15 +337,37 @@ class _Walk:
 
     def take(self, name: str, entry: Any, *, is_buffer: bool) -> bool:
         """Take an entry if it is a tensor, and note it if it is an unsupported one; returns whether it is either."""
-        if isinstance(entry, TensorStub | SparseStub):
-            self.check_name(name)
-            self.tensors.append(NamedTensor(name, entry, is_buffer))
+        parts = parts_of(name, entry, is_buffer=is_buffer)
+        if parts is not None:
+            if isinstance(entry, SubclassStub) and parts.descriptions:
+                self.classes.add(entry.class_name)
+            elif isinstance(entry, Stub) and isinstance(entry.target, Global):
+                self.classes.add(entry.target)
+            self.add(parts)
             return True
         if not _is_unsupported_tensor(entry):
             return False
-        kind = "sparse layout" if entry.class_path in SPARSE else f"kind of tensor ({printable(entry.class_path)})"
+        class_path = getattr(entry, "class_path", "quantised tensors in a tuple")
+        kind = "sparse layout" if class_path in SPARSE else f"kind of tensor ({printable(class_path)})"
         self.unsupported.add(f"{kind} unsupported: tensor", name)
         return True
+
+    def add(self, parts: Parts) -> None:
+        """Add the tensors of an entry."""
+        for named in parts.tensors:
+            self.check_name(named.name)
+        self.tensors += parts.tensors
+        self.descriptions |= parts.descriptions
+        if parts.quantized is not None:
+            self.quantized.add(parts.quantized)
+
+    def check_names(self) -> None:
+        """Raise InputError if a tensor from inside of another entry has the name of a tensor."""
+        names: set[str] = set()
+        for named in self.tensors if self.quantized or self.descriptions else ():
+            if named.name in names:
+                raise InputError(self.display_path, f"two tensors are named {printable(named.name)!r}")
+            names.add(named.name)
 
     def join(self, prefix: str, key: str) -> str:
         """A name in the state dict. Raises InputError if it is too long."""

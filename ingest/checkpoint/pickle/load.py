@@ -1,6 +1,6 @@
 """Read pickles of protocols 0 to 5 on a stack machine that executes nothing.
 
-Globals are kept as names and never imported (pickle.values), arguments are bounds-checked, and the machine stops with an error
+Globals are kept as names and never imported (pickle.rebuild), arguments are bounds-checked, and the machine stops with an error
 at any of its limits (pickle.machine). A hostile pickle therefore costs bounded time and memory, and runs no code.
 """
 
@@ -13,7 +13,8 @@ from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.limits import exceeded
 from layerhouse.ingest.checkpoint.pickle.machine import Machine, PickleLimits, default_limits
 from layerhouse.ingest.checkpoint.pickle.opcodes import OPERATIONS
-from layerhouse.ingest.checkpoint.pickle.values import Global, StorageStub, is_allowed
+from layerhouse.ingest.checkpoint.pickle.rebuild import is_allowed
+from layerhouse.ingest.checkpoint.pickle.values import Global, StorageStub
 
 CHECK_EVERY = 256
 """Opcodes between two checks of the limits."""

@@ -12,17 +12,8 @@ from typing import Any, NoReturn
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.limits import allowed, exceeded
-from layerhouse.ingest.checkpoint.pickle.values import (
-    UNKNOWN,
-    Global,
-    PickledDict,
-    PickledSet,
-    StorageStub,
-    Stub,
-    is_module_class,
-    make_storage,
-    rebuild,
-)
+from layerhouse.ingest.checkpoint.pickle.rebuild import UNKNOWN, is_module_class, make_storage, rebuild
+from layerhouse.ingest.checkpoint.pickle.values import Global, PickledDict, PickledSet, StorageStub, Stub
 
 PERSISTENT = Global("pickle", "persistent_load")
 

@@ -7,9 +7,10 @@ rows are assembled at a time.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
-from layerhouse.ingest.checkpoint.tensor_ref import BITMASK, MASKED, Assembly, TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import BITMASK, JOINED, MASKED, Assembly, TensorRef
 from layerhouse.ingest.measure.io.unpacked import UNPACKERS
 
 Array = npt.NDArray[Any]
@@ -40,14 +41,18 @@ def assembled_chunks(ref: TensorRef, start: int, stop: int, chunk_bytes: int, re
     """The dense bytes `start` to `stop` of an assembled tensor or of a view of one, as uint8 arrays of one chunk, the last
     shorter.
 
-    Each array is overwritten by the next. Every part is read by a reader of its own. Raises InputError if the parts do not fit
-    each other.
+    Each array is overwritten by the next. Every part is read by a reader of its own, but those that are joined, which can be
+    many and are read one after another. Raises InputError if the parts do not fit each other.
     """
     buffer = np.empty(min(chunk_bytes, max(stop - start, 0)), np.uint8)
     filled = 0
     with ExitStack() as stack:
         assert ref.assembly is not None
-        sources = [_Source(source, stack.enter_context(closing(reader.another()))) for source in ref.assembly.sources]
+        readers = repeat(stack.enter_context(closing(reader.another()))) if ref.assembly.kind == JOINED else None
+        sources = [
+            _Source(source, next(readers) if readers else stack.enter_context(closing(reader.another())))
+            for source in ref.assembly.sources
+        ]
         for piece in _Assembler(ref, ref.assembly, sources, chunk_bytes).pieces(start, stop):
             taken = 0
             while taken < piece.size:
@@ -171,8 +176,31 @@ def _bitmask(ref: TensorRef, sources: list[_Source], low: int, high: int, column
     return dense
 
 
+def _joined(ref: TensorRef, sources: list[_Source], low: int, high: int, columns: int) -> Array:
+    """The values of a tensor that is split over the ranks of a run.
+
+    Each rank has flat tensors that follow each other and begin at `bounds`. It holds `count` values from `first` on, the last
+    ones padding behind the tensor's own values.
+    """
+    assert ref.assembly is not None
+    parameters = ref.assembly.parameters
+    first, count, bounds = parameters["first"], parameters["count"], parameters["bounds"]
+    per_rank = len(bounds) - 1
+    at, end = low * columns, high * columns
+    parts = []
+    while at < end:
+        rank, place = divmod(at, count)
+        group = bisect_right(bounds, first + place) - 1
+        begin = first + place - bounds[group]
+        size = min(end - at, count - place, bounds[group + 1] - bounds[group] - begin)
+        parts.append(sources[rank * per_rank + group].elements(begin, begin + size))
+        at += size
+    return np.concatenate(parts)
+
+
 ASSEMBLERS: dict[str, Callable[[TensorRef, list[_Source], int, int, int], Array]] = {
     MASKED: _masked,
     BITMASK: _bitmask,
+    JOINED: _joined,
     **UNPACKERS,
 }

@@ -189,6 +189,56 @@ def pointed(ref: TensorRef, sources: list[Any], low: int, high: int, columns: in
     return (codes.astype(np.uint8) - points.astype(np.uint8)).astype(np.uint8)
 
 
+def hqq(ref: TensorRef, sources: list[Any], low: int, high: int, columns: int) -> Array:
+    """HQQ: the weight's values in C order are the rows of a matrix, whose first slice of rows is in the high bits.
+
+    Zero where (code - zero) * scale is, in the scales' own type; there is one of both for each row (axis 1) or column (axis 0).
+    """
+    bits, width = _parameter(ref, "bits"), _parameter(ref, "matrix_columns")
+    first, last = low * columns // width, -(-high * columns // width)
+    codes = _high_slices(sources[0], first, last, width, bits)
+    dtype, is_by_row = sources[1].ref.dtype, _parameter(ref, "axis") == 1
+    scales, zeros = (
+        _floats(part.elements(first, last) if is_by_row else part.elements(0, width), dtype).reshape(
+            (-1, 1) if is_by_row else (1, -1)
+        )
+        for part in sources[1:]
+    )
+    with np.errstate(all="ignore"):
+        differences = _rounded(codes.astype(np.float32) - zeros, dtype)
+        is_zero = _rounded(differences * scales, dtype) == 0
+    own = _nonzero(codes, is_zero, is_wide=bits == 8).reshape(-1)[low * columns - first * width :]
+    return own[: (high - low) * columns].reshape(high - low, columns)
+
+
+def torch_affine(ref: TensorRef, sources: list[Any], low: int, high: int, columns: int) -> Array:
+    """torch's quantised tensors: the values (code - zero point) * scale.
+
+    Both are numbers, or tensors with one for each row (axis 0) or column (axis 1).
+    """
+    source, axis = sources[0], ref_parameter(ref, "axis")
+    signed = np.uint8 if source.ref.dtype == "U8" else np.int8 if source.ref.dtype == "I8" else np.int32
+    codes = _block(source, low, high, columns).view(signed)
+    if len(sources) == 1:
+        return (codes.astype(np.int64) - _parameter(ref, "zero_point")).astype(np.float32) * np.float32(
+            ref_parameter(ref, "scale")
+        )
+    first, last = (low, high) if axis == 0 else (0, columns)
+    scales, points = (_numbers(part, first, last).reshape((-1, 1) if axis == 0 else (1, -1)) for part in sources[1:])
+    with np.errstate(all="ignore"):
+        differences = (codes.astype(points.dtype) - points).astype(np.float32)
+        values: Array = differences * scales.astype(np.float32)
+    return values
+
+
+def _numbers(source: Source, first: int, last: int) -> Array:
+    """Elements of a tensor of 32- or 64-bit floats or integers; these as int64."""
+    stored, dtype = source.elements(first, last), source.ref.dtype
+    if dtype[0] == "F":
+        return stored.view(np.float32 if dtype == "F32" else np.float64)
+    return stored.view(np.int32 if dtype == "I32" else np.int64).astype(np.int64)
+
+
 def bitsandbytes(ref: TensorRef, sources: list[Any], low: int, high: int, columns: int) -> Array:
     """bitsandbytes 4-bit: two codes a byte, the first in the high bits; some codes are zero, and blocks of absmax zero."""
     first, last = low * columns, high * columns
@@ -231,6 +281,8 @@ UNPACKERS: dict[str, Callable[[TensorRef, list[Any], int, int, int], Array]] = {
         affine,
         shifted,
         pointed,
+        hqq,
+        torch_affine,
         bitsandbytes,
         gguf,
     )
@@ -270,6 +322,17 @@ def _slices(source: Source, low: int, high: int, columns: int, bits: int) -> Arr
         first, last = max(low - number * stored, 0), min(high - number * stored, stored)
         parts.append((_block(source, first, last, columns) >> (bits * number)) & mask)
     return np.concatenate(parts)
+
+
+def _high_slices(source: Source, low: int, high: int, columns: int, bits: int) -> Array:
+    """Rows of a matrix whose slices of rows are in the bits of a byte, or in 30 bits of a word, the first in the highest."""
+    stored, mask = source.ref.elements // columns, (1 << bits) - 1
+    top = 30 if source.ref.dtype == "I32" else 8
+    parts = []
+    for number in range(low // stored, -(-high // stored)):
+        first, last = max(low - number * stored, 0), min(high - number * stored, stored)
+        parts.append((_block(source, first, last, columns) >> (top - bits * (number + 1))) & mask)
+    return np.concatenate(parts).astype(np.uint8)
 
 
 def _in_words(words: Array, bits: int) -> Array:
