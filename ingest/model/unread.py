@@ -90,7 +90,7 @@ def _with_companions(placement: Placement, model_config: Config | None) -> Place
     refs, companions = [], []
     for tensor in placement.placed:
         module, suffix = split_name(tensor.ref.name)
-        is_unknown = tensor.module == Module.OTHER and tensor.ref.layout is None
+        is_unknown = tensor.module == Module.OTHER and tensor.ref.layout is None and suffix not in NOT_WORDS
         home = next((name for name in _with_parents(module) if schemes.get(name)), module) if is_unknown else module
         scheme = schemes.get(home) if is_unknown else None
         if scheme or (scheme == "" and suffix in COMPANIONS):
