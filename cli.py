@@ -16,6 +16,7 @@ from layerhouse.errors import UsageError
 from layerhouse.terminal.engine import engine_text, version_option
 from layerhouse.terminal.exit_codes import Exit
 from layerhouse.terminal.findings import show_findings
+from layerhouse.terminal.forms_table import list_forms
 from layerhouse.terminal.ingest_options import IngestOptions, ingest_options, stats_level
 from layerhouse.terminal.messages import print_lines, talk
 from layerhouse.terminal.options import (
@@ -287,6 +288,13 @@ def tables(name: str | None, warehouse: Path, output: OutputOptions) -> None:
     from layerhouse.warehouse.answers.tables import list_columns, list_tables
 
     show_table(list_tables(warehouse) if name is None else list_columns(warehouse, name), output)
+
+
+@cli.command()
+@output_options
+def formats(output: OutputOptions) -> None:
+    """List the forms of stored weights that are read: who writes each, and whether its zeros are counted."""
+    show_table(list_forms(), output)
 
 
 @cli.command()

@@ -1,4 +1,5 @@
-"""Write cli.md and tables.md beside this file from the commands, the schema, the views and the queries.
+"""Write cli.md, formats.md and tables.md beside this file from the commands, the forms of weights, the schema, the views and
+the queries.
 
 With `--check`, write nothing and exit with 1 if a page is out of date.
 """
@@ -14,6 +15,7 @@ from typing import Any
 import click
 
 from layerhouse.cli import Exit, cli
+from layerhouse.ingest.checkpoint.forms import FILES, PACKINGS
 from layerhouse.warehouse.answers.query import query_list, query_names, query_text
 from layerhouse.warehouse.answers.session import connect
 from layerhouse.warehouse.answers.sql_text import quote_identifier, sql_files
@@ -42,6 +44,21 @@ def cli_page() -> Iterator[str]:
     for name, command in sorted(cli.commands.items()):
         yield f"## layerhouse {name}"
         yield _fenced("text", command.get_help(click.Context(command, info_name=name, parent=top)))
+
+
+def formats_page() -> Iterator[str]:
+    """The forms of stored weights that are read."""
+    yield "# Forms of stored weights"
+    yield (
+        "Generated from the registries by `python docs/generate.py`; `layerhouse formats` prints the same. Weights of every "
+        "form count by their own shape, whatever they are packed to. Where zeros are null, no stored code says which weights "
+        "are zero. Forms are tested with checkpoints that the tools themselves wrote, or that were made after their source. "
+        "Weights of no form in these tables have [no count](guide.md#models-to-analyse): it is null, never that of a smaller model."
+    )
+    for title, forms in (("Files", FILES), ("Packed, quantised and masked weights, in any file", PACKINGS)):
+        yield f"## {title}"
+        rows = ((form.name, form.written_by, form.shape, str(form.zeros), ", ".join(form.checked)) for form in forms)
+        yield _table(("form", "written by", "shape from", "zeros", "tested with"), rows)
 
 
 def tables_page() -> Iterator[str]:
@@ -117,7 +134,8 @@ def _fenced(language: str, text: str) -> str:
 
 def pages() -> dict[str, str]:
     """The text of each page by its name."""
-    return {name: "\n\n".join(page()) + "\n" for name, page in (("cli.md", cli_page), ("tables.md", tables_page))}
+    makers = (("cli.md", cli_page), ("formats.md", formats_page), ("tables.md", tables_page))
+    return {name: "\n\n".join(page()) + "\n" for name, page in makers}
 
 
 def main() -> int:

@@ -54,6 +54,7 @@ PAGES = (
     "bench/RESULTS.md",
     "docs/cli.md",
     "docs/matching.md",
+    "docs/formats.md",
     "docs/tables.md",
 )
 DISPLAY_FOLDER = "/home/me/study"
@@ -214,7 +215,8 @@ def test_a_generated_page_that_is_out_of_date_or_missing_fails_the_check(tmp_pat
     checked = subprocess.run([sys.executable, generate, "--check"], capture_output=True, encoding="utf-8", check=False)
     assert checked.returncode == 1
     assert checked.stderr.splitlines() == [
-        f"{tmp_path / page}: out of date; write it with: python docs/generate.py" for page in ("cli.md", "tables.md")
+        f"{tmp_path / page}: out of date; write it with: python docs/generate.py"
+        for page in ("cli.md", "formats.md", "tables.md")
     ]
     assert (tmp_path / "cli.md").read_text("utf-8") == "something else"
 

@@ -232,14 +232,14 @@ def _place_unknown(name: str, stack: str | None, is_parameter: bool) -> Place:
 def _place_by_layout(place: Place, layout: Layout) -> Place:
     """The place of a tensor that serves a weight: that of the weight, of an adapter's addition to it, or of its scales.
 
-    A tensor without values and bits is as it would be with values, a parameter or a buffer.
+    A tensor without values, which could be either, is a parameter or a buffer as it would be with values.
     """
     if not layout.has_shape:
         name = ".".join([*place.canonical_name.split(".")[:-1], layout.part])
         return place._replace(
             canonical_name=name, part=layout.part, is_parameter=True, input_axis=None, residual_axis=None, template=None
         )
-    if layout.values == UNREAD and layout.bits is None and not layout.is_aux:
+    if layout.values == UNREAD and layout.bits is None and layout.type_name is None and not layout.is_aux:
         return place
     if not layout.is_aux and layout.scheme != ADAPTER_SCHEME:
         return place._replace(is_parameter=True)

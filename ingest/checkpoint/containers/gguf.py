@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -19,7 +20,7 @@ from layerhouse.ingest.checkpoint.dtypes import byte_count
 from layerhouse.ingest.checkpoint.limits import MAX_TENSOR_NAME, check_limit
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 from layerhouse.ingest.checkpoint.shapes import MAX_ELEMENTS, count_elements
-from layerhouse.ingest.checkpoint.tensor_ref import CODES, Assembly, Contents, Layout, TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import CODES, UNREAD, Assembly, Contents, Layout, TensorRef
 
 VERSIONS = (2, 3)
 MAX_KEYS = 100_000
@@ -85,7 +86,8 @@ def read_gguf(path: Path, display_path: str) -> Contents:
         if type(alignment) is not int or alignment <= 0 or alignment % 8:
             header.refuse(f"general.alignment is {str(alignment)[:40]}, no multiple of 8")
         data_offset = -(-header.position // alignment) * alignment
-    tensors = tuple(_reference(info, path, data_offset, alignment, display_path) for info in infos)
+    ends = _ends_of_unknown(infos, size - data_offset)
+    tensors = tuple(_reference(info, path, data_offset, alignment, display_path, ends.get(info.name, 0)) for info in infos)
     _check_layout(tensors, size, display_path)
     return Contents("gguf", tensors, config=_config(keys))
 
@@ -195,8 +197,19 @@ class _Header:
         return _Info(name, shape, self.number("I"), self.number("Q"))
 
 
-def _reference(info: _Info, path: Path, data_offset: int, alignment: int, display_path: str) -> TensorRef:
-    """The reference to a tensor; that of a block-quantised one has its own shape, and its blocks are U8 bytes."""
+def _ends_of_unknown(infos: Sequence[_Info], data_bytes: int) -> dict[str, int]:
+    """Where the tensors of unknown types end, by name, if nothing lies between a tensor and the next."""
+    unknown = [info for info in infos if info.type not in PLAIN_TYPES and info.type not in BLOCK_TYPES]
+    starts = sorted({data_bytes, *(info.offset for info in infos)}) if unknown else []
+    next_starts = dict(pairwise(starts))
+    return {info.name: next_starts.get(info.offset, info.offset) for info in unknown}
+
+
+def _reference(info: _Info, path: Path, data_offset: int, alignment: int, display_path: str, unknown_end: int) -> TensorRef:
+    """The reference to a tensor; that of a block-quantised one has its own shape, and its blocks are U8 bytes.
+
+    A tensor of a type that is not known has its shape, and no values.
+    """
 
     def refuse(what: str) -> NoReturn:
         raise InputError(display_path, f"tensor {info.name[:80]!r}: {what}")
@@ -208,7 +221,10 @@ def _reference(info: _Info, path: Path, data_offset: int, alignment: int, displa
         code = PLAIN_TYPES[info.type]
         return TensorRef(info.name, code, info.shape, path, offset, byte_count(code, elements))
     if info.type not in BLOCK_TYPES:
-        refuse(f"unknown ggml type {info.type}")
+        stored = max(0, unknown_end - info.offset)
+        name = f"ggml type {info.type}"
+        layout = Layout(info.name, "weight", f"gguf {name}", (stored,), UNREAD, type_name=name)
+        return TensorRef(info.name, "U8", info.shape, path, offset, stored, layout=layout)
     type_name, block, block_bytes = BLOCK_TYPES[info.type]
     if not info.shape or info.shape[-1] % block:
         refuse(f"rows of {list(info.shape)[-1:]} elements do not fill blocks of {block}")
