@@ -53,7 +53,7 @@ def formats_page() -> Iterator[str]:
         "Generated from the registries by `python docs/generate.py`; `layerhouse formats` prints the same. Weights of every "
         "form count by their own shape, whatever they are packed to. Where zeros are null, no stored code says which weights "
         "are zero. Forms are tested with checkpoints that the tools themselves wrote, or that were made after their source. "
-        "Weights of no form in these tables have [no count](guide.md#models-to-analyse): it is null, never that of a smaller model."
+        "Weights of no other form have [a count](guide.md#models-to-analyse): it is null, never that of a smaller model."
     )
     for title, forms in (("Files", FILES), ("Packed, quantised and masked weights, in any file", PACKINGS)):
         yield f"## {title}"
