@@ -41,6 +41,7 @@ Row = dict[str, Any]
 
 MAX_DECLARED_LENGTH = 1 << 20
 DESCRIPTION_NAME, DESCRIPTION_HEAD, MAX_DESCRIPTION_BYTES = "description.txt", "- Training Parameters:", 1 << 16
+STEP_FOLDER = re.compile(r"global_step\d+")
 DESCRIPTION_LINE = re.compile(r"^ {2}- (\w{1,80}): (.{1,500})$", re.MULTILINE)
 
 
@@ -68,14 +69,21 @@ class OpenedWeights:
 
 def weight_files_of(files: Sequence[Path]) -> list[Path]:
     """The files that a checkpoint is read from: weights, and beside them their indices and configs."""
-    configs = (CONFIG_NAME, ADAPTER_CONFIG_NAME, *QUANTIZATION_NAMES)
+    configs = (ADAPTER_CONFIG_NAME, *QUANTIZATION_NAMES)
     candidates = [
         path
         for folder in sorted({path.parent for path in files})
-        for path in (*(folder / name for name in configs), *sorted(folder.glob(f"*{INDEX_SUFFIX}")))
+        for path in (config_path(folder), *(folder / name for name in configs), *sorted(folder.glob(f"*{INDEX_SUFFIX}")))
     ]
     slicing_configs = [path for path in map(slicing_config_path, files) if path is not None]
     return [*files, *(path for path in candidates if path.is_file()), *slicing_configs]
+
+
+def config_path(folder: Path) -> Path:
+    """The config of the weights in a folder: beside them, else beside the folder if DeepSpeed has made it for one step."""
+    path = folder / CONFIG_NAME
+    is_step = STEP_FOLDER.fullmatch(folder.name) is not None and not path.exists()
+    return folder.parent / CONFIG_NAME if is_step else path
 
 
 def open_weights(folder: Path, files: Sequence[Path], display_path: str) -> OpenedWeights:
@@ -94,7 +102,7 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     if not contents.tensors:
         raise InputError(display_path, "no tensor in its weight files")
     folder = home if home.is_dir() else home.parent
-    config, notes = read_config(folder / CONFIG_NAME, display_path)
+    config, notes = _read_config(folder, display_path)
     if config is None:
         config = contents.config
     quantized, quantization_notes = with_quantization_files(config, folder, display_path)
@@ -117,6 +125,14 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     if declared_bytes is not None and declared_bytes != totals.logical_bytes:
         notes.append(note("declared", f"the index declares {declared_bytes} bytes, the tensors have {totals.logical_bytes}"))
     return OpenedWeights(display_path, weight_set, contents, config, adapter_config, placement, totals, tuple(notes))
+
+
+def _read_config(folder: Path, display_path: str) -> tuple[Mapping[str, Any] | None, list[Note]]:
+    path = config_path(folder)
+    if path.parent == folder:
+        return read_config(path, display_path)
+    with confined_to(path.parent):
+        return read_config(path, display_path)
 
 
 def read_description(path: Path) -> dict[str, str]:

@@ -1,0 +1,290 @@
+"""Every model architecture of transformers that can be built small, its parameters counted by torch and by layerhouse.
+
+`python bench/architectures.py` walks the architectures of the auto classes, shrinks each config, builds the model, saves it as
+safetensors and reads the headers. The count has to be that of torch's `parameters()`, and heads and widths, where they are
+known, those of the config. Prints a line for each architecture that differs or cannot be built, and the counts; exits with 1 if
+any differs. `--all` prints a line for each; names of model types restrict it to these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+from transformers.models.auto import configuration_auto, modeling_auto
+
+from layerhouse.errors import LayerhouseError
+from layerhouse.ingest.checkpoint_rows import OpenedWeights, open_weights
+from layerhouse.ingest.model.layer_rows import layer_rows
+
+HEADS = (
+    "CAUSAL_LM",
+    "SEQ_TO_SEQ_CAUSAL_LM",
+    "IMAGE_TEXT_TO_TEXT",
+    "MULTIMODAL_LM",
+    "MASKED_LM",
+    "SPEECH_SEQ_2_SEQ",
+    "PRETRAINING",
+    "CTC",
+    "IMAGE_CLASSIFICATION",
+)
+"""The auto classes whose architectures are taken, in the order in which one of a model type is chosen; then the bare models."""
+
+SECONDS = 20
+MAX_PARAMS = 8_000_000
+MAX_SHOWN = 3
+
+SMALL: dict[str, Any] = {
+    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "input_vocab_size", "output_vocab_size"), 96),
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "embed_dim", "embedding_size", "emb_dim", "out_hidden_size"), 64),
+    **dict.fromkeys(("hidden_dim", "embedding_dim", "dim", "encoder_hidden_size", "decoder_hidden_size", "projection_dim"), 64),
+    **dict.fromkeys(("text_hidden_size", "output_hidden_size", "attention_hidden_size", "lru_width", "rnn_hidden_size"), 64),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads", "encoder_attention_heads"), 4),
+    **dict.fromkeys(("decoder_attention_heads", "decoder_num_attention_heads", "encoder_num_attention_heads"), 4),
+    **dict.fromkeys(("swa_num_attention_heads", "index_n_heads", "linear_num_value_heads", "mamba_n_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "swa_num_key_value_heads", "linear_num_key_heads"), 2),
+    **dict.fromkeys(("head_dim", "d_kv", "linear_key_head_dim", "linear_value_head_dim", "index_head_dim", "swa_head_dim"), 16),
+    **dict.fromkeys(("qk_nope_head_dim", "v_head_dim", "kv_channels", "attention_head_size", "head_size"), 16),
+    **dict.fromkeys(("qk_rope_head_dim", "rotary_dim", "qk_head_dim_rope"), 8),
+    "qk_head_dim": 24,
+    **dict.fromkeys(("kv_lora_rank", "q_lora_rank"), 24),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "d_ff", "d_inner", "mlp_dim", "encoder_ffn_dim"), 160),
+    **dict.fromkeys(("decoder_ffn_dim", "ffn_hidden_size", "dense_intermediate_size", "decoder_intermediate_size"), 160),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size"), 48),
+    **dict.fromkeys(("intermediate_size_mlp", "expert_ffn_hidden_size"), 160),
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth", "encoder_layers", "decoder_layers"), 2),
+    **dict.fromkeys(("num_decoder_layers", "num_encoder_layers", "decoder_num_layers", "decoder_num_hidden_layers"), 2),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_layer"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k", "topk", "num_selected_experts", "moe_top_k"), 2),
+    **dict.fromkeys(("n_group", "topk_group", "n_groups", "mamba_n_groups"), 1),
+    **dict.fromkeys(("first_k_dense_replace", "num_nextn_predict_layers", "num_kv_shared_layers"), 1),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_source_positions", "max_target_positions"), 64),
+    **dict.fromkeys(("max_seq_len", "n_ctx", "max_2d_position_embeddings", "context_length", "num_position_embeddings"), 64),
+    **dict.fromkeys(("state_size", "mamba_d_state", "ssm_state_size"), 8),
+    **dict.fromkeys(("mamba_d_head", "mamba_head_dim"), 32),
+    "mamba_num_heads": 4,
+    "time_step_rank": 4,
+    **dict.fromkeys(("pad_token_id", "bos_token_id"), 0),
+    "eos_token_id": 1,
+    "num_mel_bins": 16,
+    "codebook_size": 32,
+    "codebook_dim": 16,
+    "hidden_size_per_layer_input": 16,
+    "laurel_rank": 8,
+    "query_pre_attn_scalar": 16,
+    "backbone": None,
+}
+SMALL_LISTS: dict[str, Any] = {
+    "depths": 1,
+    "hidden_sizes": 32,
+    "conv_dim": 32,
+    "num_attention_heads": 4,
+    "num_heads": 4,
+    "intermediate_size": 96,
+    "embed_dims": 32,
+}
+"""The value of every element of a list."""
+
+OWN: dict[str, dict[str, Any]] = {}
+"""What single model types need besides."""
+
+SIZE_KEYS = {
+    "num_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "num_kv_heads": ("num_key_value_heads",),
+    "intermediate_size": ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "moe_intermediate_size", "ffn_hidden_size"),
+    "hidden_size": ("hidden_size", "d_model", "n_embd"),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one architecture: `why` it was not built, or the parameters of torch and ours, and what is wrong."""
+
+    model_type: str
+    architecture: str
+    why: str = ""
+    torch_params: int = 0
+    params: int = 0
+    family: str | None = None
+    sizes: tuple[Any, ...] = ()
+    wrong: tuple[str, ...] = ()
+
+
+def architectures() -> dict[str, str]:
+    """The class of each model type."""
+    tables = [getattr(modeling_auto, f"MODEL_FOR_{head}_MAPPING_NAMES") for head in HEADS]
+    chosen: dict[str, str] = {}
+    for table in (*tables, modeling_auto.MODEL_MAPPING_NAMES):
+        for model_type, name in table.items():
+            chosen.setdefault(model_type, name if isinstance(name, str) else name[0])
+    return dict(sorted(chosen.items()))
+
+
+def shrink(config: Any) -> None:
+    """Make every size of a config and of the configs inside it small, whatever the architecture calls it."""
+    layers = [config.__dict__.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers")]
+    for key, value in list(config.__dict__.items()):
+        if isinstance(value, transformers.PreTrainedConfig):
+            shrink(value)
+        elif key in SMALL_LISTS and isinstance(value, list | tuple) and value and isinstance(value[0], int):
+            set_value(config, key, type(value)([SMALL_LISTS[key]] * len(value)))
+        elif isinstance(value, list) and value and len(value) in layers and len(value) > 4:
+            set_value(config, key, value[:2])
+        elif key in SMALL and (type(value) is int and value > 0):
+            set_value(config, key, min(value, SMALL[key]) if isinstance(SMALL[key], int) else SMALL[key])
+
+
+def set_value(config: Any, key: str, value: Any) -> None:
+    """Set a value of a config, unless the config refuses it."""
+    try:
+        setattr(config, key, value)
+    except Exception:
+        return
+
+
+def small_config(model_type: str) -> Any:
+    config = configuration_auto.CONFIG_MAPPING[model_type]()
+    shrink(config)
+    for key, value in OWN.get(model_type, {}).items():
+        owner = config
+        *path, last = key.split(".")
+        for part in path:
+            owner = getattr(owner, part)
+        setattr(owner, last, value)
+    return config
+
+
+@contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError after so many seconds."""
+
+    def on_alarm(*_: object) -> None:
+        raise TimeoutError(f"more than {seconds} s")
+
+    signal.signal(signal.SIGALRM, on_alarm)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
+def build(model_type: str, architecture: str) -> Any:
+    """The small model. Raises whatever transformers raises, and ValueError for a model that is still large."""
+    model_class = getattr(transformers, architecture)
+    config = small_config(model_type)
+    try:
+        with torch.device("meta"):
+            elements = sum(parameter.numel() for parameter in model_class(config).parameters())
+    except Exception:
+        elements = 0
+    if elements > MAX_PARAMS:
+        raise ValueError(f"{elements:,} parameters when shrunk")
+    torch.manual_seed(0)
+    return model_class(small_config(model_type))
+
+
+def examine(model_type: str, architecture: str, folder: Path) -> Outcome:
+    """Build, save, read and compare one architecture."""
+    try:
+        with limited(SECONDS), torch.no_grad():
+            model = build(model_type, architecture)
+            model.save_pretrained(folder)
+    except Exception as error:
+        return Outcome(model_type, architecture, why=f"{type(error).__name__}: {error}".splitlines()[0][:150])
+    count = sum(parameter.numel() for parameter in model.parameters())
+    files = sorted(folder.glob("*.safetensors"))
+    if not files or count == 0:
+        return Outcome(model_type, architecture, why="has no parameters")
+    try:
+        opened = open_weights(folder, files, model_type)
+    except LayerhouseError as error:
+        return Outcome(model_type, architecture, torch_params=count, wrong=(f"refused: {error}",))
+    rows, _ = layer_rows(opened.placement, opened.config)
+    row = next((row for row in rows if row["stack"] == opened.placement.main_stack), {})
+    sizes = tuple(row.get(word) for word in ("num_heads", "num_kv_heads", "head_dim", "intermediate_size"))
+    wrong = (*_wrong_counts(opened, model, count), *_wrong_sizes(opened, row))
+    return Outcome(model_type, architecture, "", count, opened.totals.params, opened.placement.family, sizes, wrong)
+
+
+def _wrong_counts(opened: OpenedWeights, model: Any, count: int) -> Iterator[str]:
+    """What differs in the number of parameters, with the names of tensors that count on one side alone."""
+    if opened.totals.params == count:
+        return
+    parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    counted = {tensor.ref.name: tensor.ref.shape for tensor in opened.placement.placed if tensor.is_parameter}
+    ours = [f"{name} {list(shape)}" for name, shape in counted.items() if name not in parameters]
+    theirs = [f"{name} {list(shape)}" for name, shape in parameters.items() if name not in counted]
+    text = f"{opened.totals.params - count:+,} parameters"
+    yield f"{text}; only ours: {_first(ours)}; only torch's: {_first(theirs)}"
+
+
+def _wrong_sizes(opened: OpenedWeights, row: Mapping[str, Any]) -> Iterator[str]:
+    """Sizes of layer 0 that are none of the config's."""
+    config = opened.config or {}
+    scopes = [config, *(value for value in config.values() if isinstance(value, Mapping))]
+    for word, keys in SIZE_KEYS.items():
+        declared = {scope[key] for scope in scopes for key in keys if isinstance(scope.get(key), int)}
+        if row.get(word) and declared and row[word] not in declared:
+            yield f"{word} {row[word]}, and {sorted(declared)} in the config"
+
+
+def _first(names: Sequence[str]) -> str:
+    rest = len(names) - MAX_SHOWN
+    return ", ".join(names[:MAX_SHOWN]) + (f" and {rest} more" if rest > 0 else "") or "-"
+
+
+def examine_all(names: Sequence[str]) -> Iterator[Outcome]:
+    for model_type, architecture in architectures().items():
+        if names and model_type not in names:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            yield examine(model_type, architecture, Path(folder))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="model types; all if none")
+    parser.add_argument("--all", action="store_true", help="print a line for every architecture")
+    parser.add_argument("--json", type=Path, help="write the outcomes to this file")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    outcomes = []
+    for outcome in examine_all(options.names):
+        outcomes.append(outcome)
+        if outcome.why:
+            print(f"{outcome.model_type:32} not built: {outcome.why}", flush=True)
+        elif outcome.wrong or options.all:
+            known = f"{outcome.family or '-':18} {outcome.torch_params:>9,} {outcome.sizes}"
+            print(f"{outcome.model_type:32} {known} {'; '.join(outcome.wrong) or 'equal'}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps([vars(outcome) for outcome in outcomes], indent=1))
+    counts = Counter("not built" if o.why else "differ" if o.wrong else "equal" for o in outcomes)
+    families = sum(not o.why and o.family is not None for o in outcomes)
+    print(
+        f"{counts['equal'] + counts['differ']} architectures compared: {counts['equal']} equal, {counts['differ']} differ;",
+        end=" ",
+    )
+    print(f"{families} of a known family; {counts['not built']} not built")
+    return 1 if counts["differ"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
