@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -33,12 +34,12 @@ from layerhouse.ingest.checkpoint_rows import OpenedWeights, open_weights
 from layerhouse.ingest.model.layer_rows import layer_rows
 
 HEADS = (
-    "CAUSAL_LM",
     "SEQ_TO_SEQ_CAUSAL_LM",
     "IMAGE_TEXT_TO_TEXT",
     "MULTIMODAL_LM",
-    "MASKED_LM",
     "SPEECH_SEQ_2_SEQ",
+    "CAUSAL_LM",
+    "MASKED_LM",
     "PRETRAINING",
     "CTC",
     "IMAGE_CLASSIFICATION",
@@ -87,8 +88,9 @@ SMALL: dict[str, Any] = {
     "hidden_size_per_layer_input": 16,
     "laurel_rank": 8,
     "query_pre_attn_scalar": 16,
-    "backbone": None,
 }
+FILLED = ("head_dim", "num_key_value_heads", "vocab_size", "n_routed_experts")
+"""Sizes that some configs leave to be given."""
 SMALL_LISTS: dict[str, Any] = {
     "depths": 1,
     "hidden_sizes": 32,
@@ -100,11 +102,18 @@ SMALL_LISTS: dict[str, Any] = {
 }
 """The value of every element of a list."""
 
-OWN: dict[str, dict[str, Any]] = {}
+OWN: dict[str, dict[str, Any]] = {
+    "mamba2": {"head_dim": 32},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "reformer": {"is_decoder": True},
+    "informer": {"prediction_length": 8},
+    "autoformer": {"prediction_length": 8},
+    "time_series_transformer": {"prediction_length": 8},
+}
 """What single model types need besides."""
 
 SIZE_KEYS = {
-    "num_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "num_heads": ("num_attention_heads", "num_attention_heads_per_layer", "n_head", "n_heads", "num_heads"),
     "num_kv_heads": ("num_key_value_heads",),
     "intermediate_size": ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "moe_intermediate_size", "ffn_hidden_size"),
     "hidden_size": ("hidden_size", "d_model", "n_embd"),
@@ -130,9 +139,19 @@ def architectures() -> dict[str, str]:
     tables = [getattr(modeling_auto, f"MODEL_FOR_{head}_MAPPING_NAMES") for head in HEADS]
     chosen: dict[str, str] = {}
     for table in (*tables, modeling_auto.MODEL_MAPPING_NAMES):
-        for model_type, name in table.items():
-            chosen.setdefault(model_type, name if isinstance(name, str) else name[0])
+        for model_type, names in table.items():
+            name = names if isinstance(names, str) else names[0]
+            if model_type not in chosen and takes_config(name, model_type):
+                chosen[model_type] = name
     return dict(sorted(chosen.items()))
+
+
+def takes_config(name: str, model_type: str) -> bool:
+    """Whether a class exists and takes the config of the model type itself, not that of a part of it."""
+    try:
+        return getattr(transformers, name).config_class is configuration_auto.CONFIG_MAPPING[model_type]
+    except (AttributeError, ImportError, KeyError):
+        return False
 
 
 def shrink(config: Any) -> None:
@@ -145,8 +164,10 @@ def shrink(config: Any) -> None:
             set_value(config, key, type(value)([SMALL_LISTS[key]] * len(value)))
         elif isinstance(value, list) and value and len(value) in layers and len(value) > 4:
             set_value(config, key, value[:2])
-        elif key in SMALL and (type(value) is int and value > 0):
-            set_value(config, key, min(value, SMALL[key]) if isinstance(SMALL[key], int) else SMALL[key])
+        elif key in SMALL and type(value) is int and value > 0:
+            set_value(config, key, min(value, SMALL[key]))
+        elif key in FILLED and value is None:
+            set_value(config, key, SMALL[key])
 
 
 def set_value(config: Any, key: str, value: Any) -> None:
@@ -199,6 +220,12 @@ def build(model_type: str, architecture: str) -> Any:
     return model_class(small_config(model_type))
 
 
+def count_saved(model: Any) -> int:
+    """Elements of torch's parameters, without those that transformers leaves out of files as they can be computed."""
+    ignored = getattr(model, "_keys_to_ignore_on_save", None) or ()
+    return sum(p.numel() for name, p in model.named_parameters() if not any(re.search(key, name) for key in ignored))
+
+
 def examine(model_type: str, architecture: str, folder: Path) -> Outcome:
     """Build, save, read and compare one architecture."""
     try:
@@ -206,8 +233,8 @@ def examine(model_type: str, architecture: str, folder: Path) -> Outcome:
             model = build(model_type, architecture)
             model.save_pretrained(folder)
     except Exception as error:
-        return Outcome(model_type, architecture, why=f"{type(error).__name__}: {error}".splitlines()[0][:150])
-    count = sum(parameter.numel() for parameter in model.parameters())
+        return Outcome(model_type, architecture, why=" ".join(f"{type(error).__name__}: {error}".split())[:200])
+    count = count_saved(model)
     files = sorted(folder.glob("*.safetensors"))
     if not files or count == 0:
         return Outcome(model_type, architecture, why="has no parameters")
@@ -223,8 +250,11 @@ def examine(model_type: str, architecture: str, folder: Path) -> Outcome:
 
 
 def _wrong_counts(opened: OpenedWeights, model: Any, count: int) -> Iterator[str]:
-    """What differs in the number of parameters, with the names of tensors that count on one side alone."""
-    if opened.totals.params == count:
+    """What differs in the number of parameters, with the names of tensors that count on one side alone.
+
+    A head that is stored beside the embedding and declared tied counts once by the headers; the values tell that it is not.
+    """
+    if opened.totals.params == count or (opened.totals.tie_evidence == "config" and opened.totals.params_stored == count):
         return
     parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)}
     counted = {tensor.ref.name: tensor.ref.shape for tensor in opened.placement.placed if tensor.is_parameter}
@@ -235,13 +265,20 @@ def _wrong_counts(opened: OpenedWeights, model: Any, count: int) -> Iterator[str
 
 
 def _wrong_sizes(opened: OpenedWeights, row: Mapping[str, Any]) -> Iterator[str]:
-    """Sizes of layer 0 that are none of the config's."""
+    """Sizes of layer 0 that are none of the config's. With compressed keys and values, all heads are KV heads."""
     config = opened.config or {}
     scopes = [config, *(value for value in config.values() if isinstance(value, Mapping))]
     for word, keys in SIZE_KEYS.items():
-        declared = {scope[key] for scope in scopes for key in keys if isinstance(scope.get(key), int)}
+        if word == "num_kv_heads" and "kv_b_proj" in (row.get("role_params") or {}):
+            continue
+        declared = {number for scope in scopes for key in keys for number in _numbers(scope.get(key))}
         if row.get(word) and declared and row[word] not in declared:
             yield f"{word} {row[word]}, and {sorted(declared)} in the config"
+
+
+def _numbers(value: Any) -> list[int]:
+    """The integers of a config's value, which may have one for each layer."""
+    return [number for number in (value if isinstance(value, list) else [value]) if type(number) is int]
 
 
 def _first(names: Sequence[str]) -> str:

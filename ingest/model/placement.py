@@ -14,7 +14,7 @@ from typing import Any
 from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
-from layerhouse.ingest.model.choose_family import CACHED_MODELS, choose_family
+from layerhouse.ingest.model.choose_family import CACHED_MODELS, choose_family, has_unknown_type
 from layerhouse.ingest.model.config import model_types
 from layerhouse.ingest.model.family import Family, Template
 from layerhouse.ingest.model.family_files import load_families
@@ -111,12 +111,13 @@ def place_tensors(refs: Sequence[TensorRef], config: Config | None, families: It
     known = load_families() if families is None else tuple(families)
     traits = tuple([(len(ref.shape), ref.dtype, ref.is_buffer) for ref in refs])
     names = tuple([ref.name if ref.layout is None else ref.layout.weight_name for ref in refs])
+    types = model_types(config)
     is_cached = len(refs) <= MAX_CACHED_TENSORS
     parts, family = _name_parts(names, [ref.shape for ref in refs], config, known, is_cached=is_cached)
     if is_cached and all(ref.layout is None for ref in refs):
-        places = _find_places_cached(tuple(parts.names), traits, family)
+        places = _find_places_cached(tuple(parts.names), traits, family, types)
     else:
-        places = find_places(parts, traits, [ref.layout for ref in refs], family)
+        places = find_places(parts, traits, [ref.layout for ref in refs], family, types)
     placed = [Placed(ref, *place) for ref, place in zip(refs, places, strict=True)]
     return Placement(family.name if family else None, tuple(placed), family, _placement_notes(family, placed))
 
@@ -130,11 +131,10 @@ def _name_parts(
     is_cached: bool,
 ) -> tuple[NameParts, Family | None]:
     """The names, without a prefix of the whole model, and the family that they are of."""
-    types = {model_type for family in known for model_type in family.model_types}
     return without_prefix(
         _split_cached(names) if is_cached else split_names(names),
         lambda keys: choose_family(keys, shapes, config, known),
-        has_unknown_type=bool(declared := model_types(config)) and types.isdisjoint(declared),
+        has_unknown_type=has_unknown_type(config, known),
     )
 
 
@@ -144,8 +144,10 @@ def _split_cached(names: tuple[str, ...]) -> NameParts:
 
 
 @lru_cache(maxsize=CACHED_MODELS)
-def _find_places_cached(names: tuple[str, ...], traits: tuple[Traits, ...], family: Family | None) -> tuple[Place, ...]:
-    return find_places(_split_cached(names), traits, [None] * len(names), family)
+def _find_places_cached(
+    names: tuple[str, ...], traits: tuple[Traits, ...], family: Family | None, types: tuple[str, ...]
+) -> tuple[Place, ...]:
+    return find_places(_split_cached(names), traits, [None] * len(names), family, types)
 
 
 def unique_tensors(placed: Iterable[Placed]) -> list[Placed]:
