@@ -22,7 +22,7 @@ ALWAYS = re.compile(
     r"|(?:^|\.)(?:activation_post_process|\w+_fake_quant)(?:\.|_\d+\.)[\w.]+$"
     r"|(?:^|\.)l0_module\."
 )
-"""Statistics of batch norms, caches of rotary positions, masks, position numbers, corrections of a router's scores, decay tables
+"""Batch statistics, caches of rotary positions, masks, position numbers, corrections of a router's scores, decay tables
 of linear attention, I-BERT's copies and scales, the mean and deviation of pixels, observers of fake quantisation, and the masks
 that LLM-Shearing learns."""
 

@@ -51,7 +51,7 @@ def choose_family(
 ) -> Family | None:
     """The family that places most of the tensors, with its towers filled in. `keys` are tensor names with `{}` for each number.
 
-    A family qualifies if it places any tensor and the config declares its model_type. By names alone it has to place half of the
+    A family qualifies if it places any tensor and the config declares its model_type. By names alone it must place half of the
     tensors, or two thirds if the config declares a model_type that no family has, among them one of a block, or MIN_TEMPLATES
     different ones. Ties are resolved in this order: declared by the config; axes that fit the embedding table; fewest required
     tensors missing; most of them present; extended by the others (files of one layout that declare nothing).
