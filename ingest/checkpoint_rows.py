@@ -161,7 +161,8 @@ def measure_weights(
     def job(placed: Placed) -> Job:
         if values_kind(placed) == PACKED:
             return Job(placed.ref.as_stored, is_counted=False)
-        return Job(placed.ref.as_stored, placed.input_axis, placed.residual_axis)
+        axis = 1 if is_table(placed) else placed.input_axis
+        return Job(placed.ref.as_stored, axis, placed.residual_axis)
 
     tensors = [placed for placed in opened.measured if values_kind(placed) != UNREAD]
     jobs = [job(placed) for placed in tensors]
@@ -178,6 +179,8 @@ def _known_part(placed: Placed, measured: Measurement) -> Measurement:
     """What was measured of a tensor that holds of its weight; codes that were unpacked have no signature of their values."""
     from layerhouse.ingest.measure.measurement import scale_free_part
 
+    if is_table(placed):
+        measured = replace(measured, nm_pattern=None)
     if values_kind(placed) != CODES:
         return measured
     known = scale_free_part(measured)
@@ -226,6 +229,11 @@ def weight_rows(
         checkpoint |= _zero_counts(placed, counted, measurements, totals)
         checkpoint["notes"] += _value_notes(placed, measurements)
     return checkpoint, tensor_rows, [{**row, "checkpoint_id": checkpoint_id} for row in layers]
+
+
+def is_table(placed: Placed) -> bool:
+    """Whether it is an embedding table, whose rows and columns are those of the table; it has no inputs for a pattern."""
+    return placed.module == Module.EMBEDDING and placed.input_axis is None and len(placed.ref.shape) == 2
 
 
 def values_kind(placed: Placed) -> str:

@@ -54,7 +54,7 @@ def choose_family(
     A family qualifies if it places any tensor and the config declares its model_type. By names alone it must place half of the
     tensors, or two thirds if the config declares a model_type that no family has, among them one of a block, or MIN_TEMPLATES
     different ones. Ties are resolved in this order: declared by the config; axes that fit the embedding table; fewest required
-    tensors missing; most of them present; extended by the others (files of one layout that declare nothing).
+    tensors missing, if blocks are there; most of them present; extended by the others (files that declare nothing).
     """
     known = tuple(families)
     numbers: dict[int, int] = {}
@@ -99,8 +99,8 @@ def _score(family: Family, names: Names, types: DeclaredTypes) -> Score | None:
     if placed == 0 or not (is_declared or _is_told_by_names(family, keys, placed, names, types)):
         return None
     present = family.required & {(template.name, part) for key in keys for template, part in family.table[key]}
-    misfits = _count_misfits(family, keys, names)
-    return placed, is_declared, -misfits, len(present) - len(family.required), len(present), -family.depth
+    missing = len(family.required) - len(present) if _has_block(family, keys) else 0
+    return placed, is_declared, -_count_misfits(family, keys, names), -missing, len(present), -family.depth
 
 
 def _is_told_by_names(family: Family, keys: Sequence[str], placed: int, names: Names, types: DeclaredTypes) -> bool:
@@ -109,7 +109,11 @@ def _is_told_by_names(family: Family, keys: Sequence[str], placed: int, names: N
     if 2 * placed < total or (types.is_unknown and 3 * placed <= 2 * total):
         return False
     templates = {family.table[key][0][0] for key in keys}
-    return len(templates) >= MIN_TEMPLATES or any("layer" in template.placeholders for template in templates)
+    return len(templates) >= MIN_TEMPLATES or _has_block(family, keys)
+
+
+def _has_block(family: Family, keys: Iterable[str]) -> bool:
+    return any("layer" in family.table[key][0][0].placeholders for key in keys)
 
 
 def _count_misfits(family: Family, keys: Sequence[str], names: Names) -> int:
