@@ -14,6 +14,7 @@ from layerhouse.errors import ChangedError, InputError
 from layerhouse.ingest.checkpoint.config_file import read_config, with_quantization_files
 from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
 from layerhouse.ingest.checkpoint.file_names import ADAPTER_CONFIG_NAME, CONFIG_NAME, INDEX_SUFFIX, QUANTIZATION_NAMES
+from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
 from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts, refuse_unread
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.regular_file import confined_to, open_regular_file
@@ -25,6 +26,7 @@ from layerhouse.ingest.checkpoint.weight_set import (
     find_weight_set,
 )
 from layerhouse.ingest.column_rows import ColumnRows
+from layerhouse.ingest.model.adapter_base import base_config
 from layerhouse.ingest.model.inactive import inactive_tensors
 from layerhouse.ingest.model.layer_rows import SIZE_WORDS, layer_rows
 from layerhouse.ingest.model.parameters import Totals, count_parameters
@@ -109,15 +111,15 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     laid_out = assign_layouts(contents.tensors, quantized, display_path, contents.metadata)
     notes += quantization_notes
     refuse_unread(laid_out.tensors, quantized, contents.skipped, display_path)
-    placement = place_tensors(laid_out.tensors, config)
+    adapter_config, adapter_notes = None, []
+    if any(ref.layout is not None and ref.layout.scheme == ADAPTER_SCHEME for ref in laid_out.tensors):
+        adapter_config, adapter_notes = read_config(folder / ADAPTER_CONFIG_NAME, display_path)
+    placement = place_tensors(laid_out.tensors, config or base_config(adapter_config))
     notes += [note("weight_set", text) for text in contents.notes]
     notes += laid_out.notes
     notes += [note("ignored", f"{path.name}: {reason}") for path, reason in weight_set.ignored]
     notes += [note("skipped", text) for text in contents.skipped]
-    adapter_config = None
-    if any(placed.module == Module.ADAPTER for placed in placement.placed):
-        adapter_config, adapter_notes = read_config(folder / ADAPTER_CONFIG_NAME, display_path)
-        notes += adapter_notes
+    notes += adapter_notes
     if description := read_description(folder / DESCRIPTION_NAME):
         contents = replace(contents, metadata=contents.metadata | {"description": description})
     totals = count_parameters(placement, config)

@@ -129,3 +129,65 @@ def test_the_gate_of_a_family_with_gates_is_half_of_the_query_rows():
     assert heads is None
     assert notes[0] == "layer 0: 48 query and gate rows are no multiple of 2 x head_dim 16"
     assert gated(40, config)[0] is None
+
+
+def adapter(folder, modules, layers, declared):
+    """A LoRA adapter as PEFT writes it."""
+    folder.mkdir(parents=True)
+    parts = {"lora_A": (4, HIDDEN), "lora_B": (HIDDEN, 4)}
+    names = [
+        f"base_model.model.{module.format(layer)}.{part}.weight" for module in modules for layer in layers for part in parts
+    ]
+    save_file({name: torch.ones(parts[name.split(".")[-2]]) for name in names}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **declared}))
+    return folder
+
+
+LLAMA_TARGETS = ("model.layers.{}.self_attn.q_proj", "model.layers.{}.self_attn.v_proj")
+GPT2_TARGETS = ("transformer.h.{}.attn.c_attn",)
+
+
+@pytest.mark.parametrize(
+    ("targets", "base", "family"),
+    [
+        (LLAMA_TARGETS, "meta-llama/Llama-2-7b-hf", "llama"),
+        (LLAMA_TARGETS, "meta-llama/Llama-3.2-1B-Instruct", "llama"),
+        (LLAMA_TARGETS, "mistralai/Mistral-7B-v0.1", "mistral"),
+        (LLAMA_TARGETS, "Qwen/Qwen2.5-7B-Instruct", "qwen2"),
+        (LLAMA_TARGETS, "google/gemma-2-2b", "gemma2"),
+        (LLAMA_TARGETS, "some-org/our-model", None),
+        (LLAMA_TARGETS, "meta-llama/Llama-3.2-11B-Vision", None),
+        (LLAMA_TARGETS, "Qwen/Qwen3-30B-A3B", None),
+        (LLAMA_TARGETS, "gpt2", None),
+        (LLAMA_TARGETS, None, None),
+        (GPT2_TARGETS, "openai-community/gpt2-medium", "gpt2"),
+        (GPT2_TARGETS, "gpt2", "gpt2"),
+        (GPT2_TARGETS, "meta-llama/Llama-2-7b-hf", None),
+        (GPT2_TARGETS, "ours", None),
+    ],
+)
+def test_the_family_of_an_adapter_is_that_of_its_declared_base(tmp_path, targets, base, family):
+    folder = adapter(tmp_path / "adapter", targets, range(4), {} if base is None else {"base_model_name_or_path": base})
+    row = checkpoint(tmp_path, folder)
+    assert (row["family"], row["lm_head_params"], row["macs_per_token"]) == (family, 0, None)
+    assert row["params"] == len(targets) * 4 * 8 * HIDDEN
+    with lh.open(tmp_path / "w") as wh:
+        texts = [note["text"] for note in wh.sql("SELECT notes FROM current_checkpoints").item()]
+    assert any("base is not known" in text for text in texts) is (family is None)
+
+
+@pytest.mark.parametrize(("library", "family"), [("mistral", "mistral"), ("qwen3", "qwen3"), ("novel", None)])
+def test_the_library_of_the_bases_class_tells_its_family(tmp_path, library, family):
+    mapping = {"base_model_class": "X", "parent_library": f"transformers.models.{library}.modeling_{library}"}
+    declared = {"auto_mapping": mapping, "base_model_name_or_path": "meta-llama/Llama-2-7b-hf"}
+    assert checkpoint(tmp_path, adapter(tmp_path / "adapter", LLAMA_TARGETS, (0, 1), declared))["family"] == family
+
+
+def test_layers_without_an_adapter_are_not_missing(tmp_path):
+    declared = {"base_model_name_or_path": "meta-llama/Llama-2-7b-hf", "layers_to_transform": [1, 3]}
+    lh.ingest([adapter(tmp_path / "adapter", LLAMA_TARGETS, (1, 3), declared)], warehouse=tmp_path / "w")
+    with lh.open(tmp_path / "w") as wh:
+        notes = wh.sql("SELECT notes FROM current_checkpoints").item()
+        rows = wh.layers().to_dicts()
+    assert [note["code"] for note in notes] == []
+    assert [(row["layer_index"], row["num_heads"], row["is_zero_layer"]) for row in rows] == [(1, None, None), (3, None, None)]

@@ -62,7 +62,7 @@ def count_parameters(placement: Placement, config: Config | None, hashes: Hashes
     stored = placement.unique
     copies = 0 if tie.copy is None else tie.copy.params
     head = placement.placed if tie.virtual is None else (*placement.placed, tie.virtual)
-    is_known = placement.family is not None
+    is_known = placement.template_family is not None
     main_stack, params_stored = placement.main_stack, _sum(stored)
     embeddings, heads = _of_role(placement.placed, Role.EMBED_TOKENS), _of_role(head, Role.LM_HEAD)
     return Totals(

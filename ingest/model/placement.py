@@ -14,6 +14,7 @@ from typing import Any
 from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
+from layerhouse.ingest.model.adapter_base import holds_adapter_alone
 from layerhouse.ingest.model.choose_family import CACHED_MODELS, choose_family, has_unknown_type
 from layerhouse.ingest.model.config import model_types
 from layerhouse.ingest.model.family import Family, Template
@@ -79,7 +80,11 @@ class Placed:
 
 @dataclass(frozen=True)
 class Placement:
-    """The tensors of a checkpoint with their places, in the order given. `family` is None if no family matches the names."""
+    """The tensors of a checkpoint with their places, in the order given.
+
+    `family` is None if no family matches the names, and for an adapter whose base is not known: `template_family` is then one
+    of several that have its names.
+    """
 
     family: str | None
     placed: tuple[Placed, ...]
@@ -119,7 +124,12 @@ def place_tensors(refs: Sequence[TensorRef], config: Config | None, families: It
     else:
         places = find_places(parts, traits, [ref.layout for ref in refs], family, types)
     placed = [Placed(ref, *place) for ref, place in zip(refs, places, strict=True)]
-    return Placement(family.name if family else None, tuple(placed), family, _placement_notes(family, placed))
+    notes = _placement_notes(family, placed)
+    is_declared = family is not None and any(model_type in family.model_types for model_type in types)
+    if family is not None and not is_declared and holds_adapter_alone(refs):
+        text = "an adapter whose base is not known: it has the names of many families, and none is told"
+        return Placement(None, tuple(placed), family, (*notes, note("family", text)))
+    return Placement(family.name if family else None, tuple(placed), family, notes)
 
 
 def _name_parts(
