@@ -111,9 +111,8 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     laid_out = assign_layouts(contents.tensors, quantized, display_path, contents.metadata)
     notes += quantization_notes
     refuse_unread(laid_out.tensors, quantized, contents.skipped, display_path)
-    adapter_config, adapter_notes = None, []
-    if any(ref.layout is not None and ref.layout.scheme == ADAPTER_SCHEME for ref in laid_out.tensors):
-        adapter_config, adapter_notes = read_config(folder / ADAPTER_CONFIG_NAME, display_path)
+    has_adapter = any(ref.layout is not None and ref.layout.scheme == ADAPTER_SCHEME for ref in laid_out.tensors)
+    adapter_config, adapter_notes = read_config(folder / ADAPTER_CONFIG_NAME, display_path) if has_adapter else (None, [])
     placement = place_tensors(laid_out.tensors, config or base_config(adapter_config))
     notes += [note("weight_set", text) for text in contents.notes]
     notes += laid_out.notes

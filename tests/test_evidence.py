@@ -129,6 +129,7 @@ def test_the_gate_of_a_family_with_gates_is_half_of_the_query_rows():
     assert heads is None
     assert notes[0] == "layer 0: 48 query and gate rows are no multiple of 2 x head_dim 16"
     assert gated(40, config)[0] is None
+    assert gated(HEADS * HEAD_DIM, config)[0] == HEADS
 
 
 def adapter(folder, modules, layers, declared):

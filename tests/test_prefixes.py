@@ -17,6 +17,7 @@ from layerhouse.tests.tiny_models import (
     HIDDEN,
     INTERMEDIATE,
     KV_HEADS,
+    VOCAB,
     Width,
     build,
     llama_shapes,
@@ -125,3 +126,16 @@ def test_the_config_of_a_deepspeed_run_lies_above_its_steps(tmp_path):
     (tmp_path / "run/config.json").write_text(config.replace('"head_dim": 16', '"head_dim": 32'))
     report = lh.ingest([tmp_path / "run"], warehouse=tmp_path / "w")
     assert report.count("taken") == 1
+
+
+def test_the_model_of_a_composer_checkpoint_is_taken_and_its_optimizer_is_not(tmp_path):
+    model = build(MODELS["llama"][0])
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    moments = {"state": {0: {"exp_avg": torch.zeros(VOCAB, HIDDEN), "step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-4}]}
+    document = {"state": {"model": state, "optimizers": {"Adam": moments}, "callbacks": {}}, "rng": [{"torch": torch.zeros(8)}]}
+    (tmp_path / "run").mkdir()
+    torch.save(document, tmp_path / "run/ep0-ba1-rank0.pt")
+    lh.ingest([tmp_path / "run"], warehouse=tmp_path / "w")
+    with lh.open(tmp_path / "w") as wh:
+        row = wh.sql("SELECT family, params, num_layers FROM current_checkpoints").row(0)
+    assert row == ("llama", sum(parameter.numel() for parameter in model.parameters()), 4)

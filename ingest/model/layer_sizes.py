@@ -145,12 +145,13 @@ def _count_heads(
 
 
 def _query_heads(queries: Placed, output: Placed | None, size: int, notes: list[Note]) -> int | None:
-    """Query heads by the rows of `q_proj`, of which an output gate has half.
+    """Query heads by the rows of `q_proj`. An output gate has half of them, unless the output projection reads as many.
 
-    Of twice as many rows as the output projection has inputs, nothing tells whether they are a gate's or more heads.
+    Of twice as many rows as that has inputs, in a family without gates, nothing tells whether they are a gate's or more heads.
     """
     rows = _outputs(queries)
-    if queries.template is not None and queries.template.fused == FusedLayout.Q_GATE:
+    has_gate = queries.template is not None and queries.template.fused == FusedLayout.Q_GATE
+    if has_gate and (output is None or rows != _inputs(output)):
         heads = _divide(rows, size, "query and gate", notes)
         if heads is not None and heads % 2:
             notes.append(note("heads", f"{rows} query and gate rows are no multiple of 2 x head_dim {size}"))
