@@ -37,7 +37,7 @@ CHECKED = (
     "timesfm",
     "wav2vec2-conformer",
 )
-"""Families of every kind, buffers of every kind, parameters that others have as buffers, and names that fit a family by half."""
+"""Families and buffers of every kind, parameters that others have as buffers, and names that fit a family by half."""
 OF_NO_FAMILY = {"gpt_neo", "idefics3", "lfm2_vl", "timesfm"}
 """Half of the names of each are those of another family."""
 
