@@ -246,9 +246,10 @@ def examine(model_type: str, architecture: str, folder: Path) -> Outcome:
     except LayerhouseError as error:
         return Outcome(model_type, architecture, torch_params=count, wrong=(f"refused: {error}",))
     rows, _ = layer_rows(opened.placement, opened.config)
-    row = next((row for row in rows if row["stack"] == opened.placement.main_stack), {})
-    sizes = tuple(row.get(word) for word in ("num_heads", "num_kv_heads", "head_dim", "intermediate_size"))
-    wrong = (*_wrong_counts(opened, model, count), *_wrong_sizes(opened, row))
+    main = [row for row in rows if row["stack"] == opened.placement.main_stack]
+    sizes = tuple(main[0][word] for word in ("num_heads", "num_kv_heads", "head_dim", "intermediate_size")) if main else ()
+    wrong_sizes = dict.fromkeys(text for row in main for text in _wrong_sizes(opened, row))
+    wrong = (*_wrong_counts(opened, model, count), *wrong_sizes)
     return Outcome(model_type, architecture, "", count, opened.totals.params, opened.placement.family, sizes, wrong)
 
 
@@ -268,7 +269,7 @@ def _wrong_counts(opened: OpenedWeights, model: Any, count: int) -> Iterator[str
 
 
 def _wrong_sizes(opened: OpenedWeights, row: Mapping[str, Any]) -> Iterator[str]:
-    """Sizes of layer 0 that are none of the config's. With compressed keys and values, all heads are KV heads."""
+    """Sizes of a layer that are none of the config's. With compressed keys and values, all heads are KV heads."""
     config = opened.config or {}
     scopes = [config, *(value for value in config.values() if isinstance(value, Mapping))]
     for word, keys in SIZE_KEYS.items():

@@ -43,6 +43,12 @@ def test_a_name_of_scores_without_its_weight_is_a_parameter():
     assert params({"quant.scale": (1,), "quant.zero_point": (1,), "norm.scale": (5,)}, None) == 5
 
 
+def test_a_codebook_that_is_a_running_mean_is_none():
+    codebook = {"q.codebook.embed": (32, 16), "q.codebook.embed_avg": (32, 16), "q.codebook.cluster_size": (32,)}
+    assert params({"a.weight": (3, 3), **codebook, "q.codebook.inited": (1,)}, None) == 9
+    assert params({"a.weight": (3, 3), "q.codebook.embed": (32, 16)}, None) == 9 + 512
+
+
 def test_masks_that_are_learned_beside_a_model_are_none():
     masks = {"l0_module.masks.head.z_loga": (4, 4), "l0_module.lambdas.lambda_1_head": ()}
     assert params(SHAPES | masks) == 184_896

@@ -14,7 +14,7 @@ ALWAYS = re.compile(
     r"running_mean|running_var|num_batches_tracked"
     r"|(?:original_|local_|global_)?inv_freq|(?:cos|sin)_cached|cos_sin_cache|freqs_(?:cis|cos|sin)|rotary_(?:cos|sin)"
     r"|alibi_slopes|masked_bias|causal_mask|final_logits_bias|position_ids|token_type_ids|relative_position_index"
-    r"|(?:gate|mlp|mixer|block_sparse_moe)\.e_score_correction_bias"
+    r"|(?:gate|mlp|mixer|router|block_sparse_moe)\.e_score_correction_bias"
     r"|slope_rate|(?:query|key|diagonal)_decay"
     r"|act_scaling_factor|weight_scaling_factor|fc_scaling_factor|weight_integer|bias_integer"
     r"|(?:pixel|image)_(?:mean|std)"
@@ -28,13 +28,18 @@ that LLM-Shearing learns."""
 
 OF_TYPES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("apertus", re.compile(r"\.act_fn\.(?:beta|eps)$")),
+    ("bailing", re.compile(r"\.gate\.expert_bias$")),
+    ("deepseek_v4", re.compile(r"\.ffn\.gate\.bias$")),
     ("embedding_gemma2", re.compile(r"\.layer_scalar$")),
     ("gemma4", re.compile(r"\.(?:layer_scalar|(?:input|output)_(?:max|min))$")),
     ("hy_v", re.compile(r"\.expert_bias$")),
     ("ibert", re.compile(r"\.(?:x_min|x_max|shift)$")),
     ("kolibri", re.compile(r"\.expert_bias$")),
+    ("phi4_multimodal", re.compile(r"\.global_(?:mean|invstd)$")),
     ("radio", re.compile(r"\.norm_(?:mean|std)$")),
-    ("sam3_tracker", re.compile(r"\.shared_(?:image_)?embedding\.positional_embedding$")),
+    ("rt_detr", re.compile(r"(?:^|\.)backbone\.model\..*\.normalization\.(?:weight|bias)$|\.n_points_scale$")),
+    ("sam3", re.compile(r"\.shared_(?:image_)?embedding\.positional_embedding$")),
+    ("step3", re.compile(r"\.moe\.router_bias$")),
     ("videoprism", re.compile(r"text_model\.embeddings\.position_embedding$")),
     ("zaya", re.compile(r"\.balancing_biases$")),
 )
@@ -47,6 +52,8 @@ BESIDE_WEIGHT = frozenset(
 )
 """Masks of a weight, and scores that a mask is made from, as in movement pruning: of the weight's shape, beside it."""
 BESIDE_ZERO_POINT = frozenset(("scale", "zero_point"))
+BESIDE_CLUSTER_SIZE = frozenset(("embed", "embed_avg", "cluster_size", "inited"))
+"""A codebook that is a running mean, as in EnCodec."""
 
 
 class BufferNames:
@@ -67,4 +74,6 @@ class BufferNames:
         module, _, last = name.rpartition(".")
         if last in BESIDE_ZERO_POINT:
             return f"{module}.zero_point" in self._dims and f"{module}.scale" in self._dims
+        if last in BESIDE_CLUSTER_SIZE:
+            return f"{module}.embed_avg" in self._dims and f"{module}.cluster_size" in self._dims
         return last in BESIDE_WEIGHT and self._dims.get(f"{module}.weight") == self._dims[name]
