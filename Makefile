@@ -70,6 +70,14 @@ mutants:
 	python -m layerhouse.tests.mutants --minutes $(MINUTES) $(ROOM)
 
 
+# Every architecture of transformers, built small: parameters and sizes as torch and the configs have them. Five minutes.
+.PHONY: architectures
+NAMES =
+
+architectures:
+	python -m layerhouse.tests.architectures $(NAMES)
+
+
 # A release: set the version in version.py, date its heading in CHANGELOG.md, commit, then `make release`. It publishes nothing.
 .PHONY: release release-check
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' version.py)

@@ -16,12 +16,11 @@ from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weigh
 from layerhouse.ingest.checkpoint.file_names import (
     ADAPTER_CONFIG_NAME,
     CONFIG_NAME,
-    DEEPSPEED_STATES,
-    DEEPSPEED_TAG,
     INDEX_SUFFIX,
     QUANTIZATION_NAMES,
     ZERO3_PARTITION,
 )
+from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
 from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts, unread_texts
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.regular_file import confined_to, open_regular_file
@@ -34,6 +33,7 @@ from layerhouse.ingest.checkpoint.weight_set import (
     zero3_values,
 )
 from layerhouse.ingest.column_rows import ColumnRows
+from layerhouse.ingest.model.adapter_base import base_config
 from layerhouse.ingest.model.inactive import inactive_tensors
 from layerhouse.ingest.model.layer_rows import SIZE_WORDS, layer_rows
 from layerhouse.ingest.model.parameters import Totals, count_parameters
@@ -51,6 +51,7 @@ Row = dict[str, Any]
 
 MAX_DECLARED_LENGTH = 1 << 20
 DESCRIPTION_NAME, DESCRIPTION_HEAD, MAX_DESCRIPTION_BYTES = "description.txt", "- Training Parameters:", 1 << 16
+STEP_FOLDER = re.compile(r"global_step\d+")
 DESCRIPTION_LINE = re.compile(r"^ {2}- (\w{1,80}): (.{1,500})$", re.MULTILINE)
 
 
@@ -78,18 +79,23 @@ class OpenedWeights:
 
 def weight_files_of(files: Sequence[Path]) -> list[Path]:
     """The files that a checkpoint is read from: weights, and beside them their indices and configs."""
-    configs = (CONFIG_NAME, ADAPTER_CONFIG_NAME, *QUANTIZATION_NAMES)
+    configs = (ADAPTER_CONFIG_NAME, *QUANTIZATION_NAMES)
     candidates = [
         path
         for folder in sorted({path.parent for path in files})
-        for path in (*(folder / name for name in configs), *sorted(folder.glob(f"*{INDEX_SUFFIX}")))
+        for path in (config_path(folder), *(folder / name for name in configs), *sorted(folder.glob(f"*{INDEX_SUFFIX}")))
     ]
-    folders = sorted({path.parent for path in files})
-    candidates += [folder.parent / CONFIG_NAME for folder in folders if _is_step_of_run(folder, files)]
     partitioned = sorted({path.parent for path in files if ZERO3_PARTITION.fullmatch(path.name)})
     candidates += [path for folder in partitioned for path in zero3_values(folder)]
     slicing_configs = [path for path in map(slicing_config_path, files) if path is not None]
     return [*files, *(path for path in candidates if path.is_file()), *slicing_configs]
+
+
+def config_path(folder: Path) -> Path:
+    """The config of the weights in a folder: beside them, else beside the folder if DeepSpeed has made it for one step."""
+    path = folder / CONFIG_NAME
+    is_step = STEP_FOLDER.fullmatch(folder.name) is not None and not path.exists()
+    return folder.parent / CONFIG_NAME if is_step else path
 
 
 def open_weights(folder: Path, files: Sequence[Path], display_path: str) -> OpenedWeights:
@@ -108,23 +114,22 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     if not contents.tensors:
         raise InputError(display_path, "no tensor in its weight files")
     folder = home if home.is_dir() else home.parent
-    config, notes = read_config(folder / CONFIG_NAME, display_path)
-    if config is None and not notes and _is_step_of_run(folder, weight_set.files):
-        config, notes = _read_config_of_run(folder.parent, f"{display_path}/..")
+    config, notes = _read_config(folder, display_path)
     if config is None:
         config = contents.config
     quantized, quantization_notes = with_quantization_files(config, folder, display_path)
     laid_out = assign_layouts(contents.tensors, quantized, display_path, {**contents.metadata, **contents.descriptions})
     notes += quantization_notes
-    placement = mark_unread(place_tensors(laid_out.tensors, config), quantized, config, unread_texts(contents.skipped))
+    has_adapter = any(ref.layout is not None and ref.layout.scheme == ADAPTER_SCHEME for ref in laid_out.tensors)
+    adapter_config, adapter_notes = read_config(folder / ADAPTER_CONFIG_NAME, display_path) if has_adapter else (None, [])
+    placing_config = config or base_config(adapter_config)
+    placement = place_tensors(laid_out.tensors, placing_config)
+    placement = mark_unread(placement, quantized, placing_config, unread_texts(contents.skipped))
     notes += [note("weight_set", text) for text in contents.notes]
     notes += laid_out.notes
     notes += [note("ignored", f"{path.name}: {reason}") for path, reason in weight_set.ignored]
     notes += [note("skipped", text) for text in contents.skipped]
-    adapter_config = None
-    if any(placed.module == Module.ADAPTER for placed in placement.placed):
-        adapter_config, adapter_notes = read_config(folder / ADAPTER_CONFIG_NAME, display_path)
-        notes += adapter_notes
+    notes += adapter_notes
     if description := read_description(folder / DESCRIPTION_NAME):
         contents = replace(contents, metadata=contents.metadata | {"description": description})
     totals = count_parameters(placement, config)
@@ -132,15 +137,13 @@ def _open_weights(home: Path, files: Sequence[Path], display_path: str) -> Opene
     return OpenedWeights(display_path, weight_set, contents, config, adapter_config, placement, totals, tuple(notes))
 
 
-def _is_step_of_run(folder: Path, files: Sequence[Path]) -> bool:
-    """Whether the files are those of one step of a DeepSpeed run, whose config lies in the folder of the run."""
-    return DEEPSPEED_TAG.fullmatch(folder.name) is not None and any(DEEPSPEED_STATES.fullmatch(path.name) for path in files)
-
-
-def _read_config_of_run(folder: Path, display_path: str) -> tuple[dict[str, Any] | None, list[Note]]:
-    """The config in the folder of a run, and a note that it is taken."""
-    with confined_to(folder):
-        config, notes = read_config(folder / CONFIG_NAME, display_path)
+def _read_config(folder: Path, display_path: str) -> tuple[Mapping[str, Any] | None, list[Note]]:
+    """The config of the weights in a folder, with a note if it is that of the run that made the folder."""
+    path = config_path(folder)
+    if path.parent == folder:
+        return read_config(path, display_path)
+    with confined_to(path.parent):
+        config, notes = read_config(path, f"{display_path}/..")
     return config, notes if config is None else [note("config", f"{CONFIG_NAME} is that of the run's folder")]
 
 
@@ -170,7 +173,8 @@ def measure_weights(
     def job(placed: Placed) -> Job:
         if values_kind(placed) == PACKED:
             return Job(placed.ref.as_stored, is_counted=False)
-        return Job(placed.ref.as_stored, placed.input_axis, placed.residual_axis)
+        axis = 1 if is_table(placed) else placed.input_axis
+        return Job(placed.ref.as_stored, axis, placed.residual_axis)
 
     tensors = [placed for placed in opened.measured if values_kind(placed) != UNREAD]
     jobs = [job(placed) for placed in tensors]
@@ -187,6 +191,8 @@ def _known_part(placed: Placed, measured: Measurement) -> Measurement:
     """What was measured of a tensor that holds of its weight; codes that were unpacked have no signature of their values."""
     from layerhouse.ingest.measure.measurement import scale_free_part
 
+    if is_table(placed):
+        measured = replace(measured, nm_pattern=None)
     if values_kind(placed) != CODES:
         return measured
     known = scale_free_part(measured)
@@ -236,6 +242,11 @@ def weight_rows(
         checkpoint |= _zero_counts(placed, counted, measurements, totals)
         checkpoint["notes"] += _value_notes(placed, measurements)
     return checkpoint, tensor_rows, [{**row, "checkpoint_id": checkpoint_id} for row in layers]
+
+
+def is_table(placed: Placed) -> bool:
+    """Whether it is an embedding table, whose rows and columns are those of the table; it has no inputs for a pattern."""
+    return placed.module == Module.EMBEDDING and placed.input_axis is None and len(placed.ref.shape) == 2
 
 
 def values_kind(placed: Placed) -> str:

@@ -130,6 +130,15 @@ CLIP = {**TOWER, "model_type": "clip_vision_model"}
 SIGLIP = {**TOWER, "model_type": "siglip_vision_model"}
 PIXTRAL = {**TOWER, "model_type": "pixtral"}
 PLAIN_LLAMA, PLAIN_MISTRAL = ({**EXPLICIT, "model_type": name} for name in ("llama", "mistral"))
+DELTA = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention"],
+}
+"""Linear attention in every other layer."""
+NO_ATTENTION = {0: NO_HEADS, 2: NO_HEADS}
 VISION = {"auto": BASE, "stack": "vision", "num_layers": 2}
 
 MODELS: dict[str, tuple[TinyModel, ...]] = {
@@ -156,6 +165,49 @@ MODELS: dict[str, tuple[TinyModel, ...]] = {
             {**EXPLICIT, **MOE, "num_experts": EXPERTS, "mlp_only_layers": [0]},
             EXPERT_LAYER,
             {0: {"num_experts": None, "intermediate_size": INTERMEDIATE}},
+        ),
+    ),
+    "qwen3_next": (
+        TinyModel(
+            "qwen3_next",
+            {**EXPLICIT, **MOE, **DELTA, "num_experts": EXPERTS, "shared_expert_intermediate_size": 80},
+            EXPERT_LAYER,
+            NO_ATTENTION,
+        ),
+        TinyModel("qwen3_5_text", {**EXPLICIT, **DELTA}, {}, NO_ATTENTION),
+        TinyModel(
+            "qwen3_5_moe_text",
+            {**EXPLICIT, **MOE, **DELTA, "num_experts": EXPERTS, "shared_expert_intermediate_size": 80},
+            EXPERT_LAYER,
+            NO_ATTENTION,
+        ),
+    ),
+    "starcoder2": (TinyModel("starcoder2", GROUPED),),
+    "apertus": (TinyModel("apertus", GROUPED),),
+    "minimax": (
+        TinyModel(
+            "minimax",
+            {
+                **EXPLICIT,
+                "num_local_experts": EXPERTS,
+                "num_experts_per_tok": 2,
+                "layer_types": ["full_attention", "linear_attention"] * 2,
+            },
+            {"num_experts": EXPERTS},
+            {1: NO_HEADS, 3: NO_HEADS},
+        ),
+    ),
+    "gemma4": (
+        TinyModel(
+            "gemma4_text",
+            {
+                **EXPLICIT,
+                "hidden_size_per_layer_input": 8,
+                "vocab_size_per_layer_input": VOCAB,
+                "num_kv_shared_layers": 0,
+                "per_layer_config": {},
+                "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
+            },
         ),
     ),
     "gemma": (TinyModel("gemma", EXPLICIT),),
@@ -222,6 +274,20 @@ MODELS: dict[str, tuple[TinyModel, ...]] = {
         TinyModel(
             "deepseek_v3",
             {**MLA, "q_lora_rank": 20, "n_group": 2, "topk_group": 1},
+            {**COMPRESSED, **EXPERT_LAYER},
+            {0: {"num_experts": None, "intermediate_size": INTERMEDIATE}},
+        ),
+        TinyModel(
+            "deepseek_v32",
+            {
+                **MLA,
+                "q_lora_rank": 20,
+                "n_group": 2,
+                "topk_group": 1,
+                "index_n_heads": 2,
+                "index_head_dim": 16,
+                "mlp_layer_types": ["dense", *["sparse"] * 3],
+            },
             {**COMPRESSED, **EXPERT_LAYER},
             {0: {"num_experts": None, "intermediate_size": INTERMEDIATE}},
         ),
@@ -374,6 +440,28 @@ MODELS: dict[str, tuple[TinyModel, ...]] = {
             {**EXPLICIT, "model_type": "qwen3_vl_text"},
             QWEN3_TOWER,
             TOWER_LAYER,
+        ),
+        _image(
+            "qwen3_5",
+            {**EXPLICIT, **DELTA, "model_type": "qwen3_5_text"},
+            {key: value for key, value in QWEN3_TOWER.items() if key != "deepstack_visual_indexes"},
+            TOWER_LAYER,
+            layers=NO_ATTENTION,
+        ),
+        _image(
+            "qwen3_5_moe",
+            {
+                **EXPLICIT,
+                **MOE,
+                **DELTA,
+                "num_experts": EXPERTS,
+                "shared_expert_intermediate_size": 80,
+                "model_type": "qwen3_5_moe_text",
+            },
+            {key: value for key, value in QWEN3_TOWER.items() if key != "deepstack_visual_indexes"},
+            TOWER_LAYER,
+            sizes=EXPERT_LAYER,
+            layers=NO_ATTENTION,
         ),
         _image(
             "qwen3_vl_moe",

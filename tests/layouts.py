@@ -175,6 +175,35 @@ CHATGLM = Layout(
     },
     _two(),
 )
+TRTLLM = Layout(
+    {
+        "architecture": "LlamaForCausalLM",
+        "num_hidden_layers": 2,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "head_size": HEAD_DIM,
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE,
+    },
+    {
+        "transformer.vocab_embedding.weight": (VOCAB, HIDDEN),
+        **_blocks(
+            "transformer.layers.{}.",
+            {
+                "input_layernorm.weight": (HIDDEN,),
+                "attention.qkv.weight": (ROWS + 2 * KV_ROWS, HIDDEN),
+                "attention.dense.weight": (HIDDEN, ROWS),
+                "post_layernorm.weight": (HIDDEN,),
+                "mlp.fc.weight": (INTERMEDIATE, HIDDEN),
+                "mlp.gate.weight": (INTERMEDIATE, HIDDEN),
+                "mlp.proj.weight": (HIDDEN, INTERMEDIATE),
+            },
+        ),
+        "transformer.ln_f.weight": (HIDDEN,),
+        "lm_head.weight": (VOCAB, HIDDEN),
+    },
+    _two(),
+)
 META = Layout(
     {
         "dim": HIDDEN,
@@ -392,6 +421,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "baichuan": (BAICHUAN,),
     "chatglm": (CHATGLM,),
     "meta": (META,),
+    "trtllm": (TRTLLM,),
     "deci": (DECI, Layout({**DECI.config, "model_type": "nemotron-nas"}, DECI.shapes, DECI.layers)),
     "openelm": (OPENELM,),
     "gguf": (GGUF, GGUF_EXPERTS),

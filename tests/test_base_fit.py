@@ -49,12 +49,23 @@ def model(layers=4, hidden=64, vocab=96, seed=None, norms=True, embedding_seed=N
         ({"hidden": 48, "vocab": 120}, "hidden size 48 vs 64, vocab 120 vs 96"),
         ({"layers": 5, "hidden": 48}, "5 vs 4 layers, hidden size 48 vs 64"),
         ({"layers": 5, "hidden": 80}, "5 vs 4 layers, hidden size 80 vs 64"),
-        ({"role": "other", "norms": False}, "the layers have no tensor in common"),
+        (
+            {"role": "other", "norms": False},
+            "the layers have no tensor in common; its own are 0.mlp, 1.mlp, 2.mlp; the base's 0.mlp, 0.norm, 1.mlp",
+        ),
     ],
 )
 def test_a_base_whose_sizes_contradict_the_models_is_refused(child, differences):
     fit = judge_fit(model(**child), model())
     assert (fit.is_refused, fit.text) == (True, f"base does not fit: {differences}")
+
+
+def test_names_that_a_refusal_shows_are_few_and_short():
+    odd = [{**entry, "name": "n" * 5000, "role": "odd", "layer_index": None} for entry in model(norms=False)]
+    text = judge_fit(odd, model()).text
+    assert text.count("n" * 100 + "...") == 3
+    assert len(text) < 500
+    assert judge_fit([], model()).text.endswith("its own are none; the base's 0.mlp, 0.norm, 1.mlp")
 
 
 @pytest.mark.parametrize("child", [{}, {"vocab": 120}, {"layers": 3}, {"layers": 5}])

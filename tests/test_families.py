@@ -275,7 +275,7 @@ intermediate_size = "intermediate_size"
         ('name = "x"', "model_types: missing"),
         ('name = "x"\ncolour = 1', "colour: unknown key; there is config, drops, "),
         ('name = "llama"', "name: 'llama' is also the family of llama.toml"),
-        ('name = "x"\nextends = "y"', "extends: 'y' is no other family; there is baichuan, "),
+        ('name = "x"\nextends = "y"', "extends: 'y' is no other family; there is apertus, "),
         ('name = "x"\nextends = "x"', "extends: 'x' is no other family"),
         ('name = "x"\nextends = "llama"\nmodel_types = ["llama"]', "model_types: 'llama' belongs to llama"),
         ('name = "x"\nextends = "llama"\nmodel_types = []\ndrops = ["z"]', "drops: no 'z' is inherited"),
@@ -305,7 +305,7 @@ intermediate_size = "intermediate_size"
         *(
             (child_with_tensor(f'module = "mlp", role = "b", {key} = "c"'), f"tensors.a.{key}: 'c'; it is one of {choices}")
             for key, choices in (
-                ("fused", "qkv, qkv_thirds, qkv_grouped, gate_up, experts"),
+                ("fused", "qkv, qkv_thirds, qkv_grouped, q_gate, gate_up, experts"),
                 ("residual", "inputs, outputs"),
                 ("part", "weight, bias"),
             )

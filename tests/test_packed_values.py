@@ -292,13 +292,10 @@ def _expected(folder: Path) -> Mapping[str, Any]:
     return json.loads((folder / "expected.json").read_text())
 
 
-WITHOUT_SIZES = {"composer-pt", "lightning-ckpt"}
-"""Runs without a config, or with names of no family: sizes that cannot be told are null."""
 NOT_READ = {
     "dcp-fsdp2-2ranks",
     "dcp-single",
     "megatron-tp2",
-    "trtllm-tp1",
     "trtllm-tp2",
 }
 
@@ -316,8 +313,7 @@ def test_checkpoints_of_many_tools_have_the_counts_that_their_tools_give(tmp_pat
         (name,), expected = [model for model in models if folder.name in model.split("/")], _expected(folder)
         layer = layers[name, 0]
         keys = ("hidden_size", "num_heads", "num_kv_heads", "head_dim", "intermediate_size")
-        found = {key: layer[key] for key in keys if folder.name not in WITHOUT_SIZES or layer[key] is not None}
-        assert found == {key: expected[key] for key in found}, name
+        assert {key: layer[key] for key in keys} == {key: expected[key] for key in keys}, name
         assert models[name]["params"] == expected["params"], name
         assert sum(model == name for model, _ in layers) == expected["num_layers"], name
         assert zeros[name] == expected["zeros_of_weights"], name

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import layerhouse as lh
+from layerhouse.tests.family_models import MODELS
 from layerhouse.tests.study_files import (
     ANALYSIS,
     FULL,
@@ -464,3 +465,27 @@ def test_more_zeros_than_float32_can_count_are_counted_exactly(tmp_path):
         assert {name: count for name, (count, _) in rows.items()} == {"half": zeros, "byte": zeros}
         assert rows["half"][1] == pytest.approx((elements - zeros) / elements, rel=1e-15)
         assert wh.sql("SELECT params, zeros FROM checkpoints").rows() == [(elements, zeros)]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_zero_rows_and_columns_of_an_embedding_are_those_of_its_table(tmp_path, family):
+    model = build(MODELS[family][0])
+    embedding = model.get_input_embeddings().weight
+    with torch.no_grad():
+        embedding[5], embedding[:, 7] = 0, 0
+    model.save_pretrained(tmp_path / "model")
+    lh.ingest([tmp_path / "model"], warehouse=tmp_path / "w")
+    with lh.open(tmp_path / "w") as wh:
+        rows = wh.sql(
+            "SELECT zeros, zero_rows, zero_cols, nm_pattern FROM tensors WHERE module = 'embedding' AND zeros > 0"
+        ).rows()
+    assert rows == [(64 + 96 - 1, 1, 1, None)]
+
+
+def test_zero_rows_of_a_matrix_of_no_known_axes_are_null(tmp_path):
+    (tmp_path / "model").mkdir()
+    save_file({"a.b": torch.zeros(3, 5), "a.c": torch.ones(3, 5), "a.d": torch.zeros(3)}, tmp_path / "model/model.safetensors")
+    lh.ingest([tmp_path / "model"], warehouse=tmp_path / "w")
+    with lh.open(tmp_path / "w") as wh:
+        rows = wh.sql("SELECT name, zeros, zero_rows, zero_cols FROM tensors ORDER BY name").rows()
+    assert rows == [("a.b", 15, None, None), ("a.c", 0, 0, 0), ("a.d", 3, None, None)]

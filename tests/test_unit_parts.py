@@ -45,6 +45,7 @@ OTHER_LAYOUTS = {
     "llama": TinyModel("llama", EXPLICIT),
     "phi3": TinyModel("phi3", {**GROUPED, "pad_token_id": 0}),
     "gpt2": TinyModel("gpt2", {**GPT2, "bos_token_id": 0, "eos_token_id": 0}),
+    "qwen3_5, with a gate": TinyModel("qwen3_5_text", {**EXPLICIT, "layer_types": ["full_attention"] * 2}),
     "mpt": TinyModel("mpt", {"vocab_size": VOCAB, "d_model": HIDDEN, "n_layers": 2, "n_heads": 4}),
 }
 TWO_LAYERS = {"num_hidden_layers": 2, "n_layer": 2, "n_layers": 2}

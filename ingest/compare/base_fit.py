@@ -14,6 +14,8 @@ Row = Mapping[str, Any]
 
 MIN_KINSHIP = 0.5
 """Cosine of signatures from which on an embedding or a head counts as derived from the base's."""
+MAX_NAMED, MAX_NAME = 3, 100
+"""Tensors that a message names of each side, and the characters of a name."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def judge_fit(tensors: Sequence[Row], base_tensors: Sequence[Row]) -> Fit:
     if (is_vocab_changed and (layers != base_layers or is_hidden_changed)) or (layers > base_layers and is_hidden_changed):
         return _refuse(", ".join(differences))
     if not _layer_keys(tensors) & _layer_keys(base_tensors):
-        return _refuse("the layers have no tensor in common")
+        names = "; its own are {}; the base's {}".format(*map(_layer_names, (tensors, base_tensors)))
+        return _refuse(f"the layers have no tensor in common{names}")
     if is_hidden_changed:
         return Fit(False, f"values are not comparable: hidden size changed from {base_hidden} to {hidden}")
     is_measured = _has_layer_signatures(tensors) and _has_layer_signatures(base_tensors)
@@ -92,6 +95,13 @@ def _layer_keys(tensors: Iterable[Row]) -> set[tuple[Any, ...]]:
         for row in tensors
         if row["layer_index"] is not None and row["is_parameter"]
     }
+
+
+def _layer_names(tensors: Iterable[Row]) -> str:
+    """The names of the first parameters of layers, as they are stored; of a model without layers, of any."""
+    named = [row for row in tensors if row["is_parameter"]]
+    names = sorted(str(row["name"]) for row in [row for row in named if row["layer_index"] is not None] or named)
+    return ", ".join(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..." for name in names[:MAX_NAMED]) or "none"
 
 
 def _has_layer_signatures(tensors: Iterable[Row]) -> bool:

@@ -29,10 +29,10 @@ class Job:
 class Measurement(Statistics):
     """What was measured of one tensor; the fields are columns of the tensors table.
 
-    zero_rows (outputs), zero_cols (inputs): 0 for a tensor without zeros or without an input axis; None for empty and uncounted
-    tensors, and for F4 and F6 with some zeros. nm_pattern is along the inputs, in aligned groups, for a matrix with zeros: a
-    ZeroPattern, or None if none holds or none was searched for. The spectral numbers are those of spectrum.Spectrum, None if
-    they were not requested. A tensor whose bytes are not read has no content_hash.
+    zero_rows (outputs), zero_cols (inputs): 0 for a tensor without zeros; None where they are not counted: for empty tensors,
+    those with zeros that are no matrix or have no input axis, and F4 and F6 with some zeros. nm_pattern is along the inputs, in
+    aligned groups, for a matrix with zeros: a ZeroPattern, or None if none holds or none was searched for. The spectral numbers
+    are those of spectrum.Spectrum, None if they were not requested. A tensor whose bytes are not read has no content_hash.
     """
 
     content_hash: str | None = None

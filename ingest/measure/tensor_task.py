@@ -106,10 +106,14 @@ class TensorTask:
             self._zeros = UNKNOWN_ZEROS
             return False
         self._statistics = statistics_from_tally(ref.dtype, self._total.tally(), self._near_zero)
-        zeros = self._statistics.zeros or 0
+        zeros = self._statistics.zeros
         if ref.elements == 0:
             self._statistics, self._zeros = EMPTY, UNKNOWN_ZEROS
-        if axis is None or zeros == 0 or len(ref.shape) != 2:
+            return False
+        if zeros == 0:
+            return False
+        if zeros is None or axis is None or len(ref.shape) != 2:
+            self._zeros = UNKNOWN_ZEROS
             return False
         outputs, inputs = ref.shape[1 - axis], ref.shape[axis]
         if zeros == ref.elements:

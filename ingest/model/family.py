@@ -180,11 +180,12 @@ def with_towers(family: Family, inner: Mapping[str, Family]) -> Family:
     """
     templates = {template.name: template for template in family.templates}
     stack_keys = dict(family.stack_keys)
-    head, embedding, tied = family.head, family.embedding, family.tied_by_default
+    head, embedding, tied, hybrid = family.head, family.embedding, family.tied_by_default, family.hybrid
     for tower in family.towers:
         chosen = inner.get(tower.stack)
         if chosen is None:
             continue
+        hybrid = hybrid or chosen.hybrid
         for template in chosen.templates:
             plain = [template.name, *(template.name.removeprefix(root) for root in chosen.roots)]
             names = dict.fromkeys(outer for name in plain for outer in tower.outer_names(name))
@@ -206,5 +207,6 @@ def with_towers(family: Family, inner: Mapping[str, Family]) -> Family:
         head=head,
         embedding=embedding,
         tied_by_default=tied,
+        hybrid=hybrid,
         towers=(),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.notes import Note, note
+from layerhouse.ingest.model.adapter_base import holds_adapter_alone
 from layerhouse.ingest.model.config import declared_number
 from layerhouse.ingest.model.family import Family
 from layerhouse.ingest.model.inactive import inactive_tensors
@@ -114,7 +115,8 @@ def _stack_rows(stack: str, checkpoint: _Checkpoint) -> tuple[list[Row], list[No
         layer_notes += [(index, entry) for entry in layer.notes]
         zeros, is_zero = _count_zeros(unique, checkpoint.zeros), _is_zero(unique, layer, checkpoint)
         rows.append({**layer.row, "layer_index": index, "zeros": zeros, "is_zero_layer": is_zero})
-    notes = [] if stack == Stack.MTP else number_notes(stack, sorted(layers), config, family)
+    has_all = stack != Stack.MTP and not holds_adapter_alone(tensor.ref for tensor in placement.placed)
+    notes = number_notes(stack, sorted(layers), config, family) if has_all else []
     notes += group_notes(layer_notes)
     return rows, [*notes, *declared_notes(stack, sizes, head_dim, config, family)]
 

@@ -159,11 +159,27 @@ def _count_heads(
         num_heads = _divide(_outputs(queries), size, "query", notes) if queries is not None else None
         num_kv_heads = _divide(_outputs(expanded), head_dim.expanded, "key and value", notes) if head_dim.expanded else None
         return num_heads, num_kv_heads
-    num_heads, num_kv_heads = (
-        _divide(_outputs(tensor), size, kind, notes) if tensor is not None else None
-        for tensor, kind in ((queries, "query"), (keys, "key"))
-    )
-    return num_heads, num_kv_heads
+    num_kv_heads = _divide(_outputs(keys), size, "key", notes) if keys is not None else None
+    return (_query_heads(queries, by_role.get(Role.O_PROJ), size, notes) if queries is not None else None), num_kv_heads
+
+
+def _query_heads(queries: Placed, output: Placed | None, size: int, notes: list[Note]) -> int | None:
+    """Query heads by the rows of `q_proj`. An output gate has half of them, unless the output projection reads as many.
+
+    Of twice as many rows as that has inputs, in a family without gates, nothing tells whether they are a gate's or more heads.
+    """
+    rows = _outputs(queries)
+    has_gate = queries.template is not None and queries.template.fused == FusedLayout.Q_GATE
+    if has_gate and (output is None or rows != _inputs(output)):
+        heads = _divide(rows, size, "query and gate", notes)
+        if heads is not None and heads % 2:
+            notes.append(note("heads", f"{rows} query and gate rows are no multiple of 2 x head_dim {size}"))
+        return None if heads is None or heads % 2 else heads // 2
+    if output is not None and rows and rows == 2 * _inputs(output):
+        text = f"{rows} rows, twice the {rows // 2} inputs of {output.role}: with an output gate, or of more heads"
+        notes.append(note("heads", f"{queries.role} has {text}"))
+        return None
+    return _divide(rows, size, "query", notes)
 
 
 def _split_fused(fused: Placed, output: Placed | None, size: int) -> tuple[int | None, int | None, str | None]:
@@ -191,7 +207,7 @@ def _split_fused(fused: Placed, output: Placed | None, size: int) -> tuple[int |
 
 def _measure_width(weights: Sequence[Placed], num_experts: int | None, has_unnamed: bool) -> tuple[int | None, list[Note]]:
     """Neurons of the MLP, or of each expert: rows of gate and up, checked against the columns of down."""
-    weights = [tensor for tensor in weights if tensor.role in WIDTH_ROLES or tensor.input_axis is None]
+    weights = [tensor for tensor in weights if tensor.role in WIDTH_ROLES or _has_wrong_shape(tensor)]
     if not weights or any(tensor.input_axis is None for tensor in weights):
         return (None if has_unnamed or weights else 0), []
     if all(_holds_experts_in_rows(tensor) for tensor in weights):

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.model.config import declared_flag, declares_head
+from layerhouse.ingest.model.family import Family
 from layerhouse.ingest.model.placement import Placed, Placement, unique_tensors
 from layerhouse.ingest.model.places import canonical_name
-from layerhouse.vocabulary import Role
+from layerhouse.vocabulary import Module, Role
 
 Hashes = Mapping[str, str]
 """Content hashes by tensor name."""
@@ -63,7 +64,7 @@ def count_parameters(placement: Placement, config: Config | None, hashes: Hashes
     stored = placement.unique
     copies = 0 if tie.copy is None else tie.copy.params
     head = placement.placed if tie.virtual is None else (*placement.placed, tie.virtual)
-    is_known = placement.family is not None
+    is_known = placement.template_family is not None
     main_stack, params_stored = placement.main_stack, _sum(stored)
     embeddings, heads = _of_role(placement.placed, Role.EMBED_TOKENS), _of_role(head, Role.LM_HEAD)
     is_complete = placement.is_complete
@@ -99,7 +100,7 @@ def find_tie(placement: Placement, config: Config | None, hashes: Hashes | None 
     assumed = family.tied_by_default if has_default else declared
     if head is not None:
         return _compare_head(head, embedding, declared, assumed, hashes or {})
-    if not declares_head(config):
+    if not declares_head(config) or not _may_have_head(placement, family):
         return Tie(None)
     if assumed:
         evidence = None if config is None else "config"
@@ -109,6 +110,18 @@ def find_tie(placement: Placement, config: Config | None, hashes: Hashes | None 
         return Tie(None, notes=(note("tie", "no head is stored, and there is no config to say that it is tied"),))
     reason = "declared untied" if declared is False else f"untied by {family.name}'s default"
     return Tie(False, notes=(note("tie", f"{reason}, head missing"),))
+
+
+def _may_have_head(placement: Placement, family: Family) -> bool:
+    """Whether a model without a stored head may have one that is tied: not one of BERT without what lies before its head, and
+    not an encoder of a family whose head is the decoder's.
+    """
+    head = next(template for template in family.templates if template.name == family.head)
+    before = {template.name for template in family.templates if template.module == Module.LM_HEAD and not template.optional}
+    before -= {template.name for template in family.templates if template.role == Role.LM_HEAD and not template.bare}
+    has_part = any(tensor.template is not None and tensor.template.name in before for tensor in placement.placed)
+    stacks = {tensor.stack for tensor in placement.placed if tensor.layer_index is not None and tensor.template is not None}
+    return (has_part or not before) and (head.stack in stacks or not stacks)
 
 
 def find_weight(placement: Placement, role: Role) -> Placed | None:

@@ -14,10 +14,13 @@ from typing import Any
 from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
-from layerhouse.ingest.model.choose_family import CACHED_MODELS, choose_family
+from layerhouse.ingest.model.adapter_base import holds_adapter_alone
+from layerhouse.ingest.model.choose_family import CACHED_MODELS, choose_family, has_unknown_type
+from layerhouse.ingest.model.config import model_types
 from layerhouse.ingest.model.family import Family, Template
 from layerhouse.ingest.model.family_files import load_families
 from layerhouse.ingest.model.places import NameParts, Place, Traits, find_places, split_names
+from layerhouse.ingest.model.prefixes import without_prefix
 from layerhouse.vocabulary import Module, Stack
 
 BLOCK_MODULES = frozenset({Module.ATTENTION, Module.MLP, Module.EXPERT, Module.SSM})
@@ -82,9 +85,11 @@ class Placed:
 
 @dataclass(frozen=True)
 class Placement:
-    """The tensors of a checkpoint with their places, in the order given. `family` is None if no family matches the names.
+    """The tensors of a checkpoint with their places, in the order given.
 
-    `has_lost` is true if the files hold tensors of which nothing was read, so that they are not among `placed`.
+    `family` is None if no family matches the names, and for an adapter whose base is not known: `template_family` is then one
+    of several that have its names. `has_lost` is true if the files hold tensors of which nothing was read, so that they are
+    not among `placed`.
     """
 
     family: str | None
@@ -122,17 +127,37 @@ def place_tensors(refs: Sequence[TensorRef], config: Config | None, families: It
     """
     known = load_families() if families is None else tuple(families)
     traits = tuple([(len(ref.shape), ref.dtype, ref.is_buffer) for ref in refs])
-    shapes = [ref.shape for ref in refs]
-    if len(refs) > MAX_CACHED_TENSORS or any(ref.layout is not None for ref in refs):
-        parts = split_names([ref.name if ref.layout is None else ref.layout.weight_name for ref in refs])
-        family = choose_family(parts.keys, shapes, config, known)
-        places = find_places(parts, traits, [ref.layout for ref in refs], family)
+    names = tuple([ref.name if ref.layout is None else ref.layout.weight_name for ref in refs])
+    types = model_types(config)
+    is_cached = len(refs) <= MAX_CACHED_TENSORS
+    parts, family = _name_parts(names, [ref.shape for ref in refs], config, known, is_cached=is_cached)
+    if is_cached and all(ref.layout is None for ref in refs):
+        places = _find_places_cached(tuple(parts.names), traits, family, types)
     else:
-        names = tuple([ref.name for ref in refs])
-        family = choose_family(_split_cached(names).keys, shapes, config, known)
-        places = _find_places_cached(names, traits, family)
+        places = find_places(parts, traits, [ref.layout for ref in refs], family, types)
     placed = [Placed(ref, *place) for ref, place in zip(refs, places, strict=True)]
-    return Placement(family.name if family else None, tuple(placed), family, _placement_notes(family, placed))
+    notes = _placement_notes(family, placed)
+    is_declared = family is not None and any(model_type in family.model_types for model_type in types)
+    if family is not None and not is_declared and holds_adapter_alone(refs):
+        text = "an adapter whose base is not known: it has the names of many families, and none is told"
+        return Placement(None, tuple(placed), family, (*notes, note("family", text)))
+    return Placement(family.name if family else None, tuple(placed), family, notes)
+
+
+def _name_parts(
+    names: tuple[str, ...],
+    shapes: Sequence[tuple[int, ...]],
+    config: Config | None,
+    known: Sequence[Family],
+    *,
+    is_cached: bool,
+) -> tuple[NameParts, Family | None]:
+    """The names, without a prefix of the whole model, and the family that they are of."""
+    return without_prefix(
+        _split_cached(names) if is_cached else split_names(names),
+        lambda keys: choose_family(keys, shapes, config, known),
+        has_unknown_type=has_unknown_type(config, known),
+    )
 
 
 @lru_cache(maxsize=CACHED_MODELS)
@@ -141,8 +166,10 @@ def _split_cached(names: tuple[str, ...]) -> NameParts:
 
 
 @lru_cache(maxsize=CACHED_MODELS)
-def _find_places_cached(names: tuple[str, ...], traits: tuple[Traits, ...], family: Family | None) -> tuple[Place, ...]:
-    return find_places(_split_cached(names), traits, [None] * len(names), family)
+def _find_places_cached(
+    names: tuple[str, ...], traits: tuple[Traits, ...], family: Family | None, types: tuple[str, ...]
+) -> tuple[Place, ...]:
+    return find_places(_split_cached(names), traits, [None] * len(names), family, types)
 
 
 def unique_tensors(placed: Iterable[Placed]) -> list[Placed]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
 from layerhouse.ingest.checkpoint.tensor_ref import UNREAD, Layout
+from layerhouse.ingest.model.buffers import BufferNames
 from layerhouse.ingest.model.family import INPUTS, NUMBER_MARK, OUTPUTS, Family, Template
 from layerhouse.vocabulary import Module, Stack
 
@@ -98,17 +99,23 @@ def split_names(names: Sequence[str]) -> NameParts:
 
 
 def find_places(
-    parts: NameParts, traits: Sequence[Traits], layouts: Sequence[Layout | None], family: Family | None
+    parts: NameParts,
+    traits: Sequence[Traits],
+    layouts: Sequence[Layout | None],
+    family: Family | None,
+    types: Sequence[str] = (),
 ) -> tuple[Place, ...]:
-    """The place of every tensor. `layouts` are those of tensors that stand for a weight."""
+    """The place of every tensor. `layouts` are those of tensors that stand for a weight, `types` the declared model types."""
+    buffers = BufferNames(parts.names, [dims for dims, _, _ in traits], types)
     stack_of_prefix = _stacks_by_prefix(Counter(parts.keys), family)
     slots: dict[tuple[str, str, int], Slot] = {}
     places = []
     for name, key, numbers, (dims, dtype, is_buffer), layout in zip(*parts, traits, layouts, strict=True):
         match = None if family is None else family.match_name(key, numbers)
         if match is None:
-            is_parameter = not is_buffer and DTYPES[dtype].kind in ("float", "complex")
-            place = _place_unknown(name, stack_of_prefix.get(_layer_prefix(key)), is_parameter)
+            is_number = DTYPES[dtype].kind in ("float", "complex")
+            place = _place_unknown(name, stack_of_prefix.get(_layer_prefix(key)), is_number and not is_buffer)
+            place = _as_buffer(place) if name in buffers else place
         else:
             slot_key = (match[0].name, match[1], dims)
             slot = slots.get(slot_key)
@@ -227,6 +234,12 @@ def _place_unknown(name: str, stack: str | None, is_parameter: bool) -> Place:
         expert_index=int(expert[1]) if expert else None,
         is_parameter=is_parameter,
     )
+
+
+def _as_buffer(place: Place) -> Place:
+    """The place of a tensor that its name alone tells to be a buffer."""
+    name = re.sub(rf"(?<![^.]){Module.OTHER}\.", f"{Module.BUFFER}.", place.canonical_name, count=1)
+    return place._replace(canonical_name=name, module=str(Module.BUFFER), part="buffer", is_parameter=False)
 
 
 def _place_by_layout(place: Place, layout: Layout) -> Place:

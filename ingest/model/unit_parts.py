@@ -112,6 +112,8 @@ def _projection_vectors(tensor: Placed, heads: int, groups: int, size: int) -> d
     match (None if tensor.template is None else tensor.template.fused), tensor.role:
         case None, Role.Q_PROJ:
             return {"q": _runs(0, heads, size)}
+        case FusedLayout.Q_GATE, Role.Q_PROJ:
+            return {"q": _runs(0, heads, 2 * size)}
         case None, Role.K_PROJ:
             return {"k": _runs(0, groups, size)}
         case None, Role.V_PROJ:

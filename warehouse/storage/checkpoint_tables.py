@@ -157,8 +157,13 @@ TENSORS = Table(
             "Finite elements other than zero in each bin of magnitudes from ladder_first on; null where values are not known.",
             "elements",
         ),
-        Column("zero_rows", "BIGINT", "Rows (outputs) that are all zero.", "rows"),
-        Column("zero_cols", "BIGINT", "Columns (inputs) that are all zero.", "columns"),
+        Column(
+            "zero_rows",
+            "BIGINT",
+            "Rows (outputs; of an embedding those of its table) that are all zero; null where they are not counted.",
+            "rows",
+        ),
+        Column("zero_cols", "BIGINT", "Columns (inputs) that are all zero; null where they are not counted.", "columns"),
         Column("nm_pattern", "VARCHAR", "N:M pattern along the inputs, such as 2:4; trivial; not applicable."),
         Column("signature", "FLOAT[]", "Sketch by which the tensor is matched to its base."),
         Column(
