@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 from layerhouse.errors import ChangedError, InputError
 from layerhouse.ingest.checkpoint.config_file import read_config, with_quantization_files
 from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
-from layerhouse.ingest.checkpoint.file_names import ADAPTER_CONFIG_NAME, CONFIG_NAME, INDEX_SUFFIX, QUANTIZATION_NAMES
+from layerhouse.ingest.checkpoint.file_names import (
+    ADAPTER_CONFIG_NAME,
+    CONFIG_NAME,
+    DCP_METADATA,
+    DCP_SUFFIX,
+    INDEX_SUFFIX,
+    QUANTIZATION_NAMES,
+)
 from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts, refuse_unread
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.regular_file import confined_to, open_regular_file
@@ -69,13 +76,14 @@ class OpenedWeights:
 def weight_files_of(files: Sequence[Path]) -> list[Path]:
     """The files that a checkpoint is read from: weights, and beside them their indices and configs."""
     configs = (CONFIG_NAME, ADAPTER_CONFIG_NAME, *QUANTIZATION_NAMES)
+    hidden = {path.parent / DCP_METADATA for path in files if path.suffix.lower() == DCP_SUFFIX}
     candidates = [
         path
         for folder in sorted({path.parent for path in files})
         for path in (*(folder / name for name in configs), *sorted(folder.glob(f"*{INDEX_SUFFIX}")))
     ]
     slicing_configs = [path for path in map(slicing_config_path, files) if path is not None]
-    return [*files, *(path for path in candidates if path.is_file()), *slicing_configs]
+    return [*files, *(path for path in (*candidates, *sorted(hidden)) if path.is_file()), *slicing_configs]
 
 
 def open_weights(folder: Path, files: Sequence[Path], display_path: str) -> OpenedWeights:

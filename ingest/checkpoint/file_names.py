@@ -13,6 +13,8 @@ TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 GGUF_SUFFIX = ".gguf"
 WEIGHT_SUFFIXES = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES, GGUF_SUFFIX)
 """Suffixes of weight files, the preferred ones first; compared in lower case."""
+DCP_SUFFIX, DCP_METADATA = ".distcp", ".metadata"
+"""The files of a checkpoint of torch.distributed.checkpoint, and the hidden one that says what they hold."""
 SLICEGPT_SUFFIX = ".pt"
 """The suffix of the state dicts that SliceGPT saves, each with a JSON file of the same stem."""
 
@@ -51,4 +53,4 @@ SIDECAR_JSON = re.compile(
 
 def is_weight_file(name: str) -> bool:
     """Whether a file of this name may hold weights of a model."""
-    return name.lower().endswith(WEIGHT_SUFFIXES) and not TRAINING_STATE.fullmatch(name)
+    return name.lower().endswith((*WEIGHT_SUFFIXES, DCP_SUFFIX)) and not TRAINING_STATE.fullmatch(name)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.file_names import SHARD_NAME
+from layerhouse.ingest.checkpoint.file_names import DCP_SUFFIX, SHARD_NAME
 
 RANK_FOLDER = re.compile(r"mp_rank_\d{2,3}(_\d{3})?")
 """Megatron-LM's folder of one tensor-parallel (and pipeline) rank."""
@@ -48,6 +48,8 @@ def refuse_part(path: Path, files: Sequence[Path], display_path: str) -> None:
 
 
 def _refuse_shard(path: Path, display_path: str) -> None:
+    if path.suffix.lower() == DCP_SUFFIX:
+        raise InputError(display_path, "one file of a distributed checkpoint; name its folder instead")
     match = SHARD_NAME.fullmatch(path.name)
     if match and int(match["count"]) > 1:
         what = f"shard {int(match['number'])} of {int(match['count'])} of a model; name its folder instead"

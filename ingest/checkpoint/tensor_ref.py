@@ -40,15 +40,15 @@ class Layout:
     has_shape: bool = True
 
 
-MASKED, BITMASK = "masked", "bitmask"
+MASKED, BITMASK, CHUNKS = "masked", "bitmask", "chunks"
 
 
 @dataclass(frozen=True)
 class Assembly:
     """Several tensors that are read as one of the given shape; `kind` says how they combine.
 
-    It is MASKED, BITMASK or the name of a function of measure.io.unpacked, which may need `parameters`; what that makes has
-    this `dtype`.
+    It is MASKED, BITMASK, CHUNKS or the name of a function of measure.io.unpacked, which may need `parameters`; what that makes
+    has this `dtype`. The sources of CHUNKS are a grid of blocks, and its parameter `origins` has the first index of each.
     """
 
     kind: str

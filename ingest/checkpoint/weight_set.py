@@ -5,7 +5,8 @@ The choice, in this order:
    shards are the set, even if a complete single file is there, too. An index is passed over only if none of its shards exists.
 2. Without an index, a file of a preferred name, safetensors before torch.
 3. Shards by their names, `NAME-00001-of-0000N.SUFFIX`, safetensors before torch; all N must be there.
-4. The only remaining file. Several would be several models: an error that lists them, never a guess.
+4. A checkpoint of torch.distributed.checkpoint: `.metadata` and all files `*.distcp`.
+5. The only remaining file. Several would be several models: an error that lists them, never a guess.
 An adapter (`adapter_model.*`) is the set only if there is nothing else.
 """
 
@@ -19,6 +20,8 @@ from typing import Any
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.file_names import (
     ADAPTER_WEIGHTS,
+    DCP_METADATA,
+    DCP_SUFFIX,
     INDEX_NAMES,
     INDEX_SUFFIX,
     PREFERRED_WEIGHT_NAMES,
@@ -89,7 +92,7 @@ def find_weight_set(folder: Path, files: Sequence[Path], display_path: str) -> W
     chosen = choice.by_index(candidates) or choice.by_names(candidates)
     taken = set(chosen.files)
     reason = f"{chosen.index.name} does not name it" if chosen.index else f"{chosen.files[0].name} is taken"
-    ignored = {path: reason for path in candidates if path not in taken} | dict(choice.ignored)
+    ignored = {path: reason for path in (*candidates, *choice.distributed) if path not in taken} | dict(choice.ignored)
     return replace(chosen, ignored=tuple(sorted(ignored.items())))
 
 
@@ -99,6 +102,7 @@ class _Choice:
     def __init__(self, folder: Path, display_path: str) -> None:
         self.folder, self.display_path = folder, display_path
         self.ignored: list[tuple[Path, str]] = []
+        self.distributed: list[Path] = []
 
     def sort_out(self, files: Sequence[Path]) -> list[Path]:
         """The files that could be the model, sorted by name; adapters only if there is nothing else."""
@@ -109,13 +113,15 @@ class _Choice:
                 self.ignored.append((path, "in a folder below"))
             elif TRAINING_STATE.fullmatch(path.name):
                 self.ignored.append((path, "state of a training run, not a model"))
+            elif path.suffix.lower() == DCP_SUFFIX:
+                self.distributed.append(path)
             elif not path.name.lower().endswith(WEIGHT_SUFFIXES):
                 self.ignored.append((path, "not a weight file by its name"))
             elif ADAPTER_WEIGHTS.fullmatch(path.name):
                 adapters.append(path)
             else:
                 candidates.append(path)
-        if not candidates:
+        if not candidates and not self.distributed:
             return adapters
         self.ignored += [(path, "an adapter beside a model") for path in adapters]
         return candidates
@@ -160,8 +166,19 @@ class _Choice:
             raise InputError(where, f"names shard {name[:MAX_SHOWN]!r}, a link that leads out of this folder")
         return path
 
+    def by_metadata(self) -> WeightSet | None:
+        """The set of torch.distributed.checkpoint, if there is one."""
+        if not self.distributed:
+            return None
+        metadata = self.folder / DCP_METADATA
+        if not _is_file(metadata):
+            first = self.distributed[0].name
+            what = f"{first} is a part of a distributed checkpoint whose hidden file {DCP_METADATA} is missing"
+            raise InputError(self.display_path, f"{what}; copy it too, or save the checkpoint again")
+        return WeightSet(self.folder, (metadata, *self.distributed))
+
     def by_names(self, candidates: list[Path]) -> WeightSet:
-        if not candidates:
+        if not candidates and not self.distributed:
             ignored = "; ".join(f"{path.name}: {reason}" for path, reason in self.ignored[:MAX_NAMED])
             raise InputError(self.display_path, "no weight file" + (f" ({ignored})" if ignored else ""))
         by_name = {path.name: path for path in candidates}
@@ -171,6 +188,9 @@ class _Choice:
         shards = self.by_shards(candidates)
         if shards:
             return shards
+        distributed = self.by_metadata()
+        if distributed:
+            return distributed
         singles = self.without_twins([path for path in candidates if not SHARD_NAME.fullmatch(path.name)])
         if len(singles) > 1:
             names = ", ".join(path.name for path in singles[:MAX_NAMED])

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.dcp import read_dcp
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
-from layerhouse.ingest.checkpoint.file_names import SLICEGPT_SUFFIX
+from layerhouse.ingest.checkpoint.file_names import DCP_METADATA, SLICEGPT_SUFFIX
 from layerhouse.ingest.checkpoint.slicegpt import (
     is_sliced,
     read_slicing,
@@ -32,8 +33,10 @@ def read_weight_set(weight_set: WeightSet, display_path: str) -> WeightSetConten
     metadata: dict[str, Any] = {}
     skipped: list[str] = []
     class_path = config = None
-    for path in weight_set.files:
-        contents = read_weight_file(path, display_path if path == weight_set.folder else f"{display_path}/{path.name}")
+    is_distributed = weight_set.files[0].name == DCP_METADATA
+    for path in weight_set.files[:1] if is_distributed else weight_set.files:
+        shown = display_path if path == weight_set.folder else f"{display_path}/{path.name}"
+        contents = read_dcp(weight_set.folder, display_path) if is_distributed else read_weight_file(path, shown)
         own = dict.fromkeys([tensor.name for tensor in contents.tensors], path)
         if twice := holders.keys() & own.keys():
             first = next(name for name in own if name in twice)
