@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.dtypes import TORCH_DTYPES
@@ -196,12 +196,16 @@ class _Parser:
         if transforms:
             how = transforms[0] if isinstance(transforms, list | tuple) and isinstance(transforms[0], str) else "a tool"
             self.refuse(f"tensor {name[:80]!r}: its chunks are transformed by {printable(how)[:80]}, and are not read")
-        if not isinstance(file, str) or type(offset) is not int or type(length) is not int or offset < 0 or length < 0:
+        if not isinstance(file, str) or not _is_size(offset) or not _is_size(length):
             self.refuse(f"tensor {name[:80]!r}: where its chunk lies is not said")
         is_plain = file not in ("", ".", "..") and not any(mark in file for mark in "/\\\0")
         if not is_plain or len(file.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
             self.refuse(f"tensor {name[:80]!r}: its chunk is in {printable(file)!r}, no plain file name in this folder")
         return Blob(file, offset, length)
+
+
+def _is_size(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= MAX_ELEMENTS
 
 
 def _paths(planner_data: Any) -> dict[str, tuple[Any, ...]]:
