@@ -295,8 +295,6 @@ def _expected(folder: Path) -> Mapping[str, Any]:
 WITHOUT_SIZES = {"composer-pt", "deepspeed-zero2", "lightning-ckpt"}
 """Runs without a config, or with names of no family: sizes that cannot be told are null."""
 NOT_READ = {
-    "dcp-fsdp2-2ranks",
-    "dcp-single",
     "deepspeed-zero3",
     "hqq-1bit-g32",
     "hqq-4bit-g64",

@@ -35,8 +35,14 @@ PREFERRED_WEIGHT_NAMES = (
 )
 """Names of a whole model in one file, the preferred one first."""
 
-SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<suffix>\.[a-z]+)", re.IGNORECASE)
+SHARD_NAME = re.compile(
+    r"(?P<stem>.+)[-_.](?P<number>\d{1,9})[-_]?of[-_]?(?P<count>\d{1,9})(?P<suffix>(\.[a-z]\w{0,15}){0,2})", re.IGNORECASE
+)
+PARAMETER_FILES = frozenset(("fp32.pt", "exp_avg.pt"))
+"""What the folder of every parameter holds in a universal checkpoint of DeepSpeed."""
 ADAPTER_WEIGHTS = re.compile(r"adapter_model\b.*", re.IGNORECASE)
+AVERAGED_WEIGHTS = re.compile(r"(.*[-_.])?ema([-_.].*)?", re.IGNORECASE)
+"""Exponential moving averages (EMA) of a model's weights, which trainers keep beside it."""
 TRAINING_STATE = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|trainer_state|all_checkpoint)[^/]*"
     r"|.*_optim_states\.pt|(optim|extra_state)_world_size_\d+_rank_\d+\.pt",

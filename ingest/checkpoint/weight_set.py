@@ -7,19 +7,24 @@ The choice, in this order:
 3. Shards by their names, `NAME-00001-of-0000N.SUFFIX`, safetensors before torch; all N must be there.
 4. A checkpoint of torch.distributed.checkpoint: `.metadata` and all files `*.distcp`.
 5. The only remaining file. Several would be several models: an error that lists them, never a guess.
-An adapter (`adapter_model.*`) is the set only if there is nothing else.
+An adapter (`adapter_model.*`) or averaged weights (`ema.*`) are the set only if there is nothing else. Files that belong to a
+model and are none, such as a projector for images in GGUF, are never the set.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.gguf import companion_text
+from layerhouse.ingest.checkpoint.containers.sniff import holds_weights
 from layerhouse.ingest.checkpoint.file_names import (
     ADAPTER_WEIGHTS,
+    AVERAGED_WEIGHTS,
     DCP_METADATA,
     DCP_SUFFIX,
     INDEX_NAMES,
@@ -86,6 +91,7 @@ def find_weight_set(folder: Path, files: Sequence[Path], display_path: str) -> W
     """
     refuse_part(folder, files, display_path)
     if not folder.is_dir():
+        _refuse_indexed(folder, display_path)
         return WeightSet(folder, (folder,))
     choice = _Choice(folder, display_path)
     candidates = choice.sort_out(files)
@@ -105,9 +111,9 @@ class _Choice:
         self.distributed: list[Path] = []
 
     def sort_out(self, files: Sequence[Path]) -> list[Path]:
-        """The files that could be the model, sorted by name; adapters only if there is nothing else."""
+        """The files that could be the model, sorted by name; adapters and averages only if there is nothing else."""
         candidates: list[Path] = []
-        adapters: list[Path] = []
+        second: list[Path] = []
         for path in sorted(set(files)):
             if path.parent != self.folder:
                 self.ignored.append((path, "in a folder below"))
@@ -115,15 +121,20 @@ class _Choice:
                 self.ignored.append((path, "state of a training run, not a model"))
             elif path.suffix.lower() == DCP_SUFFIX:
                 self.distributed.append(path)
-            elif not path.name.lower().endswith(WEIGHT_SUFFIXES):
+            elif not path.name.lower().endswith(WEIGHT_SUFFIXES) and not holds_weights(path):
                 self.ignored.append((path, "not a weight file by its name"))
-            elif ADAPTER_WEIGHTS.fullmatch(path.name):
-                adapters.append(path)
+            elif companion := companion_text(path):
+                self.ignored.append((path, companion))
+            elif ADAPTER_WEIGHTS.fullmatch(path.name) or AVERAGED_WEIGHTS.fullmatch(path.stem):
+                second.append(path)
             else:
                 candidates.append(path)
         if not candidates and not self.distributed:
-            return adapters
-        self.ignored += [(path, "an adapter beside a model") for path in adapters]
+            return second
+        adapters = {path for path in second if ADAPTER_WEIGHTS.fullmatch(path.name)}
+        self.ignored += [
+            (path, f"{'an adapter' if path in adapters else 'averaged weights'} beside a model") for path in second
+        ]
         return candidates
 
     def by_index(self, candidates: list[Path]) -> WeightSet | None:
@@ -196,6 +207,8 @@ class _Choice:
             names = ", ".join(path.name for path in singles[:MAX_NAMED])
             more = f" and {len(singles) - MAX_NAMED} more" if len(singles) > MAX_NAMED else ""
             what = f"{len(singles)} weight files without an index, each a model of its own: {names}{more}; name one of them"
+            if len({re.sub(r"\d+", "", path.name) for path in singles}) == 1:
+                what += ", or add their index if they are parts of one model"
             raise InputError(self.display_path, what)
         return WeightSet(self.folder, tuple(singles))
 
@@ -206,7 +219,7 @@ class _Choice:
             match = SHARD_NAME.fullmatch(path.name)
             if match:
                 suffix = match["suffix"].lower()
-                key = (WEIGHT_SUFFIXES.index(suffix), match["stem"], match["suffix"], int(match["count"]))
+                key = (_preference(suffix), match["stem"], match["suffix"], int(match["count"]))
                 groups.setdefault(key, {})[int(match["number"])] = path
         if not groups:
             return None
@@ -223,7 +236,10 @@ class _Choice:
             raise InputError(self.display_path, f"{groups[best][wrong[0]].name!r} is no shard of {count}")
         missing = [number for number in range(first, first + count) if number not in groups[best]]
         if missing:
-            name = f"{stem}-{missing[0]:05}-of-{count:05}{suffix}"
+            match = SHARD_NAME.fullmatch(next(iter(groups[best].values())).name)
+            assert match
+            begin, end = match.span("number")
+            name = f"{match[0][:begin]}{missing[0]:0{end - begin}}{match[0][end:]}"
             raise InputError(
                 self.display_path, f"{len(missing)} of {count} shards are missing, the first is {name!r}; fetch it"
             )
@@ -232,11 +248,29 @@ class _Choice:
     def without_twins(self, singles: list[Path]) -> list[Path]:
         """One file of each stem: the one whose suffix comes first in WEIGHT_SUFFIXES."""
         by_stem: dict[str, Path] = {}
-        for path in sorted(singles, key=lambda path: WEIGHT_SUFFIXES.index(path.suffix.lower())):
+        for path in sorted(singles, key=lambda path: _preference(path.suffix.lower())):
             kept = by_stem.setdefault(path.stem, path)
             if kept != path:
                 self.ignored.append((path, f"{kept.name} is the same model by its name"))
         return sorted(by_stem.values())
+
+
+def _preference(suffix: str) -> int:
+    """The place of a suffix in WEIGHT_SUFFIXES; that of any other one comes last."""
+    return WEIGHT_SUFFIXES.index(suffix) if suffix in WEIGHT_SUFFIXES else len(WEIGHT_SUFFIXES)
+
+
+def _refuse_indexed(path: Path, display_path: str) -> None:
+    """Raise InputError where an index beside a single file says that it is one of several shards."""
+    for index in sorted(path.parent.glob(f"*{INDEX_SUFFIX}")):
+        try:
+            weight_map, _ = read_index(index, f"{display_path}: {index.name}")
+        except InputError:
+            continue
+        shards = {*weight_map.values()}
+        if path.name in shards and len(shards) > 1:
+            what = f"one of {len(shards)} shards of a model, as {index.name} says; name its folder instead"
+            raise InputError(display_path, what)
 
 
 def _is_file(path: Path) -> bool:
