@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from layerhouse.errors import ChangedError, InputError, UnexpectedError
+from layerhouse.ingest.checkpoint.containers.gguf import companion_text
 from layerhouse.ingest.checkpoint.containers.sniff import holds_weights
 from layerhouse.ingest.checkpoint.file_names import CONFIG_NAME, INDEX_SUFFIX, SIDECAR_JSON, SLICEGPT_SUFFIX, is_weight_file
 from layerhouse.ingest.checkpoint.guard import Guard
@@ -46,6 +47,7 @@ class FileSorter:
         """
         files, evaluated = ([path for path in part if self._stays_inside(folder, path)] for part in (files, evaluated))
         weights = [path for path in files if is_weight_file(path.name)] or self._weights_by_content(folder, files)
+        weights = self._without_companions(weights)
         pairs = [path for path in weights if is_slicegpt_pair(path)]
         sliced = [path for path in weights if path.suffix.lower() == SLICEGPT_SUFFIX] if pairs else []
         models = []
@@ -66,6 +68,15 @@ class FileSorter:
     def _weights_by_content(self, folder: Path, files: Sequence[Path]) -> list[Path]:
         """The weights among files without a suffix of weights, in a folder where no file has one."""
         return [path for path in files if not leads_out(folder, path) and holds_weights(path)]
+
+    def _without_companions(self, weights: list[Path]) -> list[Path]:
+        """Weights without GGUF files that belong to a model and are none; these are reported, unless there is nothing else."""
+        companions = {path: text for path in weights if (text := companion_text(path))} if len(weights) > 1 else {}
+        if len(companions) == len(weights):
+            return weights
+        for path, text in companions.items():
+            self._report_remark(path, text, False)
+        return [path for path in weights if path not in companions]
 
     def is_result(self, folder: Path, path: Path, *, is_claimed: bool, is_named: bool = False) -> bool:
         """Whether a file of a model's folder is a result.

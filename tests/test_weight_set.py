@@ -255,7 +255,7 @@ def test_the_choice_without_an_index(tmp_path, names, taken):
         (
             tuple(f"{i}.pt" for i in range(7)),
             "shown: 7 weight files without an index, each a model of its own: "
-            "0.pt, 1.pt, 2.pt, 3.pt, 4.pt and 2 more; name one of them",
+            "0.pt, 1.pt, 2.pt, 3.pt, 4.pt and 2 more; name one of them, or add their index if they are parts of one model",
         ),
         (("a-00001-of-00001.bin", "b-00001-of-00001.bin"), "shown: shards of several models without an index: a.bin, b.bin"),
         (("a-00003-of-00002.bin",), "shown: 'a-00003-of-00002.bin' is no shard of 2"),

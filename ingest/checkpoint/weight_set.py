@@ -7,8 +7,8 @@ The choice, in this order:
 3. Shards by their names, `NAME-00001-of-0000N.SUFFIX`, safetensors before torch; all N must be there.
 4. A checkpoint of torch.distributed.checkpoint: `.metadata` and all files `*.distcp`.
 5. The only remaining file. Several would be several models: an error that lists them, never a guess.
-An adapter (`adapter_model.*`) or averaged weights (`ema.*`) are the set only if there is nothing else. Files that belong to a
-model and are none, such as a projector for images in GGUF, are never the set.
+An adapter (`adapter_model.*`) or averaged weights (`ema.*`) are the set only if there is nothing else, and so are files without
+a suffix of weights, which were chosen by their content.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.containers.gguf import companion_text
-from layerhouse.ingest.checkpoint.containers.sniff import holds_weights
 from layerhouse.ingest.checkpoint.file_names import (
     ADAPTER_WEIGHTS,
     AVERAGED_WEIGHTS,
@@ -114,6 +112,7 @@ class _Choice:
         """The files that could be the model, sorted by name; adapters and averages only if there is nothing else."""
         candidates: list[Path] = []
         second: list[Path] = []
+        is_named = any(path.name.lower().endswith((*WEIGHT_SUFFIXES, DCP_SUFFIX)) for path in files)
         for path in sorted(set(files)):
             if path.parent != self.folder:
                 self.ignored.append((path, "in a folder below"))
@@ -121,10 +120,8 @@ class _Choice:
                 self.ignored.append((path, "state of a training run, not a model"))
             elif path.suffix.lower() == DCP_SUFFIX:
                 self.distributed.append(path)
-            elif not path.name.lower().endswith(WEIGHT_SUFFIXES) and not holds_weights(path):
+            elif is_named and not path.name.lower().endswith(WEIGHT_SUFFIXES):
                 self.ignored.append((path, "not a weight file by its name"))
-            elif companion := companion_text(path):
-                self.ignored.append((path, companion))
             elif ADAPTER_WEIGHTS.fullmatch(path.name) or AVERAGED_WEIGHTS.fullmatch(path.stem):
                 second.append(path)
             else:

@@ -8,7 +8,6 @@ has its own shape, by which its parameters are counted; its values are unknown.
 from __future__ import annotations
 
 import math
-import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -78,7 +77,6 @@ COMPANIONS = {
     "imatrix": "an importance matrix for quantising (imatrix), not a model",
 }
 """What `general.type` says of files that belong to a model and are none."""
-COMPANION_NAME = re.compile(r"(?:.*[-_.])?(mmproj|imatrix)(?:[-_.].*)?\.gguf", re.IGNORECASE)
 READ_TYPES = frozenset(
     ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "TQ1_0", "TQ2_0", "MXFP4")
 )
@@ -104,11 +102,9 @@ def read_gguf(path: Path, display_path: str) -> Contents:
 
 
 def companion_text(path: Path) -> str | None:
-    """What a GGUF file beside a model is, if it is none: by its name, else by the keys in its header."""
+    """What a GGUF file beside a model is, by the keys in its header, if it is no model."""
     if path.suffix.lower() != GGUF_SUFFIX:
         return None
-    if match := COMPANION_NAME.fullmatch(path.name):
-        return COMPANIONS[match[1].lower()]
     try:
         with open_regular_file(path, path.name) as (file, size):
             if file.read(len(MAGIC)) != MAGIC:

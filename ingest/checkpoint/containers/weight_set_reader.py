@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ from layerhouse.ingest.checkpoint.symlinks import leads_out
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.ingest.checkpoint.weight_set import WeightSet, WeightSetContents
 
+FLAT_PARAMETER = re.compile(r"(?:.*\.)?_?flat_param(?:_\d+)?", re.DOTALL)
+"""FSDP's name for the weights of a module, or one rank's part of them, in one row with padding."""
+
 
 def read_weight_set(weight_set: WeightSet, display_path: str) -> WeightSetContents:
     """Read the headers of every file of the set. `display_path` is the folder's path for messages.
 
     A tensor that the index does not name is left out, with a note. Raises InputError for a tensor that the index names and no
-    shard holds, or that two shards hold.
+    shard holds, or that two shards hold, and for flat parameters.
     """
     holders: dict[str, Path] = {}
     tensors: list[TensorRef] = []
@@ -47,6 +51,9 @@ def read_weight_set(weight_set: WeightSet, display_path: str) -> WeightSetConten
         metadata = {**contents.metadata, **metadata}
         class_path, config = class_path or contents.class_path, config or contents.config
         skipped += [f"{path.name}: {what}" for what in contents.skipped]
+    if flat := [tensor.name for tensor in tensors if FLAT_PARAMETER.fullmatch(tensor.name)]:
+        what = f"FSDP's flat parameters, in which the weights are not told apart ({_first(flat)})"
+        raise InputError(display_path, f"{what}; save the model with FULL_STATE_DICT or SHARDED_STATE_DICT")
     notes = _read_slicing(weight_set, tensors, metadata, display_path)
     if weight_set.weight_map is not None:
         _check_map(weight_set.weight_map, holders, f"{display_path}/{weight_set.index.name if weight_set.index else ''}")
