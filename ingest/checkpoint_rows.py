@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from layerhouse.errors import ChangedError, InputError
 from layerhouse.ingest.checkpoint.config_file import read_config, with_quantization_files
-from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
 from layerhouse.ingest.checkpoint.file_names import (
     ADAPTER_CONFIG_NAME,
     CONFIG_NAME,
@@ -31,6 +30,7 @@ from layerhouse.ingest.checkpoint.weight_set import (
     WeightSetContents,
     find_weight_set,
 )
+from layerhouse.ingest.checkpoint.weight_set_reader import read_weight_set
 from layerhouse.ingest.column_rows import ColumnRows
 from layerhouse.ingest.model.inactive import inactive_tensors
 from layerhouse.ingest.model.layer_rows import SIZE_WORDS, layer_rows

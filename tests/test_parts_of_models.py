@@ -45,6 +45,7 @@ def outcome(root: Path, warehouse: Path) -> list[tuple[str, str]]:
         (("tp_0/m.safetensors", "tp_1/m.safetensors"), "2 parallel ranks of one model (tp_0 to tp_1)"),
         (("pp0/m.safetensors", "pp1/m.safetensors", "pp2/m.safetensors"), "3 parallel ranks of one model (pp0 to pp2)"),
         (("tp0_pp0/a.pt", "tp0_pp1/a.pt", "tp1_pp0/a.pt", "tp1_pp1/a.pt"), "4 parallel ranks of one model"),
+        (("rank_0/w.th", "rank_1/w.th"), "2 parts of one model (rank_0 to rank_1)"),
         (("stage_0/m.safetensors", "stage_1/m.safetensors"), "2 parts of one model (stage_0 to stage_1)"),
         (("model_part_0/m.safetensors", "model_part_1/m.safetensors"), "2 parts of one model"),
         (("model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"), "2 FSDP ranks of one model"),
@@ -99,6 +100,8 @@ def test_ranks_are_refused_with_their_set_and_what_to_do(tmp_path, names, said):
         ("ep0/a.safetensors", "ep1/a.safetensors"),
         ("stage_1/a.safetensors", "stage_2/a.safetensors"),
         ("a/lora_rank8.safetensors", "b/lora_rank16.safetensors"),
+        ("part_0/llama/a.safetensors", "part_1/mistral/a.safetensors"),
+        ("rank_0/a.safetensors", f"rank_{10**60}/a.safetensors"),
     ],
 )
 def test_folders_with_other_numbers_are_models(tmp_path, names):
@@ -378,6 +381,23 @@ def test_weights_under_another_name_that_link_out_of_the_folder_are_not_read(tmp
     torch.save(WEIGHTS, tmp_path / "outside.th")
     (tmp_path / "m/w.th").symlink_to(tmp_path / "outside.th")
     assert [kind for kind, _ in outcome(tmp_path / "m", tmp_path / "w")] == ["failed"]
+
+
+def test_a_blob_of_a_hub_cache_may_be_a_shard(tmp_path):
+    cache = tmp_path / "models--org--name"
+    (cache / "blobs").mkdir(parents=True)
+    save_file(WEIGHTS, cache / "blobs" / ("0123456789abcdef" * 4))
+    ((kind, what),) = outcome(next((cache / "blobs").iterdir()), tmp_path / "w")
+    assert (kind, what.endswith("name the folder of a snapshot instead")) == ("failed", True)
+    (cache / "snapshots/main").mkdir(parents=True)
+    (cache / "snapshots/main/model.safetensors").symlink_to(next((cache / "blobs").iterdir()))
+    assert [kind for kind, _ in outcome(cache, tmp_path / "w2")] == ["taken"]
+
+
+def test_the_metadata_of_a_distributed_checkpoint_is_no_model(tmp_path):
+    write_dcp(tmp_path / "m", WEIGHTS)
+    ((kind, what),) = outcome(tmp_path / "m/.metadata", tmp_path / "w")
+    assert (kind, what) == ("failed", "the index of a distributed checkpoint; name its folder instead")
 
 
 def archive_of(folder: Path, name: str) -> None:

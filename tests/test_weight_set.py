@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
 from layerhouse.ingest.checkpoint.weight_set import WeightSetContents, find_weight_set
+from layerhouse.ingest.checkpoint.weight_set_reader import read_weight_set
 from layerhouse.tests.test_package import loaded_after
 from layerhouse.tests.weight_files import (
     entry,
@@ -268,7 +268,7 @@ def test_a_choice_that_would_be_a_guess_is_refused(tmp_path, names, what):
 
 
 def test_the_readers_load_no_heavy_package():
-    assert loaded_after("import layerhouse.ingest.checkpoint.containers.weight_set_reader") == set()
+    assert loaded_after("import layerhouse.ingest.checkpoint.weight_set_reader") == set()
 
 
 def test_a_single_file_is_its_own_set(tmp_path):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.sniff import holds_weights
 from layerhouse.ingest.checkpoint.file_names import (
     CONFIG_NAME,
     DCP_SUFFIX,
@@ -20,6 +21,8 @@ from layerhouse.ingest.checkpoint.file_names import (
     is_weight_file,
 )
 from layerhouse.ingest.checkpoint.json_files import read_json
+from layerhouse.ingest.checkpoint.regular_file import confined_to
+from layerhouse.ingest.checkpoint.symlinks import HUB_PREFIX
 
 ORIGINAL = "or ingest the model they were made of"
 RANK_FILES = (
@@ -58,6 +61,8 @@ PART_FILE = re.compile(
     re.IGNORECASE,
 )
 """A part that is numbered in the file's name. It tells only in a set of 0, 1, ..., n-1; parts and shards may begin with 1."""
+HUB_BLOBS = "blobs"
+"""The folder of a hub cache in which the files of all snapshots lie under other names."""
 PARTS_OF_WORLD = re.compile(r"world_size_(?!1_)")
 
 
@@ -101,13 +106,16 @@ class RankSet:
 
 def rank_sets(folders: Iterable[Path]) -> list[RankSet]:
     """The sets of ranks among the folders of one folder. A folder without weights is of none."""
-    groups: dict[tuple[int, str], list[Path]] = {}
+    groups: dict[tuple[int, str, Path], list[Path]] = {}
     for folder in folders:
         number = next((number for number, kind in enumerate(RANK_FOLDERS) if kind.name.fullmatch(folder.name)), None)
-        if number is not None and _has_weights(folder):
-            groups.setdefault((number, re.sub(r"\d+", "#", folder.name)), []).append(folder)
+        home = None if number is None else _weights_home(folder)
+        if number is not None and home is not None:
+            # disks and projects have such names, too; the ranks of one run have their weights in the same place
+            place = Path() if RANK_FOLDERS[number].is_certain else home.relative_to(folder)
+            groups.setdefault((number, re.sub(r"\d+", "#", folder.name), place), []).append(folder)
     sets = []
-    for (number, _), group in groups.items():
+    for (number, *_), group in groups.items():
         kind = RANK_FOLDERS[number]
         if _is_complete(group) or (kind.is_certain and (len(group) > 1 or any(_numbers(group[0].name)))):
             ranks = sorted(group, key=lambda folder: _numbers(folder.name))
@@ -133,9 +141,9 @@ def training_state(name: str, files: Sequence[Path], folders: Sequence[Path], *,
 def refuse_part(path: Path, files: Sequence[Path], display_path: str) -> None:
     """Raise InputError, which names the set and what to do, where a folder's files or a single file are a part of a model."""
     is_folder = path.is_dir()
+    home = path if is_folder else path.parent
     if not is_folder:
         _refuse_shard(path, display_path)
-    home = path if is_folder else path.parent
     for folder in (home, *home.parents)[:MAX_LEVELS]:
         if any(kind.name.fullmatch(folder.name) for kind in RANK_FOLDERS):
             for ranks in rank_sets(_subfolders(folder.parent)):
@@ -159,19 +167,16 @@ def _refuse_rank_files(home: Path, own: Sequence[str], names: Sequence[str], dis
         count = len({*ranks.values()})
         if any(name in ranks for name in own) and (count > 1 or _is_of_several(home, *next(iter(ranks.items())))):
             raise InputError(display_path, f"{count} {what} of one model ({_span([*ranks])}); merge them first, {how}")
-    for name in own:
-        match = PART_FILE.fullmatch(name)
-        parts = [other for other in names if match and _is_part_beside(match, other)]
-        first = 0 if match and match["kind"].lower() == "rank" else 1
-        numbers = {int(part.group("number")) for other in parts if (part := PART_FILE.fullmatch(other))}
-        if len(numbers) > 1 and numbers in ({*range(len(numbers))}, {*range(first, first + len(numbers))}):
-            text = f"{len(numbers)} parts of one model ({_span(parts)}); merge them first, {ORIGINAL}"
+    parts: dict[tuple[str, str], list[re.Match[str]]] = {}
+    for match in filter(None, map(PART_FILE.fullmatch, names)):
+        parts.setdefault((match["begin"], match["end"]), []).append(match)
+    for group in parts.values():
+        first = 0 if group[0]["kind"].lower() == "rank" else 1
+        numbers = {int(match["number"]) for match in group}
+        is_complete = len(numbers) > 1 and numbers in ({*range(len(numbers))}, {*range(first, first + len(numbers))})
+        if is_complete and any(match[0] in own for match in group):
+            text = f"{len(numbers)} parts of one model ({_span([match[0] for match in group])}); merge them first, {ORIGINAL}"
             raise InputError(display_path, f"{text}; rename the files if each is a whole model")
-
-
-def _is_part_beside(match: re.Match[str], name: str) -> bool:
-    """Whether another file has the name of a part, but for its number."""
-    return name.startswith(match["begin"]) and name.endswith(match["end"]) and PART_FILE.fullmatch(name) is not None
 
 
 def _is_of_several(home: Path, name: str, rank: str) -> bool:
@@ -196,6 +201,8 @@ def _world_size(home: Path) -> int:
 
 
 def _refuse_shard(path: Path, display_path: str) -> None:
+    if path.parent.name == HUB_BLOBS and path.parent.parent.name.startswith(HUB_PREFIX):
+        raise InputError(display_path, "a file of a hub cache, which may be a shard; name the folder of a snapshot instead")
     if path.suffix.lower() == DCP_SUFFIX:
         raise InputError(display_path, "one file of a distributed checkpoint; name its folder instead")
     match = SHARD_NAME.fullmatch(path.name)
@@ -219,27 +226,31 @@ def _numbers(name: str) -> tuple[int, ...]:
 
 def _is_complete(folders: Sequence[Path]) -> bool:
     """Whether two or more folders are numbered 0, 1, ..., n-1, in each of the numbers in their names."""
-    columns = list(zip(*(_numbers(folder.name) for folder in folders), strict=True))
-    return len(folders) > 1 and all({*column} == {*range(max(column) + 1)} for column in columns)
+    columns = [{*column} for column in zip(*(_numbers(folder.name) for folder in folders), strict=True)]
+    return len(folders) > 1 and all(column == {*range(len(column))} for column in columns)
 
 
-def _has_weights(folder: Path) -> bool:
-    """Whether weight files, by their names, lie in a folder or not far below it."""
-    level = [folder]
-    looked_into = 0
+def _weights_home(folder: Path) -> Path | None:
+    """The folder, this one or one not far below it, in which weight files lie; None if there are none."""
+    level, looked_into = [folder], 0
     for _ in range(MAX_LEVELS):
         below: list[Path] = []
         for each in level:
             looked_into += 1
             if looked_into > MAX_FOLDERS:
-                return False
-            for entry in _entries(each):
-                if is_weight_file(entry.name) and entry.is_file():
-                    return True
-                if entry.is_dir() and not entry.is_symlink():
-                    below.append(entry)
+                return None
+            entries = _entries(each)
+            if any(entry.is_file() and (is_weight_file(entry.name) or _holds_weights(entry)) for entry in entries):
+                return each
+            below += [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
         level = below
-    return False
+    return None
+
+
+def _holds_weights(path: Path) -> bool:
+    """As `holds_weights`, of a file that may lie in another rank's folder than the one that is read; no link is followed."""
+    with confined_to(None):
+        return not path.is_symlink() and holds_weights(path)
 
 
 def _subfolders(folder: Path) -> list[Path]:
