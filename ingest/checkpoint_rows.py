@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from layerhouse.errors import ChangedError, InputError
 from layerhouse.ingest.checkpoint.config_file import read_config, with_quantization_files
-from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
 from layerhouse.ingest.checkpoint.file_names import (
     ADAPTER_CONFIG_NAME,
     CONFIG_NAME,
+    DCP_METADATA,
+    DCP_SUFFIX,
     INDEX_SUFFIX,
     QUANTIZATION_NAMES,
     ZERO3_PARTITION,
@@ -32,6 +33,7 @@ from layerhouse.ingest.checkpoint.weight_set import (
     find_weight_set,
     zero3_values,
 )
+from layerhouse.ingest.checkpoint.weight_set_reader import read_weight_set
 from layerhouse.ingest.column_rows import ColumnRows
 from layerhouse.ingest.model.adapter_base import base_config
 from layerhouse.ingest.model.inactive import inactive_tensors
@@ -80,6 +82,7 @@ class OpenedWeights:
 def weight_files_of(files: Sequence[Path]) -> list[Path]:
     """The files that a checkpoint is read from: weights, and beside them their indices and configs."""
     configs = (ADAPTER_CONFIG_NAME, *QUANTIZATION_NAMES)
+    hidden = {path.parent / DCP_METADATA for path in files if path.suffix.lower() == DCP_SUFFIX}
     candidates = [
         path
         for folder in sorted({path.parent for path in files})
@@ -88,7 +91,7 @@ def weight_files_of(files: Sequence[Path]) -> list[Path]:
     partitioned = sorted({path.parent for path in files if ZERO3_PARTITION.fullmatch(path.name)})
     candidates += [path for folder in partitioned for path in zero3_values(folder)]
     slicing_configs = [path for path in map(slicing_config_path, files) if path is not None]
-    return [*files, *(path for path in candidates if path.is_file()), *slicing_configs]
+    return [*files, *(path for path in (*candidates, *sorted(hidden)) if path.is_file()), *slicing_configs]
 
 
 def config_path(folder: Path) -> Path:

@@ -13,8 +13,9 @@ from pathlib import Path, PurePath
 from layerhouse.errors import InputError, UsageError
 from layerhouse.file_door import kind_text
 from layerhouse.ingest.checkpoint.containers.sniff import unread_weights
-from layerhouse.ingest.checkpoint.file_names import is_weight_file
+from layerhouse.ingest.checkpoint.file_names import DCP_METADATA, is_weight_file
 from layerhouse.ingest.checkpoint.guard import NO_TRACEBACKS, Guard
+from layerhouse.ingest.checkpoint.ranks import rank_sets, training_state
 from layerhouse.ingest.checkpoint.symlinks import lead_out_text, leads_out
 from layerhouse.ingest.folder_files import EVALUATION, FileSorter, is_needed, real_path
 from layerhouse.ingest.model_files import FoundModel, path_text
@@ -150,6 +151,8 @@ class _Walk:
     def _start_file(self, path: Path) -> Path:
         """A root that is a file: one result, one analysis, or a weight file as a model of its own."""
         model = None
+        if path.name == DCP_METADATA:
+            raise InputError(path_text(path), "the index of a distributed checkpoint; name its folder instead")
         with self._reading(path):
             model = self._sorter.single_file(path)
         if model is not None:
@@ -169,7 +172,9 @@ class _Walk:
         if _kind(root / MARKER) == "file":
             self._remark(root, "a layerhouse warehouse; name folders of models", True)
         elif (listing := self._list(root, 0)) is not None:
-            if root.name == EVALUATION:
+            if state := training_state(root.name, listing.files, listing.folders, is_in_model=False):
+                self._remark(root, state, True)
+            elif root.name == EVALUATION:
                 with self._reading(root):
                     self._add(*self._sorter.models_of(home, [], [], self._files_below(home, listing, 0)))
             else:
@@ -193,12 +198,19 @@ class _Walk:
             unread = self._unread[folder] = unread_weights(files, path_text(folder))
             if promise and folder not in self._lost_weights:
                 self._remark(folder, unread or f"{promise} without weights; fetch them, or take the folder out", True)
-        is_inside = inside_model or bool(own)
+        is_inside, has_weights = inside_model or bool(own), any(model.weight_files for model in own)
+        for ranks in rank_sets(subfolders):
+            subfolders = [subfolder for subfolder in subfolders if subfolder not in ranks.folders]
+            self._remark(folder, ranks.text, not has_weights)
         for subfolder in subfolders:
             before_subfolder, before_files = self._outcomes, self._files
             if (below := self._list(subfolder, depth + 1, folder if is_inside else None)) is not None:
                 if below.is_warehouse:
                     self._remark(subfolder, "a layerhouse warehouse", False)
+                    continue
+                if state := training_state(subfolder.name, below.files, below.folders, is_in_model=has_weights):
+                    self._remark(subfolder, state, False)
+                    self._files += 1
                     continue
                 if below.files or below.folders:
                     self._visit(subfolder, below, depth + 1, inside_model=is_inside)
@@ -313,7 +325,7 @@ def _joined(earlier: FoundModel | None, model: FoundModel, folder: Path, top: Pa
     if earlier is None:
         name, revision = _hub_name(model.folder) or (_path_below(model.folder, top), None)
         if model.weight_files == (model.folder,):
-            name = name.removesuffix(model.folder.suffix)
+            name = name.removesuffix(model.folder.suffix).removesuffix(".pth")  # of x.pth.tar
         earlier = FoundModel(name, folder, revision=revision, shown=shown)
     analyses = [real_path(model.folder, path) for path in model.analysis_files]
     results = [real_path(model.folder, path) for path in model.result_files]

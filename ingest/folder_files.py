@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from layerhouse.errors import ChangedError, InputError, UnexpectedError
+from layerhouse.ingest.checkpoint.containers.gguf import companion_text
+from layerhouse.ingest.checkpoint.containers.sniff import holds_weights
 from layerhouse.ingest.checkpoint.file_names import CONFIG_NAME, INDEX_SUFFIX, SIDECAR_JSON, SLICEGPT_SUFFIX, is_weight_file
 from layerhouse.ingest.checkpoint.guard import Guard
 from layerhouse.ingest.checkpoint.regular_file import confined_to
@@ -33,8 +35,8 @@ class FileSorter:
         self._real_folders: dict[Path, Path] = {}
 
     def single_file(self, path: Path) -> FoundModel | None:
-        """The model of a weight file that stands for itself."""
-        if not is_weight_file(path.name):
+        """The model of a weight file that stands for itself, whatever its suffix."""
+        if not is_weight_file(path.name) and not holds_weights(path):
             return None
         return FoundModel("", path, weight_files=(path,), sliced_name=path.stem if is_slicegpt_pair(path) else None)
 
@@ -44,7 +46,8 @@ class FileSorter:
         `evaluated` are the files below `evaluation/`; `subfolders` are those that are no parts of a model.
         """
         files, evaluated = ([path for path in part if self._stays_inside(folder, path)] for part in (files, evaluated))
-        weights = [path for path in files if is_weight_file(path.name)]
+        weights = [path for path in files if is_weight_file(path.name)] or self._weights_by_content(folder, files)
+        weights = self._without_companions(weights)
         pairs = [path for path in weights if is_slicegpt_pair(path)]
         sliced = [path for path in weights if path.suffix.lower() == SLICEGPT_SUFFIX] if pairs else []
         models = []
@@ -61,6 +64,19 @@ class FileSorter:
             stem = pairs[0].stem if len(pairs) == 1 and pairs[0] in weights else None
             models.append(FoundModel("", folder, tuple(analyses.values()), tuple(results), tuple(weights), sliced_name=stem))
         return models
+
+    def _weights_by_content(self, folder: Path, files: Sequence[Path]) -> list[Path]:
+        """The weights among files without a suffix of weights, in a folder where no file has one."""
+        return [path for path in files if not leads_out(folder, path) and holds_weights(path)]
+
+    def _without_companions(self, weights: list[Path]) -> list[Path]:
+        """Weights without GGUF files that belong to a model and are none; these are reported, unless there is nothing else."""
+        companions = {path: text for path in weights if (text := companion_text(path))} if len(weights) > 1 else {}
+        if len(companions) == len(weights):
+            return weights
+        for path, text in companions.items():
+            self._report_remark(path, text, False)
+        return [path for path in weights if path not in companions]
 
     def is_result(self, folder: Path, path: Path, *, is_claimed: bool, is_named: bool = False) -> bool:
         """Whether a file of a model's folder is a result.

@@ -9,13 +9,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from layerhouse.ingest.checkpoint.containers.dcp import read_dcp
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
-from layerhouse.ingest.checkpoint.tensor_ref import UNREAD
+from layerhouse.ingest.checkpoint.tensor_ref import UNREAD, Contents
 from layerhouse.ingest.checkpoint_rows import measure_weights, open_weights, weight_rows
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 from layerhouse.ingest.study.analyses import combine, read_file
 from layerhouse.ingest.units import read_units
 from layerhouse.tests import layouts, study_files, test_layouts
+from layerhouse.tests.dcp_files import write_dcp
 from layerhouse.tests.mutation_results import JSON_CHANGES, RESULTS
 from layerhouse.tests.mutations import Answer, Target, changed_bytes, changed_header, changed_pickle
 from layerhouse.tests.tiny_models import Width, llama_shapes
@@ -29,9 +31,13 @@ HEADER_CHANGES = (changed_bytes, changed_header)
 
 def tensors_of(path: Path) -> Answer:
     """Every tensor: its name, dtype and shape, and the hash of its bytes."""
+    return digests(read_weight_file(path, "m"))
+
+
+def digests(contents: Contents) -> Answer:
+    """The tensors of what was read, as `tensors_of`."""
     answer = {}
     with TensorReader() as reader:
-        contents = read_weight_file(path, "m")
         for ref in contents.tensors:
             if ref.layout is not None and ref.layout.values == UNREAD:
                 answer[ref.name] = (ref.dtype, ref.shape, None)
@@ -169,6 +175,27 @@ def write_gguf(folder: Path) -> Path:
     return folder / "m.gguf"
 
 
+def write_distributed(target: str) -> Callable[[Path], Path]:
+    """Tensors of several chunks in two files, beside an optimizer's state."""
+
+    def write(folder: Path) -> Path:
+        import torch
+
+        dense = {name: tensor.contiguous() for name, tensor in torch_state().items() if name not in ("coo", "csr")}
+        nested = {f"model.{name}": tensor for name, tensor in dense.items()}
+        tensors = {**nested, "optimizer.exp_avg": torch.ones(3), "optimizer.groups": [1]}
+        paths = {name: tuple(name.split(".", 1)) for name in tensors}
+        write_dcp(folder, tensors, {"model.embed.weight": ((3,), (5,)), "model.half": ((), (4,))}, files=2, paths=paths)
+        return folder / target
+
+    return write
+
+
+def distributed_tensors_of(path: Path) -> Answer:
+    """As `tensors_of`, of the checkpoint in a file's folder."""
+    return digests(read_dcp(path.parent, "m"))
+
+
 def as_the_library_reads(before: Answer, after: Answer, whole: bytes, mutation: bytes) -> str | None:
     """A header of safetensors has no checksum: a change that gives another valid header cannot be noticed. Then the format's
     own library reads the same names, types and shapes."""
@@ -207,6 +234,8 @@ CONTAINERS = (
     Target("gguf", write_gguf, tensors_of),
     Target("torch zip of kinds", write_kinds, tensors_of, check=same_forms),
     Target("torch legacy of kinds", write_kinds_of_old, tensors_of),
+    Target("distributed metadata", write_distributed(".metadata"), distributed_tensors_of),
+    Target("distributed chunks", write_distributed("__0_0.distcp"), distributed_tensors_of, check=same_forms),
 )
 
 

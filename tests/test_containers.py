@@ -14,8 +14,8 @@ import torch
 import layerhouse as lh
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
-from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
 from layerhouse.ingest.checkpoint.weight_set import find_weight_set
+from layerhouse.ingest.checkpoint.weight_set_reader import read_weight_set
 from layerhouse.ingest.discover import discover
 from layerhouse.tests.family_models import MODELS
 from layerhouse.tests.study_files import put

@@ -293,8 +293,6 @@ def _expected(folder: Path) -> Mapping[str, Any]:
 
 
 NOT_READ = {
-    "dcp-fsdp2-2ranks",
-    "dcp-single",
     "megatron-tp2",
     "trtllm-tp2",
 }

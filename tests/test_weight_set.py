@@ -10,8 +10,8 @@ import pytest
 
 import layerhouse as lh
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.containers.weight_set_reader import read_weight_set
 from layerhouse.ingest.checkpoint.weight_set import WeightSetContents, find_weight_set
+from layerhouse.ingest.checkpoint.weight_set_reader import read_weight_set
 from layerhouse.tests.test_package import loaded_after
 from layerhouse.tests.weight_files import (
     entry,
@@ -286,7 +286,7 @@ def test_the_choice_without_an_index(tmp_path, names, taken):
         (
             tuple(f"{i}.pt" for i in range(7)),
             "shown: 7 weight files without an index, each a model of its own: "
-            "0.pt, 1.pt, 2.pt, 3.pt, 4.pt and 2 more; name one of them",
+            "0.pt, 1.pt, 2.pt, 3.pt, 4.pt and 2 more; name one of them, or add their index if they are parts of one model",
         ),
         (("a-00001-of-00001.bin", "b-00001-of-00001.bin"), "shown: shards of several models without an index: a.bin, b.bin"),
         (("a-00003-of-00002.bin",), "shown: 'a-00003-of-00002.bin' is no shard of 2"),
@@ -299,7 +299,7 @@ def test_a_choice_that_would_be_a_guess_is_refused(tmp_path, names, what):
 
 
 def test_the_readers_load_no_heavy_package():
-    assert loaded_after("import layerhouse.ingest.checkpoint.containers.weight_set_reader") == set()
+    assert loaded_after("import layerhouse.ingest.checkpoint.weight_set_reader") == set()
 
 
 def test_a_single_file_is_its_own_set(tmp_path):

@@ -148,3 +148,21 @@ def test_a_member_that_the_directory_does_not_list_is_named(tmp_path):
     plain = raw[:directory] + b"12345" + raw[directory:end] + changed(raw[end:], 16, struct.pack("<L", directory + 5))
     (line,) = read(tmp_path, plain).skipped
     assert line == f"not in the zip's directory, so not read: 5 bytes at byte {directory}"
+
+
+@pytest.mark.parametrize("field", ["offset", "size"])
+@pytest.mark.parametrize("far", [2**63 + 5, 2**64 - 2])
+def test_a_member_behind_the_end_of_any_file_is_refused(tmp_path, field, far):
+    raw = torch_zip_bytes(ONE, {"0": DATA})
+    at = listed(raw, b"m/data/0")
+    name_bytes, extra_bytes = struct.unpack_from("<2H", raw, at + 28)
+    wide = struct.pack("<2HQ", 1, 8, far) if field == "offset" else struct.pack("<2H2Q", 1, 16, far, far)
+    marks = {42: b"\xff" * 4} if field == "offset" else {20: b"\xff" * 4, 24: b"\xff" * 4}
+    for place, mark in marks.items():
+        raw = changed(raw, at + place, mark)
+    raw = changed(raw, at + 30, struct.pack("<H", extra_bytes + len(wide)))
+    behind = at + LISTED + name_bytes + extra_bytes
+    raw = raw[:behind] + wide + raw[behind:]
+    end = raw.rindex(b"PK\5\6")
+    raw = changed(raw, end + 12, struct.pack("<L", struct.unpack_from("<L", raw, end + 12)[0] + len(wide)))
+    assert refusal(tmp_path, raw).startswith("damaged zip: member 'm/data/0' is ")

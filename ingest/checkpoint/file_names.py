@@ -13,6 +13,8 @@ TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 GGUF_SUFFIX = ".gguf"
 WEIGHT_SUFFIXES = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES, GGUF_SUFFIX)
 """Suffixes of weight files, the preferred ones first; compared in lower case."""
+DCP_SUFFIX, DCP_METADATA = ".distcp", ".metadata"
+"""The files of a checkpoint of torch.distributed.checkpoint, and the hidden one that says what they hold."""
 SLICEGPT_SUFFIX = ".pt"
 """The suffix of the state dicts that SliceGPT saves, each with a JSON file of the same stem."""
 
@@ -33,8 +35,14 @@ PREFERRED_WEIGHT_NAMES = (
 )
 """Names of a whole model in one file, the preferred one first."""
 
-SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})(?P<suffix>\.[a-z]+)", re.IGNORECASE)
+SHARD_NAME = re.compile(
+    r"(?P<stem>.+)[-_.](?P<number>\d{1,9})[-_]?of[-_]?(?P<count>\d{1,9})(?P<suffix>(\.[a-z]\w{0,15}){0,2})", re.IGNORECASE
+)
+PARAMETER_FILES = frozenset(("fp32.pt", "exp_avg.pt"))
+"""What the folder of every parameter holds in a universal checkpoint of DeepSpeed."""
 ADAPTER_WEIGHTS = re.compile(r"adapter_model\b.*", re.IGNORECASE)
+AVERAGED_WEIGHTS = re.compile(r"(.*[-_.])?ema([-_.].*)?", re.IGNORECASE)
+"""Exponential moving averages (EMA) of a model's weights, which trainers keep beside it."""
 TRAINING_STATE = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|trainer_state|all_checkpoint)[^/]*"
     r"|.*_optim_states\.pt|(optim|extra_state)_world_size_\d+_rank_\d+\.pt",
@@ -57,4 +65,4 @@ SIDECAR_JSON = re.compile(
 
 def is_weight_file(name: str) -> bool:
     """Whether a file of this name may hold weights of a model."""
-    return name.lower().endswith(WEIGHT_SUFFIXES) and not TRAINING_STATE.fullmatch(name)
+    return name.lower().endswith((*WEIGHT_SUFFIXES, DCP_SUFFIX)) and not TRAINING_STATE.fullmatch(name)

@@ -45,15 +45,16 @@ class Layout:
         return self.unread_reason is None
 
 
-MASKED, BITMASK, JOINED = "masked", "bitmask", "joined"
+MASKED, BITMASK, JOINED, CHUNKS = "masked", "bitmask", "joined", "chunks"
 
 
 @dataclass(frozen=True)
 class Assembly:
     """Several tensors that are read as one of the given shape; `kind` says how they combine.
 
-    It is MASKED, BITMASK, JOINED or the name of a function of measure.io.unpacked, which may need `parameters`; what that makes
-    has this `dtype`.
+    It is MASKED, BITMASK, JOINED, CHUNKS or the name of a function of measure.io.unpacked, which may need `parameters`; what
+    that makes has this `dtype`. The sources of CHUNKS are a grid of blocks, and its parameter `origins` has the first index of
+    each.
     """
 
     kind: str

@@ -5,9 +5,11 @@ The choice, in this order:
    shards are the set, even if a complete single file is there, too. An index is passed over only if none of its shards exists.
 2. Without an index, a file of a preferred name, safetensors before torch.
 3. Shards by their names, `NAME-00001-of-0000N.SUFFIX`, safetensors before torch; all N must be there.
-4. The files of all ranks of a ZeRO-3 run, if there are no others.
-5. The only remaining file. Several would be several models: an error that lists them, never a guess.
-An adapter (`adapter_model.*`) is the set only if there is nothing else.
+4. A checkpoint of torch.distributed.checkpoint: `.metadata` and all files `*.distcp`.
+5. The files of all ranks of a ZeRO-3 run, if there are no others.
+6. The only remaining file. Several would be several models: an error that lists them, never a guess.
+An adapter (`adapter_model.*`) or averaged weights (`ema.*`) are the set only if there is nothing else, and so are files without
+a suffix of weights, which were chosen by their content.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from typing import Any
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.file_names import (
     ADAPTER_WEIGHTS,
+    AVERAGED_WEIGHTS,
+    DCP_METADATA,
+    DCP_SUFFIX,
     INDEX_NAMES,
     INDEX_SUFFIX,
     PREFERRED_WEIGHT_NAMES,
@@ -105,13 +110,14 @@ def find_weight_set(folder: Path, files: Sequence[Path], display_path: str) -> W
     """
     refuse_part(folder, files, display_path)
     if not folder.is_dir():
+        _refuse_indexed(folder, display_path)
         return WeightSet(folder, (folder,))
     choice = _Choice(folder, display_path)
     candidates = choice.sort_out(files)
     chosen = choice.by_index(candidates) or choice.by_names(candidates)
     taken = set(chosen.files)
     reason = f"{chosen.index.name} does not name it" if chosen.index else f"{chosen.files[0].name} is taken"
-    ignored = dict.fromkeys(candidates, reason) | dict(choice.ignored)
+    ignored = dict.fromkeys((*candidates, *choice.distributed), reason) | dict(choice.ignored)
     ignored = {path: reason for path, reason in ignored.items() if path not in taken}
     return replace(chosen, ignored=tuple(sorted(ignored.items())))
 
@@ -122,25 +128,32 @@ class _Choice:
     def __init__(self, folder: Path, display_path: str) -> None:
         self.folder, self.display_path = folder, display_path
         self.ignored: list[tuple[Path, str]] = []
+        self.distributed: list[Path] = []
 
     def sort_out(self, files: Sequence[Path]) -> list[Path]:
-        """The files that could be the model, sorted by name; adapters only if there is nothing else."""
+        """The files that could be the model, sorted by name; adapters and averages only if there is nothing else."""
         candidates: list[Path] = []
-        adapters: list[Path] = []
+        second: list[Path] = []
+        is_named = any(path.name.lower().endswith((*WEIGHT_SUFFIXES, DCP_SUFFIX)) for path in files)
         for path in sorted(set(files)):
             if path.parent != self.folder:
                 self.ignored.append((path, "in a folder below"))
             elif TRAINING_STATE.fullmatch(path.name):
                 self.ignored.append((path, "state of a training run, not a model"))
-            elif not path.name.lower().endswith(WEIGHT_SUFFIXES):
+            elif path.suffix.lower() == DCP_SUFFIX:
+                self.distributed.append(path)
+            elif is_named and not path.name.lower().endswith(WEIGHT_SUFFIXES):
                 self.ignored.append((path, "not a weight file by its name"))
-            elif ADAPTER_WEIGHTS.fullmatch(path.name):
-                adapters.append(path)
+            elif ADAPTER_WEIGHTS.fullmatch(path.name) or AVERAGED_WEIGHTS.fullmatch(path.stem):
+                second.append(path)
             else:
                 candidates.append(path)
-        if not candidates:
-            return adapters
-        self.ignored += [(path, "an adapter beside a model") for path in adapters]
+        if not candidates and not self.distributed:
+            return second
+        adapters = {path for path in second if ADAPTER_WEIGHTS.fullmatch(path.name)}
+        self.ignored += [
+            (path, f"{'an adapter' if path in adapters else 'averaged weights'} beside a model") for path in second
+        ]
         return candidates
 
     def by_index(self, candidates: list[Path]) -> WeightSet | None:
@@ -183,8 +196,19 @@ class _Choice:
             raise InputError(where, f"names shard {name[:MAX_SHOWN]!r}, a link that leads out of this folder")
         return path
 
+    def by_metadata(self) -> WeightSet | None:
+        """The set of torch.distributed.checkpoint, if there is one."""
+        if not self.distributed:
+            return None
+        metadata = self.folder / DCP_METADATA
+        if not _is_file(metadata):
+            first = self.distributed[0].name
+            what = f"{first} is a part of a distributed checkpoint whose hidden file {DCP_METADATA} is missing"
+            raise InputError(self.display_path, f"{what}; copy it too, or save the checkpoint again")
+        return WeightSet(self.folder, (metadata, *self.distributed))
+
     def by_names(self, candidates: list[Path]) -> WeightSet:
-        if not candidates:
+        if not candidates and not self.distributed:
             ignored = "; ".join(f"{path.name}: {reason}" for path, reason in self.ignored[:MAX_NAMED])
             raise InputError(self.display_path, "no weight file" + (f" ({ignored})" if ignored else ""))
         by_name = {path.name: path for path in candidates}
@@ -194,6 +218,9 @@ class _Choice:
         shards = self.by_shards(candidates)
         if shards:
             return shards
+        distributed = self.by_metadata()
+        if distributed:
+            return distributed
         singles = self.without_twins([path for path in candidates if not SHARD_NAME.fullmatch(path.name)])
         partitions = [path for path in singles if ZERO3_PARTITION.fullmatch(path.name)]
         if partitions and len(partitions) == len(singles):
@@ -202,6 +229,8 @@ class _Choice:
             names = ", ".join(path.name for path in singles[:MAX_NAMED])
             more = f" and {len(singles) - MAX_NAMED} more" if len(singles) > MAX_NAMED else ""
             what = f"{len(singles)} weight files without an index, each a model of its own: {names}{more}; name one of them"
+            if len({re.sub(r"\d+", "", path.name) for path in singles}) == 1:
+                what += ", or add their index if they are parts of one model"
             raise InputError(self.display_path, what)
         return WeightSet(self.folder, tuple(singles))
 
@@ -212,7 +241,7 @@ class _Choice:
             match = SHARD_NAME.fullmatch(path.name)
             if match:
                 suffix = match["suffix"].lower()
-                key = (WEIGHT_SUFFIXES.index(suffix), match["stem"], match["suffix"], int(match["count"]))
+                key = (_preference(suffix), match["stem"], match["suffix"], int(match["count"]))
                 groups.setdefault(key, {})[int(match["number"])] = path
         if not groups:
             return None
@@ -229,7 +258,10 @@ class _Choice:
             raise InputError(self.display_path, f"{groups[best][wrong[0]].name!r} is no shard of {count}")
         missing = [number for number in range(first, first + count) if number not in groups[best]]
         if missing:
-            name = f"{stem}-{missing[0]:05}-of-{count:05}{suffix}"
+            match = SHARD_NAME.fullmatch(next(iter(groups[best].values())).name)
+            assert match
+            begin, end = match.span("number")
+            name = f"{match[0][:begin]}{missing[0]:0{end - begin}}{match[0][end:]}"
             raise InputError(
                 self.display_path, f"{len(missing)} of {count} shards are missing, the first is {name!r}; fetch it"
             )
@@ -238,7 +270,7 @@ class _Choice:
     def without_twins(self, singles: list[Path]) -> list[Path]:
         """One file of each stem: the one whose suffix comes first in WEIGHT_SUFFIXES."""
         by_stem: dict[str, Path] = {}
-        for path in sorted(singles, key=lambda path: WEIGHT_SUFFIXES.index(path.suffix.lower())):
+        for path in sorted(singles, key=lambda path: _preference(path.suffix.lower())):
             kept = by_stem.setdefault(path.stem, path)
             if kept != path:
                 self.ignored.append((path, f"{kept.name} is the same model by its name"))
@@ -248,6 +280,24 @@ class _Choice:
 def zero3_values(folder: Path) -> list[Path]:
     """The files of a ZeRO-3 run that hold the values of its weights."""
     return sorted(path for path in folder.iterdir() if ZERO3_VALUES.fullmatch(path.name) and _is_file(path))
+
+
+def _preference(suffix: str) -> int:
+    """The place of a suffix in WEIGHT_SUFFIXES; that of any other one comes last."""
+    return WEIGHT_SUFFIXES.index(suffix) if suffix in WEIGHT_SUFFIXES else len(WEIGHT_SUFFIXES)
+
+
+def _refuse_indexed(path: Path, display_path: str) -> None:
+    """Raise InputError where an index beside a single file says that it is one of several shards."""
+    for index in sorted(path.parent.glob(f"*{INDEX_SUFFIX}")):
+        try:
+            weight_map, _ = read_index(index, f"{display_path}: {index.name}")
+        except InputError:
+            continue
+        shards = {*weight_map.values()}
+        if path.name in shards and len(shards) > 1:
+            what = f"one of {len(shards)} shards of a model, as {index.name} says; name its folder instead"
+            raise InputError(display_path, what)
 
 
 def _is_file(path: Path) -> bool:

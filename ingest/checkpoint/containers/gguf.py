@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.dtypes import byte_count
+from layerhouse.ingest.checkpoint.file_names import GGUF_SUFFIX
 from layerhouse.ingest.checkpoint.limits import MAX_TENSOR_NAME, check_limit
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 from layerhouse.ingest.checkpoint.shapes import MAX_ELEMENTS, count_elements
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, UNREAD, Assembly, Contents, Layout, TensorRef
 
+MAGIC = b"GGUF"
 VERSIONS = (2, 3)
+TOKENIZER = "tokenizer."
 MAX_KEYS = 100_000
 MAX_TENSORS = 100_000
 MAX_TEXT_BYTES = 1 << 24
@@ -69,6 +72,11 @@ BLOCK_TYPES: dict[int, tuple[str, int, int]] = {
     41: ("Q1_0", 128, 18),
 }
 """ggml's block-quantised types by number: name, elements and bytes of a block."""
+COMPANIONS = {
+    "mmproj": "the projector of a multimodal model (mmproj), not a model",
+    "imatrix": "an importance matrix for quantising (imatrix), not a model",
+}
+"""What `general.type` says of files that belong to a model and are none."""
 READ_TYPES = frozenset(
     ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "TQ1_0", "TQ2_0", "MXFP4")
 )
@@ -81,6 +89,8 @@ def read_gguf(path: Path, display_path: str) -> Contents:
         header = _Header(file, size, display_path)
         num_tensors, num_keys = header.read_counts()
         keys = dict(header.read_keys(num_keys))
+        if (companion := _companion(keys)) is not None:
+            header.refuse(f"{companion}; name the model's own file")
         infos = [header.read_info() for _ in range(num_tensors)]
         alignment = keys.get("general.alignment", DEFAULT_ALIGNMENT)
         if type(alignment) is not int or alignment <= 0 or alignment % 8:
@@ -90,6 +100,28 @@ def read_gguf(path: Path, display_path: str) -> Contents:
     tensors = tuple(_reference(info, path, data_offset, alignment, display_path, ends.get(info.name, 0)) for info in infos)
     _check_layout(tensors, size, display_path)
     return Contents("gguf", tensors, config=_config(keys))
+
+
+def companion_text(path: Path) -> str | None:
+    """What a GGUF file beside a model is, by the keys in its header, if it is no model."""
+    if path.suffix.lower() != GGUF_SUFFIX:
+        return None
+    try:
+        with open_regular_file(path, path.name) as (file, size):
+            if file.read(len(MAGIC)) != MAGIC:
+                return None
+            file.seek(0)
+            header = _Header(file, size, path.name)
+            keys = header.read_keys(header.read_counts()[1])
+            return _companion(dict(takewhile(lambda item: not item[0].startswith(TOKENIZER), keys)))
+    except InputError:
+        return None  # its reader says why
+
+
+def _companion(keys: Mapping[str, Any]) -> str | None:
+    """What a file is that is no model, by its type; older projectors have none, and the architecture of their encoder."""
+    kind = "mmproj" if keys.get("general.architecture") == "clip" else keys.get("general.type")
+    return COMPANIONS.get(kind) if isinstance(kind, str) else None
 
 
 @dataclass(frozen=True)
@@ -259,5 +291,5 @@ def _config(keys: dict[str, Any]) -> dict[str, Any]:
     """The keys without those of the tokenizer; those of the architecture, such as `llama.block_count`, without its name."""
     architecture = keys.get("general.architecture")
     prefix = f"{architecture}."
-    kept = {key.removeprefix(prefix): value for key, value in keys.items() if not key.startswith("tokenizer.")}
+    kept = {key.removeprefix(prefix): value for key, value in keys.items() if not key.startswith(TOKENIZER)}
     return {**kept, "model_type": "gguf"}

@@ -7,6 +7,7 @@ tensors' bytes without a gap. This reader accepts only what the format's text al
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,6 +42,12 @@ _Entry = tuple[int, int, str, str, tuple[int, ...]]
 """Begin and end in the data, name, dtype, shape."""
 
 
+SHARDING = "DCP_SHARDING_INFO"
+"""What torch.distributed.checkpoint writes of the places at which a file's tensors begin in the whole tensors."""
+LATER_PART = re.compile(r'"saved_offsets":\s*\[[0,\s]*[1-9]')
+CONSOLIDATE = "merge the ranks first, with torch's consolidate_safetensors_files"
+
+
 @dataclass(frozen=True)
 class _Header:
     """A parsed header: its tensors in their order, its metadata, and the size of the data behind it."""
@@ -65,6 +72,8 @@ def read_safetensors(path: Path, display_path: str) -> Contents:
         raise InputError(display_path, str(error)) from error
     check_limit(display_path, "tensors", len(header.entries), MAX_TENSORS)
     check_file_size(display_path, size, data_offset + header.data_bytes)
+    if LATER_PART.search(header.metadata.get(SHARDING, "")):
+        raise InputError(display_path, f"one rank of a distributed checkpoint; {CONSOLIDATE}")
     tensors = tuple(
         [
             TensorRef(name, dtype, shape, path, data_offset + begin, end - begin)

@@ -21,10 +21,10 @@ from layerhouse.ingest.checkpoint.containers.kinds import (
     kind_of_zip,
 )
 from layerhouse.ingest.checkpoint.containers.zip_directory import find_directory, read_names
-from layerhouse.ingest.checkpoint.file_names import SAFETENSORS_SUFFIX, TORCH_SUFFIXES, TRAINING_STATE
+from layerhouse.ingest.checkpoint.file_names import SAFETENSORS_SUFFIX, TORCH_SUFFIXES, TRAINING_STATE, WEIGHT_SUFFIXES
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 
-__all__ = ["HEAD_BYTES", "Kind", "SniffedFile", "expected_kind", "reason_no_text", "sniff", "unread_weights"]
+__all__ = ["HEAD_BYTES", "Kind", "SniffedFile", "expected_kind", "holds_weights", "reason_no_text", "sniff", "unread_weights"]
 
 HEAD_BYTES = 1024
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -36,10 +36,18 @@ UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 UNREAD_SUFFIXES = frozenset(
     (
         *(".onnx", ".h5", ".hdf5", ".keras", ".msgpack", ".pt2", ".tflite", ".pb", ".npz", ".npy", ".pkl", ".pickle", ".ggml"),
-        *(".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"),
+        *(".nemo", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"),
     )
 )
 """Suffixes of weights in formats that are not read, and of archives of a model."""
+NO_WEIGHTS = frozenset(
+    (
+        *(".json", ".jsonl", ".csv", ".tsv", ".txt", ".log", ".md", ".rst", ".html", ".xml", ".yaml", ".yml", ".toml", ".ini"),
+        *(".py", ".ipynb", ".sh", ".c", ".cpp", ".h", ".cu", ".js", ".ts", ".css", ".sql", ".lock", ".jinja", ".tex", ".bib"),
+        *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp3", ".wav", ".mp4", ".arrow", ".parquet", ".distcp"),
+    )
+)
+"""Suffixes of files that are not asked whether they hold weights."""
 SAVED_BY_TORCH = (Kind.TORCH_ZIP, Kind.TORCH_LEGACY, Kind.PICKLE)
 
 
@@ -89,6 +97,17 @@ def reason_no_text(path: Path, display_path: str) -> str | None:
     if pointer := LFS_POINTER.match(file.head):
         return f"{kind}, not the file of {int(pointer[1])} bytes; fetch it with: git lfs pull"
     return None if kind in TEXTS else f"{kind}: not read; {ADVICE[kind]}"
+
+
+def holds_weights(path: Path) -> bool:
+    """Whether a file without a suffix of weights is one that is read, by its first bytes; also `w.th`, `w.pth.tar`, `w.sft`."""
+    suffix = path.suffix.lower()
+    if suffix in WEIGHT_SUFFIXES or suffix in NO_WEIGHTS or TRAINING_STATE.fullmatch(path.name):
+        return False
+    try:
+        return sniff(path, path.name).kind in READ_AS_WEIGHTS
+    except InputError:
+        return False
 
 
 def unread_weights(paths: Iterable[Path], display_folder: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Container, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +18,7 @@ from layerhouse.ingest.checkpoint.containers.zip_directory import Member, find_d
 from layerhouse.ingest.checkpoint.containers.zip_members import DEFLATED, STORED
 from layerhouse.ingest.checkpoint.limits import allowed, exceeded
 from layerhouse.ingest.checkpoint.pickle.find_model import printable
-from layerhouse.ingest.checkpoint.pickle.load import load_pickle
+from layerhouse.ingest.checkpoint.pickle.load import Unpickled, load_pickle
 from layerhouse.ingest.checkpoint.pickle.machine import PickleLimits, default_limits
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 from layerhouse.ingest.checkpoint.tensor_ref import Contents
@@ -27,6 +28,25 @@ TORCH_MEMBERS = ("data.pkl", "byteorder", "version", ".format_version", ".storag
 MAX_NAMED = 5
 MAX_RATIO = 200
 """Limit on the compression ratio of data.pkl, which is 10 to 20 in a real model."""
+
+
+@dataclass(frozen=True)
+class TorchZip:
+    """What torch.save wrote into one zip: the members, the folder that they are in, the value of the pickle, and notes."""
+
+    members: dict[str, Member]
+    folder: str
+    unpickled: Unpickled
+    notes: tuple[str, ...]
+
+    def find(self, key: str) -> Block | str:
+        """Where a storage lies in the zip, or why its bytes have no place there."""
+        member = self.members.get(f"{self.folder}/data/{key}")
+        if member is None:
+            return f"its storage {printable(key)!r} is not in the file"
+        if member.method != STORED:
+            return f"compressed member {printable(member.name)!r}: its bytes have no place in the file"
+        return Block(member.offset, member.size_bytes)
 
 
 def read_torch_zip(path: Path, display_path: str, *, limits: PickleLimits | None = None) -> Contents:
@@ -41,29 +61,26 @@ def read_torch_zip(path: Path, display_path: str, *, limits: PickleLimits | None
 
 def open_torch_zip(path: Path, display_path: str, *, limits: PickleLimits | None = None) -> PickledFile:
     """The value of the file's pickle, and its storages. Raises InputError of one line."""
-    limits = limits or default_limits()
     with open_regular_file(path, display_path) as (file, size):
-        directory = find_directory(file, size, display_path)
-        if directory is None:
-            raise InputError(display_path, f"cut off: a zip file of {size} bytes without an end record")
-        members, notes = read_members(file, directory, display_path)
-        folder = _folder(members, display_path)
-        _check_byte_order(file, members.get(f"{folder}/byteorder"), display_path)
-        raw, pickle_notes = _read_pickle(file, members[f"{folder}/data.pkl"], limits, display_path)
+        archive = read_archive(file, size, display_path, limits=limits)
+    return PickledFile("torch zip", archive.unpickled, Storages(path, display_path, archive.find), size, archive.notes)
+
+
+def read_archive(file: BinaryIO, size: int, display_path: str, *, limits: PickleLimits | None = None) -> TorchZip:
+    """The members and the pickle of a zip of `size` bytes, which the file begins with. Raises InputError of one line."""
+    limits = limits or default_limits()
+    directory = find_directory(file, size, display_path)
+    if directory is None:
+        raise InputError(display_path, f"cut off: a zip file of {size} bytes without an end record")
+    members, notes = read_members(file, directory, display_path)
+    folder = _folder(members, display_path)
+    _check_byte_order(file, members.get(f"{folder}/byteorder"), display_path)
+    raw, pickle_notes = _read_pickle(file, members[f"{folder}/data.pkl"], limits, display_path)
     unpickled = load_pickle(raw, display_path, limits=limits)
     if unpickled.end != len(raw):
         raise InputError(display_path, f"pickle: {len(raw) - unpickled.end} bytes after its end, at byte {unpickled.end}")
     notes += [*pickle_notes, *_unused(members, folder, unpickled.storages)]
-
-    def find(key: str) -> Block | str:
-        member = members.get(f"{folder}/data/{key}")
-        if member is None:
-            return f"its storage {printable(key)!r} is not in the file"
-        if member.method != STORED:
-            return f"compressed member {printable(member.name)!r}: its bytes have no place in the file"
-        return Block(member.offset, member.size_bytes)
-
-    return PickledFile("torch zip", unpickled, Storages(path, display_path, find), size, notes)
+    return TorchZip(members, folder, unpickled, tuple(notes))
 
 
 def _folder(members: dict[str, Member], display_path: str) -> str:

@@ -123,6 +123,9 @@ def read_members(file: BinaryIO, directory: Directory, display_path: str) -> tup
             raise InputError(display_path, f"ambiguous zip: the name {name[:80]!r} ends early for other tools")
         if entry.flags & ENCRYPTED:
             raise InputError(display_path, f"encrypted zip member {name[:80]!r}")
+        if max(entry.header_offset, entry.stored_bytes) > directory.offset:
+            where = f"{entry.stored_bytes} bytes behind byte {entry.header_offset}, its directory begins at {directory.offset}"
+            raise InputError(display_path, f"damaged zip: member {name[:80]!r} is {where}")
         offset, end = find_data(file, entry, display_path)
         ranges.append((entry.header_offset, end, name))
         members[name] = Member(name, entry.method, entry.crc, entry.stored_bytes, entry.size_bytes, offset)

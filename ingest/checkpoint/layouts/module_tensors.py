@@ -59,6 +59,8 @@ class ModuleTensors:
     def read_bytes(self, suffix: str) -> bytes:
         """The bytes of a small tensor in C order."""
         ref = self.parts[suffix]
+        if ref.assembly is not None or ref.sparse is not None:
+            self.refuse(f"{suffix} is kept in several parts, and what it says of the weight is not read")
         if ref.logical_bytes > MAX_SMALL_BYTES or ref.strides is not None:
             self.refuse(f"limit exceeded: {suffix} of {ref.logical_bytes} bytes, over {MAX_SMALL_BYTES}, or not in C order")
         with open_regular_file(ref.path, self.display_path) as (file, _):

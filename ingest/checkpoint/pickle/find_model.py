@@ -18,6 +18,7 @@ from typing import Any
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.limits import MAX_TENSOR_NAME, check_limit
 from layerhouse.ingest.checkpoint.pickle.load import Unpickled
+from layerhouse.ingest.checkpoint.pickle.parallel_run import refuse_rank
 from layerhouse.ingest.checkpoint.pickle.parts import (
     PACKED_DTYPE,
     NamedTensor,
@@ -95,7 +96,10 @@ class Notes:
 
 
 def find_model(unpickled: Unpickled, display_path: str) -> PickledModel:
-    """The model by the rules above. Raises InputError if there is no tensor, with a description of what there is."""
+    """The model by the rules above. Raises InputError if there is no tensor, with a description of what there is, and if the
+    run that saved it had cut the model into parts.
+    """
+    refuse_rank(unpickled.value, display_path)
     walk = _Walk(display_path, min(MIN_STEPS + STEPS_A_CONTAINER * unpickled.containers, MAX_STEPS))
     value = _Choice(walk.notes, display_path).choose(unpickled.value)
     class_path = None

@@ -1,4 +1,4 @@
-"""Tensors that a file keeps in several others, as the dense bytes that they stand for: masked weights, and sparse bitmasks.
+"""Tensors that files keep in several others, as the dense bytes that they stand for: masks, sparse bitmasks, grids of chunks.
 
 The result is what a plain copy of the weight would hold, so that statistics, hashes and comparisons need no special case. A few
 rows are assembled at a time.
@@ -7,10 +7,10 @@ rows are assembled at a time.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from itertools import pairwise, repeat
+from itertools import pairwise
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
-from layerhouse.ingest.checkpoint.tensor_ref import BITMASK, JOINED, MASKED, Assembly, TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import BITMASK, CHUNKS, JOINED, MASKED, Assembly, TensorRef
 from layerhouse.ingest.measure.io.unpacked import UNPACKERS
 
 Array = npt.NDArray[Any]
@@ -41,18 +41,17 @@ def assembled_chunks(ref: TensorRef, start: int, stop: int, chunk_bytes: int, re
     """The dense bytes `start` to `stop` of an assembled tensor or of a view of one, as uint8 arrays of one chunk, the last
     shorter.
 
-    Each array is overwritten by the next. Every part is read by a reader of its own, but those that are joined, which can be
-    many and are read one after another. Raises InputError if the parts do not fit each other.
+    Each array is overwritten by the next. Every part is read by a reader of its own, but for joined parts and chunks, of which
+    there may be thousands: they share one. Raises InputError if the parts do not fit each other.
     """
     buffer = np.empty(min(chunk_bytes, max(stop - start, 0)), np.uint8)
     filled = 0
     with ExitStack() as stack:
         assert ref.assembly is not None
-        readers = repeat(stack.enter_context(closing(reader.another()))) if ref.assembly.kind == JOINED else None
-        sources = [
-            _Source(source, next(readers) if readers else stack.enter_context(closing(reader.another())))
-            for source in ref.assembly.sources
-        ]
+        parts = ref.assembly.sources
+        count = 1 if ref.assembly.kind in (JOINED, CHUNKS) else len(parts)
+        readers = [stack.enter_context(closing(reader.another())) for _ in range(count)]
+        sources = [_Source(part, readers[number % count]) for number, part in enumerate(parts)]
         for piece in _Assembler(ref, ref.assembly, sources, chunk_bytes).pieces(start, stop):
             taken = 0
             while taken < piece.size:
@@ -81,10 +80,12 @@ class _Assembler:
     """Assembles whole rows of one tensor, and cuts the bytes of its view from them."""
 
     def __init__(self, ref: TensorRef, assembly: Assembly, sources: list[_Source], chunk_bytes: int) -> None:
-        self._ref, self._shape, self._sources = ref, assembly.shape, sources
+        self._ref, self._sources = ref, sources
         self._assemble = ASSEMBLERS[assembly.kind]
         self._size = DTYPES[ref.dtype].bits // 8
-        self._columns = math.prod(assembly.shape[1:])
+        self._elements = math.prod(assembly.shape)
+        axis = _row_axis(assembly.shape, chunk_bytes // self._size) if assembly.kind == CHUNKS else 0
+        self._columns = math.prod(assembly.shape[axis + 1 :])
         self._rows_at_once = max(1, chunk_bytes // (self._columns * self._size))
 
     def pieces(self, start: int, stop: int) -> Iterator[Array]:
@@ -103,7 +104,7 @@ class _Assembler:
 
     def _whole_view(self) -> Array:
         ref, size = self._ref, self._size
-        dense_bytes = math.prod(self._shape) * size
+        dense_bytes = self._elements * size
         if dense_bytes > MAX_DENSE_BYTES:
             raise InputError(
                 str(ref.path), f"limit exceeded: tensor {ref.name!r} of {dense_bytes} dense bytes is kept across its rows"
@@ -120,11 +121,16 @@ class _Assembler:
             return
         width = self._columns * self._size
         last = -(-stop // width)
-        for low in range(start // width, min(self._shape[0], last), self._rows_at_once):
+        for low in range(start // width, min(self._elements // self._columns, last), self._rows_at_once):
             high = min(low + self._rows_at_once, last)
             dense = self._assemble(self._ref, self._sources, low, high, self._columns).reshape(-1).view(np.uint8)
             begin = low * width
             yield dense[max(start - begin, 0) : min(stop - begin, dense.size)]
+
+
+def _row_axis(shape: tuple[int, ...], most: int) -> int:
+    """The first axis below which a tensor has at most so many elements: what lies below one of its indices is a row."""
+    return next((axis for axis in range(len(shape) - 1) if math.prod(shape[axis + 1 :]) <= most), len(shape) - 1)
 
 
 def _masked(ref: TensorRef, sources: list[_Source], low: int, high: int, columns: int) -> Array:
@@ -198,9 +204,69 @@ def _joined(ref: TensorRef, sources: list[_Source], low: int, high: int, columns
     return np.concatenate(parts)
 
 
+def _chunks(ref: TensorRef, sources: list[_Source], low: int, high: int, columns: int) -> Array:
+    """Rows `low` to before `high` of a tensor that is a grid of chunks, in C order of their first indices (`origins`).
+
+    A row is what lies below one index of the first axis that has so many columns below it. It may be of several chunks.
+    """
+    assert ref.assembly is not None
+    shape, origins = ref.assembly.shape, ref.assembly.parameters["origins"]
+    axis = next(axis for axis in range(len(shape)) if math.prod(shape[axis + 1 :]) == columns)
+    rows = np.empty((high - low, *shape[axis + 1 :]), f"u{DTYPES[ref.dtype].bits // 8}")
+    filled, row = 0, low
+    while row < high:
+        outer, first = divmod(row, shape[axis])
+        last = min(shape[axis], first + high - row)
+        index = tuple(int(at) for at in np.unravel_index(outer, shape[:axis])) if axis else ()
+        for number in _in_reach(origins, *((index[0], index[0] + 1) if index else (first, last))):
+            source, origin = sources[number], origins[number]
+            run = _run_of(source.ref.shape, origin, index, first, last)
+            if run is None:
+                continue
+            begin, top, count = run
+            block = source.ref.shape[axis + 1 :]
+            values = source.elements(begin, begin + count * math.prod(block)).reshape(count, *block)
+            target = row - first + top - low
+            around = zip(origin[axis + 1 :], block, strict=True)
+            rows[(slice(target, target + count), *(slice(at, at + size) for at, size in around))] = values
+            filled += values.size
+        row += last - first
+    if filled != rows.size:
+        raise InputError(str(ref.path), f"tensor {ref.name!r}: its chunks do not fill it")
+    return rows
+
+
+def _in_reach(origins: tuple[tuple[int, ...], ...], first: int, last: int) -> range:
+    """The numbers of the chunks that may hold indices `first` to before `last` of the first axis."""
+    band = origins[max(0, bisect_right(origins, first, key=lambda origin: origin[0]) - 1)][0]
+    begin = bisect_left(origins, band, key=lambda origin: origin[0])
+    return range(begin, bisect_left(origins, last, key=lambda origin: origin[0]))
+
+
+def _run_of(
+    shape: tuple[int, ...], origin: tuple[int, ...], index: tuple[int, ...], first: int, last: int
+) -> tuple[int, int, int] | None:
+    """Of a chunk, the elements below `index` from `first` to before `last` of the next axis, which are one run of it.
+
+    Returns its first element, the first index that it has, and how many; None if it has none.
+    """
+    axis = len(index)
+    inside = [at - begin for at, begin in zip(index, origin, strict=False)]
+    if any(not 0 <= at < size for at, size in zip(inside, shape, strict=False)):
+        return None
+    top, end = max(first, origin[axis]), min(last, origin[axis] + shape[axis])
+    if top >= end:
+        return None
+    begin = 0
+    for at, size in zip([*inside, top - origin[axis]], shape, strict=False):
+        begin = begin * size + at
+    return begin * math.prod(shape[axis + 1 :]), top, end - top
+
+
 ASSEMBLERS: dict[str, Callable[[TensorRef, list[_Source], int, int, int], Array]] = {
     MASKED: _masked,
     BITMASK: _bitmask,
     JOINED: _joined,
+    CHUNKS: _chunks,
     **UNPACKERS,
 }

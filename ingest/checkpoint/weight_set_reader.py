@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.containers.dcp import read_dcp
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
 from layerhouse.ingest.checkpoint.containers.zero3 import read_zero3
-from layerhouse.ingest.checkpoint.file_names import SLICEGPT_SUFFIX, ZERO3_PARTITION
+from layerhouse.ingest.checkpoint.file_names import DCP_METADATA, SLICEGPT_SUFFIX, ZERO3_PARTITION
 from layerhouse.ingest.checkpoint.slicegpt import (
     is_sliced,
     read_slicing,
@@ -20,12 +22,15 @@ from layerhouse.ingest.checkpoint.symlinks import leads_out
 from layerhouse.ingest.checkpoint.tensor_ref import Contents, TensorRef
 from layerhouse.ingest.checkpoint.weight_set import WeightSet, WeightSetContents
 
+FLAT_PARAMETER = re.compile(r"(?:.*\.)?_?flat_param(?:_\d+)?", re.DOTALL)
+"""FSDP's name for the weights of a module, or one rank's part of them, in one row with padding."""
+
 
 def read_weight_set(weight_set: WeightSet, display_path: str) -> WeightSetContents:
     """Read the headers of every file of the set. `display_path` is the folder's path for messages.
 
     A tensor that the index does not name is left out, with a note. Raises InputError for a tensor that the index names and no
-    shard holds, or that two shards hold.
+    shard holds, or that two shards hold, and for flat parameters.
     """
     holders: dict[str, Path] = {}
     tensors: list[TensorRef] = []
@@ -46,6 +51,9 @@ def read_weight_set(weight_set: WeightSet, display_path: str) -> WeightSetConten
         descriptions |= contents.descriptions
         class_path, config = class_path or contents.class_path, config or contents.config
         skipped += [f"{path.name}: {what}" for what in contents.skipped]
+    if flat := [tensor.name for tensor in tensors if FLAT_PARAMETER.fullmatch(tensor.name)]:
+        what = f"FSDP's flat parameters, in which the weights are not told apart ({_first(flat)})"
+        raise InputError(display_path, f"{what}; save the model with FULL_STATE_DICT or SHARDED_STATE_DICT")
     notes = _read_slicing(weight_set, tensors, metadata, display_path)
     if ranks := sum(ZERO3_PARTITION.fullmatch(path.name) is not None for path in weight_set.files):
         notes.append(f"joined from the parts of {ranks} ranks of a ZeRO-3 run, in float32 as the optimizer keeps them")
@@ -60,7 +68,10 @@ def read_weight_set(weight_set: WeightSet, display_path: str) -> WeightSetConten
 
 
 def _read_files(weight_set: WeightSet, display_path: str) -> Iterator[tuple[Path, Contents]]:
-    """What each file holds; what the files of all ranks of a ZeRO-3 run hold together, with the first of them."""
+    """What each file holds; with the first file what all of a distributed checkpoint or of a ZeRO-3 run hold together."""
+    if weight_set.files[0].name == DCP_METADATA:
+        yield weight_set.files[0], read_dcp(weight_set.folder, display_path)
+        return
     if ZERO3_PARTITION.fullmatch(weight_set.files[0].name):
         yield weight_set.files[0], read_zero3(weight_set.files, display_path)
         return
