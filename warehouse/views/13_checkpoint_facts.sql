@@ -1,5 +1,6 @@
 -- One row a checkpoint, whichever models have it: of those made by the newest rules its first measurement, or the first with
--- spectra, and the base that it was last compared with. A checkpoint that others are compared with, and that has no base itself, is its own base.
+-- spectra, and the base that it was last compared with. A checkpoint that others are compared with, and that has no base itself,
+-- is its own base.
 CREATE OR REPLACE VIEW checkpoint_facts AS
 WITH first_sightings AS (
     SELECT *
@@ -7,7 +8,11 @@ WITH first_sightings AS (
     QUALIFY
         row_number() OVER (
             PARTITION BY checkpoint_id
-            ORDER BY coalesce(rules_version, 1) DESC, stats_level IS NOT DISTINCT FROM 'spectral' DESC, commit_id, model_id NULLS FIRST
+            ORDER BY
+                coalesce(rules_version, 1) DESC,
+                stats_level IS NOT DISTINCT FROM 'spectral' DESC,
+                commit_id,
+                model_id NULLS FIRST
         ) = 1
 ),
 compared_pairs AS MATERIALIZED (
