@@ -1,6 +1,6 @@
 -- One row a checkpoint, whichever models have it: of those made by the newest rules its first measurement, or the first with
--- spectra, and the base that it was last compared with. A checkpoint that others are compared with, and that has no base itself,
--- is its own base.
+-- spectra, and the base that it was last compared with. A checkpoint that others are compared with, and that has no base
+-- itself, is its own base.
 CREATE OR REPLACE VIEW checkpoint_facts AS
 WITH first_sightings AS (
     SELECT *
