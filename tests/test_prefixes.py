@@ -71,7 +71,14 @@ def test_a_prefix_that_belongs_to_the_names_is_kept():
     assert (placement.family, placement.unplaced) == ("gpt2", ())
 
 
-@pytest.mark.parametrize("beside", [{"loss.weight": (4,)}, {"v_head.summary.weight": (1, HIDDEN), "v_head.summary.bias": (1,)}])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"loss.weight": (4,)},
+        {"v_head.summary.weight": (1, HIDDEN), "v_head.summary.bias": (1,)},
+        {"score.0.weight": (HIDDEN, HIDDEN), "score.2.weight": (1, HIDDEN)},
+    ],
+)
 def test_few_tensors_beside_the_model_lack_the_prefix(beside):
     placement = place_tensors(shape_refs(prefixed("model.") | beside), LLAMA)
     assert placement.family == "llama"
@@ -88,6 +95,14 @@ def test_of_two_models_in_one_file_none_passes_for_the_whole(config):
     larger = prefixed("teacher.", llama_shapes(dict.fromkeys(range(20), Width())))
     placement = place_tensors(shape_refs(prefixed("student.", llama_shapes({0: Width()})) | larger), config)
     assert placement.family is None
+
+
+@pytest.mark.parametrize("name", ["vision.layers.{}.fc.weight", "vision.parts.{}.fc.weight"])
+def test_a_part_with_layers_of_its_own_is_not_left_aside(name):
+    layers = 2 if "layers" in name else 9
+    shapes = prefixed("text.", llama_shapes(dict.fromkeys(range(20), Width())))
+    shapes |= {name.format(number): (8, 8) for number in range(layers)}
+    assert place_tensors(shape_refs(shapes), None).family is None
 
 
 def test_the_own_prefix_of_an_unknown_architecture_is_kept_where_its_head_lacks_it():

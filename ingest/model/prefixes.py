@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from layerhouse.ingest.model.family import Family
-from layerhouse.ingest.model.places import NameParts, split_names
+from layerhouse.ingest.model.places import LAYER_IN_KEY, NameParts, split_names
 
 MAX_COMPONENTS = 4
 """Components of a name that a prefix may have."""
 MIN_SHARE = 0.75
 """The share of tensors that have the prefix, where others lie beside the model, such as a value head or a loss."""
+MAX_NUMBERED = 8
+"""Tensors beside the model that may be numbered, such as those of a head of several linears."""
 
 Choose = Callable[[Sequence[str]], Family | None]
 """Chooses a family for names with `{}` for each number."""
@@ -52,7 +54,7 @@ def count_placed(keys: Sequence[str], family: Family | None) -> int:
 def _prefixes(keys: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Prefixes without numbers, shortest first, and whether all names have them.
 
-    Names that lack one may be few, and of no numbered layer, lest one tower of several passes for the model.
+    Names that lack one may be few, and none of a numbered layer, lest one tower of several passes for the model.
     """
     prefix = ""
     for _ in range(MAX_COMPONENTS):
@@ -61,6 +63,11 @@ def _prefixes(keys: Sequence[str]) -> Iterator[tuple[str, bool]]:
             return
         ((prefix, count),) = longer.most_common(1)
         rest = [key for key in keys if not key.startswith(prefix)] if count < len(keys) else []
-        if "{}" in prefix or len(keys) - len(rest) < MIN_SHARE * len(keys) or any("{}" in key for key in rest):
+        if "{}" in prefix or len(keys) - len(rest) < MIN_SHARE * len(keys) or _may_be_tower(rest):
             return
         yield prefix, not rest
+
+
+def _may_be_tower(keys: Sequence[str]) -> bool:
+    """Whether names may be those of a part with layers of its own; a head of several numbered linears is none."""
+    return any(LAYER_IN_KEY.search(key) for key in keys) or (len(keys) > MAX_NUMBERED and any("{}" in key for key in keys))
