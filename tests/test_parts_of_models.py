@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -290,6 +291,23 @@ def test_a_universal_checkpoint_is_one_line(tmp_path, has_model):
     for root in (folder / next(iter(SHAPES)), folder / next(iter(SHAPES)) / "fp32.pt"):
         ((kind, what),) = outcome(root, tmp_path / "w3")
         assert (kind, what.startswith("one parameter of a DeepSpeed universal checkpoint")) == ("failed", True)
+
+
+def test_a_folder_that_cannot_be_looked_into_leaves_the_others_in(tmp_path):
+    """The paths of files in a folder of a very long path are too long for the system."""
+    write(tmp_path / "run/m", plain(SHAPES), CONFIG)
+    (tmp_path / "run/deep").mkdir()
+    here = os.open(tmp_path / "run/deep", os.O_RDONLY)
+    length = len(f"{tmp_path}/run/deep")
+    while length < 4090:
+        name = "rank_0" if length > 3900 else "d" * 200
+        os.mkdir(name, dir_fd=here)
+        inner = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here, length = inner, length + 1 + len(name)
+    os.close(here)
+    taken, failed, _ = passed_over(tmp_path / "run", tmp_path / "w")
+    assert (taken, [what for what in failed if "unexpected" in what or "cannot be read" in what]) == (1, [])
 
 
 def test_averaged_weights_beside_a_model_are_ignored_and_alone_they_are_one(tmp_path):

@@ -103,7 +103,7 @@ def test_what_torch_saves_of_a_model_and_its_optimizer_is_the_model(tmp_path):
 @pytest.mark.parametrize(
     ("names", "taken"),
     [
-        (("model.a.weight", "optimizer.state.exp_avg.a.weight", "optim.b"), {"model.a.weight"}),
+        (("model.a.weight", "optimizer.state.exp_avg.a.weight", "optim.b", "train_state.step"), {"model.a.weight"}),
         (("decoder.a.weight", "chained_0.optimizer.state.exp_avg.a.weight"), {"decoder.a.weight"}),
         (("model.optim_head.weight", "model.scaler.weight"), {"model.optim_head.weight", "model.scaler.weight"}),
     ],
@@ -146,6 +146,22 @@ def test_a_checkpoint_of_many_chunks_has_the_rows_of_the_plain_one(tmp_path):
     assert (plain, plain_container, chunked, container) == ("zoo/plain", "torch zip", "zoo/run/step-100", "dcp")
     assert numbers == others
     assert numbers[1] == state[name].numel() // 2
+
+
+def test_every_number_of_tensors_of_chunks_is_that_of_plain_ones(tmp_path):
+    torch.manual_seed(0)
+    state = {name: torch.randn(shape).bfloat16() for name, shape in llama_shapes({0: Width(), 1: Width()}).items()}
+    cuts = {key: ((tensor.shape[0] // 3,), *[(5,)] * (tensor.dim() - 1)) for key, tensor in state.items()}
+    answers = []
+    for name, some in (("plain", {}), ("chunks", cuts)):
+        write_dcp(tmp_path / name, state, some, files=3)
+        lh.ingest([tmp_path / name], warehouse=tmp_path / f"w {name}", units=True, stats="spectral", near_zero=1e-3)
+        with lh.open(tmp_path / f"w {name}") as wh:
+            tables = [wh.sql(f"SELECT * FROM {table} ORDER BY ALL").to_dicts() for table in ("tensors", "units", "layers")]
+        left_out = {"stored_bytes", "ingested_at", "commit_id"}
+        answers.append([[{key: row[key] for key in row.keys() - left_out} for row in rows] for rows in tables])
+    assert all(answers[0])
+    assert answers[0] == answers[1]
 
 
 # What is not believed.

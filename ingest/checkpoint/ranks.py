@@ -5,6 +5,7 @@ The names tell; one rank alone is a whole model, as a run without parallelism ha
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ def training_state(name: str, files: Sequence[Path], folders: Sequence[Path], *,
 
     `is_in_model`: weights of a model lie in the folder above, of which it is the state.
     """
-    if any((folder / file).is_file() for folder in folders[:MAX_LOOKED_AT] for file in PARAMETER_FILES):
+    if any(_is_file(folder / file) for folder in folders[:MAX_LOOKED_AT] for file in PARAMETER_FILES):
         return "a universal checkpoint of DeepSpeed, one folder a parameter, not a model"
     writers = [writer for pattern, writer in STATE_FILES if any(pattern.fullmatch(file.name) for file in files)]
     if writers and TRAINING_STATE.fullmatch(name):
@@ -140,7 +141,7 @@ def training_state(name: str, files: Sequence[Path], folders: Sequence[Path], *,
 
 def refuse_part(path: Path, files: Sequence[Path], display_path: str) -> None:
     """Raise InputError, which names the set and what to do, where a folder's files or a single file are a part of a model."""
-    is_folder = path.is_dir()
+    is_folder = _is_folder(path)
     home = path if is_folder else path.parent
     if not is_folder:
         _refuse_shard(path, display_path)
@@ -189,7 +190,7 @@ def _is_of_several(home: Path, name: str, rank: str) -> bool:
 def _world_size(home: Path) -> int:
     """The number of ranks that a config of TensorRT-LLM declares; 1 if there is none."""
     path = home / CONFIG_NAME
-    if not path.is_file():
+    if not _is_file(path):
         return 1
     try:
         _, config = read_json(path, path.name)
@@ -242,9 +243,9 @@ def _weights_home(folder: Path) -> Path | None:
             if looked_into > MAX_FOLDERS:
                 return None
             entries = _entries(each)
-            if any(entry.is_file() and (is_weight_file(entry.name) or _holds_weights(entry)) for entry in entries):
+            if any(_is_file(entry) and (is_weight_file(entry.name) or _holds_weights(entry)) for entry in entries):
                 return each
-            below += [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
+            below += [entry for entry in entries if _is_folder(entry) and not _is_link(entry)]
         level = below
     return None
 
@@ -252,11 +253,26 @@ def _weights_home(folder: Path) -> Path | None:
 def _holds_weights(path: Path) -> bool:
     """As `holds_weights`, of a file that may lie in another rank's folder than the one that is read; no link is followed."""
     with confined_to(None):
-        return not path.is_symlink() and holds_weights(path)
+        return not _is_link(path) and holds_weights(path)
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [entry for entry in _entries(folder) if entry.is_dir()]
+    return [entry for entry in _entries(folder) if _is_folder(entry)]
+
+
+# Unlike those of pathlib, these raise nothing: a folder that may not be looked into is no rank.
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def _is_link(path: Path) -> bool:
+    return os.path.islink(path)  # noqa: PTH114
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -30,11 +30,10 @@ MAX_CHUNKS = 500_000
 MAX_UNWRAPPED = 8
 ZIP_START = b"PK\x03\x04"
 OPTIMIZER = re.compile(r"optim(izer)?s?(_states?)?(_\d+)?|optims?_dict", re.IGNORECASE)
-TRAINING_STATE = re.compile(
-    rf"{OPTIMIZER.pattern}|lr_schedulers?(_\d+)?|schedulers?(_\d+)?|train(er)?_state|dataloaders?(_states?)?"
-    r"|rng(_states?)?|random_states?|grad_scaler|scaler",
-    re.IGNORECASE,
-)
+RUN = r"lr_schedulers?(_\d+)?|train(er)?_state|dataloaders?(_states?)?|rng_states?|random_states?|grad_scaler"
+RUN_STATE = re.compile(rf"{OPTIMIZER.pattern}|{RUN}", re.IGNORECASE)
+"""Names of the state of a training run that no module of a model has."""
+TRAINING_STATE = re.compile(rf"{RUN_STATE.pattern}|schedulers?(_\d+)?|rng|scaler", re.IGNORECASE)
 """Entries of the dict that was saved which hold the state of a training run."""
 OBJECT = Global("torch.distributed.checkpoint", "object")
 
@@ -90,7 +89,7 @@ def _training_state(name: str, path: tuple[Any, ...]) -> str | None:
     for entry in path[:-1]:
         if isinstance(entry, str) and TRAINING_STATE.fullmatch(entry):
             return entry
-    return next((entry for entry in name.split(".")[:-1][:2] if OPTIMIZER.fullmatch(entry)), None)
+    return next((entry for entry in name.split(".")[:-1][:2] if RUN_STATE.fullmatch(entry)), None)
 
 
 def _leaf(tensor: SavedTensor) -> TensorStub:
