@@ -370,6 +370,45 @@ def test_a_distributed_tensor_is_its_local_part_only_where_that_is_all_of_it(tmp
     assert (tensors["a.weight"]["shape"], tensors["a.weight"]["zeros"]) == (list(shape), zeros)
 
 
+class Codes(torch.Tensor):
+    """A tensor whose bytes mean what only its class knows."""
+
+
+class QuantState:
+    """What bitsandbytes keeps beside its packed bytes."""
+
+    def __init__(self, shape: Any) -> None:
+        self.shape, self.dtype, self.absmax = shape, torch.float16, torch.ones(1)
+
+
+def packed_by_bitsandbytes(shape: Any) -> torch.nn.Module:
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8, bias=False))
+    parameter = torch.nn.Parameter(torch.zeros(24, 1, dtype=torch.uint8), requires_grad=False)
+    parameter.quant_state = QuantState(shape)
+    model[0].weight = parameter
+    return model
+
+
+def test_a_pickled_module_of_bitsandbytes_counts_by_the_shape_in_its_state(tmp_path):
+    checkpoint, tensors, _ = read(saved(tmp_path / "m", packed_by_bitsandbytes(torch.Size((8, 6))), None))
+    row = tensors["0.weight"]
+    assert (checkpoint["params"], row["shape"], row["dtype"], row["zeros"]) == (48, [8, 6], "F16", None)
+    assert any("(packed by bitsandbytes)" in note["text"] for note in checkpoint["notes"])
+    with pytest.raises(InputError, match=r"unsupported: tensor 0\.weight"):
+        read(saved(tmp_path / "n", torch.nn.Sequential(packed_by_bitsandbytes(None)[0], torch.nn.Linear(2, 2)), None))
+
+
+def test_codes_of_an_unknown_class_and_parameters_without_a_shape_are_no_smaller_model(tmp_path):
+    plain = torch.ones(2, 2)
+    packed = torch.zeros(3, dtype=torch.uint8).as_subclass(Codes)
+    lazy = torch.nn.Sequential(torch.nn.LazyLinear(4), torch.nn.Linear(2, 2))
+    for at, value in enumerate(({"a": plain, "b": packed}, lazy.state_dict(), lazy)):
+        with pytest.raises(InputError, match=r"unsupported: tensor (b|0\.weight)"):
+            read(saved(tmp_path / str(at), value, None))
+    rows = read(saved(tmp_path / "plain", {"a": plain.as_subclass(Codes), "b": packed.to(torch.int8)}, None))
+    assert rows[0]["params"] == 4
+
+
 def test_two_tensors_of_one_name_are_refused(tmp_path):
     quantised = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(4, 4)), dtype=torch.qint8)
     with pytest.raises(InputError, match=r"two tensors are named '0\.weight'"):

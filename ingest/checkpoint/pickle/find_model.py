@@ -58,6 +58,8 @@ TRAINING_STATES = {
 """The keys by which the dicts of a training run are told."""
 MAX_LISTED = 100
 MAX_SHOWN = 200
+UNINITIALIZED = ("torch.nn.parameter.UninitializedParameter", "torch.nn.parameter.UninitializedBuffer")
+"""Parameters of lazy modules, whose shapes are not known."""
 SPARSE = ("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_sparse_csr_tensor")
 
 
@@ -242,6 +244,8 @@ def _is_unsupported_tensor(value: Any) -> bool:
         return True
     if not isinstance(value, Stub) or not isinstance(value.target, Global):
         return False
+    if value.class_path in UNINITIALIZED:
+        return True
     return value.target.path.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_"))
 
 
