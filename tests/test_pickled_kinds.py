@@ -158,6 +158,26 @@ def test_a_dynamically_quantised_model_has_all_of_its_parameters(tmp_path, dtype
     assert not any("unsupported" in note["text"] for note in checkpoint["notes"])
 
 
+def test_an_index_names_the_entries_of_its_shards_whatever_they_hold(tmp_path):
+    quantised = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)))
+    folder = tmp_path / "m"
+    torchao_file(folder, "a.weight", (4, 6))
+    (folder / "m.bin").rename(folder / "pytorch_model-00001-of-00002.bin")
+    saved(folder, quantised.state_dict(), None, "pytorch_model-00002-of-00002.bin")
+    weight_map = {"a.weight": "pytorch_model-00001-of-00002.bin"}
+    weight_map |= {name: "pytorch_model-00002-of-00002.bin" for name in quantised.state_dict() if not name.endswith("dtype")}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    checkpoint, tensors, _ = rows_of(folder, "*.bin")
+    assert checkpoint["params"] == 24 + sum(parameter.numel() for parameter in (torch.zeros(4 * 3 + 3), torch.zeros(3 * 2 + 2)))
+    assert {"a._weight_qdata", "a._weight_scale", "0.weight", "1.bias", "1.scale"} <= {*tensors}
+    assert not any(note["text"].startswith("not in the index") for note in checkpoint["notes"])
+    del weight_map["1._packed_params._packed_params"]
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    checkpoint, tensors, _ = rows_of(folder, "*.bin")
+    assert ("1.weight" in tensors, checkpoint["params"]) == (False, 24 + 15)
+    assert any(note["text"].startswith("not in the index: 2 tensors, '1.weight', '1.bias'") for note in checkpoint["notes"])
+
+
 def test_a_quantised_embedding_is_read(tmp_path):
     quantised = torch.ao.nn.quantized.Embedding(10, 12)
     for at, value in enumerate((torch.nn.Sequential(quantised).state_dict(), torch.nn.Sequential(quantised))):

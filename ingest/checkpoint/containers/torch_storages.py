@@ -213,4 +213,4 @@ class PickledFile:
         name = self.container if model.class_path is None else f"{self.container}, pickled whole model"
         skipped = (*self.notes, *left_out, *model.skipped)
         contents = Contents(name, tensors, class_path=model.class_path, config=model.config, skipped=skipped)
-        return replace(contents, descriptions=model.descriptions)
+        return replace(contents, descriptions=model.descriptions, entry_names=model.entry_names)

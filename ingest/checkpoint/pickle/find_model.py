@@ -67,7 +67,8 @@ SPARSE = ("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_sparse_c
 class PickledModel:
     """The tensors of a pickled model. `class_path` and `config` are None for a bare dict of tensors.
 
-    `descriptions` say of some tensors, by their names, how they hold the values of a weight.
+    `descriptions` say of some tensors, by their names, how they hold the values of a weight. `entry_names` are the names of the
+    entries that hold tensors of other names.
     """
 
     tensors: tuple[NamedTensor, ...]
@@ -75,6 +76,7 @@ class PickledModel:
     config: dict[str, Any] | None
     skipped: tuple[str, ...]
     descriptions: Mapping[str, Any]
+    entry_names: Mapping[str, str]
 
 
 class Notes:
@@ -121,7 +123,7 @@ def find_model(unpickled: Unpickled, display_path: str) -> PickledModel:
             inert.add("skipped, not executed:", name.path)
     skipped = (*walk.unsupported.as_texts(), *inert.as_texts(), *walk.notes.as_texts())
     tensors = serving_parts(walk.tensors, walk.quantized) if walk.quantized else walk.tensors
-    return PickledModel(tuple(tensors), class_path, walk.config, skipped, walk.descriptions)
+    return PickledModel(tuple(tensors), class_path, walk.config, skipped, walk.descriptions, walk.entry_names)
 
 
 def describe(value: Any) -> str:
@@ -264,6 +266,7 @@ class _Walk:
         self.config: dict[str, Any] | None = None
         self.quantized: set[str] = set()
         self.descriptions: dict[str, Any] = {}
+        self.entry_names: dict[str, str] = {}
         self.steps = 0
         self._searched: set[int] = set()
         self._packed: dict[int, list[tuple[str, Any]]] = {}
@@ -347,6 +350,7 @@ class _Walk:
                 self.classes.add(entry.class_name)
             elif isinstance(entry, Stub) and isinstance(entry.target, Global):
                 self.classes.add(entry.target)
+            self.entry_names |= {named.name: name for named in parts.tensors if named.name != name}
             self.add(parts)
             return True
         if not _is_unsupported_tensor(entry):
