@@ -379,6 +379,16 @@ def test_a_tensor_of_a_class_that_is_not_read_counts_by_the_shape_that_it_claims
     assert any("(torchao.quantization.Int8Tensor)" in note["text"] for note in checkpoint["notes"])
 
 
+def test_two_names_of_one_tensor_of_a_class_count_once_and_two_tensors_twice(tmp_path):
+    one, other = (p_subclass("a", "Codes", (4, 6), b"}") for _ in range(2))
+    folder = tmp_path / "m"
+    folder.mkdir()
+    value = p_dict({"a.weight": one + b"q\x09", "b.weight": b"h\x09", "c.weight": other, "d": p_tensor()})
+    (folder / "m.bin").write_bytes(torch_zip_bytes(value))
+    _, tensors, _ = read(folder)
+    assert {name: row["params"] for name, row in tensors.items()} == {"a.weight": 24, "b.weight": 0, "c.weight": 24, "d": 6}
+
+
 @pytest.mark.parametrize(("shape", "zeros"), [((4, 6), 6), ((8, 6), None)])
 def test_a_distributed_tensor_is_its_local_part_only_where_that_is_all_of_it(tmp_path, shape, zeros):
     members = p_dict({"_local_tensor": p_bytes_tensor("0", 4, 6), "_spec": p_call("torch.distributed.tensor", "Spec")})

@@ -151,17 +151,15 @@ def _packed_parts(name: str, entry: Any) -> Parts | None:
 
 def _subclass_parts(name: str, entry: SubclassStub, *, is_buffer: bool) -> Parts:
     """The tensors in which a tensor of another class keeps its values, if they are read; else the tensor as its shape alone."""
-    path, members = entry.class_name.path, entry.members.by_text
+    path, members, shape = entry.class_name.path, entry.members.by_text, entry.outside.shape
     local = members.get("_local_tensor")
-    if path.startswith("torch.distributed.") and isinstance(local, TensorStub):
-        if local.shape == entry.shape:
-            return Parts([NamedTensor(name, local, is_buffer)])
-        path = "parts of a tensor of several devices"
+    if path.startswith("torch.distributed.") and isinstance(local, TensorStub) and local.shape == shape:
+        return Parts([NamedTensor(name, local, is_buffer)])
     module, _, part = name.rpartition(".")
     codes, scale = members.get("qdata"), members.get("scale")
-    is_read = isinstance(codes, TensorStub) and codes.shape == entry.shape and codes.dtype in TORCHAO_CODES
+    is_read = isinstance(codes, TensorStub) and codes.shape == shape and codes.dtype in TORCHAO_CODES
     if not (path.startswith("torchao.") and part == "weight" and is_read and isinstance(scale, TensorStub)):
-        return Parts([NamedTensor(name, ShapeStub(entry.dtype, entry.dtype_name, entry.shape, path), is_buffer)])
+        return Parts([NamedTensor(name, entry.outside, is_buffer)])
     prefix = f"{module}._weight_" if module else "_weight_"
     tensors = [
         NamedTensor(f"{prefix}{key}", value, served=None if key in TORCHAO_PARTS else name)

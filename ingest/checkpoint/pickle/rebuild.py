@@ -217,8 +217,9 @@ def _subclass(arguments: tuple[Any, ...]) -> Any:
         members = members[0]
     if not isinstance(claims, tuple) or len(claims) < 3 or not isinstance(members, PickledDict):
         return UNKNOWN
-    shape = _shape(claims[1], claims[2], name.path)
-    return shape if shape is UNKNOWN else SubclassStub(name, shape.dtype, shape.dtype_name, shape.shape, members)
+    is_distributed = name.module.startswith("torch.distributed")
+    outside = _shape(claims[1], claims[2], "parts of a tensor of several devices" if is_distributed else name.path)
+    return outside if outside is UNKNOWN else SubclassStub(name, outside, members)
 
 
 def _rebuild_quantized(arguments: tuple[Any, ...]) -> Any:
