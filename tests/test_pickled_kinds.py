@@ -558,6 +558,32 @@ def test_a_module_of_hqq_that_contradicts_itself_is_refused(tmp_path, changes, w
     assert "\n" not in str(caught.value)
 
 
+def test_a_flat_state_dict_and_a_pickled_module_of_hqq_are_read(tmp_path):
+    module, values = hqq((8, 32), 4, 1, 16, torch.float16)
+    flat = {f"a.{key}": value for key, value in module.items()}
+    codes, meta = torch.nn.Parameter(module["W_q"], requires_grad=False), {**module}
+    del meta["W_q"]
+    whole = torch.nn.ModuleDict({"a": torch.nn.Module(), "b": torch.nn.Linear(2, 2, bias=False)})
+    whole["a"].W_q, whole["a"].meta = codes, meta
+    for at, value in enumerate(({**flat, "b.weight": torch.ones(2, 2)}, whole)):
+        checkpoint, tensors, _ = read(saved(tmp_path / str(at), value, None))
+        assert (checkpoint["params"], tensors["a.W_q"]["zeros"]) == (256 + 4, int((values == 0).sum()))
+        assert {*tensors} == {"a.W_q", "a.scale", "a.zero", "b.weight"}
+        assert not any("not a tensor" in note["text"] for note in checkpoint["notes"])
+
+
+def test_other_kinds_of_tensors_beside_modules_of_hqq_are_read(tmp_path):
+    modules = {
+        "a": {**module_of_hqq(), "bias": torch.ones(8, device="meta")},
+        "b": {"weight": torch.ones(2, 3, device="meta")},
+        "c": {"weight": per_tensor(torch.ones(4, 4))},
+        "d": torch.ones(5),
+    }
+    checkpoint, tensors, _ = read(saved(tmp_path / "m", modules, None))
+    assert checkpoint["params"] == 256 + 8 + 6 + 16 + 5
+    assert (tensors["b.weight"]["zeros"], tensors["c.weight"]["zeros"], tensors["a.bias"]["zeros"]) == (None, 0, None)
+
+
 def test_an_older_form_of_hqq_with_its_values_in_meta_is_read(tmp_path):
     module, values = hqq((8, 32), 4, 1, 16, torch.float16)
     older = {"W_q": module.pop("W_q"), "meta": module, "bias": torch.ones(8)}

@@ -12,20 +12,23 @@ The first rule that applies chooses the model; the other entries are listed as s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.limits import MAX_TENSOR_NAME, check_limit
 from layerhouse.ingest.checkpoint.pickle.load import Unpickled
 from layerhouse.ingest.checkpoint.pickle.parts import (
+    HQQ_CODES,
     PACKED_DTYPE,
     NamedTensor,
     Parts,
+    flat_hqq,
     has_tensor_inside,
     hqq_parts,
     hqq_size,
     is_hqq,
+    is_hqq_module,
     is_packed,
     parts_of,
     serving_parts,
@@ -274,8 +277,11 @@ class _Walk:
 
     def read_dict(self, value: PickledDict) -> None:
         """Take the tensors of a bare state dict."""
+        described = flat_hqq(value.by_text)
+        self.descriptions |= described
+        modules = {name.removesuffix(HQQ_CODES) for name in described}
         for name, entry in value.by_text.items():
-            is_known = entry is None or name.endswith(PACKED_DTYPE)
+            is_known = entry is None or name.endswith(PACKED_DTYPE) or name[: name.rfind(".") + 1] in modules
             if not self.take(name, entry, is_buffer=False) and not is_known:
                 self.notes.add("not a tensor:", name, entry)
         if value.other_keys:
@@ -284,11 +290,20 @@ class _Walk:
     def read_hqq(self, value: PickledDict) -> None:
         """Take the tensors of a dict of modules that HQQ has saved."""
         for module, entry in value.by_text.items():
+            members = {module: entry}
             if isinstance(entry, PickledDict):
                 self.spend(hqq_size(entry))
-                self.add(hqq_parts(module, entry))
-            elif not self.take(module, entry, is_buffer=False) and entry is not None:
-                self.notes.add("not a tensor:", module, entry)
+                members = {f"{module}.{key}": member for key, member in entry.by_text.items()}
+                if is_hqq_module(entry):
+                    self.add(hqq_parts(module, entry))
+                    members = {
+                        name: member
+                        for name, member in members.items()
+                        if isinstance(member, AnyTensor) and not isinstance(member, TensorStub)
+                    }
+            for name, member in members.items():
+                if not self.take(name, member, is_buffer=False) and member is not None:
+                    self.notes.add("not a tensor:", name, member)
 
     def read_modules(self, root: Stub) -> None:
         """Take the tensors of a module and of those below it."""
@@ -326,6 +341,12 @@ class _Walk:
                 name = self.join(prefix, key)
                 if not self.take(name, entry, is_buffer=is_buffer):
                     self.notes.add("not a tensor:", name, entry)
+        codes, meta = _entries(state.get("_parameters")).get(HQQ_CODES), state.get("meta")
+        if isinstance(codes, TensorStub) and isinstance(meta, PickledDict):
+            whole = PickledDict([HQQ_CODES, codes, "meta", meta])
+            self.spend(hqq_size(whole))
+            parts = hqq_parts(prefix.removesuffix("."), whole)
+            self.add(replace(parts, tensors=[named for named in parts.tensors if named.tensor is not codes]))
         packed = self._packed.get(id(state))
         if packed is None:
             packed = self._packed[id(state)] = [(key, entry) for key, entry in state.items() if is_packed(entry)]
