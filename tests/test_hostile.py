@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -67,6 +68,26 @@ def dicts_bomb() -> bytes:
     return p_dict({"x": many, **{f"d{i}": b"h\x01" for i in range(50_000)}})
 
 
+def hqq_bomb() -> bytes:
+    """Many names for one module of HQQ, which has many entries."""
+    many = {"W_q": p_tensor(), "shape": b")", **{f"k{i}": b"N" for i in range(5000)}}
+    return p_dict({"x": p_dict(many) + b"q\x01", **{f"m{i}": b"h\x01" for i in range(5000)}})
+
+
+def hqq_of_hqq_bomb() -> bytes:
+    """Many names for one dict of many dicts, one of which may be a module of HQQ."""
+    many = b"}(" + b"".join(p_text(f"k{i}") + b"}" for i in range(50_000)) + b"uq\x01"
+    return p_dict({"x": many, **{f"d{i}": b"h\x01" for i in range(50_000)}})
+
+
+def children_bomb() -> bytes:
+    """Many children of a module that are no modules, and one list of many numbers in all of them."""
+    many = b"](" + b"K\x01" * 300_000 + b"eq\x010"
+    child = p_global("a", "B") + b")\x81(h\x01tb"
+    children = p_dict({f"c{i}": child for i in range(3000)})
+    return many + module(p_dict({"w": p_tensor()}), children)
+
+
 def inflating_zip(path: Path) -> None:
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -92,6 +113,7 @@ BOMBS = {
     "modules": lambda: shared_modules(30),
     "modules and more": lambda: p_dict({"model": shared_modules(30), "more": p_dict({f"x{i}": b"}" for i in range(200_000)})}),
     "names": lambda: p_dict({"w" * 5000: p_tensor()}),
+    "modules of hqq": hqq_bomb,
     "large": lambda: b"(" + b"X" + struct.pack("<I", 80 * MILLION) + bytes(80 * MILLION),
 }
 
@@ -106,13 +128,24 @@ def test_a_bomb_ends_by_a_named_limit(tmp_path, name):
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("name", ["shapes", "dicts of dicts"])
+SHARED = {"shapes": shape_bomb, "dicts of dicts": dicts_bomb, "dicts of dicts of dicts": hqq_of_hqq_bomb}
+
+
+@pytest.mark.parametrize("name", SHARED)
 def test_what_is_shared_is_looked_at_once(tmp_path, name):
-    """These two end by themselves; they took hours when every use of a shared value was looked at."""
+    """These end by themselves; they take hours if every use of a shared value is looked at."""
     path = tmp_path / "m.bin"
-    path.write_bytes(torch_zip_bytes({"shapes": shape_bomb, "dicts of dicts": dicts_bomb}[name]()))
+    path.write_bytes(torch_zip_bytes(SHARED[name]()))
     with pytest.raises(InputError):
         read_weight_file(path, "m.bin")
+
+
+def test_what_children_of_a_module_share_is_looked_at_once(tmp_path):
+    path = tmp_path / "m.bin"
+    path.write_bytes(torch_zip_bytes(children_bomb()))
+    started = time.process_time()
+    assert [ref.name for ref in read_weight_file(path, "m.bin").tensors] == ["w"]
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize("layers", [80])

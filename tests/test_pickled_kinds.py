@@ -159,6 +159,26 @@ def test_a_dynamically_quantised_model_has_all_of_its_parameters(tmp_path, dtype
     assert not any("unsupported" in note["text"] for note in checkpoint["notes"])
 
 
+def test_an_index_names_the_entries_of_its_shards_whatever_they_hold(tmp_path):
+    quantised = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)))
+    folder = tmp_path / "m"
+    torchao_file(folder, "a.weight", (4, 6))
+    (folder / "m.bin").rename(folder / "pytorch_model-00001-of-00002.bin")
+    saved(folder, quantised.state_dict(), None, "pytorch_model-00002-of-00002.bin")
+    weight_map = {"a.weight": "pytorch_model-00001-of-00002.bin"}
+    weight_map |= {name: "pytorch_model-00002-of-00002.bin" for name in quantised.state_dict() if not name.endswith("dtype")}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    checkpoint, tensors, _ = rows_of(folder, "*.bin")
+    assert checkpoint["params"] == 24 + sum(parameter.numel() for parameter in (torch.zeros(4 * 3 + 3), torch.zeros(3 * 2 + 2)))
+    assert {"a._weight_qdata", "a._weight_scale", "0.weight", "1.bias", "1.scale"} <= {*tensors}
+    assert not any(note["text"].startswith("not in the index") for note in checkpoint["notes"])
+    del weight_map["1._packed_params._packed_params"]
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    checkpoint, tensors, _ = rows_of(folder, "*.bin")
+    assert ("1.weight" in tensors, checkpoint["params"]) == (False, 24 + 15)
+    assert any(note["text"].startswith("not in the index: 2 tensors, '1.weight', '1.bias'") for note in checkpoint["notes"])
+
+
 def test_a_quantised_embedding_is_read(tmp_path):
     quantised = torch.ao.nn.quantized.Embedding(10, 12)
     for at, value in enumerate((torch.nn.Sequential(quantised).state_dict(), torch.nn.Sequential(quantised))):
@@ -377,6 +397,16 @@ def test_a_tensor_of_a_class_that_is_not_read_counts_by_the_shape_that_it_claims
     assert any("(torchao.quantization.Int8Tensor)" in note["text"] for note in checkpoint["notes"])
 
 
+def test_two_names_of_one_tensor_of_a_class_count_once_and_two_tensors_twice(tmp_path):
+    one, other = (p_subclass("a", "Codes", (4, 6), b"}") for _ in range(2))
+    folder = tmp_path / "m"
+    folder.mkdir()
+    value = p_dict({"a.weight": one + b"q\x09", "b.weight": b"h\x09", "c.weight": other, "d": p_tensor()})
+    (folder / "m.bin").write_bytes(torch_zip_bytes(value))
+    _, tensors, _ = read(folder)
+    assert {name: row["params"] for name, row in tensors.items()} == {"a.weight": 24, "b.weight": 0, "c.weight": 24, "d": 6}
+
+
 @pytest.mark.parametrize(("shape", "zeros"), [((4, 6), 6), ((8, 6), None)])
 def test_a_distributed_tensor_is_its_local_part_only_where_that_is_all_of_it(tmp_path, shape, zeros):
     members = p_dict({"_local_tensor": p_bytes_tensor("0", 4, 6), "_spec": p_call("torch.distributed.tensor", "Spec")})
@@ -386,6 +416,45 @@ def test_a_distributed_tensor_is_its_local_part_only_where_that_is_all_of_it(tmp
     (folder / "m.bin").write_bytes(torch_zip_bytes(value, {"0": np.tile(np.arange(4, dtype=np.int8), 6).tobytes()}))
     _, tensors, _ = read(folder)
     assert (tensors["a.weight"]["shape"], tensors["a.weight"]["zeros"]) == (list(shape), zeros)
+
+
+class Codes(torch.Tensor):
+    """A tensor whose bytes mean what only its class knows."""
+
+
+class QuantState:
+    """What bitsandbytes keeps beside its packed bytes."""
+
+    def __init__(self, shape: Any) -> None:
+        self.shape, self.dtype, self.absmax = shape, torch.float16, torch.ones(1)
+
+
+def packed_by_bitsandbytes(shape: Any) -> torch.nn.Module:
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8, bias=False))
+    parameter = torch.nn.Parameter(torch.zeros(24, 1, dtype=torch.uint8), requires_grad=False)
+    parameter.quant_state = QuantState(shape)
+    model[0].weight = parameter
+    return model
+
+
+def test_a_pickled_module_of_bitsandbytes_counts_by_the_shape_in_its_state(tmp_path):
+    checkpoint, tensors, _ = read(saved(tmp_path / "m", packed_by_bitsandbytes(torch.Size((8, 6))), None))
+    row = tensors["0.weight"]
+    assert (checkpoint["params"], row["shape"], row["dtype"], row["zeros"]) == (48, [8, 6], "F16", None)
+    assert any("(packed by bitsandbytes)" in note["text"] for note in checkpoint["notes"])
+    with pytest.raises(InputError, match=r"unsupported: tensor 0\.weight"):
+        read(saved(tmp_path / "n", torch.nn.Sequential(packed_by_bitsandbytes(None)[0], torch.nn.Linear(2, 2)), None))
+
+
+def test_codes_of_an_unknown_class_and_parameters_without_a_shape_are_no_smaller_model(tmp_path):
+    plain = torch.ones(2, 2)
+    packed = torch.zeros(3, dtype=torch.uint8).as_subclass(Codes)
+    lazy = torch.nn.Sequential(torch.nn.LazyLinear(4), torch.nn.Linear(2, 2))
+    for at, value in enumerate(({"a": plain, "b": packed}, lazy.state_dict(), lazy)):
+        with pytest.raises(InputError, match=r"unsupported: tensor (b|0\.weight)"):
+            read(saved(tmp_path / str(at), value, None))
+    rows = read(saved(tmp_path / "plain", {"a": plain.as_subclass(Codes), "b": packed.to(torch.int8)}, None))
+    assert rows[0]["params"] == 4
 
 
 def test_two_tensors_of_one_name_are_refused(tmp_path):
@@ -504,6 +573,32 @@ def test_a_form_of_hqq_that_is_not_read_has_its_shape_and_no_zeros(tmp_path, cha
 def test_a_module_of_hqq_that_contradicts_itself_has_no_size(tmp_path, changes, what):
     checkpoint, _, _ = read(saved(tmp_path / "m", {"a": module_of_hqq(**changes)}, None))
     assert (checkpoint["params"], what in unread_text(checkpoint)) == (None, True)
+
+
+def test_a_flat_state_dict_and_a_pickled_module_of_hqq_are_read(tmp_path):
+    module, values = hqq((8, 32), 4, 1, 16, torch.float16)
+    flat = {f"a.{key}": value for key, value in module.items()}
+    codes, meta = torch.nn.Parameter(module["W_q"], requires_grad=False), {**module}
+    del meta["W_q"]
+    whole = torch.nn.ModuleDict({"a": torch.nn.Module(), "b": torch.nn.Linear(2, 2, bias=False)})
+    whole["a"].W_q, whole["a"].meta = codes, meta
+    for at, value in enumerate(({**flat, "b.weight": torch.ones(2, 2)}, whole)):
+        checkpoint, tensors, _ = read(saved(tmp_path / str(at), value, None))
+        assert (checkpoint["params"], tensors["a.W_q"]["zeros"]) == (256 + 4, int((values == 0).sum()))
+        assert {*tensors} == {"a.W_q", "a.scale", "a.zero", "b.weight"}
+        assert not any("not a tensor" in note["text"] for note in checkpoint["notes"])
+
+
+def test_other_kinds_of_tensors_beside_modules_of_hqq_are_read(tmp_path):
+    modules = {
+        "a": {**module_of_hqq(), "bias": torch.ones(8, device="meta")},
+        "b": {"weight": torch.ones(2, 3, device="meta")},
+        "c": {"weight": per_tensor(torch.ones(4, 4))},
+        "d": torch.ones(5),
+    }
+    checkpoint, tensors, _ = read(saved(tmp_path / "m", modules, None))
+    assert checkpoint["params"] == 256 + 8 + 6 + 16 + 5
+    assert (tensors["b.weight"]["zeros"], tensors["c.weight"]["zeros"], tensors["a.bias"]["zeros"]) == (None, 0, None)
 
 
 def test_an_older_form_of_hqq_with_its_values_in_meta_is_read(tmp_path):

@@ -12,6 +12,7 @@ from layerhouse.ingest.measure.io import sparse
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 from layerhouse.ingest.measure.measurement import Job
 from layerhouse.ingest.measure.scheduler import measure
+from layerhouse.tests.test_layouts import rows_of
 from layerhouse.tests.weight_files import (
     p_call,
     p_dict,
@@ -100,13 +101,17 @@ def test_a_large_tensor_in_order_is_read_by_windows(tmp_path, monkeypatch, dtype
     contents = read_weight_file(tmp_path / "m.pt", "m.pt")
     size = whole.numel() * dtype.itemsize
     assert contents.skipped[:2] == (
-        f"sparse tensor not taken: csc: limit exceeded: {size} logical bytes, over 4096, and csc goes by columns",
-        f"sparse tensor not taken: loose: limit exceeded: {size} logical bytes, over 4096, and the order of its entries "
-        "is not given",
+        f"values of sparse tensor not read: csc: limit exceeded: {size} logical bytes, over 4096, and csc goes by columns",
+        f"values of sparse tensor not read: loose: limit exceeded: {size} logical bytes, over 4096, "
+        "and the order of its entries is not given",
     )
-    assert [ref.name for ref in contents.tensors] == ["coo", "csr", "bsr", "hybrid"]
+    assert [ref.name for ref in contents.tensors] == ["coo", "csr", "bsr", "hybrid", "csc", "loose"]
+    assert {(ref.shape, ref.storage_bytes) for ref in contents.tensors[4:]} == {((96, 70), 0)}
+    checkpoint, rows, _ = rows_of(tmp_path, "*.pt")
+    assert checkpoint["params"] == 6 * 96 * 70
+    assert [row["zeros"] is None for row in rows.values()] == [False] * 4 + [True] * 2
     expected = torch_values(whole)
-    for ref in contents.tensors:
+    for ref in contents.tensors[:4]:
         assert dense_bytes(ref) == expected
         assert dense_bytes(ref, 1000, 6000) == expected[1000:6000]
 
@@ -130,21 +135,27 @@ def numbers(*values: int) -> bytes:
     ("shape", "entries", "what"),
     [
         (
-            (1 << 40, 1 << 20),
+            (1 << 20, 1 << 20),
             2,
-            "limit exceeded: 4611686018427387904 logical bytes, over 67108864, and the order of its entries",
+            "values of sparse tensor not read: w: limit exceeded: 4398046511104 logical bytes, over 67108864, and the order of",
         ),
-        ((4, 5, 6), 2, "coo indices [2, 2] and values [2] do not fit the shape [4, 5, 6]"),
+        ((4, 5, 6), 2, "sparse tensor unsupported: tensor w: coo indices [2, 2] and values [2] do not fit the shape [4, 5, 6]"),
     ],
 )
-def test_an_inconsistent_tensor_is_skipped_and_the_others_are_read(tmp_path, shape, entries, what):
+def test_a_tensor_over_a_limit_counts_by_its_shape_and_an_inconsistent_one_is_no_smaller_model(tmp_path, shape, entries, what):
     indices = p_tensor((2, entries), (entries, 1), key="1", numel=2 * entries, storage=LONGS)
     path = tmp_path / "m.bin"
     blocks = {"0": bytes(24), "1": numbers(*[0] * 2 * entries)}
     path.write_bytes(coo_file(shape, indices, p_tensor((entries,), (1,)), blocks=blocks))
     contents = read_weight_file(path, "m.bin")
-    assert [ref.name for ref in contents.tensors] == ["good"]
-    assert contents.skipped[0].startswith(f"sparse tensor not taken: w: {what}")
+    assert contents.skipped[0].startswith(what)
+    if "unsupported" in what:
+        assert [ref.name for ref in contents.tensors] == ["good"]
+        with pytest.raises(InputError, match=r"not read: m\.bin: sparse tensor unsupported: tensor w"):
+            rows_of(tmp_path, "*.bin")
+    else:
+        assert {ref.name: ref.shape for ref in contents.tensors} == {"good": (2, 3), "w": shape}
+        assert rows_of(tmp_path, "*.bin")[0]["params"] == 6 + (1 << 40)
 
 
 @pytest.mark.parametrize("index", [-1, 4, 2**62])
@@ -161,9 +172,10 @@ def test_many_large_sparse_tensors_in_a_small_file_exceed_the_limit(tmp_path, mo
     monkeypatch.setattr(torch_storages, "SPARSE_SLACK", 0)
     state = {f"w{i}": torch.sparse_coo_tensor(torch.zeros(2, 0, dtype=torch.int64), [], (4096, 4096)) for i in range(8)}
     torch.save(state, tmp_path / "m.pt")
-    with pytest.raises(InputError) as caught:
-        read_weight_file(tmp_path / "m.pt", "m.pt")
-    assert "limit exceeded: 67108864 logical bytes, 256 times the file" in caught.value.what
+    contents = read_weight_file(tmp_path / "m.pt", "m.pt")
+    assert {(ref.shape, ref.storage_bytes) for ref in contents.tensors} == {((4096, 4096), 0)}
+    assert len({ref.place for ref in contents.tensors}) == 8
+    assert all("limit exceeded: 67108864 logical bytes, 256 times the file" in text for text in contents.skipped)
 
 
 def coalesced_ref(path, monkeypatch, lines, *, window_bytes, batch_elements=1 << 17):

@@ -160,7 +160,8 @@ class Contents:
 
     Of a whole pickled model, `class_path` is the class, and `config` the plain values of the config object inside it.
     `skipped` says, in one line each, what was not read, such as objects of classes that were not executed. `descriptions` say
-    of some tensors, by their names, how they hold the values of a weight.
+    of some tensors, by their names, how they hold the values of a weight. `entry_names` are the names of the file for tensors
+    that are kept inside of other entries.
     """
 
     container: str
@@ -170,3 +171,4 @@ class Contents:
     config: dict[str, Any] | None = None
     skipped: tuple[str, ...] = ()
     descriptions: Mapping[str, Any] = field(default_factory=dict)
+    entry_names: Mapping[str, str] = field(default_factory=dict)

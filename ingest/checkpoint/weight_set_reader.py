@@ -38,9 +38,11 @@ def read_weight_set(weight_set: WeightSet, display_path: str) -> WeightSetConten
     metadata: dict[str, Any] = {}
     skipped: list[str] = []
     descriptions: dict[str, Any] = {}
+    entry_names: dict[str, str] = {}
     class_path = config = None
     for path, contents in _read_files(weight_set, display_path):
-        own = dict.fromkeys([tensor.name for tensor in contents.tensors], path)
+        own = dict.fromkeys((*(tensor.name for tensor in contents.tensors), *contents.entry_names.values()), path)
+        entry_names |= contents.entry_names
         if twice := holders.keys() & own.keys():
             first = next(name for name in own if name in twice)
             raise InputError(display_path, f"tensor {first[:80]!r} is in {holders[first].name} and in {path.name}")
@@ -59,10 +61,11 @@ def read_weight_set(weight_set: WeightSet, display_path: str) -> WeightSetConten
         notes.append(f"joined from the parts of {ranks} ranks of a ZeRO-3 run, in float32 as the optimizer keeps them")
     if weight_set.weight_map is not None:
         _check_map(weight_set.weight_map, holders, f"{display_path}/{weight_set.index.name if weight_set.index else ''}")
-        unnamed = [tensor.name for tensor in tensors if tensor.name not in weight_set.weight_map]
+        unnamed = [ref.name for ref in tensors if entry_names.get(ref.name, ref.name) not in weight_set.weight_map]
         if unnamed:
             notes.append(f"not in the index: {len(unnamed)} tensors, {_first(unnamed)}")
-            tensors = [tensor for tensor in tensors if tensor.name in weight_set.weight_map]
+            left_out = set(unnamed)
+            tensors = [tensor for tensor in tensors if tensor.name not in left_out]
     found = (tuple(tensors), tuple(containers), metadata, class_path, config, tuple(skipped), tuple(notes))
     return WeightSetContents(*found, descriptions)
 

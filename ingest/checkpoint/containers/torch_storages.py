@@ -33,6 +33,7 @@ MAX_EXPANDED_BYTES = 16 * 1024 * 1024
 """Logical bytes up to which a view may be larger than its storage, as masks and position ids are."""
 MAX_TOTAL_FACTOR = 4
 """Limit on the logical bytes of all views together, as a multiple of the file's size and of MAX_EXPANDED_BYTES."""
+EXCEEDED = "limit exceeded: "
 MAX_UNREAD_ELEMENTS = 1 << 46
 """Limit on the elements that tensors without values may claim in one file: 70 trillion parameters."""
 
@@ -56,7 +57,8 @@ class Storages:
     def references(self, tensors: Iterable[NamedTensor], size: int) -> tuple[tuple[TensorRef, ...], tuple[str, ...]]:
         """References to the tensors of a file of `size` bytes, and a line for each sparse tensor that cannot be read.
 
-        Raises InputError if a claim cannot be true, or if overlapping views add up to more than MAX_TOTAL_FACTOR allows.
+        One over a limit has a reference by its shape alone. Raises InputError if a claim cannot be true, or if overlapping
+        views add up to more than MAX_TOTAL_FACTOR allows.
         """
         refs: list[TensorRef] = []
         left_out: list[str] = []
@@ -75,12 +77,18 @@ class Storages:
                 continue
             outcome = self.sparse(named.name, named.tensor, is_buffer=named.is_buffer)
             if isinstance(outcome, TensorRef) and outcome.logical_bytes > sparse_budget:
-                outcome = f"limit exceeded: {outcome.logical_bytes} logical bytes, {MAX_SPARSE_FACTOR} times the file"
+                outcome = f"{EXCEEDED}{outcome.logical_bytes} logical bytes, {MAX_SPARSE_FACTOR} times the file"
             if isinstance(outcome, TensorRef):
                 sparse_budget -= outcome.logical_bytes
                 refs.append(outcome)
+            elif outcome.startswith(EXCEEDED):
+                shape = ShapeStub(
+                    named.tensor.values.dtype, named.tensor.values.dtype_name, named.tensor.shape, "sparse, over a limit"
+                )
+                refs.append(self.unread(named, shape, unread))
+                left_out.append(f"values of sparse tensor not read: {printable(named.name)}: {outcome}")
             else:
-                left_out.append(f"sparse tensor not taken: {printable(named.name)}: {outcome}")
+                left_out.append(f"sparse tensor unsupported: tensor {printable(named.name)}: {outcome}")
         self.check_total([ref for ref in refs if ref.sparse is None and ref.offset >= 0], size)
         check_limit(
             self.display_path,
@@ -126,14 +134,14 @@ class Storages:
 
     def unread(self, named: NamedTensor, tensor: ShapeStub, known: dict[int, TensorRef]) -> TensorRef:
         """The reference to a tensor of which only type and shape are known. `known` are those that have been made, by the
-        identity of what they stand for: one of two names is one tensor."""
+        identity of what they stand for: a tensor of two names is one."""
         if tensor.dtype is None:
             self.refuse(named.name, f"unknown dtype {printable(tensor.dtype_name)}")
         if any(extent < 0 for extent in tensor.shape):
             self.refuse(named.name, "negative size")
         self.elements(named.name, tensor.shape)
         number = -1 - len(known)
-        first = known.setdefault(id(tensor), unread_reference(named, tensor, tensor.dtype, self.path, number))
+        first = known.setdefault(id(named.tensor), unread_reference(named, tensor, tensor.dtype, self.path, number))
         return unread_reference(named, tensor, tensor.dtype, self.path, first.offset)
 
     def quantized(self, named: NamedTensor, tensor: QuantizedStub) -> TensorRef:
@@ -213,4 +221,4 @@ class PickledFile:
         name = self.container if model.class_path is None else f"{self.container}, pickled whole model"
         skipped = (*self.notes, *left_out, *model.skipped)
         contents = Contents(name, tensors, class_path=model.class_path, config=model.config, skipped=skipped)
-        return replace(contents, descriptions=model.descriptions)
+        return replace(contents, descriptions=model.descriptions, entry_names=model.entry_names)

@@ -12,7 +12,7 @@ The first rule that applies chooses the model; the other entries are listed as s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from layerhouse.errors import InputError
@@ -20,13 +20,16 @@ from layerhouse.ingest.checkpoint.limits import MAX_TENSOR_NAME, check_limit
 from layerhouse.ingest.checkpoint.pickle.load import Unpickled
 from layerhouse.ingest.checkpoint.pickle.parallel_run import refuse_rank
 from layerhouse.ingest.checkpoint.pickle.parts import (
+    HQQ_CODES,
     PACKED_DTYPE,
     NamedTensor,
     Parts,
+    flat_hqq,
     has_tensor_inside,
     hqq_parts,
     hqq_size,
     is_hqq,
+    is_hqq_module,
     is_packed,
     parts_of,
     serving_parts,
@@ -59,6 +62,8 @@ TRAINING_STATES = {
 """The keys by which the dicts of a training run are told."""
 MAX_LISTED = 100
 MAX_SHOWN = 200
+UNINITIALIZED = ("torch.nn.parameter.UninitializedParameter", "torch.nn.parameter.UninitializedBuffer")
+"""Parameters of lazy modules, whose shapes are not known."""
 SPARSE = ("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_sparse_csr_tensor")
 
 
@@ -66,7 +71,8 @@ SPARSE = ("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_sparse_c
 class PickledModel:
     """The tensors of a pickled model. `class_path` and `config` are None for a bare dict of tensors.
 
-    `descriptions` say of some tensors, by their names, how they hold the values of a weight.
+    `descriptions` say of some tensors, by their names, how they hold the values of a weight. `entry_names` are the names of the
+    entries that hold tensors of other names.
     """
 
     tensors: tuple[NamedTensor, ...]
@@ -74,6 +80,7 @@ class PickledModel:
     config: dict[str, Any] | None
     skipped: tuple[str, ...]
     descriptions: Mapping[str, Any]
+    entry_names: Mapping[str, str]
 
 
 class Notes:
@@ -123,7 +130,7 @@ def find_model(unpickled: Unpickled, display_path: str) -> PickledModel:
             inert.add("skipped, not executed:", name.path)
     skipped = (*walk.unsupported.as_texts(), *inert.as_texts(), *walk.notes.as_texts())
     tensors = serving_parts(walk.tensors, walk.quantized) if walk.quantized else walk.tensors
-    return PickledModel(tuple(tensors), class_path, walk.config, skipped, walk.descriptions)
+    return PickledModel(tuple(tensors), class_path, walk.config, skipped, walk.descriptions, walk.entry_names)
 
 
 def describe(value: Any) -> str:
@@ -246,6 +253,8 @@ def _is_unsupported_tensor(value: Any) -> bool:
         return True
     if not isinstance(value, Stub) or not isinstance(value.target, Global):
         return False
+    if value.class_path in UNINITIALIZED:
+        return True
     return value.target.path.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_"))
 
 
@@ -264,6 +273,7 @@ class _Walk:
         self.config: dict[str, Any] | None = None
         self.quantized: set[str] = set()
         self.descriptions: dict[str, Any] = {}
+        self.entry_names: dict[str, str] = {}
         self.steps = 0
         self._searched: set[int] = set()
         self._packed: dict[int, list[tuple[str, Any]]] = {}
@@ -271,8 +281,11 @@ class _Walk:
 
     def read_dict(self, value: PickledDict) -> None:
         """Take the tensors of a bare state dict."""
+        described = flat_hqq(value.by_text)
+        self.descriptions |= described
+        modules = {name.removesuffix(HQQ_CODES) for name in described}
         for name, entry in value.by_text.items():
-            is_known = entry is None or name.endswith(PACKED_DTYPE)
+            is_known = entry is None or name.endswith(PACKED_DTYPE) or name[: name.rfind(".") + 1] in modules
             if not self.take(name, entry, is_buffer=False) and not is_known:
                 self.notes.add("not a tensor:", name, entry)
         if value.other_keys:
@@ -281,11 +294,20 @@ class _Walk:
     def read_hqq(self, value: PickledDict) -> None:
         """Take the tensors of a dict of modules that HQQ has saved."""
         for module, entry in value.by_text.items():
+            members = {module: entry}
             if isinstance(entry, PickledDict):
                 self.spend(hqq_size(entry))
-                self.add(hqq_parts(module, entry))
-            elif not self.take(module, entry, is_buffer=False) and entry is not None:
-                self.notes.add("not a tensor:", module, entry)
+                members = {f"{module}.{key}": member for key, member in entry.by_text.items()}
+                if is_hqq_module(entry):
+                    self.add(hqq_parts(module, entry))
+                    members = {
+                        name: member
+                        for name, member in members.items()
+                        if isinstance(member, AnyTensor) and not isinstance(member, TensorStub)
+                    }
+            for name, member in members.items():
+                if not self.take(name, member, is_buffer=False) and member is not None:
+                    self.notes.add("not a tensor:", name, member)
 
     def read_modules(self, root: Stub) -> None:
         """Take the tensors of a module and of those below it."""
@@ -323,6 +345,12 @@ class _Walk:
                 name = self.join(prefix, key)
                 if not self.take(name, entry, is_buffer=is_buffer):
                     self.notes.add("not a tensor:", name, entry)
+        codes, meta = _entries(state.get("_parameters")).get(HQQ_CODES), state.get("meta")
+        if isinstance(codes, TensorStub) and isinstance(meta, PickledDict):
+            whole = PickledDict([HQQ_CODES, codes, "meta", meta])
+            self.spend(hqq_size(whole))
+            parts = hqq_parts(prefix.removesuffix("."), whole)
+            self.add(replace(parts, tensors=[named for named in parts.tensors if named.tensor is not codes]))
         packed = self._packed.get(id(state))
         if packed is None:
             packed = self._packed[id(state)] = [(key, entry) for key, entry in state.items() if is_packed(entry)]
@@ -347,6 +375,7 @@ class _Walk:
                 self.classes.add(entry.class_name)
             elif isinstance(entry, Stub) and isinstance(entry.target, Global):
                 self.classes.add(entry.target)
+            self.entry_names |= {named.name: name for named in parts.tensors if named.name != name}
             self.add(parts)
             return True
         if not _is_unsupported_tensor(entry):

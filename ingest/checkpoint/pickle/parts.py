@@ -81,7 +81,7 @@ def is_packed(entry: Any) -> bool:
 
 def is_hqq(value: Any) -> bool:
     """Whether a value is a dict of modules as HQQ saves it, one of which has codes and their shape."""
-    return isinstance(value, PickledDict) and any(_is_hqq_module(entry) for entry in value.by_text.values())
+    return isinstance(value, PickledDict) and any(is_hqq_module(entry) for entry in value.by_text.values())
 
 
 def hqq_size(entry: PickledDict) -> int:
@@ -94,19 +94,27 @@ def hqq_size(entry: PickledDict) -> int:
 
 
 def hqq_parts(module: str, entry: PickledDict) -> Parts:
-    """The tensors of one module of HQQ: codes, scales and zero points, or the plain ones of a module that is not quantised."""
+    """The tensors of one module of HQQ: codes, scales and zero points, and others beside them."""
     members = entry.by_text
     inner = members.get("meta")
     if isinstance(inner, PickledDict):
         members = {**members, **inner.by_text}
     tensors = [NamedTensor(f"{module}.{key}", value) for key, value in members.items() if isinstance(value, TensorStub)]
-    if not _is_hqq_module(entry):
-        return Parts(tensors)
     for key in HQQ_NESTED:
         if isinstance(nested := members.get(key), PickledDict):
             served = ((part, value) for part, value in nested.by_text.items() if isinstance(value, TensorStub))
             tensors += [NamedTensor(f"{module}.{key}.{part}", value, served=f"{module}.weight") for part, value in served]
     return Parts(tensors, {f"{module}.{HQQ_CODES}": _description(members, HQQ_VALUES)})
+
+
+def flat_hqq(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """What the plain values of a state dict, `NAME.shape` beside `NAME.W_q`, say of the modules of HQQ in it."""
+    descriptions = {}
+    for name in entries:
+        prefix, _, key = name.rpartition(".")
+        if key == HQQ_CODES and isinstance(entries.get(f"{prefix}.shape"), list | tuple):
+            descriptions[name] = _description({key: entries.get(f"{prefix}.{key}") for key in HQQ_VALUES}, HQQ_VALUES)
+    return descriptions
 
 
 def serving_parts(tensors: Iterable[NamedTensor], quantized: set[str]) -> list[NamedTensor]:
@@ -120,7 +128,8 @@ def serving_parts(tensors: Iterable[NamedTensor], quantized: set[str]) -> list[N
     ]
 
 
-def _is_hqq_module(entry: Any) -> bool:
+def is_hqq_module(entry: Any) -> bool:
+    """Whether a value is a module of HQQ with quantised weights."""
     if not isinstance(entry, PickledDict):
         return False
     members = entry.by_text
@@ -151,17 +160,15 @@ def _packed_parts(name: str, entry: Any) -> Parts | None:
 
 def _subclass_parts(name: str, entry: SubclassStub, *, is_buffer: bool) -> Parts:
     """The tensors in which a tensor of another class keeps its values, if they are read; else the tensor as its shape alone."""
-    path, members = entry.class_name.path, entry.members.by_text
+    path, members, shape = entry.class_name.path, entry.members.by_text, entry.outside.shape
     local = members.get("_local_tensor")
-    if path.startswith("torch.distributed.") and isinstance(local, TensorStub):
-        if local.shape == entry.shape:
-            return Parts([NamedTensor(name, local, is_buffer)])
-        path = "parts of a tensor of several devices"
+    if path.startswith("torch.distributed.") and isinstance(local, TensorStub) and local.shape == shape:
+        return Parts([NamedTensor(name, local, is_buffer)])
     module, _, part = name.rpartition(".")
     codes, scale = members.get("qdata"), members.get("scale")
-    is_read = isinstance(codes, TensorStub) and codes.shape == entry.shape and codes.dtype in TORCHAO_CODES
+    is_read = isinstance(codes, TensorStub) and codes.shape == shape and codes.dtype in TORCHAO_CODES
     if not (path.startswith("torchao.") and part == "weight" and is_read and isinstance(scale, TensorStub)):
-        return Parts([NamedTensor(name, ShapeStub(entry.dtype, entry.dtype_name, entry.shape, path), is_buffer)])
+        return Parts([NamedTensor(name, entry.outside, is_buffer)])
     prefix = f"{module}._weight_" if module else "_weight_"
     tensors = [
         NamedTensor(f"{prefix}{key}", value, served=None if key in TORCHAO_PARTS else name)

@@ -38,6 +38,7 @@ QUANTIZED_NAMES = (
     *(f"per_{what}_{how}" for what in ("tensor", "channel") for how in ("affine", "symmetric", "affine_float_qparams")),
 )
 """Types and schemes of quantised tensors."""
+FLOATS = ("F64", "F32", "F16", "BF16", "C64", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
 
 STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
 REBUILD_FROM_TYPE = (
@@ -85,7 +86,8 @@ def rebuild(target: Any, arguments: Any) -> Any:
             return _subclass(arguments)
         if not isinstance(inner, Global) or inner.path not in TENSORS or position >= len(arguments):
             return UNKNOWN
-        target, arguments = inner, arguments[position]
+        made = TENSORS[inner.path](arguments[position]) if isinstance(arguments[position], tuple) else UNKNOWN
+        return _of_class(made, arguments[1], arguments[3]) if len(arguments) == 4 else made
     function = TENSORS.get(target.path) or CONTAINERS.get(target.path)
     return UNKNOWN if function is None or not isinstance(arguments, tuple) else function(arguments)
 
@@ -130,8 +132,32 @@ def _rebuild_tensor_v3(arguments: tuple[Any, ...]) -> Any:
 
 
 def _rebuild_parameter(arguments: tuple[Any, ...]) -> Any:
-    is_tensor = len(arguments) in (3, 4) and isinstance(arguments[0], AnyTensor | Stub)
-    return arguments[0] if is_tensor else UNKNOWN
+    """From (tensor, requires_grad, hooks[, attributes])."""
+    if len(arguments) not in (3, 4) or not isinstance(arguments[0], AnyTensor | Stub):
+        return UNKNOWN
+    return _with_attributes(arguments[0], arguments[3]) if len(arguments) == 4 else arguments[0]
+
+
+def _of_class(made: Any, name: Any, attributes: Any) -> Any:
+    """A tensor of a class of its own over a storage.
+
+    Integers of such a class are codes whose meaning is not known; those of int8 are one for each element.
+    """
+    made = _with_attributes(made, attributes)
+    is_plain = isinstance(name, Global) and name.module.partition(".")[0] == "torch"
+    is_packed = isinstance(made, TensorStub) and made.dtype not in (*FLOATS, "I8", "BOOL")
+    return UNKNOWN if is_packed and not is_plain else made
+
+
+def _with_attributes(tensor: Any, attributes: Any) -> Any:
+    """A tensor with Python attributes. A `quant_state` of bitsandbytes has the shape of the weight that the bytes stand for."""
+    if isinstance(attributes, tuple) and attributes:
+        attributes = attributes[0]
+    packing = attributes.by_text.get("quant_state") if isinstance(attributes, PickledDict) else None
+    if packing is None:
+        return tensor
+    described = packing.state.by_text if isinstance(packing, Stub) and isinstance(packing.state, PickledDict) else {}
+    return _shape(described.get("dtype"), described.get("shape"), "packed by bitsandbytes")
 
 
 def _layout(arguments: tuple[Any, ...]) -> Any:
@@ -191,8 +217,9 @@ def _subclass(arguments: tuple[Any, ...]) -> Any:
         members = members[0]
     if not isinstance(claims, tuple) or len(claims) < 3 or not isinstance(members, PickledDict):
         return UNKNOWN
-    shape = _shape(claims[1], claims[2], name.path)
-    return shape if shape is UNKNOWN else SubclassStub(name, shape.dtype, shape.dtype_name, shape.shape, members)
+    is_distributed = name.module.startswith("torch.distributed")
+    outside = _shape(claims[1], claims[2], "parts of a tensor of several devices" if is_distributed else name.path)
+    return outside if outside is UNKNOWN else SubclassStub(name, outside, members)
 
 
 def _rebuild_quantized(arguments: tuple[Any, ...]) -> Any:

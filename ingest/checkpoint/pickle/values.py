@@ -191,13 +191,11 @@ class QuantizedStub:
 class SubclassStub:
     """A tensor of a class of its own, which keeps its values in other tensors: the `members`, with whatever else describes it.
 
-    `dtype` and `shape` are those that the class shows to the rest of torch.
+    `outside` is what the class shows to the rest of torch.
     """
 
     class_name: Global
-    dtype: str | None
-    dtype_name: str
-    shape: tuple[int, ...]
+    outside: ShapeStub
     members: PickledDict
 
 
