@@ -151,8 +151,9 @@ def test_a_tensor_over_a_limit_counts_by_its_shape_and_an_inconsistent_one_is_no
     assert contents.skipped[0].startswith(what)
     if "unsupported" in what:
         assert [ref.name for ref in contents.tensors] == ["good"]
-        with pytest.raises(InputError, match=r"not read: m\.bin: sparse tensor unsupported: tensor w"):
-            rows_of(tmp_path, "*.bin")
+        checkpoint, _, _ = rows_of(tmp_path, "*.bin")
+        (text,) = (note["text"] for note in checkpoint["notes"] if note["code"] == "unread")
+        assert (checkpoint["params"], "sparse tensor unsupported: tensor w" in text) == (None, True)
     else:
         assert {ref.name: ref.shape for ref in contents.tensors} == {"good": (2, 3), "w": shape}
         assert rows_of(tmp_path, "*.bin")[0]["params"] == 6 + (1 << 40)

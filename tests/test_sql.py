@@ -22,6 +22,7 @@ import pyarrow as pa
 import pytest
 
 from layerhouse.ingest.results.parsed import measure_id
+from layerhouse.version import RULES_VERSION
 from layerhouse.warehouse.answers.query import query_names, run_query, run_sql
 from layerhouse.warehouse.answers.session import Session, read_snapshot
 from layerhouse.warehouse.answers.sql_text import quote_identifier, sql_files
@@ -42,6 +43,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "source_kind": "weights",
         "status": "ok",
         "tool_version": "1",
+        "rules_version": RULES_VERSION,
     },
     "tensors": {},
     "layers": {"stack": "text"},

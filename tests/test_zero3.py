@@ -264,7 +264,7 @@ def test_a_run_that_is_not_whole_is_refused_by_what_is_missing(tmp_path, change,
 def test_tensor_parallel_ranks_and_other_weights_beside_a_run_are_refused(tmp_path):
     step = save(tmp_path, *states({"a.weight": torch.randn(4, 3)}, 2))
     (step / MODEL.format(1).replace("mp_rank_00", "mp_rank_01")).write_bytes((step / MODEL.format(1)).read_bytes())
-    with pytest.raises(InputError, match="2 tensor-parallel ranks of a ZeRO-3 run; merge them first"):
+    with pytest.raises(InputError, match=r"2 parts of one model .*; merge them first"):
         read(step)
     (step / MODEL.format(1).replace("mp_rank_00", "mp_rank_01")).unlink()
     torch.save({"w": torch.ones(2)}, step / "layer_0_expert_0_mp_rank_00_model_states.pt")
