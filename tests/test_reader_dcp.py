@@ -128,6 +128,14 @@ def test_objects_beside_tensors_are_noted(tmp_path):
     assert read_dcp(folder, "m").skipped == ("not a tensor: extra_state (torch.distributed.checkpoint.object)",)
 
 
+def test_files_of_an_earlier_and_larger_run_are_named(tmp_path):
+    folder = write_dcp(tmp_path / "m", {"w": values(4, 4), "extra": {"a": 1}}, files=2)
+    for number in range(2, 9):
+        (folder / f"__{number}_0.distcp").write_bytes(b"x")
+    strays = [f"not read, as nothing refers to it: __{number}_0.distcp" for number in range(2, 7)]
+    assert read_dcp(folder, "m").skipped[:6] == (*strays, "and 2 more such files")
+
+
 def test_a_checkpoint_of_many_chunks_has_the_rows_of_the_plain_one(tmp_path):
     torch.manual_seed(0)
     state = {name: torch.randn(shape).bfloat16() for name, shape in llama_shapes({0: Width(), 1: Width()}).items()}
