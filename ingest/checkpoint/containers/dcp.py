@@ -18,7 +18,7 @@ from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.containers.dcp_metadata import Blob, Chunk, DcpMetadata, SavedTensor, read_metadata
 from layerhouse.ingest.checkpoint.containers.torch_storages import Block, Storages
 from layerhouse.ingest.checkpoint.containers.torch_zip import read_archive
-from layerhouse.ingest.checkpoint.file_names import DCP_METADATA
+from layerhouse.ingest.checkpoint.file_names import DCP_METADATA, DCP_SUFFIX
 from layerhouse.ingest.checkpoint.limits import check_limit
 from layerhouse.ingest.checkpoint.pickle.find_model import PickledModel, describe, find_model, printable
 from layerhouse.ingest.checkpoint.pickle.load import Unpickled
@@ -28,6 +28,7 @@ from layerhouse.ingest.checkpoint.tensor_ref import CHUNKS, Assembly, Contents, 
 
 MAX_CHUNKS = 500_000
 MAX_UNWRAPPED = 8
+MAX_NAMED = 5
 ZIP_START = b"PK\x03\x04"
 OPTIMIZER = re.compile(r"optim(izer)?s?(_states?)?(_\d+)?|optims?_dict", re.IGNORECASE)
 RUN = r"lr_schedulers?(_\d+)?|train(er)?_state|dataloaders?(_states?)?|rng_states?|random_states?|grad_scaler"
@@ -50,6 +51,9 @@ def read_dcp(folder: Path, display_path: str) -> Contents:
     check_limit(metadata_path, "chunks", len(chunks), MAX_CHUNKS)
     parts = _read_chunks(folder, display_path, chunks)
     tensors = tuple(_whole(name, tensor, parts[tensor.name]) for name, tensor in saved)
+    strays = sorted(path.name for path in folder.glob(f"*{DCP_SUFFIX}") if path.name not in metadata.files)
+    notes += [f"not read, as nothing refers to it: {printable(name)}" for name in strays[:MAX_NAMED]]
+    notes += [f"and {len(strays) - MAX_NAMED} more such files"] * (len(strays) > MAX_NAMED)
     return Contents("dcp", tensors, skipped=(*notes, *model.skipped))
 
 

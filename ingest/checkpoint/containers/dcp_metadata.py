@@ -65,7 +65,8 @@ class SavedTensor:
 
 @dataclass(frozen=True)
 class DcpMetadata:
-    """What `.metadata` says: tensors and the names of other objects; the path of a name in the nested dict, if it is known.
+    """What `.metadata` says: tensors and the names of other objects; the path of a name in the nested dict, if it is known; the
+    names of all files that hold any of them.
 
     `inert` are classes and functions that are not DCP's own. `containers` is that of Unpickled.
     """
@@ -73,6 +74,7 @@ class DcpMetadata:
     tensors: dict[str, SavedTensor]
     objects: tuple[str, ...]
     paths: dict[str, tuple[Any, ...]]
+    files: frozenset[str]
     inert: tuple[Global, ...]
     containers: int
 
@@ -115,10 +117,10 @@ class _Parser:
                 tensors[name] = self.tensor(name, entry)
             else:
                 objects.append(name)
-        self.add_blobs(tensors, fields.get("storage_data"))
+        files = self.add_blobs(tensors, fields.get("storage_data"))
         inert = tuple(name for name in unpickled.inert if not name.path.startswith(CLASSES) and name.path not in PATH_CLASSES)
         paths = _paths(fields.get("planner_data"))
-        return DcpMetadata(tensors, tuple(objects), paths, inert, unpickled.containers)
+        return DcpMetadata(tensors, tuple(objects), paths, files, inert, unpickled.containers)
 
     def fields(self, value: Any, class_name: str) -> dict[str, Any]:
         """The fields of an object of one of DCP's dataclasses."""
@@ -174,12 +176,15 @@ class _Parser:
             self.refuse(f"tensor {name[:80]!r}: its {what} are no whole numbers of at least 0")
         return value
 
-    def add_blobs(self, tensors: dict[str, SavedTensor], storage_data: Any) -> None:
-        """Add the entries of `storage_data` to their tensors."""
+    def add_blobs(self, tensors: dict[str, SavedTensor], storage_data: Any) -> frozenset[str]:
+        """Add the entries of `storage_data` to their tensors; returns the names of all files."""
         if not isinstance(storage_data, PickledDict):
             self.refuse("damaged: no storage_data in the metadata: where the chunks lie is not known")
+        files: set[str] = set()
         for key, value in zip(storage_data.flat[::2], storage_data.flat[1::2], strict=True):
             index = self.fields(key, "MetadataIndex")
+            file = self.fields(value, "_StorageInfo").get("relative_path")
+            files |= {file} if isinstance(file, str) else set()
             name, origin = index.get("fqn"), index.get("offset")
             tensor = tensors.get(name) if isinstance(name, str) else None
             if tensor is None:
@@ -187,6 +192,7 @@ class _Parser:
             if origin is None:
                 origin = (0,) * len(tensor.shape)
             tensor.blobs[self.sizes(tensor.name, origin, "offset")] = self.blob(tensor.name, value)
+        return frozenset(files)
 
     def blob(self, name: str, value: Any) -> Blob:
         """The place of one chunk."""
