@@ -143,9 +143,10 @@ def measure_weights(
     from layerhouse.ingest.measure.scheduler import measure
 
     def job(placed: Placed) -> Job:
+        ref, values = placed.ref.as_stored, placed.ref.as_values
         if values_kind(placed) == PACKED:
-            return Job(placed.ref.as_stored, is_counted=False)
-        return Job(placed.ref.as_stored, placed.input_axis, placed.residual_axis)
+            return Job(ref, None, placed.residual_axis, is_counted=False, values_ref=values)
+        return Job(ref, placed.input_axis, None if values is None else placed.residual_axis, values_ref=values)
 
     tensors = [placed for placed in opened.measured if values_kind(placed) != UNREAD]
     jobs = [job(placed) for placed in tensors]
@@ -159,14 +160,15 @@ def measure_weights(
 
 
 def _known_part(placed: Placed, measured: Measurement) -> Measurement:
-    """What was measured of a tensor that holds of its weight; codes that were unpacked have no signature of their values."""
+    """What was measured of a tensor that holds of its weight: of codes only where they are zero, and the profile of the values
+    that they stand for, if these are known.
+    """
     from layerhouse.ingest.measure.measurement import scale_free_part
 
     if values_kind(placed) != CODES:
         return measured
     known = scale_free_part(measured)
-    layout = placed.ref.layout
-    return replace(known, signature=None) if layout is not None and layout.unpacked is not None else known
+    return known if placed.ref.as_values is not None else replace(known, signature=None, sketch=None)
 
 
 def weight_rows(
