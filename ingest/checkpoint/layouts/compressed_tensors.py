@@ -57,6 +57,8 @@ def _read_fp4(module: ModuleTensors, ref: TensorRef) -> TensorRef:
     size = None
     if scale is not None and scale.shape[:-1] == weight.shape[:-1]:
         size = fp4_group_size(ref.shape[-1], scale.shape[-1])
+        if len(ref.shape) > 2 and size is not None and ref.shape[-1] % size:
+            return ref
     is_nvfp4 = scale is not None and scale.dtype == "F8_E4M3" and size is not None
     ref = unpacked_ref(ref, "fp4_pairs", [weight, scale if is_nvfp4 else None], dtype="F8_E4M3", group_size=size)
     is_mxfp4 = scale is not None and scale.dtype in ("U8", "F8_E8M0") and size is not None

@@ -59,7 +59,8 @@ def block_of(config: QuantizationConfig, shape: tuple[int, ...], numbers: Tensor
     if len(stored) == 4 and numbers.elements and stored[1] == stored[3] == 1:
         fitting = {(rows // stored[0], columns // stored[2])} if not rows % stored[0] and not columns % stored[2] else set()
     else:
-        fitting = {block for block in _declared_tiles(config) if _tiles(shape, block) == stored}
+        declared = (block for block in _declared_tiles(config) if _tiles(shape, block) == stored)
+        fitting = {(min(height, rows), min(width, columns)) for height, width in declared}
     return fitting.pop() if len(fitting) == 1 else None
 
 

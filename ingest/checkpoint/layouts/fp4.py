@@ -37,6 +37,8 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
     shape = (*weight.shape[:-1], 2 * weight.shape[-1])
     ref = weight_ref(module, "weight", scheme, shape, bits=4)
     size = fp4_group_size(shape[-1], scale.shape[-1])
+    if len(shape) > 2 and size is not None and shape[-1] % size:
+        return [ref, *auxiliary_refs(module, AUXILIARY, scheme)]
     ref = unpacked_ref(ref, "fp4_pairs", [weight, scale if scheme == "nvfp4" else None], dtype="F8_E4M3", group_size=size)
     second = module.parts.get("weight_scale_2")
     is_known = (scheme == "nvfp4") == (

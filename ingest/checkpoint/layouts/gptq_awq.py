@@ -58,8 +58,8 @@ def _read_awq(config: QuantizationConfig, module: ModuleTensors, ref: TensorRef)
     if size is None or ref.shape[0] != 8 * weight.shape[1]:
         return ref
     form: dict[str, Any] = {"group_size": size, "is_reordered": True}
-    ref = unpacked_ref(ref, "awq", [turned(weight), points], **form)
-    named = {"codes": turned(weight), "points": points, "scales": scales}
+    ref = unpacked_ref(ref, "awq", [turned(weight), turned(points)], **form)
+    named = {"codes": turned(weight), "points": turned(points), "scales": turned(scales)}
     return decoded_ref(ref, "awq_values", named, **form, is_signed=False)
 
 
@@ -72,8 +72,9 @@ def _read_gptq(config: QuantizationConfig, module: ModuleTensors, ref: TensorRef
     if bits not in READ_BITS or (size is None and order is None):
         return ref
     form: dict[str, Any] = {"bits": bits, "added": 0 if _has_true_zeros(config) else 1, "group_size": size or 0}
-    ref = unpacked_ref(ref, "gptq", [turned(weight), points, order], dtype="U16" if bits == 8 else "U8", **form)
-    named = {"codes": turned(weight), "points": points, "scales": scales, "groups": order}
+    words = turned(points)
+    ref = unpacked_ref(ref, "gptq", [turned(weight), words, order], dtype="U16" if bits == 8 else "U8", **form)
+    named = {"codes": turned(weight), "points": words, "scales": turned(scales), "groups": order}
     return decoded_ref(ref, "gptq_values", named, **form)
 
 
@@ -97,6 +98,7 @@ def _claims_gemv(config: QuantizationConfig, module: ModuleTensors) -> list[Tens
         module.refuse(f"{shapes} are of no AWQ weight for products with a vector")
     ref, size = weight_ref(module, "qweight", "awq", shape, bits=4), config.declared.get("group_size")
     if type(size) is int and size > 0 and shape[1] % 64 == 0:
+        size = min(size, shape[1])
         kind = "awq_gemv" if weight.shape[0] == shape[0] else "awq_gemv_fast"
         has_all = 8 * zeros.shape[1] * size >= shape[1] if kind == "awq_gemv" else zeros.shape == scales.shape
         has_all &= kind == "awq_gemv" or zeros.shape[0] * size >= shape[1]
@@ -106,8 +108,8 @@ def _claims_gemv(config: QuantizationConfig, module: ModuleTensors) -> list[Tens
             named = {"codes": weight, "points": zeros, "scales": scales}
             ref = decoded_ref(ref, "gemv_values", named, group_size=size) if has_scales else ref
         elif has_all:
-            ref = unpacked_ref(ref, kind, [weight, scales, zeros], group_size=size)
-            named = {"codes": weight, "scales": scales, "zeros": zeros}
+            ref = unpacked_ref(ref, kind, [weight, turned(scales), turned(zeros)], group_size=size)
+            named = {"codes": weight, "scales": turned(scales), "zeros": turned(zeros)}
             ref = decoded_ref(ref, "gemv_fast_values", named, group_size=size)
     return [ref, *auxiliary_refs(module, AUXILIARY, "awq")]
 

@@ -31,12 +31,12 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
     ref = weight_ref(module, "weight", "quark int4", shape, bits=4)
     size = group_size(config, shape[1], scale.shape[0], module.name)
     if size is not None and (zeros is None or zeros.shape == (scale.shape[0], weight.shape[1])):
-        codes = turned(weight)
+        codes, points = turned(weight), None if zeros is None else turned(zeros)
         form: dict[str, Any] = {"is_reordered": is_reordered, "group_size": size}
-        ref = unpacked_ref(ref, "awq", [codes, zeros], **form)
+        ref = unpacked_ref(ref, "awq", [codes, points], **form)
         dtype = _declared_dtype(config)
         if dtype == "int4" or (dtype == "uint4" and zeros is not None):
-            named = {"codes": codes, "points": zeros, "scales": scale}
+            named = {"codes": codes, "points": points, "scales": turned(scale)}
             ref = decoded_ref(ref, "awq_values", named, **form, is_signed=dtype == "int4")
     return [ref, *auxiliary_refs(module, AUXILIARY, "quark int4")]
 

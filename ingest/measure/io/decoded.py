@@ -93,7 +93,7 @@ def row_pairs_values(ref: TensorRef, parts: Parts, rows: Array, columns: int) ->
 def integer_values(ref: TensorRef, parts: Parts, rows: Array, columns: int) -> Array:
     """compressed-tensors pack-quantized: (code - 2 ** (bits - 1)) * scale, or (code - point) * scale."""
     codes = packed.integer_codes(ref, parts["codes"], rows, columns).astype(np.float32)
-    scales = _row_scales(ref, parts["scales"], rows)
+    scales = packed.row_floats(ref, parts["scales"], rows)
     groups = packed.input_groups(ref, _order(parts), columns, scales.shape[1])
     if "points" not in parts:
         return (codes - (1 << (packed.integer(ref, "bits") - 1))) * scales[:, groups]
@@ -105,7 +105,7 @@ def gptq_values(ref: TensorRef, parts: Parts, rows: Array, columns: int) -> Arra
     """GPTQ (auto_gptq/nn_modules/qlinear/qlinear_cuda.py): (code - point) * scale of the input's group."""
     codes = packed.word_codes(parts["codes"], rows, columns, packed.integer(ref, "bits")).astype(np.float32)
     points = packed.gptq_points(ref, parts["points"], rows).astype(np.float32)
-    scales = packed.output_columns(parts["scales"], rows, packed.row_count(ref))
+    scales = packed.row_floats(ref, parts["scales"], rows)
     groups = packed.input_groups(ref, _order(parts), columns, points.shape[1])
     return (codes - points[:, groups]) * scales[:, groups]
 
@@ -116,7 +116,7 @@ def awq_values(ref: TensorRef, parts: Parts, rows: Array, columns: int) -> Array
     Without zero points codes are in two's complement.
     """
     codes = packed.awq_codes(ref, parts["codes"], rows, columns)
-    scales = packed.output_columns(parts["scales"], rows, packed.row_count(ref))
+    scales = packed.row_floats(ref, parts["scales"], rows)
     groups = packed.input_groups(ref, [], columns, scales.shape[1])
     if "points" not in parts:
         return _signed(codes) * scales[:, groups]
@@ -129,7 +129,7 @@ def gemv_values(ref: TensorRef, parts: Parts, rows: Array, columns: int) -> Arra
     """AWQ GEMV (awq/modules/linear/gemv.py): (code - point) * scale, scales (out, padded groups)."""
     codes = packed.word_codes(parts["codes"], rows, columns, 4).astype(np.float32)
     points = packed.gemv_points(ref, parts["points"], rows).astype(np.float32)
-    scales = _row_scales(ref, parts["scales"], rows)
+    scales = packed.row_floats(ref, parts["scales"], rows)
     groups = np.arange(columns) // packed.integer(ref, "group_size")
     return (codes - points[:, groups]) * scales[:, groups]
 
@@ -139,9 +139,9 @@ def gemv_fast_values(ref: TensorRef, parts: Parts, rows: Array, columns: int) ->
 
     A code that is its point is exactly zero, whatever the product was rounded to.
     """
-    codes, outputs = packed.gemv_fast_codes(parts["codes"], rows, columns), packed.row_count(ref)
+    codes = packed.gemv_fast_codes(parts["codes"], rows, columns)
     points = packed.gemv_fast_points(ref, [parts["scales"], parts["zeros"]], rows)
-    scales, zeros = (packed.output_columns(parts[name], rows, outputs) for name in ("scales", "zeros"))
+    scales, zeros = (packed.row_floats(ref, parts[name], rows) for name in ("scales", "zeros"))
     groups = np.arange(columns) // packed.integer(ref, "group_size")
     values = codes.astype(np.float32) * scales[:, groups] + zeros[:, groups]
     return np.where((codes == points[:, groups]) & np.isfinite(values), np.float32(0), values)
@@ -209,16 +209,9 @@ def _order(parts: Parts) -> list[Any]:
     return [parts["groups"]] if "groups" in parts else []
 
 
-def _row_scales(ref: TensorRef, source: packed.Source, rows: Array) -> Array:
-    """Scales of rows (n, groups) of (out, groups), or the one of the whole weight."""
-    if source.ref.elements == 1:
-        return np.full((len(rows), 1), _all(source).reshape(()))
-    return packed.floats(source.rows(rows, source.ref.elements // packed.row_count(ref)), source.ref.dtype)
-
-
 def _of_group(ref: TensorRef, parts: Parts, rows: Array, columns: int) -> Array:
     """The scale of each element, that of its group of inputs and of the whole weight, which may be one to divide by."""
-    scales = _row_scales(ref, parts["scales"], rows)
+    scales = packed.row_floats(ref, parts["scales"], rows)
     if "weight_scale" in parts:
         scales = scales * _all(parts["weight_scale"]).reshape(())
     if "weight_divisor" in parts:

@@ -125,15 +125,20 @@ def integer_points(ref: TensorRef, source: Source, rows: Array) -> Array:
 
 
 def gptq_points(ref: TensorRef, source: Source, rows: Array) -> Array:
-    """GPTQ's zero points of rows (n, groups), packed along the outputs.
+    """GPTQ's zero points of rows (n, groups), in words along the outputs (turned to (words, groups)).
 
-    To a stored one `added` is added: 1, but for version 2 of the format.
+    A point may cross words. To a stored one `added` is added: 1, but for version 2 of the format.
     """
-    bits, outputs = integer(ref, "bits"), row_count(ref)
-    groups = source.ref.elements // (outputs * bits // 32)
-    stored = little_end(whole(source).reshape(groups, -1), bits, outputs)[:, rows]
-    points: Array = (stored + np.uint8(integer(ref, "added"))) & np.uint8((1 << bits) - 1)
-    return points.T
+    bits = integer(ref, "bits")
+    groups = source.ref.elements // (row_count(ref) * bits // 32)
+    first, last = rows * bits // 32, (rows * bits + bits - 1) // 32
+    numbers = np.unique(np.concatenate([first, last]))
+    words = source.rows(numbers, groups).astype(np.uint64)
+    low, high = (words[np.searchsorted(numbers, places)] for places in (first, last))
+    shifts = (rows * bits % 32).astype(np.uint64)[:, np.newaxis]
+    stored = (low | high << np.uint64(32)) >> shifts
+    points: Array = (stored + np.uint64(integer(ref, "added"))) & np.uint64((1 << bits) - 1)
+    return points.astype(np.uint8)
 
 
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
@@ -146,9 +151,8 @@ def awq_codes(ref: TensorRef, source: Source, rows: Array, columns: int) -> Arra
 
 
 def awq_points(ref: TensorRef, source: Source, rows: Array) -> Array:
-    """AWQ's zero points of rows (n, groups), stored (groups, out / 8)."""
-    words = whole(source).reshape(-1, row_count(ref) // 8).T
-    return _fields(words[rows // 8], rows % 8, 4, _awq_shifts(ref))
+    """AWQ's zero points of rows (n, groups), turned to (out / 8, groups)."""
+    return _of_packed_rows(source, rows, source.ref.elements // (row_count(ref) // 8), 4, _awq_shifts(ref))
 
 
 def _awq_shifts(ref: TensorRef) -> tuple[int, ...]:
@@ -173,16 +177,18 @@ def gemv_fast_codes(source: Source, rows: Array, columns: int) -> Array:
 
 
 def gemv_fast_points(ref: TensorRef, sources: list[Any], rows: Array) -> Array:
-    """AWQ GEMV_FAST's zero points (n, padded groups) of scales and zero points, floats stored (padded groups, out)."""
-    scales, zeros = (output_columns(source, rows, row_count(ref)) for source in sources)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    """AWQ GEMV_FAST's zero points (n, padded groups) of its scales and zeros."""
+    scales, zeros = (row_floats(ref, source, rows) for source in sources)
+    with np.errstate(all="ignore"):
         points: Array = np.nan_to_num(np.round(-zeros / scales))
     return points
 
 
-def output_columns(source: Source, rows: Array, outputs: int) -> Array:
-    """Floats stored (groups, out) for some outputs: (n, groups)."""
-    return floats(whole(source), source.ref.dtype).reshape(-1, outputs)[:, rows].T
+def row_floats(ref: TensorRef, source: Source, rows: Array) -> Array:
+    """Numbers of rows (n, groups) of (out, groups), or the one of the whole weight, as float32."""
+    if source.ref.elements == 1:
+        return np.full((len(rows), 1), floats(whole(source), source.ref.dtype).reshape(()))
+    return floats(source.rows(rows, source.ref.elements // row_count(ref)), source.ref.dtype)
 
 
 def _fast_order() -> Array:
@@ -213,8 +219,11 @@ def bitsandbytes_absmax(ref: TensorRef, sources: list[Any], rows: Array, columns
     stored = values_of_blocks(sources[0], blocks, width)
     if len(sources) == 1:
         return np.repeat(floats(stored, sources[0].ref.dtype), width, axis=1)
-    book, nested = (floats(whole(source), "F32") for source in sources[1:])
-    values = book[stored] * nested[blocks // integer(ref, "nested_blocksize")] + np.float32(ref_parameter(ref, "nested_offset"))
+    outer = blocks // integer(ref, "nested_blocksize")
+    low, high = int(outer[0, 0]), int(outer[-1, -1]) + 1
+    book, nested = floats(whole(sources[1]), "F32"), floats(sources[2].elements(low, high), "F32")
+    with np.errstate(all="ignore"):
+        values = book[stored] * nested[outer - low] + np.float32(ref_parameter(ref, "nested_offset"))
     return np.repeat(values, width, axis=1)
 
 
@@ -240,9 +249,7 @@ def values_of_blocks(source: Source, blocks: Array, width: int) -> Array:
 def affine_values(ref: TensorRef, sources: list[Any], codes: Array, rows: Array) -> Array:
     """MLX: code * scale + bias, both (out, groups), each step rounded to the scales' own type."""
     dtype, groups = sources[0].ref.dtype, sources[0].ref.elements // row_count(ref)
-    scales, biases = (
-        np.repeat(floats(source.rows(rows, groups), dtype), codes.shape[1] // groups, axis=1) for source in sources
-    )
+    scales, biases = (np.repeat(row_floats(ref, source, rows), codes.shape[1] // groups, axis=1) for source in sources)
     with np.errstate(over="ignore", invalid="ignore"):
         return rounded(rounded(codes.astype(np.float32) * scales, dtype) + biases, dtype)
 
