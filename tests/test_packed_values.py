@@ -320,15 +320,19 @@ def nf4(chance: np.random.Generator, *, is_nested: bool = False, blocksize: int 
     return parts, {}, lambda row, column: bool(value(row, column) == 0), value
 
 
-def pointed(chance: np.random.Generator) -> Case:
+QDATA = ("_weight_qdata", "_weight_scale", "_weight_zero_point")
+
+
+def pointed(chance: np.random.Generator, names: tuple[str, str, str] = QDATA) -> Case:
     weight = chance.integers(0, 4, (OUT, IN), dtype=np.uint8)
     points = chance.integers(0, 4, (OUT, 4), dtype=np.uint8)
     stored, scales = halves(chance, OUT, 4, dtype="BF16")
-    parts = {"_weight_qdata": ("I8", weight), "_weight_scale": ("BF16", stored), "_weight_zero_point": ("I8", points)}
+    weight[:, 2], points[:, 1] = 250, 251
+    parts = {names[0]: ("I8", weight), names[1]: ("BF16", stored), names[2]: ("I8", points)}
     declared = {"quant_type": {"default": {"_data": {"group_size": IN // 4}}}}
 
     def difference(row: int, column: int) -> int:
-        return int(weight[row, column]) - int(points[row, column // (IN // 4)])
+        return int(weight[row, column].view(np.int8)) - int(points[row, column // (IN // 4)].view(np.int8))
 
     def value(row: int, column: int) -> Any:
         return np.float32(difference(row, column)) * scales[row, column // (IN // 4)]
@@ -433,6 +437,7 @@ CASES: dict[str, Callable[[np.random.Generator], Case]] = {
     "nf4 of blocks across rows": lambda chance: nf4(chance, blocksize=48),
     "nf4 nested": lambda chance: nf4(chance, is_nested=True),
     "torchao": pointed,
+    "int8 asymmetric": lambda chance: pointed(chance, ("weight", "weight_scale", "weight_zero_point")),
     "quanto 4": lambda chance: shifted(chance, 4),
     "quanto 2": lambda chance: shifted(chance, 2),
     **{name: lambda chance, name=name: scaled(chance, name) for name in SCALED},

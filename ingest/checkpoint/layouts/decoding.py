@@ -79,6 +79,14 @@ def fp4_group_size(columns: int, groups: int) -> int | None:
     return next((size for size in (16, 32) if -(-columns // size) == groups), None)
 
 
+def are_points_of_groups(weight: TensorRef, points: TensorRef) -> bool:
+    """Whether zero points of 8 bits are one for each of equal groups of a row's inputs."""
+    if len(weight.shape) != 2 or points.dtype not in ("I8", "U8") or points.elements % max(1, weight.shape[0]):
+        return False
+    groups = points.elements // max(1, weight.shape[0])
+    return points.shape[0] == weight.shape[0] and groups > 0 and weight.shape[1] % groups == 0
+
+
 def _tiles(shape: tuple[int, ...], block: tuple[int, int]) -> tuple[int, ...]:
     return tuple(-(-extent // size) for extent, size in zip(shape, block, strict=True))
 

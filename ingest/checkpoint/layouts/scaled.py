@@ -1,14 +1,20 @@
 """Weights of 8 bits with scales: compressed-tensors' int, float and naive-quantized formats, DeepSeek's FP8 blocks, ModelOpt's
 FP8 and INT8 with smoothing, and ComfyUI's scaled FP8 (`scale_weight`, `scale_input`).
 
-The stored shape is the weight's own. Code zero is the value zero unless there are zero points.
+The stored shape is the weight's own. Code zero is the value zero; where there are zero points, a code that is its own is.
 """
 
 from __future__ import annotations
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
-from layerhouse.ingest.checkpoint.layouts.decoding import POINT_TYPES, as_powers_of_two, block_of, decoded_ref
-from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
+from layerhouse.ingest.checkpoint.layouts.decoding import (
+    POINT_TYPES,
+    are_points_of_groups,
+    as_powers_of_two,
+    block_of,
+    decoded_ref,
+)
+from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, TensorRef
 
@@ -35,7 +41,18 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
     values = PACKED if "weight_zero_point" in module.parts else CODES
     scheme = f"scaled {weight.dtype}"
     ref = _with_values(config, module, weight_ref(module, "weight", scheme, weight.shape, values=values, bits=8))
+    points = module.parts.get("weight_zero_point")
+    if points is not None and _are_own_points(config, module, weight, points):
+        ref = unpacked_ref(ref, "pointed", [weight, points])
     return [ref, *auxiliary_refs(module, AUXILIARY, scheme)]
+
+
+def _are_own_points(config: QuantizationConfig, module: ModuleTensors, weight: TensorRef, points: TensorRef) -> bool:
+    """Whether zero points are of the codes' type, one for each of equal groups of consecutive inputs."""
+    if points.dtype != weight.dtype or "weight_g_idx" in module.parts or not are_points_of_groups(weight, points):
+        return False
+    size = weight.shape[1] * weight.shape[0] // points.elements
+    return block_of(config, weight.shape, points) in ((1, size), weight.shape)
 
 
 def _with_values(config: QuantizationConfig, module: ModuleTensors, ref: TensorRef) -> TensorRef:

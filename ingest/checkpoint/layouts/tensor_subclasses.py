@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
-from layerhouse.ingest.checkpoint.layouts.decoding import POINT_TYPES, block_of, decoded_ref
+from layerhouse.ingest.checkpoint.layouts.decoding import POINT_TYPES, are_points_of_groups, block_of, decoded_ref
 from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, TensorRef
@@ -116,14 +116,6 @@ def _torchao_values(config: QuantizationConfig, module: ModuleTensors, ref: Tens
         return ref
     named = {"codes": weight, "scales": scale, "points": points}
     return decoded_ref(ref, "scaled_values", named, block=block, times=1)
-
-
-def are_points_of_groups(weight: TensorRef, points: TensorRef) -> bool:
-    """Whether zero points of 8 bits are one for each of equal groups of a row's inputs."""
-    if len(weight.shape) != 2 or points.dtype not in ("I8", "U8") or points.elements % max(1, weight.shape[0]):
-        return False
-    groups = points.elements // max(1, weight.shape[0])
-    return points.shape[0] == weight.shape[0] and groups > 0 and weight.shape[1] % groups == 0
 
 
 def _torchao_inputs(config: QuantizationConfig, module: ModuleTensors, scale: TensorRef) -> int:
