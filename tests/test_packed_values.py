@@ -527,6 +527,8 @@ def _expected(folder: Path) -> Mapping[str, Any]:
 
 WITHOUT_SIZES = {"composer-pt", "deepspeed-zero2", "lightning-ckpt"}
 """Runs without a config, or with names of no family: sizes that cannot be told are null."""
+IN_NO_ORDER_OF_THE_LIBRARY = {"eetq-int8"}
+"""Written by hand with codes in the order of a plain weight, which the library does not write; they are not read."""
 NOT_READ = {
     "dcp-fsdp2-2ranks",
     "dcp-single",
@@ -557,7 +559,8 @@ def test_checkpoints_of_many_tools_have_the_counts_that_their_tools_give(tmp_pat
         assert found == {key: expected[key] for key in found}, name
         assert models[name]["params"] == expected["params"], name
         assert sum(model == name for model, _ in layers) == expected["num_layers"], name
-        assert zeros[name] == expected["zeros_of_weights"], name
+        is_read = folder.name not in IN_NO_ORDER_OF_THE_LIBRARY
+        assert zeros[name] == (expected["zeros_of_weights"] if is_read else None), name
 
 
 def test_an_input_of_a_group_that_is_not_there_is_refused(tmp_path, chance):
