@@ -211,7 +211,8 @@ def _notes(tensors: Iterable[TensorRef]) -> Iterable[Note]:
     for (scheme, bits, values, is_decoded), count in sorted(counts.items(), key=str):
         if values == PACKED:
             width = "" if bits is None else f" of {bits} bits"
-            text = f"{count} weights are packed by {scheme}{width}: counted by their own shape, their values are not known"
+            unknown = "zeros" if is_decoded else "values"
+            text = f"{count} weights are packed by {scheme}{width}: counted by their own shape, their {unknown} are not known"
             yield note("quantised", text)
         elif values == CODES:
             what = "a profile of their values is kept, other numbers are not" if is_decoded else "other values are not known"
