@@ -174,10 +174,11 @@ def measure_weights(
     from layerhouse.ingest.measure.scheduler import measure
 
     def job(placed: Placed) -> Job:
+        ref, values = placed.ref.as_stored, placed.ref.as_values
         if values_kind(placed) == PACKED:
-            return Job(placed.ref.as_stored, is_counted=False)
+            return Job(ref, None, placed.residual_axis, is_counted=False, values_ref=values)
         axis = 1 if is_table(placed) else placed.input_axis
-        return Job(placed.ref.as_stored, axis, placed.residual_axis)
+        return Job(ref, axis, None if values is None else placed.residual_axis, values_ref=values)
 
     tensors = [placed for placed in opened.measured if values_kind(placed) != UNREAD]
     jobs = [job(placed) for placed in tensors]
@@ -191,7 +192,9 @@ def measure_weights(
 
 
 def _known_part(placed: Placed, measured: Measurement) -> Measurement:
-    """What was measured of a tensor that holds of its weight; codes that were unpacked have no signature of their values."""
+    """What was measured of a tensor that holds of its weight: of codes only where they are zero, and the profile of the values
+    that they stand for, if these are known.
+    """
     from layerhouse.ingest.measure.measurement import scale_free_part
 
     if is_table(placed):
@@ -199,8 +202,7 @@ def _known_part(placed: Placed, measured: Measurement) -> Measurement:
     if values_kind(placed) != CODES:
         return measured
     known = scale_free_part(measured)
-    layout = placed.ref.layout
-    return replace(known, signature=None) if layout is not None and layout.unpacked is not None else known
+    return known if placed.ref.as_values is not None else replace(known, signature=None, sketch=None)
 
 
 def weight_rows(

@@ -196,12 +196,12 @@ def test_eight_bit_codes_have_zeros_and_no_other_values(tmp_path):
         "b.SCB": ("F32", (16,), None),
         "c.weight": ("I8", (16, 16), codes),
         "c.weight_scale": ("F32", (16, 1), None),
-        "c.weight_zero_point": ("I8", (16, 1), None),
+        "c.weight_zero_point": ("I8", (16, 1), b"\1" * 16),
         "d.weight": ("F8_E4M3", (16, 16), codes),
         "d.weight_scale_inv": ("F32", (1, 1), None),
     }
     _, tensors, _ = rows_of(write(tmp_path / "m", entries, None))
-    assert [tensors[f"{name}.weight"]["zeros"] for name in "abcd"] == [128, 128, None, 128]
+    assert [tensors[f"{name}.weight"]["zeros"] for name in "abcd"] == [128, 128, 64, 128]
     assert [tensors[f"{name}.weight"]["mean"] for name in "abcd"] == [None] * 4
     assert tensors["d.weight"]["nans"] == 64  # 255 is NaN in E4M3
     assert [tensors[f"{name}.weight"]["params"] for name in "abcd"] == [256] * 4

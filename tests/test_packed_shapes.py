@@ -104,6 +104,11 @@ def quip(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, Entry]]:
     yield f"{name}.codebook_id", ("I64", (), None)
 
 
+def eetq(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, Entry]]:
+    yield f"{name}.weight", ("I8", (inputs, outputs), None)
+    yield f"{name}.weight_scales", ("F16", (outputs,), None)
+
+
 def higgs(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, Entry]]:
     yield f"{name}.weight", ("I16", (outputs // 4, inputs), None)
     yield f"{name}.scales", ("F16", (outputs, 1), None)
@@ -155,6 +160,7 @@ PACKED: dict[str, tuple[Packing, dict[str, Any]]] = {
     "awq gemv": (awq_gemv, method("awq", version="gemv")),
     "awq gemv_fast": (awq_gemv_fast, method("awq", version="gemv_fast")),
     "marlin": (marlin, method("gptq", checkpoint_format="marlin")),
+    "eetq": (eetq, method("eetq")),
     "exl2": (exl2, method("exl2")),
     "exl3": (exl3, method("exl3")),
     "aqlm": (aqlm, method("aqlm")),
@@ -167,7 +173,20 @@ PACKED: dict[str, tuple[Packing, dict[str, Any]]] = {
 }
 
 
-WITHOUT_ZEROS = ("fp-quant", "marlin", "exl2", "exl3", "aqlm", "quip#", "higgs", "vptq", "torchao", "awq gemv", "awq gemv_fast")
+WITHOUT_ZEROS = (
+    "fp-quant",
+    "marlin",
+    "eetq",
+    "exl2",
+    "exl3",
+    "aqlm",
+    "quip#",
+    "higgs",
+    "vptq",
+    "torchao",
+    "awq gemv",
+    "awq gemv_fast",
+)
 """Codebooks, rotations and forms of which only the shape is read; and AWQ's for products with a vector without a group size."""
 
 
@@ -215,12 +234,6 @@ def test_a_packed_model_has_the_shapes_of_the_plain_one(tmp_path, dense, packing
         assert sum(row["zeros"] for row in rows[2]) <= rows[0]["zeros"]
 
 
-def eetq(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, Entry]]:
-    """Weights of the value 1, but for a zero in the first row of inputs."""
-    yield f"{name}.weight", ("I8", (inputs, outputs), b"\0" * outputs + b"\1" * (outputs * (inputs - 1)))
-    yield f"{name}.weight_scales", ("F16", (outputs,), None)
-
-
 def quanto_int8(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, Entry]]:
     yield f"{name}.weight._data", ("I8", (outputs, inputs), (b"\0" + b"\1" * (inputs - 1)) * outputs)
     yield f"{name}.weight._scale", ("BF16", (outputs, 1), None)
@@ -244,7 +257,6 @@ def smoothed_int8(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, E
 
 
 FORMS_OF_BYTES: dict[str, tuple[Packing, dict[str, Any]]] = {
-    "eetq": (eetq, method("eetq")),
     "quanto int8": (quanto_int8, {}),
     "torchao float8": (torchao_float8, method("torchao")),
     "comfy": (comfy, {}),

@@ -502,11 +502,13 @@ FORMS += [(4, 1, torch.bfloat16), (2, 1, torch.float32)]
 def test_modules_of_hqq_have_their_shapes_and_zeros(tmp_path, dense, bits, axis, dtype, is_pickle):
     state, zeros = dense_state(), {}
     modules: dict[str, dict[str, Any]] = {}
+    decoded = {}
     for name, tensor in state.items():
         module, _, part = name.rpartition(".")
         if name in LINEAR:
             modules[module], values = hqq(tuple(tensor.shape), bits, axis, 16, dtype)
             zeros[f"{module}.W_q"] = int((values == 0).sum())
+            decoded[name] = values.float()
         else:
             modules.setdefault(module, {})[part] = tensor
     if is_pickle:
@@ -517,6 +519,10 @@ def test_modules_of_hqq_have_their_shapes_and_zeros(tmp_path, dense, bits, axis,
     assert {name: rows[1][name]["zeros"] for name in zeros} == zeros
     assert sum(zeros.values()) > 0
     assert any("codes of hqq" in note["text"] for note in rows[0]["notes"])
+    values_rows = read(saved(tmp_path / "values", {**state, **decoded}))[1]
+    for name in LINEAR:
+        packed, plain = rows[1][f"{name.removesuffix('.weight')}.W_q"], values_rows[name]
+        assert (packed["signature"], packed["sketch"]) == (plain["signature"], plain["sketch"])
 
 
 def as_entries(modules: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Entry]]:

@@ -148,7 +148,7 @@ PACKINGS = (
         "torchao-fp8wo torchao-int8wo torchao-intx4-g32 torchao-int8-pickle",
     ),
     _form("BitNet", "transformers", "bitnet", "words", Zeros.COUNTED, "bitnet-offline"),
-    _form("EETQ", "EETQ", "eetq", "words", Zeros.COUNTED, "eetq-int8"),
+    _form("EETQ", "EETQ", "eetq", "words", Zeros.OF_ORDER, "eetq-int8"),
     _form(
         "MLX: affine of any bits, mxfp4, mxfp8, nvfp4",
         "mlx-lm",

@@ -24,8 +24,9 @@ class Layout:
     `scales`, ...), `scheme` the storage scheme (`gptq`, ...), `stored_shape` the shape in the file. `values` is PLAIN, CODES,
     PACKED or UNREAD; `bits` the width of one packed value; `type_name` the container's own name of the element type, if it has
     one. `is_aux` marks scales, zero points, indices and masks, which are not parameters. `unpacked` says how packed values are
-    read as codes, one an element; their `values` are CODES. `unread_reason` is set for words whose weight has a shape that is
-    not known: the tensor's shape is then the stored one, and the weight's number of parameters is not known.
+    read as codes, one an element; their `values` are CODES. `decoded` says how the weight's values are
+    made, as F32, of codes or packed values; None where that is not known. `unread_reason` is set for words whose weight has a
+    shape that is not known: the tensor's shape is then the stored one, and the weight's number of parameters is not known.
     """
 
     weight_name: str
@@ -37,6 +38,7 @@ class Layout:
     bits: int | None = None
     type_name: str | None = None
     unpacked: Assembly | None = None
+    decoded: Assembly | None = None
     unread_reason: str | None = None
 
     @property
@@ -52,9 +54,9 @@ MASKED, BITMASK, JOINED, CHUNKS = "masked", "bitmask", "joined", "chunks"
 class Assembly:
     """Several tensors that are read as one of the given shape; `kind` says how they combine.
 
-    It is MASKED, BITMASK, JOINED, CHUNKS or the name of a function of measure.io.unpacked, which may need `parameters`; what
-    that makes has this `dtype`. The sources of CHUNKS are a grid of blocks, and its parameter `origins` has the first index of
-    each.
+    It is MASKED, BITMASK, JOINED, CHUNKS or the name of a function of measure.io.unpacked or measure.io.decoded, which may need
+    `parameters`; what that makes has this `dtype`. The sources of CHUNKS are a grid of blocks, and its parameter `origins` has
+    the first index of each.
     """
 
     kind: str
@@ -123,10 +125,20 @@ class TensorRef:
         """The tensor to be read, without its layout: as the file stores it, or as it is assembled or unpacked."""
         if self.layout is None:
             return self
-        if (unpacked := self.layout.unpacked) is not None:
-            ref = replace(self, dtype=unpacked.dtype, shape=unpacked.shape, layout=None, assembly=unpacked)
-            return replace(ref, strides=None, storage_offset=0)
+        if self.layout.unpacked is not None:
+            return self._assembled(self.layout.unpacked)
         return replace(self, shape=self.shape if self.assembly else self.layout.stored_shape, layout=None)
+
+    @property
+    def as_values(self) -> TensorRef | None:
+        """The tensor to be read as the weight's values; None if how they are made is not known."""
+        if self.layout is None or self.layout.values == PLAIN:
+            return self.as_stored
+        return None if self.layout.decoded is None else self._assembled(self.layout.decoded)
+
+    def _assembled(self, assembly: Assembly) -> TensorRef:
+        ref = replace(self, dtype=assembly.dtype, shape=assembly.shape, layout=None, assembly=assembly)
+        return replace(ref, strides=None, storage_offset=0)
 
 
 @dataclass(frozen=True)

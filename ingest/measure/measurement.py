@@ -16,13 +16,20 @@ class Job:
     `input_axis`: the axis of a 2-D weight that its inputs run along (1 for Linear (out, in), 0 for Conv1D (in, out)); None:
     zero rows, zero columns and N:M patterns are not searched for. `residual_axis`: the axis that the residual stream (hidden
     size) indexes, for the signature; None: a vector is its own profile, other tensors have no signature. `is_counted` is False
-    for packed words, of which only the content hash is computed.
+    for packed words, of which only the content hash is computed. `values_ref` is what signature and sketch are of; None: `ref`,
+    if that is counted.
     """
 
     ref: TensorRef
     input_axis: int | None = None
     residual_axis: int | None = None
     is_counted: bool = True
+    values_ref: TensorRef | None = None
+
+    @property
+    def profiled(self) -> TensorRef | None:
+        """The tensor whose values signature and sketch are of."""
+        return self.ref if self.values_ref is None and self.is_counted else self.values_ref
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +59,8 @@ NOTHING = Measurement()
 
 
 def scale_free_part(measured: Measurement) -> Measurement:
-    """What holds of values whose codes were measured without their scales: where they are zero, NaN or infinite."""
-    known = {name: getattr(measured, name) for name in ("content_hash", "zeros", "nans", "infs", "signature")}
+    """What holds of values whose codes were counted without their scales: where they are zero, NaN or infinite, and what their
+    profile is, which is of the values or missing.
+    """
+    known = {name: getattr(measured, name) for name in ("content_hash", "zeros", "nans", "infs", "signature", "sketch")}
     return Measurement(**known, zero_rows=measured.zero_rows, zero_cols=measured.zero_cols, nm_pattern=measured.nm_pattern)

@@ -151,7 +151,8 @@ class TensorTask:
         if structure is not None:
             zeros = Zeros(structure.zero_rows, structure.zero_columns, structure.pattern)
         try:
-            profile = read_profile(worker.reader, self.job.ref, self.job.residual_axis) if self.job.is_counted else NO_PROFILE
+            profiled = self.job.profiled
+            profile = NO_PROFILE if profiled is None else read_profile(worker.reader, profiled, self.job.residual_axis)
         except InputError as error:
             return self.index, error
         digest = self._digests[0] if self.blocks == 1 else xxhash.xxh3_128_digest(b"".join(self._digests))

@@ -165,7 +165,9 @@ TENSORS = Table(
         ),
         Column("zero_cols", "BIGINT", "Columns (inputs) that are all zero; null where they are not counted.", "columns"),
         Column("nm_pattern", "VARCHAR", "N:M pattern along the inputs, such as 2:4; trivial; not applicable."),
-        Column("signature", "FLOAT[]", "Sketch by which the tensor is matched to its base."),
+        Column(
+            "signature", "FLOAT[]", "Sketch by which the tensor is matched to its base; of the values that codes stand for."
+        ),
         Column(
             "sketch",
             "FLOAT[64]",

@@ -267,6 +267,9 @@ def _reference(info: _Info, path: Path, data_offset: int, alignment: int, displa
         parameters = {"type": type_name, "block": block, "block_bytes": block_bytes}
         dtype = "F8_E4M3" if type_name == "MXFP4" else "U8"
         layout = replace(layout, values=CODES, unpacked=Assembly("gguf", (blocks,), info.shape, dtype, parameters))
+        if len(info.shape) == 2:
+            decoded = Assembly("gguf_values", (blocks,), info.shape, "F32", {**parameters, "parts": ("codes",)})
+            layout = replace(layout, decoded=decoded)
     return replace(blocks, shape=info.shape, layout=layout)
 
 

@@ -11,10 +11,12 @@ import math
 from dataclasses import replace
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.decoding import block_of, decoded_ref
 from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import (
     BITMASK,
+    CODES,
     PLAIN,
     Assembly,
     TensorRef,
@@ -44,10 +46,22 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
         scheme = "sparse-24-bitmask"
     else:
         module.refuse(f"{values.elements} compressed values without row_offsets are not half of shape {list(shape)}")
-    weight = weight_ref(module, names["compressed"], scheme, shape, values=PLAIN)
-    assembly = Assembly(BITMASK, tuple(sources), shape)
+    kind = CODES if "weight_scale" in module.parts else PLAIN
+    weight = weight_ref(module, names["compressed"], scheme, shape, values=kind)
+    dense = replace(weight, assembly=Assembly(BITMASK, tuple(sources), shape), strides=None, storage_offset=0)
+    if kind == CODES:
+        dense = _with_values(config, module, dense)
     others = (*(names[part] for part in ("bitmask", "shape", "row_offsets")), *SCALES)
-    return [replace(weight, assembly=assembly, strides=None, storage_offset=0), *auxiliary_refs(module, others, scheme)]
+    return [dense, *auxiliary_refs(module, others, scheme)]
+
+
+def _with_values(config: QuantizationConfig, module: ModuleTensors, dense: TensorRef) -> TensorRef:
+    """A weight of codes with how its values are made, if its scales fit it."""
+    scale, block = module.parts["weight_scale"], None
+    if dense.dtype in ("I8", "F8_E4M3", "F8_E5M2") and "weight_zero_point" not in module.parts:
+        block = block_of(config, dense.shape, scale)
+    named = {"codes": replace(dense, layout=None), "scales": scale}
+    return decoded_ref(dense, "scaled_values", named, block=block, times=1) if block is not None else dense
 
 
 LAYOUT = WeightLayout("compressed-tensors bitmask", _claims, suffixes=("compressed", "weight.compressed"))

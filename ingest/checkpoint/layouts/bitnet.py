@@ -6,11 +6,14 @@ transformers, integrations/bitnet.py, pack_weights: codes 0, 1, 2 for the values
 from __future__ import annotations
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.decoding import decoded_ref
 from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
 ROWS_A_BYTE = 4
+LINEAR_CLASSES = ("bitlinear", "autobitlinear")
+"""The modules that the config names, the first by default; one divides by the scale, the other multiplies."""
 
 
 def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:
@@ -22,6 +25,9 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
         module.refuse(f"weight {list(weight.shape)} with weight_scale {list(scale.shape)} is no packed weight of BitNet")
     shape = (ROWS_A_BYTE * weight.shape[0], weight.shape[1])
     ref = unpacked_ref(weight_ref(module, "weight", "bitnet", shape, bits=2), "bitnet", [weight])
+    kind = config.declared.get("linear_class", "bitlinear")
+    if kind in LINEAR_CLASSES:
+        ref = decoded_ref(ref, "bitnet_values", {"codes": weight, "scales": scale}, is_divided=kind == "bitlinear")
     return [ref, *auxiliary_refs(module, ("weight_scale",), "bitnet")]
 
 

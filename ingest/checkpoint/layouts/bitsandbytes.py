@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.decoding import decoded_ref
 from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
-from layerhouse.ingest.checkpoint.tensor_ref import CODES, TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, TensorRef
 
 STATES = {f"weight.quant_state.bitsandbytes__{kind}": kind for kind in ("nf4", "fp4")}
 
@@ -42,14 +43,18 @@ def _read_as_codes(module: ModuleTensors, ref: TensorRef, state: Mapping[str, An
     if absmax is None or book is None or book.dtype != "F32" or book.elements != 16 or type(size) is not int or size < 1:
         return ref
     values = struct.unpack("<16f", module.read_bytes("weight.quant_map"))
-    zero_codes = [code for code, value in enumerate(values) if value == 0]
     is_nested = absmax.dtype == "U8" and _is_nested(parts, state)
     if not (absmax.dtype == "F32" or is_nested) or absmax.elements * size < ref.elements:
         return ref
     nested_parts = [parts["nested_quant_map"], parts["nested_absmax"]] if is_nested else []
     sources = [module.parts["weight"], absmax, *nested_parts]
-    nested = {"nested_blocksize": state.get("nested_blocksize"), "nested_offset": state.get("nested_offset", 0.0)}
-    return unpacked_ref(ref, "bitsandbytes", sources, zero_codes=zero_codes, blocksize=size, **nested)
+    form: dict[str, Any] = {"quant_map": values, "blocksize": min(size, max(1, ref.elements))}
+    if is_nested:
+        form["nested_blocksize"] = min(state["nested_blocksize"], max(1, absmax.elements))
+        form["nested_offset"] = state["nested_offset"]
+    ref = unpacked_ref(ref, "bitsandbytes", sources, **form)
+    named = dict(zip(("codes", "absmax", "nested_quant_map", "nested_absmax"), sources, strict=False))
+    return decoded_ref(ref, "bitsandbytes_values", named, **form)
 
 
 def _is_nested(parts: Mapping[str, TensorRef | None], state: Mapping[str, Any]) -> bool:
@@ -63,14 +68,17 @@ def _is_nested(parts: Mapping[str, TensorRef | None], state: Mapping[str, Any]) 
 
 
 def _claims_8bit(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef]:
-    """The weight in int8, with its row scales in SCB."""
+    """The weight in int8, with its row scales in SCB. A weight_format of other than 0 is an order that is not read."""
     weight = module.parts.get("weight")
     if weight is None or weight.dtype not in ("I8", "U8"):
         return []
-    return [
-        weight_ref(module, "weight", "bitsandbytes int8", weight.shape, values=CODES),
-        *auxiliary_refs(module, ("SCB", "weight_format"), "bitsandbytes int8"),
-    ]
+    is_by_row = "weight_format" not in module.parts or not any(module.read_bytes("weight_format"))
+    values = CODES if is_by_row else PACKED
+    ref, scales = weight_ref(module, "weight", "bitsandbytes int8", weight.shape, values=values), module.parts["SCB"]
+    if weight.dtype == "I8" and is_by_row and len(weight.shape) == 2 and scales.elements == weight.shape[0]:
+        named = {"codes": weight, "scales": scales}
+        ref = decoded_ref(ref, "scaled_values", named, block=(1, weight.shape[1]), times=1 / 127)
+    return [ref, *auxiliary_refs(module, ("SCB", "weight_format"), "bitsandbytes int8")]
 
 
 LAYOUT_4BIT = WeightLayout("bitsandbytes 4-bit", _claims_4bit, suffixes=("weight.absmax",))

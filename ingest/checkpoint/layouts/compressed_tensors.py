@@ -7,13 +7,15 @@ nvfp4 and mxfp4 (compressors/nvfp4/base.py): bytes (out, in / 2) of two values e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.decoding import as_powers_of_two, decoded_ref, fp4_group_size, group_size
 from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
+INTEGER_PARTS = ("weight_packed", "weight_zero_point", "weight_g_idx", "weight_scale")
 AUXILIARY = (
     "weight_scale",
     "weight_shape",
@@ -42,26 +44,54 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
         module.refuse(f"weight_packed is {weight.dtype}: words or bytes were expected")
     ref = weight_ref(module, "weight_packed", scheme, shape, bits=bits)
     if weight.dtype == "U8":
-        scale = module.parts.get("weight_scale")
-        is_nvfp4 = scale is not None and scale.dtype == "F8_E4M3" and scale.shape[:-1] == weight.shape[:-1]
-        ref = unpacked_ref(ref, "fp4_pairs", [weight, scale if is_nvfp4 else None], dtype="F8_E4M3")
-    elif len(shape) == 2 and bits < 8 and _fit_zero_points(module, shape, bits):
-        parts = module.parts
-        ref = unpacked_ref(ref, "word_integers", [weight, *_zero_points(parts)], bits=bits)
+        ref = _read_fp4(module, ref)
+    elif len(shape) == 2 and bits <= 8:
+        ref = _read_integers(config, module, ref, bits)
     return [ref, *auxiliary_refs(module, AUXILIARY, scheme)]
 
 
-def _zero_points(parts: Mapping[str, TensorRef]) -> list[TensorRef | None]:
-    return [parts["weight_zero_point"], parts.get("weight_g_idx")] if "weight_zero_point" in parts else []
+def _read_fp4(module: ModuleTensors, ref: TensorRef) -> TensorRef:
+    """A weight of FP4 with how it is read: scales of 8 bits, divided by one of the whole weight if they are floats."""
+    weight, scale, whole = (module.parts.get(name) for name in ("weight_packed", "weight_scale", "weight_global_scale"))
+    assert weight is not None
+    size = None
+    if scale is not None and scale.shape[:-1] == weight.shape[:-1]:
+        size = fp4_group_size(ref.shape[-1], scale.shape[-1])
+        if len(ref.shape) > 2 and size is not None and ref.shape[-1] % size:
+            return ref
+    is_nvfp4 = scale is not None and scale.dtype == "F8_E4M3" and size is not None
+    ref = unpacked_ref(ref, "fp4_pairs", [weight, scale if is_nvfp4 else None], dtype="F8_E4M3", group_size=size)
+    is_mxfp4 = scale is not None and scale.dtype in ("U8", "F8_E8M0") and size is not None
+    is_known = is_nvfp4 if whole is not None and whole.elements == 1 else is_mxfp4 and whole is None
+    if scale is None or not is_known:
+        return ref
+    named = {"codes": weight, "scales": as_powers_of_two(scale), "weight_divisor": whole}
+    return decoded_ref(ref, "fp4_values", named, group_size=size)
 
 
-def _fit_zero_points(module: ModuleTensors, shape: tuple[int, ...], bits: int) -> bool:
-    """Whether there are no zero points, or they are words along the outputs for groups of inputs."""
-    points = module.parts.get("weight_zero_point")
-    if points is None:
-        return True
-    rows = -(-shape[0] // (32 // bits))
-    return points.dtype in ("I32", "U32") and len(points.shape) == 2 and points.shape[0] == rows and points.shape[1] > 0
+def _read_integers(config: QuantizationConfig, module: ModuleTensors, ref: TensorRef, bits: int) -> TensorRef:
+    """A weight of integers with how it is read, as far as zero points and scales fit it.
+
+    Zero points are words along the outputs, (out / per word, groups); scales are (out, groups), (out) or one.
+    """
+    weight, points, order, scale = (module.parts.get(name) for name in INTEGER_PARTS)
+    assert weight is not None
+    (outputs, inputs), rows = ref.shape, -(-ref.shape[0] // (32 // bits))
+    if points is not None and (points.dtype not in ("I32", "U32") or points.shape[:-1] != (rows,) or not points.shape[-1]):
+        return ref
+    scale_groups = 1 if scale is None or len(scale.shape) < 2 else scale.shape[-1]
+    groups = scale_groups if points is None else points.shape[-1]
+    size = group_size(config, inputs, groups, module.name)
+    form: dict[str, Any] = {"bits": bits, "group_size": size or 0}
+    has_groups = size is not None or order is not None
+    if points is None or has_groups:
+        sources = [weight] if points is None else [weight, points, order]
+        ref = unpacked_ref(ref, "word_integers", sources, dtype="U16" if bits == 8 else "U8", **form)
+    shapes = ((outputs, groups), (outputs,), (1,), ()) if groups == 1 else ((outputs, groups),)
+    if scale is None or scale.shape not in shapes or not has_groups:
+        return ref
+    named = {"codes": weight, "scales": scale, "points": points, "groups": order}
+    return decoded_ref(ref, "integer_values", named, **form)
 
 
 def _integers(config: QuantizationConfig, module: ModuleTensors, weight: TensorRef) -> tuple[tuple[int, ...], int]:

@@ -9,6 +9,7 @@ ModelOpt NVFP4 (modelopt/torch/quantization/qtensor/nvfp4_tensor.py): weight U8 
 from __future__ import annotations
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.decoding import as_powers_of_two, decoded_ref, fp4_group_size
 from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
@@ -35,7 +36,18 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
     scheme = "nvfp4" if scale.dtype == "F8_E4M3" else "mxfp4"
     shape = (*weight.shape[:-1], 2 * weight.shape[-1])
     ref = weight_ref(module, "weight", scheme, shape, bits=4)
-    ref = unpacked_ref(ref, "fp4_pairs", [weight, scale if scheme == "nvfp4" else None], dtype="F8_E4M3")
+    size = fp4_group_size(shape[-1], scale.shape[-1])
+    if len(shape) > 2 and size is not None and shape[-1] % size:
+        return [ref, *auxiliary_refs(module, AUXILIARY, scheme)]
+    ref = unpacked_ref(ref, "fp4_pairs", [weight, scale if scheme == "nvfp4" else None], dtype="F8_E4M3", group_size=size)
+    second = module.parts.get("weight_scale_2")
+    is_known = (scheme == "nvfp4") == (
+        second is not None and second.elements == 1
+    ) and "weight_global_scale" not in module.parts
+    if is_known and module.has_column_scales("pre_quant_scale", shape[-1]):
+        named = {"codes": weight, "scales": as_powers_of_two(scale), "weight_scale": second}
+        named["column_scales"] = module.parts.get("pre_quant_scale")
+        ref = decoded_ref(ref, "fp4_values", named, group_size=size)
     return [ref, *auxiliary_refs(module, AUXILIARY, scheme)]
 
 

@@ -10,7 +10,10 @@ GPTQ Marlin (auto_gptq, qlinear_marlin.py): B I32 (in / 16, out * bits / 2), s (
 
 from __future__ import annotations
 
+from typing import Any
+
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.decoding import decoded_ref, group_size
 from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, turned, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
@@ -45,12 +48,36 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
         module.refuse(f"g_idx has {parts['g_idx'].elements} inputs, qweight {inputs}")
     scheme = "awq" if is_awq else "gptq"
     ref = weight_ref(module, "qweight", scheme, (outputs, inputs), bits=bits)
-    if is_awq and bits == 4 and zeros[0] == scales[0]:
-        ref = unpacked_ref(ref, "awq", [turned(weight), parts["qzeros"]], is_reordered=True)
-    elif not is_awq and bits in READ_BITS and zeros[0] == scales[0]:
-        added = 0 if _has_true_zeros(config) else 1
-        ref = unpacked_ref(ref, "gptq", [turned(weight), parts["qzeros"], parts.get("g_idx")], bits=bits, added=added)
+    if zeros[0] == scales[0]:
+        ref = _read_awq(config, module, ref) if is_awq else _read_gptq(config, module, ref, bits)
     return [ref, *auxiliary_refs(module, AUXILIARY, scheme)]
+
+
+def _read_awq(config: QuantizationConfig, module: ModuleTensors, ref: TensorRef) -> TensorRef:
+    """An AWQ weight with how it is read, if it has 4 bits."""
+    weight, points, scales = (module.parts[name] for name in ("qweight", "qzeros", "scales"))
+    size = group_size(config, ref.shape[1], scales.shape[0], module.name)
+    if size is None or ref.shape[0] != 8 * weight.shape[1]:
+        return ref
+    form: dict[str, Any] = {"group_size": size, "is_reordered": True}
+    ref = unpacked_ref(ref, "awq", [turned(weight), turned(points)], **form)
+    named = {"codes": turned(weight), "points": turned(points), "scales": turned(scales)}
+    return decoded_ref(ref, "awq_values", named, **form, is_signed=False)
+
+
+def _read_gptq(config: QuantizationConfig, module: ModuleTensors, ref: TensorRef, bits: int) -> TensorRef:
+    """A GPTQ weight with how it is read, if the groups of its inputs are known."""
+    weight, points, scales = (module.parts[name] for name in ("qweight", "qzeros", "scales"))
+    order = module.parts.get("g_idx")
+    order = order if order is not None and order.elements else None
+    size = group_size(config, ref.shape[1], scales.shape[0], module.name)
+    if bits not in READ_BITS or (size is None and order is None):
+        return ref
+    form: dict[str, Any] = {"bits": bits, "added": 0 if _has_true_zeros(config) else 1, "group_size": size or 0}
+    words = turned(points)
+    ref = unpacked_ref(ref, "gptq", [turned(weight), words, order], dtype="U16" if bits == 8 else "U8", **form)
+    named = {"codes": turned(weight), "points": words, "scales": turned(scales), "groups": order}
+    return decoded_ref(ref, "gptq_values", named, **form)
 
 
 def _has_true_zeros(config: QuantizationConfig) -> bool:
@@ -71,13 +98,21 @@ def _claims_gemv(config: QuantizationConfig, module: ModuleTensors) -> list[Tens
     if shape is None:
         shapes = f"qweight {weight.dtype} {list(weight.shape)}, qzeros {list(zeros.shape)}, scales {list(scales.shape)}"
         module.refuse(f"{shapes} are of no AWQ weight for products with a vector")
-    ref, group_size = weight_ref(module, "qweight", "awq", shape, bits=4), config.declared.get("group_size")
-    if type(group_size) is int and group_size > 0 and shape[1] % 64 == 0:
+    ref, size = weight_ref(module, "qweight", "awq", shape, bits=4), config.declared.get("group_size")
+    if type(size) is int and size > 0 and shape[1] % 64 == 0:
+        size = min(size, shape[1])
         kind = "awq_gemv" if weight.shape[0] == shape[0] else "awq_gemv_fast"
-        has_all = 8 * zeros.shape[1] * group_size >= shape[1] if kind == "awq_gemv" else zeros.shape == scales.shape
-        has_all &= kind == "awq_gemv" or zeros.shape[0] * group_size >= shape[1]
-        sources = [weight, zeros] if kind == "awq_gemv" else [weight, scales, zeros]
-        ref = unpacked_ref(ref, kind, sources, group_size=group_size) if has_all else ref
+        has_all = 8 * zeros.shape[1] * size >= shape[1] if kind == "awq_gemv" else zeros.shape == scales.shape
+        has_all &= kind == "awq_gemv" or zeros.shape[0] * size >= shape[1]
+        if has_all and kind == "awq_gemv":
+            ref = unpacked_ref(ref, kind, [weight, zeros], group_size=size)
+            has_scales = scales.shape[1] * size >= shape[1]
+            named = {"codes": weight, "points": zeros, "scales": scales}
+            ref = decoded_ref(ref, "gemv_values", named, group_size=size) if has_scales else ref
+        elif has_all:
+            ref = unpacked_ref(ref, kind, [weight, turned(scales), turned(zeros)], group_size=size)
+            named = {"codes": weight, "scales": turned(scales), "zeros": turned(zeros)}
+            ref = decoded_ref(ref, "gemv_fast_values", named, group_size=size)
     return [ref, *auxiliary_refs(module, AUXILIARY, "awq")]
 
 

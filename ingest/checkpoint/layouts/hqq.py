@@ -16,6 +16,7 @@ from typing import Any
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
+from layerhouse.ingest.checkpoint.layouts.decoding import decoded_ref
 from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
@@ -61,7 +62,11 @@ def _read_as_codes(module: ModuleTensors, ref: TensorRef, bits: int, axis: int |
     if not is_packed or not has_groups:
         return ref
     wide = "U16" if bits == 8 else "U8"
-    return unpacked_ref(ref, "hqq", [codes, scale, zero], dtype=wide, bits=bits, axis=axis, matrix_columns=columns)
+    ref = unpacked_ref(ref, "hqq", [codes, scale, zero], dtype=wide, bits=bits, axis=axis, matrix_columns=columns)
+    if ref.shape[1] % columns and columns % ref.shape[1]:
+        return ref
+    parts = {"codes": codes, "scales": scale, "zeros": zero}
+    return decoded_ref(ref, "hqq_values", parts, bits=bits, axis=axis, matrix_columns=columns)
 
 
 def _as_stored_type(codes: TensorRef, dtype: str) -> TensorRef | None:

@@ -6,6 +6,7 @@ modelopt/torch/export/quant_utils.py, pack_int4_in_uint8: W4A16_AWQ and W4A8_AWQ
 from __future__ import annotations
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.decoding import decoded_ref
 from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
@@ -23,6 +24,9 @@ def _claims(config: QuantizationConfig, module: ModuleTensors) -> list[TensorRef
         return []
     scheme = "modelopt int4"
     ref = unpacked_ref(weight_ref(module, "weight", scheme, (outputs, inputs), bits=4), "row_pairs", [weight])
+    if "weight_scale_2" not in module.parts and module.has_column_scales("pre_quant_scale", inputs):
+        named = {"codes": weight, "scales": scale, "column_scales": module.parts.get("pre_quant_scale")}
+        ref = decoded_ref(ref, "row_pairs_values", named, group_size=inputs // scale.shape[1])
     return [ref, *auxiliary_refs(module, AUXILIARY, scheme)]
 
 

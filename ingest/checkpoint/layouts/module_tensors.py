@@ -40,6 +40,10 @@ class ModuleTensors:
         """Raise LayoutError, an InputError that names the module: its weight is in a form that is not read, or damaged."""
         raise LayoutError(f"{self.display_path}: {self.name[:80]}", what)
 
+    def has_column_scales(self, suffix: str, inputs: int) -> bool:
+        """Whether a tensor of scales of the inputs is missing, or has one for each of them."""
+        return suffix not in self.parts or self.parts[suffix].elements == inputs
+
     def read_integers(self, suffix: str) -> list[int]:
         """The values of a small tensor of 32- or 64-bit integers."""
         ref = self.parts[suffix]
@@ -131,7 +135,7 @@ def unpacked_ref(
 
 def turned(ref: TensorRef) -> TensorRef:
     """A stored matrix as its transpose, which is read in tiles."""
-    return replace(ref, shape=ref.shape[::-1], strides=(1, ref.shape[1]))
+    return replace(ref, shape=ref.shape[::-1], strides=(ref.strides or (ref.shape[1], 1))[::-1])
 
 
 def auxiliary_ref(module: ModuleTensors, suffix: str, scheme: str, *, weight: str = "weight") -> TensorRef:

@@ -206,17 +206,19 @@ def _claim_scales(module: ModuleTensors) -> Sequence[TensorRef]:
 
 def _notes(tensors: Iterable[TensorRef]) -> Iterable[Note]:
     """One line for each storage scheme: how many weights, and what is therefore unknown."""
-    counts: Counter[tuple[str, int | None, str]] = Counter()
+    counts: Counter[tuple[str, int | None, str, bool]] = Counter()
     for ref in tensors:
         if ref.layout is not None and not ref.layout.is_aux and ref.layout.has_shape:
-            counts[ref.layout.scheme, ref.layout.bits, ref.layout.values] += 1
-    for (scheme, bits, values), count in sorted(counts.items(), key=str):
+            counts[ref.layout.scheme, ref.layout.bits, ref.layout.values, ref.layout.decoded is not None] += 1
+    for (scheme, bits, values, is_decoded), count in sorted(counts.items(), key=str):
         if values == PACKED:
             width = "" if bits is None else f" of {bits} bits"
-            text = f"{count} weights are packed by {scheme}{width}: counted by their own shape, their values are not known"
+            unknown = "zeros" if is_decoded else "values"
+            text = f"{count} weights are packed by {scheme}{width}: counted by their own shape, their {unknown} are not known"
             yield note("quantised", text)
         elif values == CODES:
-            text = f"{count} weights are codes of {scheme}: zeros are counted, other values need the scales and are not known"
+            what = "a profile of their values is kept, other numbers are not" if is_decoded else "other values are not known"
+            text = f"{count} weights are codes of {scheme}: zeros are counted, {what}"
             yield note("quantised", text)
         elif values == UNREAD:
             text = (

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
+from layerhouse.ingest.checkpoint.layouts.decoding import POINT_TYPES, are_points_of_groups, block_of, decoded_ref
 from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, TensorRef
@@ -41,8 +42,13 @@ def _claims_quanto(config: QuantizationConfig, module: ModuleTensors) -> list[Te
         return []
     auxiliary = auxiliary_refs(module, QUANTO_AUXILIARY, "quanto")
     if "weight._data" in module.parts:
-        weight = module.parts["weight._data"]
-        return [weight_ref(module, "weight._data", "quanto", weight.shape, values=CODES, bits=8), *auxiliary]
+        weight, scale = module.parts["weight._data"], module.parts["weight._scale"]
+        ref, block = weight_ref(module, "weight._data", "quanto", weight.shape, values=CODES, bits=8), None
+        if weight.dtype in ("I8", *FLOAT8):
+            block = block_of(config, weight.shape, scale)
+        if block is not None:
+            ref = decoded_ref(ref, "scaled_values", {"codes": weight, "scales": scale}, block=block, times=1)
+        return [ref, *auxiliary]
     if "weight._data._data" not in module.parts:
         return []
     weight, bits = module.parts["weight._data._data"], _quanto_bits(config, module.name)
@@ -53,7 +59,9 @@ def _claims_quanto(config: QuantizationConfig, module: ModuleTensors) -> list[Te
     scale, shift = module.parts["weight._scale"], module.parts.get("weight._shift")
     if shift is not None and scale.shape == shift.shape and scale.dtype == shift.dtype and scale.dtype in FLOATS:
         is_even = scale.elements and scale.shape[1:] == (1,) and ref.elements % scale.elements == 0
-        ref = unpacked_ref(ref, "shifted", [weight, scale, shift], bits=bits) if is_even else ref
+        if is_even:
+            ref = unpacked_ref(ref, "shifted", [weight, scale, shift], dtype="U16" if bits == 8 else "U8", bits=bits)
+            ref = decoded_ref(ref, "shifted_values", {"codes": weight, "scales": scale, "shifts": shift}, bits=bits)
     return [ref, *auxiliary]
 
 
@@ -83,7 +91,8 @@ def _claims_torchao(config: QuantizationConfig, module: ModuleTensors) -> list[T
         module.refuse(f"_weight_qdata {list(weight.shape)} without _weight_scale: its form is not known")
     auxiliary = auxiliary_refs(module, TORCHAO_AUXILIARY, "torchao")
     if weight.dtype in FLOAT8:
-        return [weight_ref(module, "_weight_qdata", "torchao", weight.shape, values=CODES, bits=8), *auxiliary]
+        ref = weight_ref(module, "_weight_qdata", "torchao", weight.shape, values=CODES, bits=8)
+        return [_torchao_values(config, module, ref), *auxiliary]
     inputs = _torchao_inputs(config, module, scale)
     if inputs not in (weight.shape[-1], 2 * weight.shape[-1]):
         shapes = f"_weight_qdata {weight.dtype} {list(weight.shape)} and _weight_scale {list(scale.shape)}"
@@ -95,15 +104,19 @@ def _claims_torchao(config: QuantizationConfig, module: ModuleTensors) -> list[T
     points = module.parts.get("_weight_zero_point")
     if bits == 8 and points is not None and are_points_of_groups(weight, points):
         ref = unpacked_ref(ref, "pointed", [weight, points])
-    return [ref, *auxiliary]
+    return [_torchao_values(config, module, ref) if bits == 8 and weight.dtype == "I8" else ref, *auxiliary]
 
 
-def are_points_of_groups(weight: TensorRef, points: TensorRef) -> bool:
-    """Whether zero points of 8 bits are one for each of equal groups of a row's inputs."""
-    if len(weight.shape) != 2 or points.dtype not in ("I8", "U8") or points.elements % max(1, weight.shape[0]):
-        return False
-    groups = points.elements // max(1, weight.shape[0])
-    return points.shape[0] == weight.shape[0] and groups > 0 and weight.shape[1] % groups == 0
+def _torchao_values(config: QuantizationConfig, module: ModuleTensors, ref: TensorRef) -> TensorRef:
+    """A weight of one byte an element with how its values are made, if its scales fit it and nothing else scales it."""
+    weight, scale, points = (module.parts.get(f"_weight_{name}") for name in ("qdata", "scale", "zero_point"))
+    assert weight is not None and scale is not None
+    block = block_of(config, ref.shape, scale)
+    has_points = points is None or (points.dtype in POINT_TYPES and points.shape == scale.shape)
+    if block is None or not has_points or "_weight_act_pre_scale" in module.parts:
+        return ref
+    named = {"codes": weight, "scales": scale, "points": points}
+    return decoded_ref(ref, "scaled_values", named, block=block, times=1)
 
 
 def _torchao_inputs(config: QuantizationConfig, module: ModuleTensors, scale: TensorRef) -> int:

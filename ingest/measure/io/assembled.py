@@ -1,4 +1,5 @@
-"""Tensors that files keep in several others, as the dense bytes that they stand for: masks, sparse bitmasks, grids of chunks.
+"""Tensors that files keep in several others, as the dense bytes that they stand for: masks, sparse bitmasks, grids of chunks,
+and packed weights as codes (io.unpacked) and as values (io.decoded).
 
 The result is what a plain copy of the weight would hold, so that statistics, hashes and comparisons need no special case. A few
 rows are assembled at a time.
@@ -10,6 +11,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Protocol, Self
 
@@ -19,12 +21,20 @@ import numpy.typing as npt
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.tensor_ref import BITMASK, CHUNKS, JOINED, MASKED, Assembly, TensorRef
+from layerhouse.ingest.measure.io.decoded import DECODERS, decode_rows
 from layerhouse.ingest.measure.io.unpacked import UNPACKERS
 
 Array = npt.NDArray[Any]
 
 MAX_DENSE_BYTES = 1 << 26
 """A view that does not run along the rows is copied from the whole dense tensor, which may have no more bytes."""
+
+
+SAMPLED_BYTES = 1 << 24
+"""Bytes of values that are decoded at once of a sample of rows, so that most samples take one pass over a transposed matrix."""
+
+PICKED_BYTES = 1 << 22
+"""Bytes of a transposed matrix that are read at once."""
 
 
 class ElementReader(Protocol):
@@ -75,13 +85,42 @@ class _Source:
         """Elements `first` to before `last` as unsigned integers of their size."""
         return self._reader.elements(self.ref, first, last)
 
+    def rows(self, numbers: Array, columns: int) -> Array:
+        """Some rows of the part as a matrix of so many columns, (n, columns); row numbers ascend, each of them once.
+
+        Evenly spaced rows are one read. Those of a transposed matrix are picked while all of it is read, once.
+        """
+        first, steps, ref = int(numbers[0]), np.diff(numbers), self.ref
+        if (steps == 1).all():
+            return self.elements(first * columns, (int(numbers[-1]) + 1) * columns).reshape(-1, columns)
+        if ref.strides == (1, ref.shape[0]) and ref.shape[1] == columns:
+            return self._picked(numbers)
+        if (steps == steps[0]).all() and ref.strides is None:
+            strides, offset = (int(steps[0]) * columns, 1), ref.storage_offset + first * columns
+            view = replace(ref, shape=(len(numbers), columns), strides=strides, storage_offset=offset)
+            return self._reader.elements(view, 0, view.elements).reshape(-1, columns)
+        return np.concatenate([self.elements(row * columns, (row + 1) * columns) for row in numbers.tolist()]).reshape(
+            -1, columns
+        )
+
+    def _picked(self, numbers: Array) -> Array:
+        """Rows of a matrix whose columns are stored one after the other."""
+        rows, columns = self.ref.shape
+        stored = replace(self.ref, shape=(columns, rows), strides=None)
+        parts = []
+        step = max(1, PICKED_BYTES * 8 // (rows * DTYPES[self.ref.dtype].bits))
+        for low in range(0, columns, step):
+            high = min(low + step, columns)
+            parts.append(self._reader.elements(stored, low * rows, high * rows).reshape(-1, rows)[:, numbers].T)
+        return np.concatenate(parts, axis=1)
+
 
 class _Assembler:
     """Assembles whole rows of one tensor, and cuts the bytes of its view from them."""
 
     def __init__(self, ref: TensorRef, assembly: Assembly, sources: list[_Source], chunk_bytes: int) -> None:
-        self._ref, self._sources = ref, sources
-        self._assemble = ASSEMBLERS[assembly.kind]
+        self._ref, self._shape, self._sources = ref, assembly.shape, sources
+        self._kind = assembly.kind
         self._size = DTYPES[ref.dtype].bits // 8
         self._elements = math.prod(assembly.shape)
         axis = _row_axis(assembly.shape, chunk_bytes // self._size) if assembly.kind == CHUNKS else 0
@@ -93,6 +132,8 @@ class _Assembler:
         ref, size = self._ref, self._size
         if ref.strides is None:
             yield from self._dense(start, stop)
+        elif self._is_sample():
+            yield from self._sample(start, stop)
         elif len(ref.shape) == 2 and ref.strides[1] == 1:
             width = ref.shape[1] * size
             for row in range(start // width, -(-stop // width)):
@@ -101,6 +142,33 @@ class _Assembler:
                 yield from self._dense(first + low, first + high)
         else:
             yield self._whole_view()[start:stop]
+
+    def _is_sample(self) -> bool:
+        """Whether the view has whole rows of a weight of which single rows can be decoded."""
+        ref, columns = self._ref, self._columns
+        if self._kind not in DECODERS or len(self._shape) != 2 or len(ref.shape) != 2 or ref.strides is None:
+            return False
+        is_row = ref.shape[1] == columns and ref.strides[1] == 1
+        return is_row and ref.strides[0] > 0 and ref.strides[0] % columns == ref.storage_offset % columns == 0
+
+    def _sample(self, start: int, stop: int) -> Iterator[Array]:
+        """The bytes `start` to `stop` of a view of whole rows, as many of which are decoded at once as SAMPLED_BYTES hold."""
+        assert self._ref.strides is not None
+        width = self._columns * self._size
+        first, step = self._ref.storage_offset // self._columns, self._ref.strides[0] // self._columns
+        at_once, last = max(1, SAMPLED_BYTES // width), -(-stop // width)
+        for low in range(start // width, last, at_once):
+            numbers = first + step * np.arange(low, min(low + at_once, last))
+            decoded = self._rows(numbers).reshape(-1).view(np.uint8)
+            begin = low * width
+            yield decoded[max(start - begin, 0) : min(stop - begin, decoded.size)]
+
+    def _rows(self, numbers: Array) -> Array:
+        """Rows of the dense tensor: any if it is decoded, else a range."""
+        if self._kind in DECODERS:
+            return decode_rows(self._ref, self._sources, numbers, self._columns)
+        low, high = int(numbers[0]), int(numbers[-1]) + 1
+        return ASSEMBLERS[self._kind](self._ref, self._sources, low, high, self._columns)
 
     def _whole_view(self) -> Array:
         ref, size = self._ref, self._size
@@ -123,7 +191,7 @@ class _Assembler:
         last = -(-stop // width)
         for low in range(start // width, min(self._elements // self._columns, last), self._rows_at_once):
             high = min(low + self._rows_at_once, last)
-            dense = self._assemble(self._ref, self._sources, low, high, self._columns).reshape(-1).view(np.uint8)
+            dense = self._rows(np.arange(low, high)).reshape(-1).view(np.uint8)
             begin = low * width
             yield dense[max(start - begin, 0) : min(stop - begin, dense.size)]
 
