@@ -95,8 +95,9 @@ class FileSorter:
         with self._guard.reading(path_text(path), fail), confined_to(folder):
             if self._result_files.is_result(self._real_folder(folder) / path.relative_to(folder)):
                 return True
-            if not is_any_text:
-                self._report_remark(path, NO_RESULT, is_claimed)
+            resemblance = self._result_files.resemblance(self._real_folder(folder) / path.relative_to(folder))
+            if resemblance or not is_any_text:
+                self._report_remark(path, resemblance or NO_RESULT, is_claimed)
         return False
 
     def _analyses(self, folder: Path, files: Sequence[Path], *, has_weights: bool) -> dict[str, Path]:

@@ -13,6 +13,7 @@ from layerhouse.ingest.model_files import path_text
 from layerhouse.ingest.results.documents import parse_document, read_document_bytes
 from layerhouse.ingest.results.parsed import ParsedResults, ResultFormat
 from layerhouse.ingest.results.registry import recognise
+from layerhouse.ingest.results.resemblance import resembles_results
 from layerhouse.warehouse.storage.inventory import Inventory
 
 MAX_KEPT_BYTES = 16 << 20
@@ -30,6 +31,7 @@ class _ReadFile:
     result_format: ResultFormat | None = None
     document: Any = None
     is_unchanged: bool = False
+    resemblance: str | None = None
 
 
 class ResultFiles:
@@ -48,6 +50,11 @@ class ResultFiles:
             self._keep(path, file)
         return file.is_unchanged or file.result_format is not None
 
+    def resemblance(self, path: Path) -> str | None:
+        """Of a file that `is_result` found to be none: why it looks like one, and what to do."""
+        file = self._files.get(path)
+        return file.resemblance if file is not None else None
+
     def take(self, path: Path, display_path: str) -> tuple[str, ParsedResults | None]:
         """The id of a file's contents and its results, or None where the warehouse has them. Raises InputError.
 
@@ -61,7 +68,7 @@ class ResultFiles:
         if file.is_unchanged:
             return file.file_id, None
         if file.result_format is None:
-            raise InputError(display_path, NO_RESULT)
+            raise InputError(display_path, file.resemblance or NO_RESULT)
         try:
             parsed = file.result_format.parse(document, path)
         except InputError as error:
@@ -84,7 +91,8 @@ class ResultFiles:
             result_format = recognise(document, path)
         except UsageError as error:  # a package adds a format that cannot be used
             raise UnexpectedError(display_path, str(error)) from error
-        return _ReadFile(stamp, file_id, len(raw), result_format, document)
+        resemblance = resembles_results(document) if result_format is None else None
+        return _ReadFile(stamp, file_id, len(raw), result_format, document, resemblance=resemblance)
 
     def _keep(self, path: Path, file: _ReadFile) -> None:
         """Remember a file; its document only where it is a result and there is room."""

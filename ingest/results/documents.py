@@ -22,16 +22,21 @@ from layerhouse.ingest.checkpoint.limits import allowed, check_limit, exceeded
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 
 JSON, JSON_LINES = ".json", ".jsonl"
-TEXT_SUFFIXES = (".csv", ".tsv", ".log", ".txt")
+TEXT_SUFFIXES = (".csv", ".tsv", ".log", ".txt", ".md", ".sql")
 MAX_TEXT_BYTES = 32 << 20
 BEGIN_BYTES, END_BYTES = 8 << 20, 1 << 20
 """Bytes of a text over the limit that are looked at, at its begin and at its end, where logs have their results."""
 MAX_LINE = 8 << 20
 """Bytes of a line that is looked at to tell JSON Lines from JSON."""
 NO_RESULTS = re.compile(
-    r"(merges|vocab|requirements.*|readme.*|license.*|notice.*|description|.*tokens|special_.*)\.txt", re.IGNORECASE
+    r"(merges|vocab|requirements.*|readme.*|license.*|notice.*|description|.*tokens|special_.*"
+    r"|model_?card|changelog|changes|security|contributing|code_of_conduct|use_policy)\.(txt|md)",
+    re.IGNORECASE,
 )
 """Text files that lie beside weights and hold no results."""
+NO_SUFFIX = re.compile(r"eval_.+_\d+\.\d+[\w.]*(_.+)?|[^.]*(results?|eval|evaluation)[^.]*", re.IGNORECASE)
+"""Names without a suffix that results have: `eval_MODEL_0.4.8_TASK` of mlx_lm, and `lm_eval_results`."""
+LETTERS_SUFFIX = re.compile(r"\.[A-Za-z]\w*")
 HARNESS_NAME = re.compile(r"results_\d{4}-\d\d-\d\dT\d\d[-:]\d\d[-:]\d\d(\.\d{1,9})?\.json")
 """Names that only lm-eval 0.4 and lighteval give to their result files."""
 PER_SAMPLE = re.compile(r"samples_.*\.jsonl?|.*\.pytorch\.json|.*predictions?.*\.jsonl", re.IGNORECASE)
@@ -57,12 +62,16 @@ def may_be_result(path: Path) -> bool:
     suffix = path.suffix.lower()
     if PER_SAMPLE.fullmatch(path.name):
         return False
-    return suffix in (JSON, JSON_LINES) or (suffix in TEXT_SUFFIXES and not NO_RESULTS.fullmatch(path.name))
+    return suffix in (JSON, JSON_LINES) or (is_text_file(path) and not NO_RESULTS.fullmatch(path.name))
 
 
 def is_text_file(path: Path) -> bool:
     """Whether a file has a name that any text may have, so that only its content tells if it is a result."""
-    return path.suffix.lower() in (*TEXT_SUFFIXES, JSON_LINES)
+    return path.suffix.lower() in (*TEXT_SUFFIXES, JSON_LINES) or _has_no_suffix(path)
+
+
+def _has_no_suffix(path: Path) -> bool:
+    return LETTERS_SUFFIX.fullmatch(path.suffix) is None and NO_SUFFIX.fullmatch(path.name) is not None
 
 
 def read_document(path: Path, display_path: str) -> tuple[bytes, Any]:
@@ -104,6 +113,8 @@ def parse_document(raw: bytes, path: Path, display_path: str) -> Any:
         return _first_line(raw)
     if suffix in (JSON, JSON_LINES):
         return _json_lines(raw, display_path)
+    if not isinstance(raw, CutBytes) and _has_no_suffix(path) and raw.lstrip()[:1] == b"{":
+        return parse_json(raw, display_path)
     text = raw.decode("utf-8", "replace")
     return CutText(text) if isinstance(raw, CutBytes) else text
 

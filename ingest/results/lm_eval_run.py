@@ -47,19 +47,15 @@ class Run:
 def read_run(document: Row, path: Path) -> Run:
     """The run of a document with `results`."""
     config = object_at(document, "config")
-    arguments = _model_arguments(config.get("model_args"))
-    names = [document.get("model_name"), *(arguments.get(key) for key in MODEL_ARGUMENTS)]
-    # With an adapter, model_name is the adapter's name; the row names the model under it.
-    declared = arguments.get("pretrained") if arguments.get("peft") else next((name for name in names if is_text(name)), None)
     gpu = GPU.search(str(document.get("pretty_env_info") or ""))
     run_at, notes = _run_at(document, path)
     common = {
         **EMPTY_ROW,
         "harness": HARNESS,
         "harness_version": text_or_none(document.get("lm_eval_version")),
-        "declared_model": text_or_none(declared),
-        "adapter": arguments.get("peft") or None,
-        "revision": text_or_none(config.get("model_revision") or arguments.get("revision")),
+        **model_columns(
+            config.get("model_args"), document.get("model_name") or _model_path(config), config.get("model_revision")
+        ),
         "hardware": gpu[1].strip() if gpu else None,
         "sample_limit": finite(config.get("limit")),
         "run_at": run_at,
@@ -74,6 +70,19 @@ def read_run(document: Row, path: Path) -> Run:
         members=object_at(document, "group_subtasks"),
         default_shots=whole_number(config.get("num_fewshot"), INT32_MAX),
     )
+
+
+def model_columns(model_args: Any, model_name: Any = None, revision: Any = None) -> Row:
+    """The model that a run names, its adapter and revision. With an adapter, `model_name` is the adapter's name; the row names
+    the model under it."""
+    arguments = _model_arguments(model_args)
+    names = [model_name, *(arguments.get(key) for key in MODEL_ARGUMENTS)]
+    declared = arguments.get("pretrained") if arguments.get("peft") else next((name for name in names if is_text(name)), None)
+    return {
+        "declared_model": text_or_none(declared),
+        "adapter": arguments.get("peft") or None,
+        "revision": text_or_none(revision or arguments.get("revision")),
+    }
 
 
 def task_columns(task: str, run: Run, *, is_group: bool) -> Row:
@@ -141,6 +150,16 @@ def _model_arguments(model_args: Any) -> dict[str, str]:
         return {}
     pairs = (part.partition("=") for part in model_args.split(","))
     return {key.strip(): value.strip() for key, equals, value in pairs if equals}
+
+
+def _model_path(config: Row) -> str | None:
+    """`model` of the config where the harness was given a loaded model, as LitGPT gives it: a path, of which `/evaluate` is
+    LitGPT's folder for a checkpoint's converted weights. With `model_args`, and without a slash, `model` names a backend.
+    """
+    model = config.get("model")
+    if config.get("model_args") or not is_text(model) or "/" not in model:
+        return None
+    return model.rstrip("/").removesuffix("/evaluate")
 
 
 def _run_at(document: Row, path: Path) -> tuple[datetime | None, list[Note]]:

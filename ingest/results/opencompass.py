@@ -16,7 +16,7 @@ from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, Res
 from layerhouse.ingest.results.rows import is_text, left_out_line, measure
 from layerhouse.ingest.results.run_times import compact_time_in_name, read_run_at
 from layerhouse.ingest.results.scores import is_number
-from layerhouse.ingest.results.table_lines import NO_VALUE, cell_number, check_cells, read_header, read_lines, too_many_cells
+from layerhouse.ingest.results.table_lines import NO_VALUE, cell_number, check_table, read_header, read_lines, too_many_cells
 from layerhouse.ingest.results.tasks import ZERO_SHOT
 
 HARNESS = "opencompass"
@@ -36,7 +36,7 @@ def parse(document: Any, path: Path) -> ParsedResults:
     header = read_header(document)
     assert header is not None
     models = header[len(COLUMNS) :]
-    check_cells(document, path)
+    check_table(document, path)
     run_at, notes = read_run_at(compact_time_in_name(path), path)
     common = {**EMPTY_ROW, "harness": HARNESS, "run_at": run_at, "is_group": False, "suite": ZERO_SHOT}
     return parsed_results(_items(document, header, models), common, notes)

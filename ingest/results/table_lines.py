@@ -1,18 +1,20 @@
-"""A result file as a table: CSV, TSV or a JSON list of objects as a header and one object a line."""
+"""A result file as a table: CSV (also with semicolons), TSV or a JSON list of objects as a header and one object a line."""
 
 from __future__ import annotations
 
 import csv
 import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.limits import check_limit
 from layerhouse.ingest.results.parsed import Item, Row
-from layerhouse.ingest.results.rows import left_out_line
+from layerhouse.ingest.results.rows import MAX_NAME, left_out_line
 
 MAX_ROWS = 1_000_000
 MAX_CELLS = 4_000_000
@@ -20,6 +22,10 @@ MAX_HEADER, MAX_COLUMNS = 1 << 20, 10_000
 """Characters and cells of a header; a longer line is none."""
 LINE_END = re.compile(r"\r\n?|\n")
 NO_VALUE = frozenset({"", "-", "n/a", "null", "none"})
+REPLACED = "\ufffd"
+"""What stands for bytes that are no UTF-8."""
+DELIMITERS = "\t,;"
+INDEX = re.compile(r"index|unnamed: ?\d+|#", re.IGNORECASE)
 BYTE_ORDER_MARK = "\ufeff"
 REST = None
 """The key under which `csv.DictReader` puts the cells that the header does not name."""
@@ -59,10 +65,25 @@ def read_lines(document: Any, header: list[str]) -> Iterator[Line | str]:
         yield Line(f"line {number}", cells) if isinstance(cells, dict) else cells
 
 
-def check_cells(document: Any, path: Path) -> None:
-    """Raise InputError if a text has more cells than the limit."""
-    if isinstance(document, str):
-        check_limit(str(path), "cells", _delimiters(document), MAX_CELLS)
+def check_table(document: Any, path: Path) -> None:
+    """Raise InputError if a text has more cells than the limit, letters that are no UTF-8, or two columns of one name."""
+    if not isinstance(document, str):
+        return
+    check_limit(str(path), "cells", _delimiters(document), MAX_CELLS)
+    if (at := document.find(REPLACED)) >= 0:
+        line = document.count("\n", 0, at) + 1
+        raise InputError(str(path), f"line {line} is not UTF-8 text; save the table as UTF-8")
+    counts = Counter(name.lower() for name in read_header(document) or [] if name)
+    if twice := next((name for name, count in counts.items() if count > 1), None):
+        raise InputError(str(path), f"two columns are called {twice[:MAX_NAME]!r}; give one another name")
+
+
+def unread_columns(names: Iterable[str]) -> Iterator[Item]:
+    """The line that names the columns that are not read, but for the numbers of lines that pandas writes."""
+    unread = [name for name in names if name and not INDEX.fullmatch(name)]
+    if unread:
+        text = ", ".join(unread[:10]) + (f" and {len(unread) - 10} more" if len(unread) > 10 else "")
+        yield left_out_line("columns that are not read", text)
 
 
 def cell_number(value: Any) -> Any:
@@ -108,8 +129,10 @@ def _text_lines(text: str) -> Iterator[str]:
 
 
 def _delimiters(line: str) -> int:
-    return max(line.count("\t"), line.count(","))
+    return max(map(line.count, DELIMITERS))
 
 
 def _delimiter(line: str) -> str:
-    return "\t" if line.count("\t") > line.count(",") else ","
+    """The one that the header has most often; a comma where it has none."""
+    most = max(map(line.count, DELIMITERS))
+    return next(delimiter for delimiter in ",\t;" if line.count(delimiter) == most)

@@ -3,7 +3,7 @@
 Long, a number a line: `model, task, metric, value`, and any of `stderr, n_shot, n_samples, filter, subset, dataset, split,
 seq_len, stride, unit, batch_size, hardware, revision, run_at, suite`. Wide, a model a line: `model` and a column for each
 measure, `TASK/METRIC`, or `perplexity:DATASET` or `perplexity:DATASET@SEQ_LEN` for perplexities, which are per token. Every
-number becomes a row.
+number becomes a row. Our names may be in any case; other columns are named and not read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, Res
 from layerhouse.ingest.results.rows import is_text, left_out_line, measure, measure_task
 from layerhouse.ingest.results.run_times import compact_time_in_name, parse_time, read_run_at
 from layerhouse.ingest.results.scores import INT32_MAX, INT64_MAX, finite, is_number
-from layerhouse.ingest.results.table_lines import cell_number, check_cells, read_header, read_lines, too_many_cells
+from layerhouse.ingest.results.table_lines import (
+    cell_number,
+    check_table,
+    read_header,
+    read_lines,
+    too_many_cells,
+    unread_columns,
+)
 from layerhouse.ingest.results.tasks import ZERO_SHOT, canonical_task, suite_of_shots
 
 HARNESS = "table"
@@ -39,7 +46,7 @@ def parse(document: Any, path: Path) -> ParsedResults:
     """A row for every number; lines that cannot be one are named by their number."""
     header = read_header(document)
     assert header is not None
-    check_cells(document, path)
+    check_table(document, path)
     run_at, notes = read_run_at(compact_time_in_name(path), path)
     common = {**EMPTY_ROW, "harness": HARNESS, "run_at": run_at, "is_group": False, "suite": ZERO_SHOT}
     return parsed_results(_items(document, header), common, notes)
@@ -50,22 +57,33 @@ FORMAT: ResultFormat = ResultFormat("tables", recognises, parse)
 
 def _items(document: Any, header: list[str]) -> Iterator[Item]:
     is_long = _is_long(header)
+    yield from unread_columns(name for name in header if not (_our_name(name) in LONG if is_long else _is_read_wide(name)))
     for line in read_lines(document, header):
         if isinstance(line, str):
             yield line
             continue
-        yield from [_long(line.where, line.cells)] if is_long else _wide(line.where, line.cells)
+        cells = {_our_name(name): cell for name, cell in line.cells.items() if name is not None}
+        yield from [_long(line.where, cells)] if is_long else _wide(line.where, cells)
         yield from too_many_cells(line)
 
 
+def _our_name(name: str) -> str:
+    """A column's name; one of ours in small letters."""
+    small = name.strip().lower()
+    return small if small in LONG else name
+
+
 def _is_long(header: list[str]) -> bool:
-    return set(header) >= REQUIRED and set(header) <= LONG
+    return set(map(_our_name, header)) >= REQUIRED
 
 
 def _is_wide(header: list[str]) -> bool:
-    others = [name for name in header if name != "model"]
-    is_measure = [TASK_COLUMN.fullmatch(name) or PERPLEXITY_COLUMN.fullmatch(name) for name in others]
-    return "model" in header and bool(others) and all(is_measure)
+    return "model" in map(_our_name, header) and any(_is_read_wide(name) for name in header if _our_name(name) != "model")
+
+
+def _is_read_wide(name: str) -> bool:
+    is_measure = TASK_COLUMN.fullmatch(name) or PERPLEXITY_COLUMN.fullmatch(name)
+    return _our_name(name) == "model" or is_measure is not None
 
 
 def _long(where: str, cells: Row) -> Item:
