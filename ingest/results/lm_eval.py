@@ -3,7 +3,9 @@
 Every metric of every task under `results` becomes a row. To 0.3 the keys of a task are `acc` and `acc_stderr`, and one
 `config.num_fewshot` holds for all tasks (evaluator.py). From 0.4.0 they are `acc,FILTER` and `acc_stderr,FILTER`, whose value
 is a number, "N/A", [] or null; beside `results` stand `n-shot`, `n-samples`, `groups`, `group_subtasks`, `higher_is_better`
-and `configs` (loggers/evaluation_tracker.py). SliceGPT's `full_results_0_shot.json` is the object under `results` alone.
+and `configs` (loggers/evaluation_tracker.py). SliceGPT's
+`full_results_0_shot.json` is the object under `results` alone, and so is what mlx_lm writes, as `eval_MODEL_VERSION_TASK`, with
+each slash of the model as an underscore, and the shots, if it was given them, in two digits behind the version.
 Accuracies are fractions; perplexities are per word, per byte or as the task defines them.
 """
 
@@ -23,23 +25,39 @@ from layerhouse.ingest.results.tasks import canonical_task
 
 NO_MEASURES = ("alias", "name", "sample_len", "sample_count", "samples")
 BARE_NAME = re.compile(r"full_results_(\d{1,4})_shot")
+FILTERED = re.compile(r"([\w@/.+-]+),([\w.-]+)")
+MLX_NAME = re.compile(r"eval_(.+)_(\d+\.\d+(?:\.[^_.]+)*)(?:_(\d\d))?_[^.]+")
 
 
 def recognises(document: Any, path: Path) -> bool:
-    """`results` with `versions`, `configs` or `n-shot` beside it, and no `config_general`; or SliceGPT's file, by its name."""
-    if not isinstance(document, dict):
+    """`results` with `versions`, `configs` or `n-shot` beside it, or with a metric and its filter, and no `config_general`; the
+    object under `results` alone, by its metrics, or by the name of SliceGPT's file."""
+    if not isinstance(document, dict) or "config_general" in document:
         return False
     if BARE_NAME.fullmatch(path.stem):
         return bool(document) and all(isinstance(value, dict) for value in document.values())
     is_lm_eval = any(isinstance(document.get(key), dict) for key in ("versions", "configs", "n-shot"))
-    return isinstance(document.get("results"), dict) and is_lm_eval and "config_general" not in document
+    if "results" not in document:
+        return _has_filters(document, with_error=True)
+    results = document["results"]
+    return isinstance(results, dict) and (is_lm_eval or _has_filters(results, with_error=False))
+
+
+def _has_filters(results: Row, *, with_error: bool) -> bool:
+    """Whether every value is the object of a task, and one has a metric with a filter, as `acc,none`, and its error."""
+    if not all(isinstance(metrics, dict) for metrics in results.values()):
+        return False
+    return any(
+        (match := FILTERED.fullmatch(key)) and (not with_error or f"{match[1]}_stderr,{match[2]}" in metrics)
+        for metrics in results.values()
+        for key in metrics
+    )
 
 
 def parse(document: Any, path: Path) -> ParsedResults:
     """A row for every metric of every task. A group without a score gets one computed from its tasks."""
-    bare_name = BARE_NAME.fullmatch(path.stem)
-    if bare_name:
-        document = {"results": document, "config": {"num_fewshot": int(bare_name[1])}}
+    if BARE_NAME.fullmatch(path.stem) or "results" not in document:
+        document = {"results": document, **_named_run(path)}
     run = read_run(document, path)
     results: dict[str, Any] = document["results"]
     groups = {name for name, members in run.members.items() if members}
@@ -59,6 +77,17 @@ def parse(document: Any, path: Path) -> ParsedResults:
 
 
 FORMAT: ResultFormat = ResultFormat(HARNESS, recognises, parse)
+
+
+def _named_run(path: Path) -> Row:
+    """What the name of a file says of its run, where the file holds the results alone."""
+    if bare_name := BARE_NAME.fullmatch(path.stem):
+        return {"config": {"num_fewshot": int(bare_name[1])}}
+    name = MLX_NAME.fullmatch(path.name)
+    if name is None:
+        return {}
+    shots = {"num_fewshot": int(name[3])} if name[3] else {}
+    return {"model_name": name[1], "lm_eval_version": name[2], "config": shots}
 
 
 def _task(task: str, metrics: Any, run: Run, *, is_group: bool) -> Iterator[Item]:

@@ -15,8 +15,11 @@ from typing import Any
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.results import (
+    bigcode,
+    evalplus,
     genai_perf,
     helm,
+    inspect_log,
     lighteval,
     llama_bench,
     lm_eval,
@@ -24,6 +27,8 @@ from layerhouse.ingest.results import (
     native,
     opencompass,
     optimum_benchmark,
+    sglang,
+    simple_evals,
     tables,
     vllm,
 )
@@ -49,6 +54,11 @@ FORMATS: tuple[ResultFormat, ...] = register(
     lm_eval.FORMAT,
     lighteval.FORMAT,
     helm.FORMAT,
+    evalplus.FORMAT,
+    bigcode.FORMAT,
+    inspect_log.FORMAT,
+    simple_evals.FORMAT,
+    sglang.FORMAT,
     vllm.FORMAT,
     genai_perf.FORMAT,
     llama_bench.FORMAT,

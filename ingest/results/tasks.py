@@ -36,7 +36,7 @@ def suite_of_shots(shots: int | None) -> str:
 @lru_cache(maxsize=4096)
 def unit_and_direction(metric: str) -> tuple[str | None, bool | None]:
     """Unit and higher_is_better of a task's metric, by lm-eval's names; None where the name does not tell."""
-    if metric.startswith("acc") or metric in SHARES:
+    if metric.startswith(("acc", "pass@")) or metric in SHARES:
         return "fraction", True
     is_cost = metric in COST_UNITS or "perplexity" in metric or "ppl" in metric.split("_")
     return COST_UNITS.get(metric), False if is_cost else None
