@@ -282,3 +282,67 @@ def test_simple_evals_are_told_by_the_name_of_the_file(tmp_path):
     table_of(file_results.rows)
     (row,) = parse(tmp_path, "drop_m_DEBUG.json", {"score": 50.5}).rows
     assert (row["task"], row["declared_model"], row["unit"]) == ("drop_debug", "m", None)
+
+
+# LongBench: eval.py.
+def test_scores_of_longbench_stay_percent(tmp_path):
+    document = {"hotpotqa": 31.25, "lcc": {"0-4k": 50.0, "4-8k": 40.0, "8k+": None}, "trec": "x"}
+    file_results = parse(tmp_path, "result.json", document)
+    assert [(row["task"], row["subset"], row["value"], row["unit"]) for row in file_results.rows] == [
+        ("longbench_hotpotqa", None, 31.25, "percent"),
+        ("longbench_lcc 0-4k", "0-4k", 50.0, "percent"),
+        ("longbench_lcc 4-8k", "4-8k", 40.0, "percent"),
+        ("longbench_lcc 8k+", "8k+", None, "percent"),
+    ]
+    assert file_results.left_out == ("trec: must be a number, not 'x'",)
+    table_of(file_results.rows)
+
+
+# LLMPerf: token_benchmark_ray.py.
+def test_times_of_llmperf_become_milliseconds(tmp_path):
+    times = ("ttft", "inter_token_latency", "end_to_end_latency")
+    document = {"model": "org/m", "num_concurrent_requests": 5, "mean_input_tokens": 550, "mean_output_tokens": 150}
+    document |= {f"results_{time}_s_{part}": 0.5 for time in times for part in ("mean", "quantiles_p50", "quantiles_p99")}
+    document |= {"results_mean_output_throughput_token_per_s": 132.75, "results_num_completed_requests_per_min": 12.0}
+    document |= {"results_num_completed_requests": 100, "results_error_rate": 0.0, "results_ttft_s_max": "x"}
+    file_results = parse(tmp_path, "m_550_150_summary.json", document)
+    names = [f"{part}_{time}_ms" for time in ("ttft", "itl", "e2el") for part in ("mean", "median", "p99")]
+    assert {row["metric"]: row["value"] for row in file_results.rows} == {
+        **dict.fromkeys(names, 500.0),
+        "output_tokens_per_sec": 132.75,
+        "requests_per_min": 12.0,
+    }
+    assert {(row["declared_model"], row["subset"], row["n_samples"]) for row in file_results.rows} == {
+        ("org/m", "concurrency=5,input=550,output=150", 100)
+    }
+    assert file_results.left_out == (
+        "results_ttft_s_max: must be a number, not 'x'",
+        "results_num_completed_requests, results_error_rate: counts and other measures are passed over",
+    )
+    table_of(file_results.rows)
+
+
+# OpenCompass: summarizers/default.py.
+def test_metrics_of_opencompass_keep_their_scale(tmp_path):
+    lines = [
+        ("ARC-c", "accuracy", "50.00"),
+        ("squad", "f1", "40.00"),
+        ("openai_humaneval", "humaneval_pass@1", "30.00"),
+        ("lcsts", "rouge1", "20.00"),
+        ("flores", "BLEU", "10.00"),
+        ("alignbench", "score", "7.50"),
+        ("mmlu", "naive_average", "25.00"),
+        ("cmmlu", "weighted_average", "35.00"),
+    ]
+    text = "dataset,version,metric,mode,m\n" + "".join(f"{task},ab12cd,{metric},gen,{value}\n" for task, metric, value in lines)
+    rows = parse(tmp_path, "summary.csv", text).rows
+    assert [(row["task"], row["value"], row["unit"], row["is_group"]) for row in rows] == [
+        ("arc_challenge", 0.5, "fraction", False),
+        ("squad", 0.4, "fraction", False),
+        ("openai_humaneval", 0.3, "fraction", False),
+        ("lcsts", 20.0, None, False),
+        ("flores", 10.0, None, False),
+        ("alignbench", 7.5, None, False),
+        ("mmlu", 0.25, "fraction", True),
+        ("cmmlu", 0.35, "fraction", True),
+    ]

@@ -1,12 +1,13 @@
 """Results of OpenCompass: the summary table that its default summarizer writes (summarizers/default.py).
 
 CSV with `dataset, version, metric, mode` and a column for each model; every number becomes a row. Shares are percent, 0 to
-100, and become fractions with a note; other metrics keep their value without a unit. `-` is no value. `naive_average` is a
-group.
+100, and become fractions with a note; other metrics keep their value without a unit. `-` is no value. Naive and
+weighted averages are groups.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from layerhouse.ingest.results.rows import is_text, left_out_line, measure
 from layerhouse.ingest.results.run_times import compact_time_in_name, read_run_at
 from layerhouse.ingest.results.scores import is_number
 from layerhouse.ingest.results.table_lines import NO_VALUE, cell_number, check_table, read_header, read_lines, too_many_cells
-from layerhouse.ingest.results.tasks import ZERO_SHOT
+from layerhouse.ingest.results.tasks import ZERO_SHOT, canonical_task
 
 HARNESS = "opencompass"
 COLUMNS = ["dataset", "version", "metric", "mode"]
-SHARES = ("accuracy", "acc", "exact_match", "score", "pass@1", "naive_average")
-AVERAGE = "naive_average"
+AVERAGES = ("naive_average", "weighted_average")
+SHARE = re.compile(r"accuracy|acc|exact_match|em|f1|(?:\w+_)?pass@\d{1,4}|naive_average|weighted_average", re.IGNORECASE)
+"""Metrics that are percentages. Others, as `score`, may be a judge's, of any scale, so they are left as they are."""
 
 
 def recognises(document: Any, path: Path) -> bool:
@@ -61,19 +63,19 @@ def _dataset(where: str, cells: Row, models: list[str]) -> Iterator[Item]:
         if any(str(cells.get(model, "-")).strip() not in NO_VALUE for model in models):
             yield left_out_line(where, "dataset and metric must be text")
         return
-    metric = metric.strip()
+    task, metric = canonical_task(dataset.strip(), metric.strip())
     for model in models:
         number = cell_number(cells.get(model))
         if number is None:
             continue
-        is_percent = metric.lower() in SHARES and is_number(number) and 0 <= number <= 100
+        is_percent = SHARE.fullmatch(metric) is not None and is_number(number) and 0 <= number <= 100
         columns: Row = {
-            "task": dataset.strip(),
+            "task": task,
             "declared_model": model,
             "subset": mode.strip() if is_text(mode) and mode != "-" else None,
             "unit": "fraction" if is_percent else None,
             "higher_is_better": True if is_percent else None,
-            "is_group": metric == AVERAGE,
+            "is_group": metric in AVERAGES,
             "notes": [note("scale", "percent in the file")] if is_percent else [],
         }
         yield measure(f"{where}.{model}", metric, number / 100 if is_percent else number, **columns)

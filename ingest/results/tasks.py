@@ -7,7 +7,13 @@ from functools import lru_cache
 
 ZERO_SHOT, FEW_SHOT = "zeroshot", "fewshot"
 MMLU = re.compile(r"(?:hendrycksTest-|mmlu[_:])(\w+)")
-RENAMED = {"arc:challenge": "arc_challenge", "arc:easy": "arc_easy", "lambada": "lambada_openai", "ARC-c": "arc_challenge"}
+RENAMED = {
+    "arc:challenge": "arc_challenge",
+    "arc:easy": "arc_easy",
+    "lambada": "lambada_openai",
+    "ARC-c": "arc_challenge",
+    "ARC-e": "arc_easy",
+}
 LAMBADA = frozenset({"lambada_openai", "lambada_standard", "lambada_openai_cloze"})
 SHARES = ("exact_match", "f1", "avg_zeroshot_acc")
 COST_UNITS = {"word_perplexity": "per_word", "byte_perplexity": "per_byte", "bits_per_byte": "bits/byte"}
