@@ -597,3 +597,12 @@ def test_only_people_see_a_null_with_bounds_as_a_range():
     table = pa.table({"model_id": ["a", "b", "c"], **bounds})
     assert text_of(table) == ("model       heads\n-----  ----------\na               8\nb      varies 4-6\nc               -\n")
     assert text_of(table.select(["model_id", "num_heads_min", "num_heads_max"])).startswith("model  num heads min")
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.month_day_nano_interval(), pa.list_(pa.month_day_nano_interval()), pa.sparse_union([pa.field("k", pa.int32())])]
+)
+def test_a_column_of_a_type_that_parquet_lacks_is_refused_by_its_name(kind):
+    table = pa.table({"a": pa.array([], pa.int64()), "d": pa.chunked_array([], kind)})
+    with pytest.raises(UsageError, match=r"parquet: column 'd' has a type that it lacks, .*; cast it to text in the query"):
+        written(table, "parquet")
