@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -269,6 +270,17 @@ def test_of_awkward_values_of_inspect_every_one_is_a_row_or_named(tmp_path):
     counted(parse(tmp_path, "log.json", inspect_log([score])), len(AWKWARD))
 
 
+def test_a_zipped_log_of_inspect_is_one_line_that_says_what_to_do(tmp_path):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "2026_task.eval", "w") as archive:
+        archive.writestr("header.json", "{}")
+    events = []
+    lh.ingest(folder, warehouse=tmp_path / "w", on_event=events.append)
+    (event,) = (event for event in events if event.where.endswith(".eval"))
+    assert event.what == "a log of Inspect as .eval: not read; write it as JSON with: inspect log dump FILE > log.json"
+
+
 # simple-evals: simple_evals.py and aggregate_results of common.py.
 def test_simple_evals_are_told_by_the_name_of_the_file(tmp_path):
     document = {"chars": 1523.5, "chars:std": 700.25, "score:std": 0.4, "score": 0.82, "tag": "x"}
@@ -346,3 +358,21 @@ def test_metrics_of_opencompass_keep_their_scale(tmp_path):
         ("mmlu", 0.25, "fraction", True),
         ("cmmlu", 0.35, "fraction", True),
     ]
+
+
+# AlpacaEval: the published leaderboards of tatsu-lab/alpaca_eval.
+def test_win_rates_of_alpaca_eval_stay_percent(tmp_path):
+    text = ",win_rate,standard_error,n_wins,n_wins_base,n_draws,n_total,discrete_win_rate,mode,avg_length,"
+    text += "length_controlled_winrate,lc_standard_error\n"
+    text += "org-m,10.99,0.96,88,716,1,805,10.9,community,1444,13.2,0.5\n,1.0,1.0,1,1,1,1,1,x,1,1,1\n"
+    text += "b,x,,1,1,1,,,minimal,,,\n"
+    file_results = parse(tmp_path, "leaderboard.csv", text)
+    columns = ("declared_model", "metric", "value", "stderr", "unit", "n_samples")
+    assert [tuple(row[name] for name in columns) for row in file_results.rows] == [
+        ("org-m", "win_rate", 10.99, 0.96, "percent", 805),
+        ("org-m", "length_controlled_winrate", 13.2, 0.5, "percent", 805),
+        ("org-m", "discrete_win_rate", 10.9, None, "percent", 805),
+        ("org-m", "avg_length", 1444.0, None, "characters", 805),
+    ]
+    assert file_results.left_out == ("line 3: no name of a model", "line 4.win_rate: must be a number, not 'x'")
+    table_of(file_results.rows)

@@ -22,6 +22,7 @@ from layerhouse.ingest.checkpoint.limits import allowed, check_limit, exceeded
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 
 JSON, JSON_LINES = ".json", ".jsonl"
+INSPECT = ".eval"
 TEXT_SUFFIXES = (".csv", ".tsv", ".log", ".txt", ".md", ".sql")
 MAX_TEXT_BYTES = 32 << 20
 BEGIN_BYTES, END_BYTES = 8 << 20, 1 << 20
@@ -62,7 +63,7 @@ def may_be_result(path: Path) -> bool:
     suffix = path.suffix.lower()
     if PER_SAMPLE.fullmatch(path.name):
         return False
-    return suffix in (JSON, JSON_LINES) or (is_text_file(path) and not NO_RESULTS.fullmatch(path.name))
+    return suffix in (JSON, JSON_LINES, INSPECT) or (is_text_file(path) and not NO_RESULTS.fullmatch(path.name))
 
 
 def is_text_file(path: Path) -> bool:
@@ -84,6 +85,9 @@ def read_document_bytes(path: Path, display_path: str) -> bytes:
     """The bytes of a result file; CutBytes of a text over the limit. Raises InputError, which says what a file is that is no
     text.
     """
+    if path.suffix.lower() == INSPECT:
+        what = "a log of Inspect as .eval: not read; write it as JSON with: inspect log dump FILE > log.json"
+        raise InputError(display_path, what)
     reason = reason_no_text(path, display_path)
     if reason is not None:
         raise InputError(display_path, reason)

@@ -15,6 +15,7 @@ from typing import Any
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.results import (
+    alpaca_eval,
     bigcode,
     evalplus,
     genai_perf,
@@ -69,6 +70,7 @@ FORMATS: tuple[ResultFormat, ...] = register(
     optimum_benchmark.FORMAT,
     logs.FORMAT,
     opencompass.FORMAT,
+    alpaca_eval.FORMAT,
     tables.FORMAT,
 )
 
