@@ -193,7 +193,8 @@ def _claim_by_plugins(
         refs = list(refs) if isinstance(refs, Iterable) else [refs]
         names = {ref.name for ref in module.parts.values()}
         if not all(isinstance(ref, TensorRef) and ref.layout is not None and ref.name in names for ref in refs):
-            module.refuse(f"layout {layout.name!r} claims something else than tensors of the module, each with a layout")
+            what = f"layout {layout.name!r} claims something else than tensors of the module, each with a layout"
+            raise InputError(f"{module.display_path}: {module.name[:80]}", what)
         if refs:
             return refs
     return ()
