@@ -31,6 +31,7 @@ TABLES = (
         ["layers"],
         ["performance", "--tasks", "*"],
         ["tables"],
+        ["formats"],
         ["query"],
     ),
     *(["tables", "models"], ["sql", "SELECT * FROM models"], ["sql", "--safe", "SELECT * FROM results"]),

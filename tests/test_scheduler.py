@@ -132,7 +132,7 @@ def test_complex_numbers_have_counts_only(tmp_path):
 @pytest.mark.parametrize("code", ["F32", "BF16", "U8", "I64", "BOOL", "F4", "F6_E2M3", "C64"])
 def test_an_empty_tensor_has_no_zeros_and_nothing_else(tmp_path, code):
     measured = measure_one(job_of(tmp_path / "w", code, (0, 5), b"", input_axis=1, residual_axis=1), near_zero=0.1)
-    assert measured == Measurement(zeros=0, content_hash=xxhash.xxh3_128_hexdigest(b""))
+    assert measured == Measurement(zeros=0, ladder_counts=(), content_hash=xxhash.xxh3_128_hexdigest(b""))
 
 
 def test_a_scalar_is_measured(tmp_path):
@@ -230,7 +230,7 @@ def test_counts_of_a_truncated_tensor_are_discarded(tmp_path, code):
 
 def test_a_bug_in_a_thread_reaches_the_caller(tmp_path):
     job = job_of(tmp_path / "w", "U8", (5,), bytes(5))
-    with mock.patch.object(tensor_task, "signature", side_effect=ZeroDivisionError), pytest.raises(ZeroDivisionError):
+    with mock.patch.object(tensor_task, "read_profile", side_effect=ZeroDivisionError), pytest.raises(ZeroDivisionError):
         list(measure([job], threads=2))
 
 

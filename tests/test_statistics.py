@@ -93,8 +93,10 @@ def test_quantiles_are_those_of_numpy():
 
 
 def test_statistics_of_empty_and_non_finite_counts():
-    assert statistics_from_counts("F16", [0] * 65536) == Statistics(zeros=0)
-    assert statistics_from_counts("F8_E4M3FNUZ", [0] * 128 + [7] + [0] * 127, 0.1) == Statistics(0, 0, nans=7, infs=0)
+    assert statistics_from_counts("F16", [0] * 65536) == Statistics(zeros=0, ladder_counts=())
+    assert statistics_from_counts("F8_E4M3FNUZ", [0] * 128 + [7] + [0] * 127, 0.1) == Statistics(
+        0, 0, nans=7, infs=0, ladder_counts=()
+    )
 
 
 def test_types_without_a_negative_zero_or_a_zero():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
@@ -47,7 +48,7 @@ class Measurement(Statistics):
     zero_cols: int | None = None
     nm_pattern: ZeroPattern | str | None = None
     signature: list[float] | None = None
-    sketch: list[float] | None = None
+    sketch: array[float] | None = None
     spectral_norm: float | None = None
     stable_rank: float | None = None
     effective_rank: float | None = None

@@ -17,6 +17,7 @@ values, also where the profiles are alike (AMS sketch; Alon, Matias, Szegedy 199
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -51,10 +52,12 @@ _PIECE_BYTES = 1 << 15
 
 @dataclass(frozen=True)
 class Profile:
-    """The signature and the sketch of a tensor, each None where there is none."""
+    """The signature and the sketch of a tensor, each None where there is none. A sketch is kept in 4 bytes a number, as a
+    checkpoint can have many tensors.
+    """
 
     signature: list[float] | None = None
-    sketch: list[float] | None = None
+    sketch: array[float] | None = None
 
 
 NO_PROFILE = Profile()
@@ -83,7 +86,7 @@ def read_profile(reader: TensorReader, ref: TensorRef, residual_axis: int | None
         return NO_PROFILE
     with np.errstate(over="ignore"):
         sketch = lanes.astype(np.float32)
-    return Profile(project(profile), sketch.tolist() if np.isfinite(sketch).all() else None)
+    return Profile(project(profile), array("f", sketch.tobytes()) if np.isfinite(sketch).all() else None)
 
 
 def project(profile: Array) -> list[float] | None:

@@ -26,6 +26,7 @@ WEIGHT_MODULES = BLOCK_MODULES | {Module.ROUTER, Module.EMBEDDING, Module.LM_HEA
 """The modules whose weights are matrices of real numbers: integers in their place are words of a packed form."""
 BUFFER_NAME = re.compile(r"(position_ids|attn\.bias|masked_bias|token_type_ids|num_batches_tracked|relative_position_index)$")
 """Integers that are no weights, by the names that transformers' models give them."""
+FLOAT_TYPES = frozenset(code for code, dtype in DTYPES.items() if dtype.kind == "float")
 IN_A_BLOCK = re.compile(r"\.[0-9]+\.")
 COMPANIONS = MARKS - {"weight"}
 """Suffixes of scales, zero points, shapes and codes, by which packed weights are known."""
@@ -62,6 +63,8 @@ def mark_unread(placement: Placement, config: Config | None, model_config: Confi
     (c) codes and packed weights that do not fit the hidden size of the norms. `lost` are tensors that the file holds and of
     which nothing was read. `model_config` is the config that the tensors were placed by.
     """
+    if not lost and all(_is_plain(tensor) for tensor in placement.placed):
+        return placement
     declared = quantization_config(config)
     placement = _with_companions(placement, model_config)
     reasons = {t.ref.name: t.ref.layout.unread_reason for t in placement.placed if t.ref.layout and t.ref.layout.unread_reason}
@@ -72,6 +75,13 @@ def mark_unread(placement: Placement, config: Config | None, model_config: Confi
     refs = [t.ref if t.ref.name not in reasons or t.is_unread else _unread_ref(t.ref, unread) for t in placement.placed]
     placed_again = place_tensors(refs, model_config)
     return replace(placed_again, notes=(*placed_again.notes, unread.note), has_lost=bool(lost))
+
+
+def _is_plain(tensor: Placed) -> bool:
+    """Whether a tensor is a plain one of a known role, or a buffer; a checkpoint of such tensors has no other form."""
+    ref = tensor.ref
+    is_known = tensor.module != Module.OTHER and (tensor.template is not None or ref.is_buffer)
+    return ref.layout is None and is_known and (ref.dtype in FLOAT_TYPES or not tensor.is_parameter)
 
 
 def _with_companions(placement: Placement, model_config: Config | None) -> Placement:

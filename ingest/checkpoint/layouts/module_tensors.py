@@ -24,6 +24,26 @@ class LayoutError(InputError):
     """The tensors of a module contradict each other, or do not tell what they store."""
 
 
+FUSED_EXPERTS = re.compile(
+    r"(?P<weight>.*\bexperts\.(?:gate_up_proj|down_proj|gate_proj|up_proj))"
+    r"(?P<part>_packed|_shape|_zero_point|(?:_weight)?_scale(?:_inv|_2)?|_global_scale|_input_scale|_g_idx|\.(?:absmax|quant_map|"
+    r"nested_\w+|quant_state\.\w+))?",
+    re.DOTALL,
+)
+"""The weight of all experts of a layer, which is no module of its own, and the parts of its packed forms."""
+
+
+def fused_part(name: str) -> tuple[str, str] | None:
+    """The weight of all experts that a tensor is or serves, and the suffix that it would have in a module of the weight alone:
+    `weight`, `weight_packed`, `weight_scale_inv`, `weight.absmax`, ...; None for other tensors.
+    """
+    match = FUSED_EXPERTS.fullmatch(name)
+    if match is None:
+        return None
+    part = match["part"] or ""
+    return match["weight"], part[1:] if part == "_input_scale" else f"weight{part.removeprefix('_weight')}"
+
+
 @dataclass(frozen=True)
 class ModuleTensors:
     """A module's name and its tensors by suffix. `display_path` is the model's, for messages.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -45,6 +45,7 @@ from layerhouse.ingest.checkpoint.layouts.module_tensors import (
     LayoutError,
     ModuleTensors,
     auxiliary_ref,
+    fused_part,
     split_name,
     unread_refs,
 )
@@ -91,7 +92,9 @@ KV_SCALES = frozenset(
 )
 MARKS = KV_SCALES | {suffix for layout in BUILT_IN for suffix in layout.suffixes}
 """Every module that is not stored plainly has one of these suffixes."""
-WORDS = (*ADAPTER_WORDS, *(mark.rpartition(".")[2] for mark in sorted(MARKS)))
+FUSED_WORDS = ("_proj_scale", "_proj_packed", "_proj_weight_scale")
+"""Words in the names of packed weights of all experts."""
+WORDS = (*ADAPTER_WORDS, *FUSED_WORDS, *(mark.rpartition(".")[2] for mark in sorted(MARKS)))
 """Every checkpoint with a weight that is not stored plainly has one of these words in a name."""
 PLAIN_SUFFIXES = (".weight", ".bias", ".inv_freq")
 """Suffixes of tensors that belong to no layout."""
@@ -132,6 +135,7 @@ def assign_layouts(
     if not has_marks and not further and all(tensor.layout is None for tensor in tensors):
         return LaidOut(tuple(tensors), ())
     modules: dict[str, dict[str, TensorRef]] = {}
+    fused: dict[str, dict[str, TensorRef]] = {}
     claimed: dict[str, TensorRef] = {}
     for tensor in tensors:
         if tensor.layout is not None:
@@ -142,6 +146,8 @@ def assign_layouts(
             continue
         prefix, suffix = split_name(tensor.name)
         modules.setdefault(prefix, {})[suffix] = tensor
+        if (part := fused_part(tensor.name)) is not None:
+            fused.setdefault(part[0], {})[part[1]] = tensor
     for name, parts in modules.items():
         module = ModuleTensors(name, parts, display_path, metadata or {})
         try:
@@ -150,6 +156,9 @@ def assign_layouts(
         except LayoutError as error:
             refs = list(unread_refs(parts.values(), quantization.method or UNKNOWN_SCHEME, error.what))
         claimed.update({ref.name: ref for ref in refs})
+    for name, parts in fused.items():
+        module = ModuleTensors(name, parts, display_path, metadata or {})
+        claimed.update({ref.name: ref for ref in _claim_fused(quantization, module)})
     laid_out = tuple(claimed.get(tensor.name, tensor) for tensor in tensors)
     return LaidOut(laid_out, tuple(_notes(laid_out)))
 
@@ -182,6 +191,19 @@ def _claim(config: QuantizationConfig, module: ModuleTensors) -> Sequence[Tensor
     return ()
 
 
+def _claim_fused(config: QuantizationConfig, module: ModuleTensors) -> Iterable[TensorRef]:
+    """What the built-in layouts claim of the weight of all experts and its parts, as if it were a module."""
+    if module.parts.keys() <= {"weight"}:
+        return
+    try:
+        refs = list(_claim(config, module))
+    except LayoutError as error:
+        refs = list(unread_refs(module.parts.values(), config.method or UNKNOWN_SCHEME, error.what))
+    for ref in refs:
+        assert ref.layout is not None
+        yield replace(ref, layout=replace(ref.layout, weight_name=module.name))
+
+
 def _claim_by_plugins(
     layouts: Sequence[WeightLayout], config: QuantizationConfig, module: ModuleTensors
 ) -> Sequence[TensorRef]:
@@ -193,7 +215,8 @@ def _claim_by_plugins(
         refs = list(refs) if isinstance(refs, Iterable) else [refs]
         names = {ref.name for ref in module.parts.values()}
         if not all(isinstance(ref, TensorRef) and ref.layout is not None and ref.name in names for ref in refs):
-            module.refuse(f"layout {layout.name!r} claims something else than tensors of the module, each with a layout")
+            what = f"layout {layout.name!r} claims something else than tensors of the module, each with a layout"
+            raise InputError(f"{module.display_path}: {module.name[:80]}", what)
         if refs:
             return refs
     return ()
