@@ -40,7 +40,7 @@ def outcome(root: Path, warehouse: Path) -> list[tuple[str, str]]:
         (("tp_rank_00/a.pt", "tp_rank_01/a.pt"), "2 tensor-parallel ranks (NeMo)"),
         (("ep_rank_0/a.pt", "ep_rank_1/a.pt"), "2 parallel ranks of one model"),
         (("rank_0/m.safetensors", "rank_1/m.safetensors"), "2 parts of one model (rank_0 to rank_1)"),
-        (("rank0/a/b/m.safetensors", "rank1/a/b/m.safetensors", "rank10/a.md"), "2 parts of one model (rank0 to rank1)"),
+        (("rank0/a/b/m.safetensors", "rank1/a/b/m.safetensors", "rank10/a.cfg"), "2 parts of one model (rank0 to rank1)"),
         (("tp0/m.safetensors", "tp1/m.safetensors"), "2 parallel ranks of one model (tp0 to tp1)"),
         (("tp_0/m.safetensors", "tp_1/m.safetensors"), "2 parallel ranks of one model (tp_0 to tp_1)"),
         (("pp0/m.safetensors", "pp1/m.safetensors", "pp2/m.safetensors"), "3 parallel ranks of one model (pp0 to pp2)"),
