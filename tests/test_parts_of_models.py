@@ -40,7 +40,7 @@ def outcome(root: Path, warehouse: Path) -> list[tuple[str, str]]:
         (("tp_rank_00/a.pt", "tp_rank_01/a.pt"), "2 tensor-parallel ranks (NeMo)"),
         (("ep_rank_0/a.pt", "ep_rank_1/a.pt"), "2 parallel ranks of one model"),
         (("rank_0/m.safetensors", "rank_1/m.safetensors"), "2 parts of one model (rank_0 to rank_1)"),
-        (("rank0/a/b/m.safetensors", "rank1/a/b/m.safetensors", "rank10/a.cfg"), "2 parts of one model (rank0 to rank1)"),
+        (("rank0/a/b/m.safetensors", "rank1/a/b/m.safetensors", "rank10/a.md"), "2 parts of one model (rank0 to rank1)"),
         (("tp0/m.safetensors", "tp1/m.safetensors"), "2 parallel ranks of one model (tp0 to tp1)"),
         (("tp_0/m.safetensors", "tp_1/m.safetensors"), "2 parallel ranks of one model (tp_0 to tp_1)"),
         (("pp0/m.safetensors", "pp1/m.safetensors", "pp2/m.safetensors"), "3 parallel ranks of one model (pp0 to pp2)"),
@@ -74,6 +74,8 @@ def test_ranks_are_refused_with_their_set_and_what_to_do(tmp_path, names, said):
         path.parent.mkdir(parents=True, exist_ok=True)
         if name.endswith(".safetensors"):
             save_file(WEIGHTS, path)
+        elif name.endswith(".md"):
+            path.write_text("notes")
         else:
             torch.save({"model": WEIGHTS}, path)
     ((kind, what),) = outcome(tmp_path / "m", tmp_path / "w")
