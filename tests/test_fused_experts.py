@@ -30,6 +30,11 @@ def fp8(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Entry]]:
     yield f"{name}_scale_inv", ("F32", (shape[0], 1, 1), None)
 
 
+def fp8_of_other_names(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Entry]]:
+    for part, entry in fp8(name, shape):
+        yield {name: f"{name}_weight", f"{name}_scale_inv": f"{name}_weight_scale"}[part], entry
+
+
 def pack_quantized(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Entry]]:
     yield f"{name}_packed", ("I32", (*shape[:-1], shape[-1] // 8), None)
     yield f"{name}_scale", ("BF16", (*shape[:-1], 1), None)
@@ -47,6 +52,7 @@ def nf4(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Entry]]:
 
 FORMS: dict[str, tuple[Pack, str]] = {
     "fp8": (fp8, "fp8"),
+    "fp8 of other names": (fp8_of_other_names, "fp8"),
     "pack-quantized": (pack_quantized, "compressed-tensors"),
     "nf4": (nf4, "bitsandbytes"),
 }
@@ -72,9 +78,10 @@ def test_they_have_the_counts_and_sizes_of_plain_experts(tmp_path, form, family)
         assert layer[word] == whole_layer[word], word
     rows = {row["canonical_name"]: row for row in tensors.values() if row["module"] == "expert"}
     assert {row["params"] for row in rows.values()} == {math.prod(shape) for shape in FUSED.values()}
-    aside = [row for name, row in tensors.items() if name not in {**OTHERS, **FUSED} and not name.endswith("_packed")]
+    own = [row["name"] for row in rows.values()]
+    aside = [row for name, row in tensors.items() if name not in {**OTHERS, **FUSED} and name not in own]
     assert {(row["module"], row["is_parameter"]) for row in aside} == {("quant_aux", False)}
-    if form == "fp8":
+    if form.startswith("fp8"):
         assert {row["zeros"] for row in rows.values()} == {HIDDEN}
 
 
@@ -86,6 +93,19 @@ def test_experts_whose_parts_contradict_each_other_have_no_size(tmp_path):
     checkpoint, _, (layer,) = rows_of(write(tmp_path / "m", entries, config_of("qwen3_moe", "compressed-tensors")))
     assert (checkpoint["params"], layer["mlp_params"], layer["num_experts"]) == (None, None, None)
     assert layer["num_heads"] == 4
+
+
+@pytest.mark.parametrize("missing", ["_packed", "_scale"])
+def test_experts_without_one_of_their_parts_have_no_other_size(tmp_path, missing):
+    """Scales without words, and words without scales, whose shape is stored beside them."""
+    entries = plain(OTHERS)
+    for name, shape in FUSED.items():
+        entries |= dict(pack_quantized(name, shape))
+    rest = {name: entry for name, entry in entries.items() if not name.endswith(f"_proj{missing}")}
+    checkpoint, _, (layer,) = rows_of(write(tmp_path / "m", rest, config_of("qwen3_moe", None)))
+    whole, _, _ = rows_of(write(tmp_path / "whole", entries, config_of("qwen3_moe", None)))
+    assert checkpoint["params"] == (None if missing == "_packed" else whole["params"])
+    assert layer["num_experts"] == (None if missing == "_packed" else EXPERTS)
 
 
 def test_plain_experts_beside_other_packed_weights_stay_plain(tmp_path):

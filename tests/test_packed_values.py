@@ -577,3 +577,22 @@ def test_zeros_of_rounding_make_no_masked_model(tmp_path, chance):
     with lh.open(tmp_path / "w") as wh:
         row = wh.sql("SELECT params, sparsity, strategy FROM models WHERE model_id = 'zoo/packed'").row(0)
     assert row == (OUT * IN, float((packed == 0).sum() * 2) / (OUT * IN), None)
+
+
+@pytest.mark.parametrize("storage", ["BF16", "F16", "F32"])
+def test_bytes_that_are_kept_as_floats_are_read_as_bytes(tmp_path, storage):
+    """bitsandbytes with bnb_4bit_quant_storage, as models that FSDP trains are."""
+    parts, *_ = CASES["nf4"](np.random.default_rng(7))
+    size = 4 if storage == "F32" else 2
+    rows = {}
+    for name, kept in (("U8", ("U8", (OUT * IN // 2, 1))), (storage, (storage, (OUT * IN // 2 // size, 1)))):
+        entries: dict[str, Entry] = {
+            f"model.layers.0.mlp.up_proj.{suffix}": (*(kept if suffix == "weight" else (dtype, values.shape)), values.tobytes())
+            for suffix, (dtype, values) in parts.items()
+        }
+        config = {"model_type": "llama", "quantization_config": {"quant_method": "bitsandbytes"}}
+        _, tensors, _ = rows_of(write(tmp_path / name, entries, config))
+        rows[name] = tensors["model.layers.0.mlp.up_proj.weight"]
+    same = ("params", "zeros", "zero_rows", "zero_cols", "signature", "sketch", "weight_shape", "content_hash")
+    assert {key: rows[storage][key] for key in same} == {key: rows["U8"][key] for key in same}
+    assert rows[storage]["zeros"] > 0

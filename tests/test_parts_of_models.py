@@ -46,6 +46,8 @@ def outcome(root: Path, warehouse: Path) -> list[tuple[str, str]]:
         (("pp0/m.safetensors", "pp1/m.safetensors", "pp2/m.safetensors"), "3 parallel ranks of one model (pp0 to pp2)"),
         (("tp0_pp0/a.pt", "tp0_pp1/a.pt", "tp1_pp0/a.pt", "tp1_pp1/a.pt"), "4 parallel ranks of one model"),
         (("rank_0/w.th", "rank_1/w.th"), "2 parts of one model (rank_0 to rank_1)"),
+        (("shard_1/m.safetensors", "shard_2/m.safetensors"), "2 parts of one model (shard_1 to shard_2)"),
+        (("part1/m.safetensors", "part2/m.safetensors"), "2 parts of one model (part1 to part2)"),
         (("stage_0/m.safetensors", "stage_1/m.safetensors"), "2 parts of one model (stage_0 to stage_1)"),
         (("model_part_0/m.safetensors", "model_part_1/m.safetensors"), "2 parts of one model"),
         (("model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"), "2 FSDP ranks of one model"),

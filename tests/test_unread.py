@@ -30,6 +30,14 @@ FORMS: dict[str, tuple[Pack, dict[str, Any] | None]] = {
         },
         None,
     ),
+    "flat words in place of the weight": (
+        lambda name, shape: {f"{name}.weight": ("I32", (math.prod(shape) // 8,), None)},
+        None,
+    ),
+    "words of floats in place of the weight": (
+        lambda name, shape: {f"{name}.weight": ("F32", (shape[0], shape[1] // 8), None)},
+        {"quant_method": "zipnn9"},
+    ),
     "ternary words without their config": (
         lambda name, shape: {
             f"{name}.weight": ("U8", (shape[0] // 4, shape[1]), None),
@@ -78,17 +86,17 @@ def test_what_depends_on_their_shapes_is_null(tmp_path, form):
 def test_they_are_compared_with_no_base_and_called_nothing(tmp_path):
     """As a model and as the base of others."""
     write(tmp_path / "zoo/base", plain(SHAPES))
-    for name, (pack, block) in zip("abcdefg", FORMS.values(), strict=True):
+    for name, (pack, block) in zip("abcdefghi", FORMS.values(), strict=True):
         write(tmp_path / "zoo" / name, packed(pack), declared(block))
     report = lh.ingest([tmp_path / "zoo"], warehouse=tmp_path / "w", base=tmp_path / "zoo/base")
-    assert (report.count("failed"), report.count("taken")) == (0, 8)
+    assert (report.count("failed"), report.count("taken")) == (0, 10)
     said = {event.where: event.what for event in report.events if "not comparable" in event.what}
     assert said["zoo/a"] == "not comparable with zoo/base: packed by zipnn9, not read"
-    assert len(said) == 7
+    assert len(said) == 9
     with lh.open(tmp_path / "w") as wh:
         words = "params, reduction_ratio, strategy, removed_layers, num_removed_layers, sparsity, zero_layers"
         rows = wh.sql(f"SELECT {words} FROM models WHERE model_id <> 'zoo/base'").rows()
-        assert rows == [(None,) * 7] * 7
+        assert rows == [(None,) * 7] * 9
         notes = wh.sql("SELECT status_note FROM models WHERE model_id <> 'zoo/base'")["status_note"]
         assert notes.str.starts_with("not comparable with a base; packed ").all()
         levels = wh.sql("SELECT DISTINCT level, num_heads FROM layer_pruning WHERE model_id <> 'zoo/base'").rows()
@@ -121,6 +129,19 @@ def test_one_weight_leaves_the_other_modules_known(tmp_path):
     assert {word: layers[1][word] for word in words} == {word: whole_layers[1][word] for word in words}
     unknown = ("params", "mlp_params", "other_params", "role_params", "intermediate_size", "zeros", "macs_per_token")
     assert {word: layers[1][word] for word in unknown} == dict.fromkeys(unknown)
+
+
+def test_flat_words_without_config_or_family_are_no_model(tmp_path):
+    """Rows of bytes in the blocks; an index of 64 bits is none of them."""
+    entries: dict[str, Entry] = {
+        "net.layers.0.first.norm.weight": ("F32", (8,), None),
+        "net.layers.0.first.order": ("I64", (8,), None),
+    }
+    checkpoint, _, _ = rows_of(write(tmp_path / "m", entries, None))
+    assert checkpoint["params"] == 8
+    entries["net.layers.0.first.blob"] = ("U8", (100,), None)
+    checkpoint, tensors, _ = rows_of(write(tmp_path / "n", entries, None))
+    assert (checkpoint["params"], tensors["net.layers.0.first.blob"]["params"]) == (None, None)
 
 
 def test_one_expert_leaves_their_number_open(tmp_path):

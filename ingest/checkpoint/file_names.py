@@ -56,7 +56,7 @@ DEEPSPEED_STATES = re.compile(r".*mp_rank_\d+_model_states\.pt")
 DEEPSPEED_TAG = re.compile(r"global_step\d+")
 """The folder of a step in that of a run, where the model's config lies."""
 SIDECAR_JSON = re.compile(
-    r"(.*config|.*\.index|tokenizer.*|vocab|.*vocab|special_tokens_map|added_tokens|merges|params|trainer_state|recipe"
+    r"(.*config|.*\.index|tokenizer.*|vocab|.*vocab|special_tokens_map|quanto_qmap|added_tokens|merges|params|trainer_state|recipe"
     r"|chat_template|reserved_layers|layer_mapping|batch_analysis_results|run_spec|scenario_state|per_instance_stats|benchmark)\.json",
     re.IGNORECASE,
 )

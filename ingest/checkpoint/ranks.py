@@ -90,6 +90,7 @@ RANK_FOLDERS = (
     RankFolders(re.compile(r"((model|pipeline)[_-])?(rank|stage|shard|part)[_-]?\d+"), "parts", is_certain=False),
 )
 """Asked in this order. A name that is not certain, such as that of a LoRA's rank, tells only in a set of 0, 1, ..., n-1."""
+COUNTED_FROM_ONE = re.compile(r"(?:^|[_-])(?:shard|part)[_-]?\d+$")
 MAX_LOOKED_AT = 4
 MAX_LEVELS = 3
 """Levels of folders that a rank's weights are looked for in."""
@@ -228,9 +229,12 @@ def _numbers(name: str) -> tuple[int, ...]:
 
 
 def _is_complete(folders: Sequence[Path]) -> bool:
-    """Whether two or more folders are numbered 0, 1, ..., n-1, in each of the numbers in their names."""
+    """Whether two or more folders are numbered 0, 1, ..., n-1, in each of the numbers in their names; parts and shards, as in
+    files' names, may begin with 1.
+    """
     columns = [{*column} for column in zip(*(_numbers(folder.name) for folder in folders), strict=True)]
-    return len(folders) > 1 and all(column == {*range(len(column))} for column in columns)
+    starts = (0, 1) if folders and COUNTED_FROM_ONE.search(folders[0].name) else (0,)
+    return len(folders) > 1 and all(any(column == {*range(at, at + len(column))} for at in starts) for column in columns)
 
 
 def _weights_home(folder: Path) -> Path | None:

@@ -198,8 +198,8 @@ def _is_zero(tensors: Sequence[Placed], layer: _Layer, checkpoint: _Checkpoint) 
         return None
     if layer.block_params == 0 or checkpoint.zeros is None:
         return layer.block_params == 0
-    block = [tensor for tensor in tensors if tensor.module in BLOCK_MODULES]
-    return _count_zeros(block, checkpoint.zeros) == layer.block_params
+    zeros = _count_zeros([tensor for tensor in tensors if tensor.module in BLOCK_MODULES], checkpoint.zeros)
+    return None if zeros is None else zeros == layer.block_params
 
 
 def _count_zeros(tensors: Iterable[Placed], zeros: Zeros | None) -> int | None:

@@ -59,16 +59,19 @@ def mark_unread(placement: Placement, config: Config | None, model_config: Confi
     """The placement with the weights marked whose logical shapes are not known, and with a note on them.
 
     Marked are, besides those without a shape already: (a) integers outside claimed modules, if `config` declares a
-    quantisation; (b) integer matrices in the place of a weight, and the words of a linear module that has no plain weight;
-    (c) codes and packed weights that do not fit the hidden size of the norms. `lost` are tensors that the file holds and of
+    quantisation; (b) integers in the place of a weight, and the words of a linear module that has no plain weight; (c) codes
+    and packed weights that do not fit the hidden size of the norms, and plain ones if a quantisation is declared of which there
+    is no other trace. `lost` are tensors that the file holds and of
     which nothing was read. `model_config` is the config that the tensors were placed by.
     """
-    if not lost and all(_is_plain(tensor) for tensor in placement.placed):
-        return placement
     declared = quantization_config(config)
+    if not lost and not declared.declared and all(_is_plain(tensor) for tensor in placement.placed):
+        return placement
     placement = _with_companions(placement, model_config)
     reasons = {t.ref.name: t.ref.layout.unread_reason for t in placement.placed if t.ref.layout and t.ref.layout.unread_reason}
-    reasons |= _words_in_modules(placement, is_declared=bool(declared.declared)) | _misfits(placement)
+    reasons |= _words_in_modules(placement, is_declared=bool(declared.declared)) | _misfits(
+        placement, is_declared=bool(declared.declared)
+    )
     if not reasons and not lost:
         return placement
     unread = Unread(declared.method or (str(next(iter(declared.declared))) if declared.declared else None), reasons, lost)
@@ -155,17 +158,19 @@ def _is_plain_weight(tensor: Placed) -> bool:
 
 
 def _is_word(tensor: Placed, *, is_declared: bool) -> bool:
-    """Whether a tensor holds integers in place of weights: any under a declared quantisation, else matrices in their place."""
+    """Whether a tensor holds integers in place of weights: any under a declared quantisation, else those in the place of a
+    weight, or of no known role in a block. A row of 64 bits is an index.
+    """
     ref = tensor.ref
     is_integer = DTYPES[ref.dtype].kind in ("int", "uint") and ref.elements > 1 and ref.layout is None
     if not is_integer or ref.is_buffer or tensor.module == Module.BUFFER or BUFFER_NAME.search(ref.name):
         return False
     if is_declared:
         return True
-    is_in_place = (tensor.module in WEIGHT_MODULES and tensor.is_parameter) or (
-        tensor.module == Module.OTHER and IN_A_BLOCK.search(ref.name) is not None
-    )
-    return len(ref.shape) >= 2 and is_in_place
+    if tensor.module in WEIGHT_MODULES:
+        return tensor.is_parameter
+    is_index = len(ref.shape) < 2 and DTYPES[ref.dtype].bits > 32
+    return tensor.module == Module.OTHER and IN_A_BLOCK.search(ref.name) is not None and not is_index
 
 
 def _linear_modules_without_weight(placement: Placement, modules: Mapping[str, Sequence[Placed]]) -> set[str]:
@@ -188,12 +193,13 @@ def _linear_modules_without_weight(placement: Placement, modules: Mapping[str, S
     return found
 
 
-def _misfits(placement: Placement) -> dict[str, str]:
+def _misfits(placement: Placement, *, is_declared: bool) -> dict[str, str]:
     """Codes and packed weights whose residual axis has another length than the norms of their stack, with the reason.
 
     With them are all that are packed by the same scheme: it was taken for another one. Plain weights beside companions are
-    judged like a scheme.
+    judged like a scheme, and so are those of the blocks if a quantisation is declared and nothing is packed.
     """
+    is_all_plain = is_declared and all(tensor.ref.layout is None for tensor in placement.placed)
     with_companions = {
         split_name(t.ref.name)[0] for t in placement.placed if t.ref.layout is not None and t.ref.layout.scheme == BESIDE_PLAIN
     }
@@ -206,7 +212,11 @@ def _misfits(placement: Placement) -> dict[str, str]:
         layout = tensor.ref.layout
         if layout is not None and layout.values in (CODES, PACKED) and layout.scheme != ADAPTER_SCHEME and tensor.is_parameter:
             by_scheme[layout.scheme].append(tensor)
-        elif layout is None and _is_plain_weight(tensor) and split_name(tensor.ref.name)[0] in with_companions:
+        elif (
+            layout is None
+            and _is_plain_weight(tensor)
+            and (split_name(tensor.ref.name)[0] in with_companions or (is_all_plain and tensor.module in BLOCK_MODULES))
+        ):
             by_scheme[BESIDE_PLAIN].append(tensor)
     misfits: dict[str, str] = {}
     for tensors in by_scheme.values():

@@ -2,6 +2,7 @@
 
 bitsandbytes/functional.py, QuantState.as_dict: weight U8 (n / 2, 1), weight.absmax, weight.quant_map, weight.nested_absmax,
 weight.nested_quant_map, weight.quant_state.bitsandbytes__nf4 (or __fp4) = {"shape", "dtype", "blocksize", "quant_type", ...}.
+With bnb_4bit_quant_storage the bytes of the weight are kept as those of floats.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ from typing import Any
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
 from layerhouse.ingest.checkpoint.layouts.decoding import decoded_ref
-from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
+from layerhouse.ingest.checkpoint.layouts.module_tensors import (
+    ModuleTensors,
+    as_integers,
+    auxiliary_refs,
+    unpacked_ref,
+    weight_ref,
+)
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, TensorRef
 
@@ -47,7 +54,10 @@ def _read_as_codes(module: ModuleTensors, ref: TensorRef, state: Mapping[str, An
     if not (absmax.dtype == "F32" or is_nested) or absmax.elements * size < ref.elements:
         return ref
     nested_parts = [parts["nested_quant_map"], parts["nested_absmax"]] if is_nested else []
-    sources = [module.parts["weight"], absmax, *nested_parts]
+    codes = as_integers(module.parts["weight"], "U8")
+    if codes is None:
+        return ref
+    sources = [codes, absmax, *nested_parts]
     form: dict[str, Any] = {"quant_map": values, "blocksize": min(size, max(1, ref.elements))}
     if is_nested:
         form["nested_blocksize"] = min(state["nested_blocksize"], max(1, absmax.elements))

@@ -11,13 +11,17 @@ In a pickle the values beside the tensors are plain ones (pickle.parts), in safe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from layerhouse.ingest.checkpoint.config_json import QuantizationConfig
-from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.layouts.decoding import decoded_ref
-from layerhouse.ingest.checkpoint.layouts.module_tensors import ModuleTensors, auxiliary_refs, unpacked_ref, weight_ref
+from layerhouse.ingest.checkpoint.layouts.module_tensors import (
+    ModuleTensors,
+    as_integers,
+    auxiliary_refs,
+    unpacked_ref,
+    weight_ref,
+)
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 
@@ -51,7 +55,7 @@ def _read_as_codes(module: ModuleTensors, ref: TensorRef, bits: int, axis: int |
     dtype, per_stored = PACKINGS[bits]
     if codes is None or scale is None or zero is None or len(codes.shape) != 2 or not codes.elements or axis not in (0, 1):
         return ref
-    codes = _as_stored_type(codes, dtype)
+    codes = as_integers(codes, dtype)
     columns = codes.shape[1] if codes is not None else 0
     if codes is None or not columns or ref.elements % columns:
         return ref
@@ -67,17 +71,6 @@ def _read_as_codes(module: ModuleTensors, ref: TensorRef, bits: int, axis: int |
         return ref
     parts = {"codes": codes, "scales": scale, "zeros": zero}
     return decoded_ref(ref, "hqq_values", parts, bits=bits, axis=axis, matrix_columns=columns)
-
-
-def _as_stored_type(codes: TensorRef, dtype: str) -> TensorRef | None:
-    """The codes as the integers that they are; HQQ can keep them as the bytes of floats."""
-    if codes.dtype == dtype:
-        return codes
-    times, rest = divmod(DTYPES[codes.dtype].bits, DTYPES[dtype].bits)
-    if rest or not times or DTYPES[codes.dtype].kind != "float" or codes.strides is not None:
-        return None
-    shape = (codes.shape[0], codes.shape[1] * times)
-    return replace(codes, dtype=dtype, shape=shape, storage_offset=codes.storage_offset * times)
 
 
 def _integers(module: ModuleTensors, description: Mapping[str, Any] | None, key: str) -> list[int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from layerhouse.errors import InputError
+from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 from layerhouse.ingest.checkpoint.shapes import MAX_ELEMENTS, count_elements
 from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, Assembly, Layout, TensorRef
@@ -26,8 +27,9 @@ class LayoutError(InputError):
 
 FUSED_EXPERTS = re.compile(
     r"(?P<weight>.*\bexperts\.(?:gate_up_proj|down_proj|gate_proj|up_proj))"
-    r"(?P<part>_packed|_shape|_zero_point|(?:_weight)?_scale(?:_inv|_2)?|_global_scale|_input_scale|_g_idx|\.(?:absmax|quant_map|"
-    r"nested_\w+|quant_state\.\w+))?",
+    r"(?P<part>_weight|_input_scale|"
+    r"(?:_weight)?_(?:packed|shape|zero_point|g_idx|global_scale|scale(?:_inv|_2)?)|"
+    r"\.(?:absmax|quant_map|nested_\w+|quant_state\.\w+))?",
     re.DOTALL,
 )
 """The weight of all experts of a layer, which is no module of its own, and the parts of its packed forms."""
@@ -151,6 +153,19 @@ def unpacked_ref(
         return ref
     unpacked = Assembly(kind, present, shape or ref.shape, dtype, parameters)
     return replace(ref, layout=replace(ref.layout, values=CODES, unpacked=unpacked))
+
+
+def as_integers(codes: TensorRef, dtype: str) -> TensorRef | None:
+    """The codes of a matrix as the integers that they are, where the file keeps them as the bytes of floats, as HQQ and
+    bitsandbytes can (quant_storage); None if that is not possible.
+    """
+    if codes.dtype == dtype:
+        return codes
+    times, rest = divmod(DTYPES[codes.dtype].bits, DTYPES[dtype].bits)
+    if rest or not times or len(codes.shape) != 2 or DTYPES[codes.dtype].kind != "float" or codes.strides is not None:
+        return None
+    shape = (codes.shape[0], codes.shape[1] * times)
+    return replace(codes, dtype=dtype, shape=shape, storage_offset=codes.storage_offset * times)
 
 
 def turned(ref: TensorRef) -> TensorRef:

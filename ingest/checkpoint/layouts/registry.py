@@ -19,6 +19,7 @@ from typing import Any
 
 from layerhouse.errors import InputError, UsageError
 from layerhouse.ingest.checkpoint.config_json import Config, QuantizationConfig, quantization_config
+from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.layouts import (
     bitmasks,
     bitnet,
@@ -45,6 +46,7 @@ from layerhouse.ingest.checkpoint.layouts.module_tensors import (
     LayoutError,
     ModuleTensors,
     auxiliary_ref,
+    auxiliary_refs,
     fused_part,
     split_name,
     unread_refs,
@@ -192,11 +194,21 @@ def _claim(config: QuantizationConfig, module: ModuleTensors) -> Sequence[Tensor
 
 
 def _claim_fused(config: QuantizationConfig, module: ModuleTensors) -> Iterable[TensorRef]:
-    """What the built-in layouts claim of the weight of all experts and its parts, as if it were a module."""
-    if module.parts.keys() <= {"weight"}:
+    """What the built-in layouts claim of the weight of all experts and its parts, as if it were a module.
+
+    Of parts that none claims, the weight is one that is not read, unless it is stored plainly.
+    """
+    weight, others = module.parts.get("weight"), [suffix for suffix in module.parts if suffix != "weight"]
+    if not others:
         return
     try:
         refs = list(_claim(config, module))
+        if not refs and weight is not None and DTYPES[weight.dtype].kind == "float":
+            refs = auxiliary_refs(module, others, "plain")
+        elif not refs:
+            module.refuse(
+                f"{', '.join(sorted(module.parts))[:200]}: parts of the weight of all experts in no form that is read"
+            )
     except LayoutError as error:
         refs = list(unread_refs(module.parts.values(), config.method or UNKNOWN_SCHEME, error.what))
     for ref in refs:
