@@ -26,7 +26,7 @@ from layerhouse.ingest.checkpoint.layouts.registry import assign_layouts, unread
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.regular_file import confined_to, open_regular_file
 from layerhouse.ingest.checkpoint.slicegpt import slicing_config_path
-from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, PLAIN, UNREAD
+from layerhouse.ingest.checkpoint.tensor_ref import CODES, NO_VALUES, PACKED, PLAIN
 from layerhouse.ingest.checkpoint.weight_set import (
     WeightSet,
     WeightSetContents,
@@ -180,7 +180,7 @@ def measure_weights(
         axis = 1 if is_table(placed) else placed.input_axis
         return Job(ref, axis, None if values is None else placed.residual_axis, values_ref=values)
 
-    tensors = [placed for placed in opened.measured if values_kind(placed) != UNREAD]
+    tensors = [placed for placed in opened.measured if values_kind(placed) != NO_VALUES]
     jobs = [job(placed) for placed in tensors]
     by_place: dict[tuple[Any, ...], Measurement] = {}
     for position, outcome in measure(jobs, threads=threads, near_zero=near_zero, device=device, on_bytes=on_bytes):
@@ -255,7 +255,7 @@ def is_table(placed: Placed) -> bool:
 
 
 def values_kind(placed: Placed) -> str:
-    """PLAIN where the stored values are the weights, else CODES, PACKED or UNREAD."""
+    """PLAIN where the stored values are the weights, else CODES, PACKED or NO_VALUES."""
     layout = placed.ref.layout
     return PLAIN if layout is None else layout.values
 

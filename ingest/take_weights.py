@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.checkpoint.tensor_ref import PACKED, UNREAD
+from layerhouse.ingest.checkpoint.tensor_ref import NO_VALUES, PACKED
 from layerhouse.ingest.checkpoint_rows import (
     OpenedWeights,
     measure_weights,
@@ -279,7 +279,7 @@ def counting_device(opened: OpenedWeights, device: str) -> str:
     is_used = any(
         fits_device(placed.ref.dtype, placed.ref.as_stored.elements)
         for placed in opened.measured
-        if values_kind(placed) not in (PACKED, UNREAD)
+        if values_kind(placed) not in (PACKED, NO_VALUES)
     )
     return device if is_used else "cpu"
 

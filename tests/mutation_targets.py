@@ -11,7 +11,7 @@ from typing import Any
 
 from layerhouse.ingest.checkpoint.containers.dcp import read_dcp
 from layerhouse.ingest.checkpoint.containers.registry import read_weight_file
-from layerhouse.ingest.checkpoint.tensor_ref import UNREAD, Contents
+from layerhouse.ingest.checkpoint.tensor_ref import NO_VALUES, Contents
 from layerhouse.ingest.checkpoint_rows import measure_weights, open_weights, weight_rows
 from layerhouse.ingest.measure.io.tensor_reader import TensorReader
 from layerhouse.ingest.study.analyses import combine, read_file
@@ -39,7 +39,7 @@ def digests(contents: Contents) -> Answer:
     answer = {}
     with TensorReader() as reader:
         for ref in contents.tensors:
-            if ref.layout is not None and ref.layout.values == UNREAD:
+            if ref.layout is not None and ref.layout.values == NO_VALUES:
                 answer[ref.name] = (ref.dtype, ref.shape, None)
                 continue
             digest = hashlib.sha256()

@@ -172,12 +172,12 @@ def test_the_distance_of_sketches_is_that_of_the_rows(tmp_path, amount):
         (torch.tensor([[float("inf"), 1.0]]), 1),
         (torch.ones(2, 2, 2), 2),
         (torch.ones(3, 3), None),
-        (torch.full((2, 2), 3e38), 1),
+        (torch.full((2,), 1e300, dtype=torch.float64), None),
     ],
 )
 def test_tensors_without_a_sketch(tmp_path, tensor, axis):
     profile = profile_of(tmp_path / "w", tensor, axis)
-    assert profile.sketch is None or (tensor.dtype == torch.float32 and bool((tensor == 3e38).all()))
+    assert profile.sketch is None
 
 
 def test_a_constant_has_a_sketch_and_no_signature(tmp_path):

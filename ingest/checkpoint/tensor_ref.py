@@ -10,7 +10,7 @@ from typing import Any
 
 from layerhouse.ingest.checkpoint.dtypes import byte_count
 
-PLAIN, CODES, PACKED, UNREAD = "plain", "codes", "packed", "unread"
+PLAIN, CODES, PACKED, NO_VALUES = "plain", "codes", "packed", "no_values"
 """What the stored elements are: the values themselves; codes, each a value up to a scale, where code zero is the value zero;
 words with several values packed into them, of which only the hash can be compared; or bytes that are not read at all, which
 have neither a hash nor zeros, such as those of a tensor on torch's `meta` device."""
@@ -22,7 +22,7 @@ class Layout:
 
     `weight_name` is the name of the weight if it were stored plainly, `part` the role of this tensor in it (`qweight`,
     `scales`, ...), `scheme` the storage scheme (`gptq`, ...), `stored_shape` the shape in the file. `values` is PLAIN, CODES,
-    PACKED or UNREAD; `bits` the width of one packed value; `type_name` the container's own name of the element type, if it has
+    PACKED or NO_VALUES; `bits` the width of one packed value; `type_name` the container's own name of the element type, if it has
     one. `is_aux` marks scales, zero points, indices and masks, which are not parameters. `unpacked` says how packed values are
     read as codes, one an element; their `values` are CODES. `decoded` says how the weight's values are
     made, as F32, of codes or packed values; None where that is not known. `unread_reason` is set for words whose weight has a

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
-from layerhouse.ingest.checkpoint.tensor_ref import UNREAD, Layout
+from layerhouse.ingest.checkpoint.tensor_ref import NO_VALUES, Layout
 from layerhouse.ingest.model.buffers import BufferNames
 from layerhouse.ingest.model.family import INPUTS, NUMBER_MARK, OUTPUTS, Family, Template
 from layerhouse.vocabulary import Module, Stack
@@ -252,7 +252,7 @@ def _place_by_layout(place: Place, layout: Layout) -> Place:
         return place._replace(
             canonical_name=name, part=layout.part, is_parameter=True, input_axis=None, residual_axis=None, template=None
         )
-    if layout.values == UNREAD and layout.bits is None and layout.type_name is None and not layout.is_aux:
+    if layout.values == NO_VALUES and layout.bits is None and layout.type_name is None and not layout.is_aux:
         return place
     if not layout.is_aux and layout.scheme != ADAPTER_SCHEME:
         return place._replace(is_parameter=True)

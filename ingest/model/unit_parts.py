@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
-from layerhouse.ingest.checkpoint.tensor_ref import PLAIN, UNREAD, TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import NO_VALUES, PLAIN, TensorRef
 from layerhouse.ingest.model.layer_sizes import Sizes
 from layerhouse.ingest.model.placement import Placed
 from layerhouse.vocabulary import FusedLayout, Module, Role, UnitKind
@@ -77,7 +77,7 @@ def find_parts(tensors: Sequence[Placed], sizes: Sizes) -> tuple[list[Part], lis
 def _refuse_packed(tensors: Sequence[Placed]) -> None:
     for tensor in tensors:
         layout, dtype = tensor.ref.layout, DTYPES[tensor.ref.dtype]
-        if layout is not None and layout.values == UNREAD:
+        if layout is not None and layout.values == NO_VALUES:
             raise UnknownUnitsError(f"{tensor.role} has no values that are read")
         if (layout is not None and layout.values != PLAIN) or dtype.bits < 8:
             raise UnknownUnitsError(f"{tensor.role} is kept as packed or quantised codes")

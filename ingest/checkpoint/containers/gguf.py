@@ -21,7 +21,7 @@ from layerhouse.ingest.checkpoint.file_names import GGUF_SUFFIX
 from layerhouse.ingest.checkpoint.limits import MAX_TENSOR_NAME, check_limit
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
 from layerhouse.ingest.checkpoint.shapes import MAX_ELEMENTS, count_elements
-from layerhouse.ingest.checkpoint.tensor_ref import CODES, UNREAD, Assembly, Contents, Layout, TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import CODES, NO_VALUES, Assembly, Contents, Layout, TensorRef
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -255,7 +255,7 @@ def _reference(info: _Info, path: Path, data_offset: int, alignment: int, displa
     if info.type not in BLOCK_TYPES:
         stored = max(0, unknown_end - info.offset)
         name = f"ggml type {info.type}"
-        layout = Layout(info.name, "weight", f"gguf {name}", (stored,), UNREAD, type_name=name)
+        layout = Layout(info.name, "weight", f"gguf {name}", (stored,), NO_VALUES, type_name=name)
         return TensorRef(info.name, "U8", info.shape, path, offset, stored, layout=layout)
     type_name, block, block_bytes = BLOCK_TYPES[info.type]
     if not info.shape or info.shape[-1] % block:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from layerhouse.ingest.checkpoint.pickle.parts import NamedTensor
 from layerhouse.ingest.checkpoint.pickle.values import QuantizedStub, ShapeStub
-from layerhouse.ingest.checkpoint.tensor_ref import CODES, PLAIN, UNREAD, Assembly, Layout, TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import CODES, NO_VALUES, PLAIN, Assembly, Layout, TensorRef
 
 SCALE_TYPES = ("F64", "F32")
 POINT_TYPES = ("I64", "I32", "F32")
@@ -22,7 +22,7 @@ MAX_FLOAT32 = 3.4028234663852886e38
 
 def unread_reference(named: NamedTensor, tensor: ShapeStub, dtype: str, path: Path, offset: int) -> TensorRef:
     """A tensor without bytes. Its `offset`, below zero, is its place: tensors of one shape are not the same."""
-    layout = Layout(named.name, "weight", tensor.form, tensor.shape, UNREAD)
+    layout = Layout(named.name, "weight", tensor.form, tensor.shape, NO_VALUES)
     if named.served is not None:
         layout = replace(layout, weight_name=named.served, part=named.name.rpartition(".")[2], is_aux=True)
     return TensorRef(named.name, dtype, tensor.shape, path, offset, 0, is_buffer=named.is_buffer, layout=layout)
@@ -40,7 +40,7 @@ def quantized_reference(codes: TensorRef, tensor: QuantizedStub, parts: Sequence
     equal weights.
     """
     shape = tensor.codes.shape
-    layout = Layout(codes.name, "weight", f"torch.{tensor.scheme}", codes.shape, UNREAD, bits=tensor.bits)
+    layout = Layout(codes.name, "weight", f"torch.{tensor.scheme}", codes.shape, NO_VALUES, bits=tensor.bits)
     is_read = tensor.bits >= 8 and shape and codes.elements and _is_known(tensor, shape, parts)
     if is_read:
         numbers = {} if parts else {"scale": tensor.scale, "zero_point": tensor.zero_point}

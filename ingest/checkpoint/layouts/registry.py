@@ -54,7 +54,7 @@ from layerhouse.ingest.checkpoint.layouts.module_tensors import (
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.limits import MAX_REMEMBERED_TENSORS
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.checkpoint.tensor_ref import CODES, PACKED, UNREAD, TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import CODES, NO_VALUES, PACKED, TensorRef
 from layerhouse.plugins import call_plugin, load_plugins
 
 GROUP = "layerhouse.layouts"
@@ -255,7 +255,7 @@ def _notes(tensors: Iterable[TensorRef]) -> Iterable[Note]:
             what = "a profile of their values is kept, other numbers are not" if is_decoded else "other values are not known"
             text = f"{count} weights are codes of {scheme}: zeros are counted, {what}"
             yield note("quantised", text)
-        elif values == UNREAD:
+        elif values == NO_VALUES:
             text = (
                 f"{count} tensors without values that are read ({scheme}): counted by their shape, their values are not known"
             )
