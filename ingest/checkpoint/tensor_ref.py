@@ -23,10 +23,10 @@ class Layout:
     `weight_name` is the name of the weight if it were stored plainly, `part` the role of this tensor in it (`qweight`,
     `scales`, ...), `scheme` the storage scheme (`gptq`, ...), `stored_shape` the shape in the file. `values` is PLAIN, CODES,
     PACKED or NO_VALUES; `bits` the width of one packed value; `type_name` the container's own name of the element type, if it
-    has one. `is_aux` marks scales, zero points, indices and masks, which are not parameters. `unpacked` says how packed values are
-    read as codes, one an element; their `values` are CODES. `decoded` says how the weight's values are
-    made, as F32, of codes or packed values; None where that is not known. `unread_reason` is set for words whose weight has a
-    shape that is not known: the tensor's shape is then the stored one, and the weight's number of parameters is not known.
+    has one. `is_aux` marks scales, zero points, indices and masks, which are not parameters. `unpacked` says how packed values
+    are read as codes, one an element; their `values` are CODES. `decoded` says how the weight's values are made, as F32, of
+    codes or packed values; None where that is not known. `unread_reason` is set for words whose weight has a shape that is not
+    known: the tensor's shape is then the stored one, and the weight's number of parameters is not known.
     """
 
     weight_name: str
