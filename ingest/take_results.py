@@ -16,7 +16,8 @@ from layerhouse.ingest.model_files import FoundModel, path_text
 from layerhouse.ingest.result_files import ResultFiles
 from layerhouse.ingest.results.model_lookup import Match, Models, name_alone
 from layerhouse.ingest.results.native import HARNESS as NATIVE
-from layerhouse.ingest.results.parsed import measure_id
+from layerhouse.ingest.results.parsed import measure_id, run_id
+from layerhouse.version import RESULT_RULES_VERSION
 from layerhouse.vocabulary import EventKind, LinkRule
 
 Row = dict[str, Any]
@@ -102,7 +103,8 @@ class ResultTaker:
         results: list[Row] = []
         for part in new:
             for row in [] if part.result_id in known.results else part.rows:
-                row |= {"result_id": part.result_id, "source_uri": source_uri, "measure_id": measure_id(row)}
+                row |= {"result_id": part.result_id, "source_uri": source_uri, "rules_version": RESULT_RULES_VERSION}
+                row |= {"measure_id": measure_id(row), "run_id": run_id(row)}
                 results.append(row)
         self._context.batch.add({"results": results, "links": [part.link | {"result_id": part.result_id} for part in new]})
         for part in new:

@@ -17,7 +17,7 @@ from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.json_files import read_json
 from layerhouse.ingest.results import native
 from layerhouse.ingest.results.native import parse
-from layerhouse.ingest.results.parsed import ResultFormat
+from layerhouse.ingest.results.parsed import ADDED_BY_CALLER, ResultFormat
 from layerhouse.ingest.results.registry import FORMATS, recognise, register
 from layerhouse.ingest.results.rows import left_out_line
 from layerhouse.ingest.results.scores import finite, score
@@ -27,7 +27,7 @@ STUDY = Path(__file__).parents[2] / "shared/data/llama3-8b"
 HARNESS = Path(__file__).parents[2] / "shared/data/harness"
 WHEN = "2025-11-19T16:23:03.931479"
 WHEN_READ = datetime(2025, 12, 1, tzinfo=UTC)
-ADDED = {"result_id", "measure_id", "source_uri", "commit_id", "ingested_at"}
+ADDED = {*ADDED_BY_CALLER}
 INT32_MAX = 2147483647
 
 

@@ -13,10 +13,13 @@ from typing import Any
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import measure_task, nothing_in, object_at, text_or_none, unusable
 from layerhouse.ingest.results.run_times import read_run_at
+from layerhouse.ingest.results.runs import run_columns
 from layerhouse.ingest.results.scores import as_float, finite, is_number
 from layerhouse.ingest.results.tasks import ZERO_SHOT
 
 HARNESS = "bigcode"
+RUN_KEYS = ("model", "peft_model", "revision", "precision", "load_in_8bit", "load_in_4bit", "prefix", "instruction_tokens")
+"""Arguments of the tool on how the model is loaded and prompted."""
 SETTINGS = {"temperature": "temperature", "n_samples": "solutions"}
 
 
@@ -39,8 +42,7 @@ def parse(document: Any, path: Path) -> ParsedResults:
         **EMPTY_ROW,
         "harness": HARNESS,
         "declared_model": text_or_none(config.get("model")),
-        "adapter": text_or_none(config.get("peft_model")),
-        "revision": text_or_none(config.get("revision")),
+        **run_columns({key: config[key] for key in RUN_KEYS if key in config}),
         "sample_limit": finite(config.get("limit")),
         "subset": ",".join(f"{name}={as_float(value):g}" for name, value in stated.items()) or None,
         "suite": ZERO_SHOT,

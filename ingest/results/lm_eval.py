@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.checkpoint.notes import note
-from layerhouse.ingest.results.lm_eval_run import HARNESS, Run, leaf_tasks, read_run, task_columns
+from layerhouse.ingest.results.lm_eval_run import HARNESS, NO_MEASURES, Run, leaf_tasks, read_run, task_columns
 from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, check_rows
 from layerhouse.ingest.results.rows import fill_task, left_out_line, nothing_in, object_at, unusable
 from layerhouse.ingest.results.scores import finite, score, whole_number
 from layerhouse.ingest.results.tasks import canonical_task
 
-NO_MEASURES = ("alias", "name", "sample_len", "sample_count", "samples")
 BARE_NAME = re.compile(r"full_results_(\d{1,4})_shot")
 FILTERED = re.compile(r"([\w@/.+-]+),([\w.-]+)")
 MLX_NAME = re.compile(r"eval_(.+)_(\d+\.\d+(?:\.[^_.]+)*)(?:_(\d\d))?_[^.]+")
@@ -112,6 +111,8 @@ def _task(task: str, metrics: Any, run: Run, *, is_group: bool) -> Iterator[Item
         columns["task"], canonical_metric = canonical_task(task, metric)
         columns["stderr"] = finite(metrics.get(f"{metric}_stderr{comma}{answer_filter}"))
         columns["filter"] = None if answer_filter in ("", "none") else answer_filter
+        columns["stated_task"] = task if columns["task"] != task else None
+        columns["stated_metric"] = metric if canonical_metric != metric else None
         row = fill_task(columns, f"{where}.{key}", canonical_metric, value, run.common["notes"])
         direction = directions.get(metric)
         if isinstance(row, dict) and isinstance(direction, bool):

@@ -14,10 +14,13 @@ from layerhouse.ingest.checkpoint.notes import Note
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Row
 from layerhouse.ingest.results.rows import is_text, object_at, text_or_none
 from layerhouse.ingest.results.run_times import read_run_at, time_in_name
+from layerhouse.ingest.results.runs import run_columns, short_hash, split_arguments
 from layerhouse.ingest.results.scores import INT32_MAX, finite, is_number, whole_number
 from layerhouse.ingest.results.tasks import suite_of_shots
 
 HARNESS = "lm_eval"
+NO_MEASURES = ("alias", "name", "sample_len", "sample_count", "samples")
+"""Keys of a task that are no scores."""
 MODEL_ARGUMENTS = ("pretrained", "model", "path", "engine")
 GPU = re.compile(r"^GPU 0: (.{1,120})$", re.MULTILINE)
 MAX_STEPS = 1_000_000
@@ -52,10 +55,10 @@ def read_run(document: Row, path: Path) -> Run:
     common = {
         **EMPTY_ROW,
         "harness": HARNESS,
-        "harness_version": text_or_none(document.get("lm_eval_version")),
-        **model_columns(
-            config.get("model_args"), document.get("model_name") or _model_path(config), config.get("model_revision")
-        ),
+        "harness_version": text_or_none(document.get("lm_eval_version")) or _generation(document),
+        "harness_commit": text_or_none(document.get("git_hash")),
+        **model_columns(config, document.get("model_name") or _model_path(config)),
+        "chat_template": _chat_template(document),
         "hardware": gpu[1].strip() if gpu else None,
         "sample_limit": finite(config.get("limit")),
         "run_at": run_at,
@@ -72,17 +75,22 @@ def read_run(document: Row, path: Path) -> Run:
     )
 
 
-def model_columns(model_args: Any, model_name: Any = None, revision: Any = None) -> Row:
-    """The model that a run names, its adapter and revision. With an adapter, `model_name` is the adapter's name; the row names
-    the model under it."""
-    arguments = _model_arguments(model_args)
+def model_columns(config: Mapping[str, Any], model_name: Any = None) -> Row:
+    """The model that a run's `config` names, and how it was loaded. With an adapter, `model_name` is the adapter's name; the
+    row names the model under it."""
+    stated = config.get("model_args")
+    arguments: dict[str, Any] = (
+        split_arguments(stated) if isinstance(stated, str) else dict(stated) if isinstance(stated, dict) else {}
+    )
+    arguments = {name: value for name, value in arguments.items() if isinstance(name, str)}
     names = [model_name, *(arguments.get(key) for key in MODEL_ARGUMENTS)]
     declared = arguments.get("pretrained") if arguments.get("peft") else next((name for name in names if is_text(name)), None)
-    return {
-        "declared_model": text_or_none(declared),
-        "adapter": arguments.get("peft") or None,
-        "revision": text_or_none(revision or arguments.get("revision")),
-    }
+    backend = config.get("model")
+    is_backend = is_text(backend) and "/" not in backend and (bool(arguments) or is_text(model_name))
+    # Up to 0.3 the model could stand in place of the backend, and 0.4 puts the whole config of a loaded model there.
+    resolved = {"sha": config.get("model_sha"), "dtype": config.get("model_dtype")}
+    columns = run_columns(arguments, resolved, backend=backend if is_backend else None, revision=config.get("model_revision"))
+    return {"declared_model": text_or_none(declared), **columns}
 
 
 def task_columns(task: str, run: Run, *, is_group: bool) -> Row:
@@ -137,21 +145,6 @@ def _members_of(group: str, members: Mapping[str, Any]) -> list[Any]:
     return listed if isinstance(listed, list) else []
 
 
-def _model_arguments(model_args: Any) -> dict[str, str]:
-    """`model_args` of the config: `pretrained=/m,dtype=float16`, or an object, of which only known keys are read: others
-    may hold secrets."""
-    if isinstance(model_args, dict):
-        return {
-            key: value
-            for key, value in model_args.items()
-            if key in (*MODEL_ARGUMENTS, "peft", "revision") and isinstance(value, str)
-        }
-    if not isinstance(model_args, str):
-        return {}
-    pairs = (part.partition("=") for part in model_args.split(","))
-    return {key.strip(): value.strip() for key, equals, value in pairs if equals}
-
-
 def _model_path(config: Row) -> str | None:
     """`model` of the config where the harness was given a loaded model, as LitGPT gives it: a path, of which `/evaluate` is
     LitGPT's folder for a checkpoint's converted weights. With `model_args`, and without a slash, `model` names a backend.
@@ -160,6 +153,33 @@ def _model_path(config: Row) -> str | None:
     if config.get("model_args") or not is_text(model) or "/" not in model:
         return None
     return model.rstrip("/").removesuffix("/evaluate")
+
+
+def _chat_template(document: Row) -> str | None:
+    """How prompts were set as a chat, of keys that lm-eval writes since 0.4.3: the template's hash, turns, system prompt."""
+    parts = {
+        "template": document.get("chat_template_sha") if document.get("chat_template") else None,
+        "system": document.get("system_instruction_sha") if document.get("system_instruction") else None,
+    }
+    stated = [f"{name} {value[:12]}" for name, value in parts.items() if is_text(value)]
+    if document.get("chat_template") and not is_text(document.get("chat_template_sha")):
+        stated.insert(
+            0, "template" if document["chat_template"] is True else f"template {short_hash(document['chat_template'])}"
+        )
+    if document.get("fewshot_as_multiturn") is True:
+        stated.append("multiturn")
+    return ", ".join(stated) or None
+
+
+def _generation(document: Row) -> str | None:
+    """The generation of a file without a version: the keys of a task are `acc` up to 0.3 and `acc,FILTER` from 0.4 on."""
+    if not document.keys() & {"versions", "configs", "git_hash"}:
+        return None
+    keys = {key for metrics in document["results"].values() if isinstance(metrics, dict) for key in metrics}
+    measures = [key for key in keys if key not in NO_MEASURES]
+    if not measures:
+        return None
+    return "0.4 or later" if any("," in key for key in measures) else "0.3 or earlier"
 
 
 def _run_at(document: Row, path: Path) -> tuple[datetime | None, list[Note]]:

@@ -104,9 +104,10 @@ def _find_run(before: str) -> Row | None:
     if settings is None:
         return None
     model = before[before.rfind("\n", 0, at) + 1 : at].partition(", gen_kwargs: ")[0]
-    arguments = model.partition("(")[2].rpartition(")")[0]
+    backend, _, arguments = model.partition("(")
+    config = {"model": backend.strip(), "model_args": arguments.rpartition(")")[0]}
     limit, shots = cell_number(settings[1]), _whole(settings[2])
-    return {**model_columns(arguments), "sample_limit": finite(limit), "n_shot": shots}
+    return {**model_columns(config), "sample_limit": finite(limit), "n_shot": shots}
 
 
 def _whole(text: str) -> int | None:

@@ -17,7 +17,14 @@ Row = dict[str, Any]
 """Columns of the results table, or an object of a result file."""
 Item = Row | str
 """What a format makes of one key of a file: a row, or a line that says why there is none."""
-ADDED_BY_CALLER = ("result_id", "measure_id", "source_uri", *(column.name for column in COMMIT_COLUMNS))
+ADDED_BY_CALLER = (
+    "result_id",
+    "measure_id",
+    "run_id",
+    "source_uri",
+    "rules_version",
+    *(column.name for column in COMMIT_COLUMNS),
+)
 EMPTY_ROW: Row = {name: None for name in RESULTS.column_names if name not in ADDED_BY_CALLER}
 """Every column that a format may fill, null."""
 
@@ -33,7 +40,8 @@ CHECK_EVERY = 10_000
 class ParsedResults:
     """What one result file holds. Raises InputError for more rows than the limit.
 
-    `rows` have columns of the results table; the caller adds result_id, measure_id, source_uri and the commit's columns.
+    `rows` have columns of the results table; the caller adds result_id, measure_id, run_id, source_uri, rules_version and the
+    commit's columns.
     `left_out` has a line for every key of the file that no row took, such as `metrics.foo: not known`; over MAX_LEFT_OUT of
     them are counted in the last line.
     """
@@ -86,6 +94,16 @@ def parsed_results(items: Iterable[Item], common: Row, run_notes: Sequence[Note]
 def measure_id(row: Row) -> str:
     """Hash of what a row measured, 32 hex digits: over those columns of MEASURE_COLUMNS that are not null in the row."""
     return _measure_id(*map(row.get, MEASURE_COLUMNS))
+
+
+def run_id(row: Row) -> str:
+    """Hash of how the model of a row was loaded, 32 hex digits: of its variant, and of what it was loaded as."""
+    return _run_id(row.get("variant"), row.get("loaded_as"))
+
+
+@lru_cache(maxsize=1 << 10)
+def _run_id(variant: str | None, loaded_as: str | None) -> str:
+    return hashlib.sha256(repr((variant, loaded_as)).encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
 @lru_cache(maxsize=1 << 14, typed=True)

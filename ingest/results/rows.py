@@ -14,6 +14,8 @@ MAX_NAME = 2000
 """Characters of the name of a model, task or measure."""
 MAX_KEY = 100
 """Characters of a key in a line."""
+NO_FRACTION = "outside of 0 to 1, so not a fraction; it may be percent"
+"""The doubt of a share."""
 MAX_SPLIT = 10_000
 """Characters of a text that are looked at to make a line of 200."""
 
@@ -43,9 +45,12 @@ def fill_task(columns: Row, where: str, metric: str, value: Any, notes: Sequence
         return unusable(where, value, "a number")
     if len(metric) + len(columns.get("task") or "") > MAX_NAME:
         return too_long(where)
+    doubt = None
     if unit == "fraction" and number["value"] is not None and not 0 <= number["value"] <= 1:
-        unit, notes = None, [note("scale", "outside of 0 to 1, so not a fraction; it may be percent"), *notes]
-    return {**columns, "metric": metric, "unit": unit, "higher_is_better": direction, "notes": [*notes], **number}
+        unit, doubt = None, NO_FRACTION
+        notes = [note("scale", doubt), *notes]
+    judged = {"metric": metric, "unit": unit, "higher_is_better": direction, "doubt": doubt, "notes": [*notes]}
+    return {**columns, **judged, **number}
 
 
 def is_text(value: Any) -> TypeGuard[str]:

@@ -65,15 +65,16 @@ MEASURE_COLUMNS = (
     "n_shot",
     "dataset",
     "split",
+    "language",
+    "chat_template",
     "seq_len",
     "stride",
     "batch_size",
     "hardware",
     "sample_limit",
-    "revision",
-    "adapter",
+    "is_group",
 )
-"""What makes two values of a model runs of one measure; measure_id is the hash of those that a row has."""
+"""What makes two values of one run the same measure; measure_id is the hash of those that a row has."""
 
 
 @cache

@@ -5,6 +5,11 @@ CREATE OR REPLACE MACRO current_rules() AS (
     2
 );
 
+-- The same for results.
+CREATE OR REPLACE MACRO current_result_rules() AS (
+    2
+);
+
 -- Share of the base's parameters that is gone: 0 none, 1 all, negative where the layer or model grew.
 CREATE OR REPLACE MACRO reduction(base_count, kept_count) AS (
     (base_count - kept_count) / nullif(base_count, 0)
