@@ -1,7 +1,8 @@
--- One row for each model that has a base: what it reaches compared with its base. The base is the one model that has the
--- checkpoint which the model was made from; where no model has it, the one model with results alone whose name and parameters
--- are those of the checkpoint. A speed is compared at the same batch size where both ran on the same named hardware;
--- speedup_hardware is that of the performance table if there are several, else the first by name. Factors under 1 are slower.
+-- One row for each model that has a base: what it reaches compared with its base, both in their plain runs. The base is the one
+-- model that has the checkpoint which the model was made from; where no model has it, the one model with results alone whose
+-- name and parameters are those of the checkpoint. A speed is compared at the same batch size where both ran on the same named
+-- hardware; speedup_hardware is that of the performance table if there are several, else the first by name. Factors under 1 are
+-- slower.
 WITH base_models AS (
     SELECT
         checkpoint_id,
@@ -40,12 +41,13 @@ pairs AS (
 speeds AS (
     SELECT
         model_id,
+        variant,
         hardware,
         max(value) FILTER (WHERE measure = speed_key('throughput_tokens_per_sec', NULL, 1, hardware)) AS throughput_bs1,
         max(value) FILTER (WHERE measure = speed_key('throughput_tokens_per_sec', NULL, 4, hardware)) AS throughput_bs4
     FROM measures
-    WHERE kind = 'speed'
-    GROUP BY model_id, hardware
+    WHERE kind = 'speed' AND is_plain
+    GROUP BY model_id, variant, hardware
 ),
 measured_speeds AS (
     SELECT
@@ -64,8 +66,11 @@ speedups AS (
     JOIN speeds AS own ON own.model_id = pairs.model_id
     JOIN speeds AS base
         ON base.model_id = pairs.base_model_id
+        AND base.variant IS NOT DISTINCT FROM own.variant
         AND base.hardware = own.hardware
-    JOIN performance ON performance.model_id = pairs.model_id
+    JOIN performance
+        ON performance.model_id = pairs.model_id
+        AND performance.is_plain
     WHERE coalesce(own.throughput_bs1 / base.throughput_bs1, own.throughput_bs4 / base.throughput_bs4) IS NOT NULL
     QUALIFY
         row_number() OVER (
@@ -74,8 +79,8 @@ speedups AS (
         ) = 1
 )
 SELECT
-    own.model_id,
-    base.model_id AS base_model_id,
+    pairs.model_id,
+    pairs.base_model_id,
     own.ppl_wikitext2 - base.ppl_wikitext2 AS ppl_wikitext2_change,
     own.ppl_wikitext2 / nullif(base.ppl_wikitext2, 0) AS ppl_wikitext2_factor,
     own.ppl_ptb - base.ppl_ptb AS ppl_ptb_change,
@@ -91,9 +96,15 @@ SELECT
         WHEN speedups.model_id IS NULL THEN 'no batch size at which both name the same hardware'
     END AS speed_note
 FROM pairs
-JOIN performance AS own ON own.model_id = pairs.model_id
-JOIN performance AS base ON base.model_id = pairs.base_model_id
+JOIN models ON models.model_id = pairs.base_model_id
+LEFT JOIN performance AS own
+    ON own.model_id = pairs.model_id
+    AND own.is_plain
+LEFT JOIN performance AS base
+    ON base.model_id = pairs.base_model_id
+    AND base.is_plain
+    AND base.variant IS NOT DISTINCT FROM own.variant
 LEFT JOIN measured_speeds AS own_speed ON own_speed.model_id = pairs.model_id
 LEFT JOIN measured_speeds AS base_speed ON base_speed.model_id = pairs.base_model_id
 LEFT JOIN speedups ON speedups.model_id = pairs.model_id
-ORDER BY own.model_id;
+ORDER BY pairs.model_id;

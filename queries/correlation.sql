@@ -8,14 +8,14 @@ WITH quality AS (
         measure,
         value
     FROM measures
-    WHERE kind = 'perplexity'
+    WHERE kind = 'perplexity' AND is_plain
     UNION ALL
     SELECT
         model_id,
         'mean_accuracy' AS measure,
         mean_accuracy AS value
     FROM performance
-    WHERE mean_accuracy IS NOT NULL
+    WHERE mean_accuracy IS NOT NULL AND is_plain
 ),
 structures AS (
     UNPIVOT (

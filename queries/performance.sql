@@ -1,7 +1,8 @@
--- One row a model: quality, speed and memory beside structure. Accuracies are fractions;
--- a mean is over all seven tasks, or null.
+-- One row a model: quality, speed and memory beside structure, of its plain run; a model without a plain run has a row for each
+-- variant. Accuracies are fractions; a mean is over all seven tasks, or null.
 SELECT
     model_id,
+    variant,
     params_b,
     size_gb,
     reduction_ratio,
@@ -35,4 +36,4 @@ SELECT
     layers_below_15pct,
     layers_below_20pct
 FROM performance
-ORDER BY model_id;
+ORDER BY model_id, variant NULLS FIRST;

@@ -1,7 +1,7 @@
 -- Reduction against quality: one row for each model and measure (a perplexity by dataset@context, ? if not stated, or
 -- mean_accuracy). A model is dominated by another of the same base that is cut at least as much and is at least as good, and
 -- better in one of the two; is_on_front marks those that no model dominates. Models without a known reduction are left out, as
--- they have nothing to trade.
+-- they have nothing to trade, and so are runs of other weights than those that are stored.
 WITH quality AS (
     SELECT
         model_id,
@@ -9,7 +9,7 @@ WITH quality AS (
         value,
         -value AS goodness
     FROM measures
-    WHERE kind = 'perplexity'
+    WHERE kind = 'perplexity' AND is_plain
     UNION ALL
     SELECT
         model_id,
@@ -17,7 +17,7 @@ WITH quality AS (
         mean_accuracy AS value,
         mean_accuracy AS goodness
     FROM performance
-    WHERE mean_accuracy IS NOT NULL
+    WHERE mean_accuracy IS NOT NULL AND is_plain
 ),
 points AS (
     SELECT

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from layerhouse.ingest.results.parsed import measure_id
+from layerhouse.ingest.results.parsed import measure_id, run_id
 from layerhouse.version import RULES_VERSION
 from layerhouse.warehouse.answers.query import query_names, run_query, run_sql
 from layerhouse.warehouse.answers.session import Session, read_snapshot
@@ -152,6 +152,7 @@ def stored_rows(table, given):
                 row[column.name] = datetime.fromisoformat(row[column.name])
         if table == "results":
             row.setdefault("measure_id", measure_id(row))
+            row.setdefault("run_id", run_id(row))
         rows.append(row)
     return rows
 

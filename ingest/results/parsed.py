@@ -29,6 +29,9 @@ EMPTY_ROW: Row = {name: None for name in RESULTS.column_names if name not in ADD
 """Every column that a format may fill, null."""
 
 
+OF_HARDWARE = ("speed", "memory")
+"""Suites whose measures depend on the hardware."""
+HARDWARE_AT = MEASURE_COLUMNS.index("hardware")
 MAX_ROWS = 250_000
 """Numbers of one file, each of which takes about 1 KiB of memory."""
 MAX_LEFT_OUT = 1000
@@ -92,8 +95,13 @@ def parsed_results(items: Iterable[Item], common: Row, run_notes: Sequence[Note]
 
 
 def measure_id(row: Row) -> str:
-    """Hash of what a row measured, 32 hex digits: over those columns of MEASURE_COLUMNS that are not null in the row."""
-    return _measure_id(*map(row.get, MEASURE_COLUMNS))
+    """Hash of what a row measured, 32 hex digits: over those columns of MEASURE_COLUMNS that are not null in the row. Scores do
+    not depend on the hardware, so it counts for speed and memory alone.
+    """
+    values = [*map(row.get, MEASURE_COLUMNS)]
+    if row.get("suite") not in OF_HARDWARE:
+        values[HARDWARE_AT] = None
+    return _measure_id(*values)
 
 
 def run_id(row: Row) -> str:

@@ -38,7 +38,10 @@ WHERE TRY_CAST(string_split(regexp_extract(version(), '[0-9]+[.][0-9]+'), '.') A
 """The head of the script of `init_script`."""
 NAME = re.compile(r"[a-z_]+")
 COMMENT = re.compile(r"--.*")
-HELD = ("name_changes", "sightings", "result_links", "checkpoint_facts", "current_checkpoints", "layer_summary", "models")
+HELD = (
+    *("name_changes", "sightings", "result_links", "checkpoint_facts", "current_checkpoints", "layer_summary", "models"),
+    *("model_runs", "measure_keys", "run_measures", "model_measures"),
+)
 """Views that several others use, or that take long to plan: DuckDB plans a view when it is made, and wherever it is used."""
 MOST_HELD = 100_000
 """Checkpoints and result files up to which a session computes the views of HELD once: that takes less time than planning them

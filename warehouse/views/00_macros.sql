@@ -122,6 +122,45 @@ CREATE OR REPLACE MACRO speed_key(metric, setting, batch_size, hardware) AS (
     )
 );
 
+-- What tells the runs of one result file apart. Rows of before runs were stored have the revision and adapter alone.
+CREATE OR REPLACE MACRO run_key(run_id, revision, adapter) AS (
+    coalesce(run_id, concat_ws(' ', revision, adapter))
+);
+
+-- What makes a run another one than the plain run, as text; null for the plain run. A commit's hash alone makes none.
+CREATE OR REPLACE MACRO stated_variant(run_id, variant, revision, adapter) AS (
+    CASE
+        WHEN run_id IS NOT NULL THEN variant
+        ELSE
+            nullif(
+                concat_ws(
+                    ', ',
+                    CASE
+                        WHEN revision <> 'main' AND NOT regexp_full_match(revision, '[0-9a-f]{40}')
+                            THEN concat('revision=', revision)
+                    END,
+                    'adapter=' || adapter
+                ),
+                ''
+            )
+    END
+);
+
+-- One of the facts in a text such as sha=2ab25ed, dtype=float16; null if it is not there.
+CREATE OR REPLACE MACRO loaded_fact(facts, name) AS (
+    nullif(regexp_extract(facts, concat('(?:^|, )', name, '=([^,]*)'), 1), '')
+);
+
+-- True if a run loaded the weights as they are stored: its variant names a precision, an engine or a cap on lengths alone.
+CREATE OR REPLACE MACRO keeps_weights(variant) AS (
+    regexp_full_match(variant, '((dtype|backend|max_length|max_model_len|add_bos_token)(=[^,]*)?(, |$))+')
+);
+
+-- Rank of a time among the times of runs, as an integer; no time comes first.
+CREATE OR REPLACE MACRO run_order(run_at) AS (
+    coalesce(epoch_us(run_at), -9000000000000000000)
+);
+
 -- The metric by which a zero-shot task is reported: acc_norm where an answer's score is divided by its length, else acc.
 CREATE OR REPLACE MACRO task_metric(task) AS (
     CASE

@@ -1,13 +1,33 @@
--- The results that count for each model: the newest contents of a file, and the newest run of a measure.
+-- The results that count for each model: of its plain run, or of each run of a model without a plain one, the newest value of
+-- each measure by the files' own times. Where that leaves several values, the status is conflict and the value null.
 CREATE OR REPLACE VIEW model_results AS
+WITH linked AS (
+    SELECT
+        model_runs.model_id,
+        model_runs.variant AS run_variant,
+        result_links.rule,
+        results.*,
+        min(coalesce(results.value, 'nan')) OVER alike <> max(coalesce(results.value, 'nan')) OVER alike AS is_conflict
+    FROM results
+    JOIN result_links ON result_links.result_id = results.result_id
+    JOIN model_runs
+        ON model_runs.model_id = result_links.model_id
+        AND model_runs.result_id = results.result_id
+        AND model_runs.run_key = run_key(results.run_id, results.revision, results.adapter)
+        AND model_runs.is_shown
+    WINDOW alike AS (PARTITION BY model_runs.model_id, model_runs.variant, results.measure_id, results.run_at)
+)
 SELECT
-    result_links.model_id,
-    result_links.rule,
-    results.*
-FROM results
-JOIN result_links ON result_links.result_id = results.result_id
+    * EXCLUDE (run_variant, is_conflict) REPLACE (
+        run_variant AS variant,
+        CASE WHEN NOT is_conflict THEN value END AS value,
+        CASE WHEN NOT is_conflict THEN value_integer END AS value_integer,
+        CASE WHEN NOT is_conflict THEN stderr END AS stderr,
+        CASE WHEN is_conflict THEN 'conflict' ELSE status END AS status
+    )
+FROM linked
 QUALIFY
     row_number() OVER (
-        PARTITION BY result_links.model_id, results.suite, results.measure_id
-        ORDER BY results.run_at DESC NULLS LAST, results.commit_id DESC, results.source_uri, results.value
+        PARTITION BY model_id, run_variant, measure_id
+        ORDER BY run_at DESC NULLS LAST, commit_id DESC, source_uri, value
     ) = 1;

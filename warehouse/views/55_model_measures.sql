@@ -1,15 +1,22 @@
--- The measures of a model side by side: one row for each model that has any. A perplexity with no context stated is in
--- ppl_wikitext2 or ppl_ptb, every other one in the map perplexities, by dataset@context/stride. The columns of speed and
--- memory are of one hardware, the one on which most models ran (or which no file states); all others are in the map speeds,
--- by metric@batch size (setting) on hardware.
+-- The measures of each run of a model side by side: one row a model and variant. The columns of perplexities and tasks have the
+-- measures of that column_name in measure_keys; every other measure is in a map: perplexities by dataset@context/stride,
+-- other_scores, group_scores. The columns of speed and memory are of one hardware, the one on which most models ran (or which
+-- no file states); all others are in the map speeds, by metric@batch size (setting) on hardware. Conflicts and values of
+-- doubtful scale are left out; num_conflicts and num_doubtful count them.
 CREATE OR REPLACE VIEW model_measures AS
 WITH settings AS NOT MATERIALIZED (
     SELECT
         model_id,
+        variant,
+        is_shown,
+        is_plain,
         kind,
         measure,
+        column_name,
         hardware,
-        value,
+        CASE WHEN NOT is_doubtful THEN value END AS value,
+        is_conflict,
+        is_doubtful,
         CASE
             WHEN kind IN ('speed', 'memory')
                 THEN substr(measure, 1, length(measure) - coalesce(length(' on ' || hardware), 0))
@@ -21,7 +28,7 @@ WITH settings AS NOT MATERIALIZED (
             'latency_ms_per_token@bs4',
             'model_memory_mb'
         ) AS has_column
-    FROM measures
+    FROM run_measures
 ),
 common_hardware AS (
     SELECT hardware
@@ -33,10 +40,7 @@ common_hardware AS (
 ),
 assigned_measures AS (
     SELECT
-        settings.model_id,
-        settings.kind,
-        settings.measure,
-        settings.value,
+        settings.* EXCLUDE (hardware),
         common_hardware.hardware,
         CASE
             WHEN settings.has_column AND (settings.hardware IS NOT DISTINCT FROM common_hardware.hardware) THEN settings.setting
@@ -46,11 +50,14 @@ assigned_measures AS (
 )
 SELECT
     model_id,
-    max(value) FILTER (WHERE kind = 'perplexity' AND measure = 'wikitext2@?') AS ppl_wikitext2,
-    max(value) FILTER (WHERE kind = 'perplexity' AND measure = 'ptb@?') AS ppl_ptb,
+    variant,
+    any_value(is_shown) AS is_shown,
+    any_value(is_plain) AS is_plain,
+    max(value) FILTER (WHERE column_name = 'ppl_wikitext2') AS ppl_wikitext2,
+    max(value) FILTER (WHERE column_name = 'ppl_ptb') AS ppl_ptb,
     map_from_entries(
         list((measure, value) ORDER BY measure)
-        FILTER (WHERE kind = 'perplexity' AND measure NOT IN ('wikitext2@?', 'ptb@?'))
+        FILTER (WHERE kind = 'perplexity' AND column_name IS NULL AND value IS NOT NULL)
     ) AS perplexities,
     max(value) FILTER (WHERE kind = 'task' AND measure = 'boolq') AS boolq,
     max(value) FILTER (WHERE kind = 'task' AND measure = 'piqa') AS piqa,
@@ -59,9 +66,13 @@ SELECT
     max(value) FILTER (WHERE kind = 'task' AND measure = 'arc_easy') AS arc_easy,
     max(value) FILTER (WHERE kind = 'task' AND measure = 'arc_challenge') AS arc_challenge,
     max(value) FILTER (WHERE kind = 'task' AND measure = 'openbookqa') AS openbookqa,
-    count(*) FILTER (WHERE kind = 'task') AS n_tasks,
-    map_from_entries(list((measure, value) ORDER BY measure) FILTER (WHERE kind = 'score')) AS other_scores,
-    map_from_entries(list((measure, value) ORDER BY measure) FILTER (WHERE kind = 'group')) AS group_scores,
+    count(value) FILTER (WHERE kind = 'task') AS n_tasks,
+    map_from_entries(
+        list((measure, value) ORDER BY measure) FILTER (WHERE kind = 'score' AND value IS NOT NULL)
+    ) AS other_scores,
+    map_from_entries(
+        list((measure, value) ORDER BY measure) FILTER (WHERE kind = 'group' AND value IS NOT NULL)
+    ) AS group_scores,
     max(value) FILTER (WHERE column_setting = 'throughput_tokens_per_sec@bs1') AS throughput_bs1,
     max(value) FILTER (WHERE column_setting = 'latency_ms_per_token@bs1') AS latency_ms_bs1,
     max(value) FILTER (WHERE column_setting = 'throughput_tokens_per_sec@bs4') AS throughput_bs4,
@@ -70,7 +81,9 @@ SELECT
     max(hardware) FILTER (WHERE column_setting IS NOT NULL) AS speed_hardware,
     map_from_entries(
         list((measure, value) ORDER BY measure)
-        FILTER (WHERE kind IN ('speed', 'memory') AND column_setting IS NULL)
-    ) AS speeds
+        FILTER (WHERE kind IN ('speed', 'memory') AND column_setting IS NULL AND value IS NOT NULL)
+    ) AS speeds,
+    count(*) FILTER (WHERE is_conflict) AS num_conflicts,
+    count(*) FILTER (WHERE is_doubtful) AS num_doubtful
 FROM assigned_measures
-GROUP BY model_id;
+GROUP BY model_id, variant;

@@ -1,0 +1,272 @@
+-- What makes two values comparable, in one place: each stored measure under the text that heads its values. Kinds: task (one
+-- of seven zero-shot tasks by its usual metric), score (everything else about tasks), group (a score over several tasks),
+-- perplexity (per token), speed, memory. Shots, cap and filter are always part of the text; dataset, subset, split, language,
+-- chat template and whether shots are stated only where two measures of one text differ in them, and the harness only where two
+-- harnesses disagree on a run: then that of most runs keeps the text, the others stand behind it in brackets. column_name is
+-- the column of the performance table that shows the measure, if any: a perplexity with no context stated, or with the only one
+-- that any file states; a task with 0 shots, or else in the form of most runs. condition says what that column's values share.
+-- Rows of one measure_key are one measure.
+CREATE OR REPLACE VIEW measure_keys AS
+WITH definitions AS (
+    SELECT
+        measure_id,
+        coalesce(is_group, FALSE) AS is_group,
+        any_value(harness) AS harness,
+        coalesce(any_value(harness_version), '') AS harness_version,
+        any_value(suite) AS suite,
+        any_value(task) AS task,
+        any_value(subset) AS subset,
+        any_value(metric) AS metric,
+        any_value(CASE WHEN filter <> 'none' THEN filter END) AS filter,
+        any_value(unit) AS unit,
+        any_value(n_shot) AS n_shot,
+        any_value(dataset) AS dataset,
+        lower(any_value(regexp_extract(dataset, '[^/]*$'))) AS dataset_name,
+        any_value(split) AS split,
+        any_value(language) AS language,
+        any_value(chat_template) AS chat_template,
+        any_value(seq_len) AS seq_len,
+        any_value(stride) AS stride,
+        any_value(batch_size) AS batch_size,
+        any_value(CASE WHEN suite IN ('speed', 'memory') THEN hardware END) AS hardware,
+        any_value(sample_limit) AS sample_limit,
+        any_value(higher_is_better) AS higher_is_better,
+        count(*) AS num_rows
+    FROM results
+    SEMI JOIN result_links ON result_links.result_id = results.result_id
+    WHERE coalesce(suite, '') NOT IN ('model_info', 'efficiency')
+    GROUP BY measure_id, coalesce(is_group, FALSE)
+),
+named AS (
+    SELECT
+        *,
+        CASE
+            WHEN suite IN ('speed', 'memory') THEN suite
+            WHEN metric = 'perplexity' AND unit = 'per_token' AND NOT is_group THEN 'perplexity'
+            WHEN is_group THEN 'group'
+            ELSE 'score'
+        END AS kind,
+        CASE
+            WHEN suite IN ('speed', 'memory') THEN speed_key(metric, subset, batch_size, NULL)
+            WHEN metric = 'perplexity' AND unit = 'per_token' AND NOT is_group
+                THEN perplexity_key(dataset, subset, split, seq_len, stride)
+            WHEN suite = 'perplexity'
+                THEN concat(perplexity_key(coalesce(dataset, task), subset, split, seq_len, stride), '/', metric)
+            ELSE score_key(task, metric, filter, n_shot, sample_limit)
+        END AS name
+    FROM definitions
+),
+compared AS (
+    SELECT
+        *,
+        kind IN ('score', 'group') AND suite <> 'perplexity' AS is_of_task,
+        min(dataset_name) OVER alike <> max(dataset_name) OVER alike
+        OR count(dataset_name) OVER here BETWEEN 1 AND count(*) OVER here - 1 AS is_dataset_told,
+        min(subset) OVER alike <> max(subset) OVER alike
+        OR count(subset) OVER here BETWEEN 1 AND count(*) OVER here - 1 AS is_subset_told,
+        min(split) OVER alike <> max(split) OVER alike
+        OR count(split) OVER here BETWEEN 1 AND count(*) OVER here - 1 AS is_split_told,
+        min(language) OVER alike <> max(language) OVER alike
+        OR count(language) OVER here BETWEEN 1 AND count(*) OVER here - 1 AS is_language_told,
+        min(coalesce(chat_template, '')) OVER alike <> max(coalesce(chat_template, '')) OVER alike AS is_chat_told,
+        min(chat_template) OVER alike <> max(chat_template) OVER alike AS is_template_told,
+        count(n_shot) OVER alike BETWEEN 1 AND count(*) OVER alike - 1 AS is_shot_told,
+        min(coalesce(suite, '')) OVER alike <> max(coalesce(suite, '')) OVER alike AS is_suite_told,
+        min(coalesce(unit, '')) OVER here <> max(coalesce(unit, '')) OVER here AS is_unit_told,
+        min(coalesce(seq_len, -1)) OVER alike <> max(coalesce(seq_len, -1)) OVER alike AS is_length_told
+    FROM named
+    WINDOW
+        alike AS (PARTITION BY kind, name, hardware),
+        here AS (PARTITION BY kind, name, hardware, harness, harness_version)
+),
+qualified AS (
+    SELECT
+        *,
+        nullif(
+            concat_ws(
+                ', ',
+                CASE WHEN is_suite_told AND is_of_task AND suite NOT IN ('zeroshot', 'fewshot') THEN suite END,
+                CASE WHEN is_dataset_told AND kind <> 'perplexity' THEN dataset END,
+                CASE WHEN is_subset_told AND is_of_task THEN subset END,
+                CASE WHEN is_split_told AND kind <> 'perplexity' THEN split END,
+                CASE WHEN is_language_told AND language IS DISTINCT FROM subset THEN language END,
+                CASE WHEN is_length_told AND is_of_task THEN concat(seq_len, ' tokens') END,
+                CASE WHEN is_unit_told AND unit <> 'fraction' THEN unit END
+            ),
+            ''
+        ) AS qualifier
+    FROM compared
+),
+worded AS (
+    SELECT
+        *,
+        concat(
+            CASE WHEN is_of_task AND n_shot IS NULL AND is_shot_told THEN '@?shot' END,
+            CASE
+                WHEN chat_template IS NOT NULL AND is_template_told THEN concat('@chat(', chat_template, ')')
+                WHEN chat_template IS NOT NULL AND is_chat_told THEN '@chat'
+            END,
+            ' (' || qualifier || ')'
+        ) AS suffix
+    FROM qualified
+),
+shared AS (
+    SELECT
+        kind,
+        name,
+        suffix,
+        hardware
+    FROM worded
+    GROUP BY ALL
+    HAVING min(harness) <> max(harness)
+),
+harness_values AS (
+    SELECT
+        worded.kind,
+        worded.name,
+        worded.suffix,
+        worded.hardware,
+        worded.harness,
+        result_links.model_id,
+        run_key(results.run_id, results.revision, results.adapter) AS run_key,
+        arg_max(results.value, (results.run_at, results.value)) AS value
+    FROM results
+    JOIN result_links ON result_links.result_id = results.result_id
+    JOIN worded
+        ON worded.measure_id = results.measure_id
+        AND worded.is_group = coalesce(results.is_group, FALSE)
+    SEMI JOIN shared
+        ON shared.kind = worded.kind
+        AND shared.name = worded.name
+        AND shared.suffix = worded.suffix
+        AND shared.hardware IS NOT DISTINCT FROM worded.hardware
+    GROUP BY ALL
+),
+disagreements AS (
+    SELECT DISTINCT
+        kind,
+        name,
+        suffix,
+        hardware
+    FROM harness_values
+    GROUP BY kind, name, suffix, hardware, model_id, run_key
+    HAVING min(value) <> max(value)
+),
+main_harnesses AS (
+    SELECT
+        harness_values.kind,
+        harness_values.name,
+        harness_values.suffix,
+        harness_values.hardware,
+        harness_values.harness
+    FROM harness_values
+    JOIN disagreements
+        ON disagreements.kind = harness_values.kind
+        AND disagreements.name = harness_values.name
+        AND disagreements.suffix = harness_values.suffix
+        AND disagreements.hardware IS NOT DISTINCT FROM harness_values.hardware
+    GROUP BY
+        harness_values.kind,
+        harness_values.name,
+        harness_values.suffix,
+        harness_values.hardware,
+        harness_values.harness
+    QUALIFY
+        row_number() OVER (
+            PARTITION BY harness_values.kind, harness_values.name, harness_values.suffix, harness_values.hardware
+            ORDER BY count(*) DESC, harness_values.harness
+        ) = 1
+),
+keyed AS (
+    SELECT
+        worded.*,
+        main_harnesses.harness AS main_harness,
+        concat(
+            worded.name,
+            worded.suffix,
+            CASE WHEN worded.harness <> main_harnesses.harness THEN concat(' [', worded.harness, ']') END,
+            ' on ' || worded.hardware
+        ) AS measure,
+        CASE
+            WHEN
+                worded.is_of_task
+                AND NOT worded.is_group
+                AND task_metric(worded.task) IS NOT NULL
+                AND worded.filter IS NULL
+                AND worded.sample_limit IS NULL
+                AND coalesce(worded.n_shot, 0) = 0
+                THEN worded.task
+        END AS plain_task,
+        concat_ws(
+            ', ',
+            CASE WHEN worded.is_of_task AND worded.n_shot IS NULL THEN 'shots not stated' END,
+            CASE WHEN worded.chat_template IS NOT NULL THEN concat('chat: ', worded.chat_template) END,
+            CASE WHEN worded.seq_len IS NOT NULL THEN concat('context ', worded.seq_len) END,
+            CASE WHEN worded.stride IS NOT NULL THEN concat('stride ', worded.stride) END,
+            worded.qualifier,
+            'by ' || main_harnesses.harness
+        ) AS condition
+    FROM worded
+    LEFT JOIN main_harnesses
+        ON main_harnesses.kind = worded.kind
+        AND main_harnesses.name = worded.name
+        AND main_harnesses.suffix = worded.suffix
+        AND main_harnesses.hardware IS NOT DISTINCT FROM worded.hardware
+),
+task_forms AS (
+    SELECT
+        plain_task,
+        metric,
+        measure
+    FROM keyed
+    WHERE plain_task IS NOT NULL AND metric IN (task_metric(plain_task), 'accuracy')
+    GROUP BY plain_task, metric, measure
+    QUALIFY
+        row_number() OVER (
+            PARTITION BY plain_task, metric
+            ORDER BY measure <> any_value(name), sum(num_rows) DESC, measure
+        ) = 1
+),
+perplexity_forms AS (
+    SELECT
+        dataset,
+        CASE
+            WHEN bool_or(measure = concat(dataset, '@?')) THEN concat(dataset, '@?')
+            WHEN min(measure) = max(measure) THEN min(measure)
+        END AS measure
+    FROM keyed
+    WHERE
+        kind = 'perplexity'
+        AND dataset IN ('wikitext2', 'ptb')
+        AND regexp_full_match(measure, dataset || '@(\?|[0-9]+)(/[0-9]+)?')
+    GROUP BY dataset
+)
+SELECT
+    keyed.measure_id,
+    keyed.is_group,
+    min(keyed.measure_id) OVER (PARTITION BY keyed.kind, keyed.measure) AS measure_key,
+    CASE WHEN task_forms.metric = task_metric(keyed.plain_task) THEN 'task' ELSE keyed.kind END AS kind,
+    CASE WHEN task_forms.metric = task_metric(keyed.plain_task) THEN keyed.plain_task ELSE keyed.measure END AS measure,
+    CASE
+        WHEN task_forms.metric IS NOT NULL THEN keyed.plain_task
+        WHEN perplexity_forms.measure IS NOT NULL THEN concat('ppl_', keyed.dataset)
+    END AS column_name,
+    CASE
+        WHEN task_forms.metric IS NOT NULL OR perplexity_forms.measure IS NOT NULL THEN nullif(keyed.condition, '')
+    END AS condition,
+    keyed.plain_task,
+    keyed.task,
+    concat(keyed.metric, ',' || keyed.filter) AS metric,
+    keyed.hardware,
+    keyed.unit,
+    keyed.higher_is_better,
+    keyed.n_shot,
+    keyed.sample_limit
+FROM keyed
+LEFT JOIN task_forms
+    ON task_forms.plain_task = keyed.plain_task
+    AND task_forms.metric = keyed.metric
+    AND task_forms.measure = keyed.measure
+LEFT JOIN perplexity_forms
+    ON perplexity_forms.measure = keyed.measure
+    AND keyed.kind = 'perplexity';
