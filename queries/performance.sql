@@ -2,7 +2,6 @@
 -- variant. Accuracies are fractions; a mean is over all seven tasks, or null.
 SELECT
     model_id,
-    variant,
     params_b,
     size_gb,
     reduction_ratio,
@@ -34,6 +33,7 @@ SELECT
     layers_below_5pct,
     layers_below_10pct,
     layers_below_15pct,
-    layers_below_20pct
+    layers_below_20pct,
+    variant
 FROM performance
 ORDER BY model_id, variant NULLS FIRST;

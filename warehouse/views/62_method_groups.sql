@@ -1,6 +1,6 @@
--- By method and declared ratio: the number of models, and the mean and best of what they reach in their plain runs. A mean is over
--- the models that have the number; the columns n_... count them. Models whose name declares no method, such as bases, are left
--- out, since a mean over different bases says nothing.
+-- By method and declared ratio: the number of models, and the mean and best of what they reach in their plain runs. A mean is
+-- over the models that have the number; the columns n_... count them. Models whose name declares no method, such as bases, are
+-- left out, since a mean over different bases says nothing.
 CREATE OR REPLACE VIEW method_groups AS
 SELECT
     models.method,
