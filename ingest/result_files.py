@@ -84,7 +84,8 @@ class ResultFiles:
         if identity_of(path) != stamp:
             raise ChangedError(display_path)
         file_id = hashlib.sha256(path_text(path).encode() + b"\0" + raw).hexdigest()
-        if file_id in self._known.models_by_result and file_id not in self._known.unlinked_results:
+        known = self._known
+        if file_id in known.models_by_result and file_id not in known.unlinked_results | known.stale_results:
             return _ReadFile(stamp, file_id, is_unchanged=True)
         document = parse_document(raw, path, display_path)
         try:

@@ -17,6 +17,7 @@ from layerhouse.ingest.result_files import ResultFiles
 from layerhouse.ingest.results.model_lookup import Match, Models, name_alone
 from layerhouse.ingest.results.native import HARNESS as NATIVE
 from layerhouse.ingest.results.parsed import measure_id, run_id
+from layerhouse.ingest.results.remarks import remarks
 from layerhouse.version import RESULT_RULES_VERSION
 from layerhouse.vocabulary import EventKind, LinkRule
 
@@ -25,11 +26,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class _NewResults:
-    """The rows that a file has of one model, and their link; `is_linked` is false where no model was found for them."""
+    """The rows that a file has of one model, and their link, or None where it stays as it is; `is_linked` is false where no
+    model was found for them."""
 
     result_id: str
     rows: Sequence[Row]
-    link: Row
+    link: Row | None
     is_linked: bool
 
 
@@ -68,11 +70,14 @@ class ResultTaker:
                 is_any_new = True
                 link = self._link(model, path, model_id, declared, match)
                 new.append(_NewResults(result_id, rows, link, is_linked=match.model_id is not None))
+            elif result_id in self._known.stale_results:
+                is_any_new = True
+                new.append(_NewResults(result_id, rows, None, is_linked=True))
         if not is_any_new:
             return None
         if not self._context.options.dry_run:
             self._add(new, path_text(path))
-        for line in parsed.left_out:
+        for line in (*parsed.left_out, *remarks(parsed.rows)):
             self._context.report_event(EventKind.PASSED, display_path, line)
         return True
 
@@ -106,9 +111,13 @@ class ResultTaker:
                 row |= {"result_id": part.result_id, "source_uri": source_uri, "rules_version": RESULT_RULES_VERSION}
                 row |= {"measure_id": measure_id(row), "run_id": run_id(row)}
                 results.append(row)
-        self._context.batch.add({"results": results, "links": [part.link | {"result_id": part.result_id} for part in new]})
+        links = [part.link | {"result_id": part.result_id} for part in new if part.link is not None]
+        self._context.batch.add({"results": results, "links": links})
         for part in new:
             known.results.add(part.result_id)
+            known.stale_results.discard(part.result_id)
+            if part.link is None:
+                continue
             known.models_by_result[part.result_id] = part.link["model_id"]
             known.unlinked_results.discard(part.result_id)
             if not part.is_linked:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pytest
 
 from layerhouse.ingest.results.parsed import measure_id, run_id
-from layerhouse.version import RULES_VERSION
+from layerhouse.version import RESULT_RULES_VERSION, RULES_VERSION
 from layerhouse.warehouse.answers.query import query_names, run_query, run_sql
 from layerhouse.warehouse.answers.session import Session, read_snapshot
 from layerhouse.warehouse.answers.sql_text import quote_identifier, sql_files
@@ -51,7 +51,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "layer_matches": {"stack": "text", "match": "exact"},
     "unit_matches": {"stack": "text"},
     "tensor_matches": {},
-    "results": {"harness": "native", "status": "ok", "is_group": False, "source_uri": "/results/{result_id}.json"},
+    "results": {"harness": "native", "status": "ok", "is_group": False, "source_uri": "/results/{result_id}.json"}
+    | {"rules_version": RESULT_RULES_VERSION},
     "links": {"rule": "folder", "source_uri": "/results/{result_id}.json", "linked_at": datetime(2026, 1, 31, tzinfo=UTC)},
     "removals": {},
 }

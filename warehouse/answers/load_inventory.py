@@ -7,7 +7,7 @@ from typing import Any
 
 import duckdb
 
-from layerhouse.version import RULES_VERSION
+from layerhouse.version import RESULT_RULES_VERSION, RULES_VERSION
 from layerhouse.vocabulary import CheckpointStatus, LinkRule, SourceKind
 from layerhouse.warehouse.answers.query import own_sql
 from layerhouse.warehouse.answers.session import connect
@@ -29,6 +29,7 @@ WHERE checkpoint_id IN (SELECT checkpoint_id FROM complete)
 QUALIFY row_number() OVER (PARTITION BY model_id, source_kind ORDER BY commit_id DESC, checkpoint_id) = 1
 """
 STALE = f"SELECT checkpoint_id FROM checkpoint_facts WHERE coalesce(rules_version, 1) < {RULES_VERSION}"
+IS_STALE_RESULT = f"coalesce(rules_version, 1) < {RESULT_RULES_VERSION}"
 NEWEST_FOLDERS = """
 WITH places AS (
     SELECT model_id, source_uri AS folder, commit_id FROM sightings
@@ -88,7 +89,8 @@ def _load_models(connection: duckdb.DuckDBPyConnection, known: Inventory) -> Non
 
 
 def _load_results(connection: duckdb.DuckDBPyConnection, known: Inventory) -> None:
-    known.results = _column(connection, "SELECT DISTINCT result_id FROM results")
+    known.results = _column(connection, f"SELECT DISTINCT result_id FROM results WHERE NOT {IS_STALE_RESULT}")
+    known.stale_results = _column(connection, f"SELECT DISTINCT result_id FROM results WHERE {IS_STALE_RESULT}")
     known.models_by_result = dict(_rows(connection, LINKED_RESULTS))
     known.unlinked_results = _column(connection, UNLINKED_RESULTS)
 

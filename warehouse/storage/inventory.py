@@ -38,10 +38,11 @@ class Inventory:
     """Models by their present names: after renames, without dropped ones.
 
     `sightings` are by model and source kind, `bases` by declared name and parameters. `unlinked_results` are result files
-    without a model. `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint and its base: `related`
-    those whose tensors were compared, `unexplained` those of them where stored rows do not say how some tensor differs, and
-    `unit_pairs` those whose units were matched. `stale_checkpoints` have rows of earlier rules alone.
-    `checkpoints_with_units` are the checkpoints whose units were read.
+    without a model, `results` those whose rows were made by the present rules, `stale_results` the others. `comparisons` has
+    the last base of each checkpoint. Pairs are of a checkpoint and its base: `related` those whose tensors were compared,
+    `unexplained` those of them where stored rows do not say how some tensor differs, and `unit_pairs` those whose units were
+    matched. `stale_checkpoints` have rows of earlier rules alone. `checkpoints_with_units` are the checkpoints whose units
+    were read.
     """
 
     sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class Inventory:
     models_by_result: dict[str, str] = field(default_factory=dict)
     unlinked_results: set[str] = field(default_factory=set)
     results: set[str] = field(default_factory=set)
+    stale_results: set[str] = field(default_factory=set)
     checkpoints: set[str] = field(default_factory=set)
     comparisons: dict[str, str] = field(default_factory=dict)
     related: set[tuple[str, str]] = field(default_factory=set)
@@ -81,5 +83,6 @@ class Inventory:
         elif table in ("results", "links"):
             self.results -= results
             self.unlinked_results -= results
+            self.stale_results -= results
             for result in results:
                 self.models_by_result.pop(result, None)

@@ -29,6 +29,12 @@ unpruned AS (
     FROM checkpoint_changes
     WHERE n_identical + n_cast = n_tensors
 ),
+stale_results AS (
+    SELECT DISTINCT result_links.model_id
+    FROM results
+    JOIN result_links ON result_links.result_id = results.result_id
+    WHERE results.rules_version IS NULL OR results.rules_version < current_result_rules()
+),
 twins AS (
     SELECT
         checkpoint_id,
@@ -62,6 +68,10 @@ SELECT
                 WHEN own.source_kind = 'weights' AND coalesce(own.rules_version, 1) < current_rules()
                     THEN 'stale: read by rules of an earlier version, ingest it again'
             END,
+            CASE
+                WHEN stale_results.model_id IS NOT NULL
+                    THEN 'stale results: read by rules of an earlier version, ingest their files again'
+            END,
             CASE WHEN own.status = 'partial' THEN 'not all of it could be read' END,
             CASE
                 WHEN
@@ -86,4 +96,5 @@ LEFT JOIN layer_summary ON layer_summary.model_id = own.model_id
 LEFT JOIN unpruned
     ON unpruned.checkpoint_id = own.checkpoint_id
     AND unpruned.base_checkpoint_id = own.base_checkpoint_id
+LEFT JOIN stale_results ON stale_results.model_id = known_models.model_id
 LEFT JOIN twins ON twins.checkpoint_id = own.checkpoint_id;
