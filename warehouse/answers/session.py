@@ -43,6 +43,8 @@ HELD = (
     *("model_runs", "measure_keys", "run_measures", "model_measures"),
 )
 """Views that several others use, or that take long to plan: DuckDB plans a view when it is made, and wherever it is used."""
+COMPUTED_IN_EXPORTS = ("measure_keys", "run_measures")
+"""Views that are tables in an exported database: it has them as they are, and older versions of DuckDB plan them for minutes."""
 MOST_HELD = 100_000
 """Checkpoints and result files up to which a session computes the views of HELD once: that takes less time than planning them
 wherever they are used, and the rows fit into memory."""
@@ -225,8 +227,11 @@ def export_database(root: Path, target: Path, *, as_of: datetime | None = None, 
                     connection.execute(f"CREATE TABLE exported.{name} AS SELECT * FROM {name}")
                 connection.execute("DETACH exported")
             with duckdb.connect(database) as exported:
-                for statements in sql_files("warehouse.views").values():
-                    exported.execute(statements)
+                for stem, statements in sql_files("warehouse.views").items():
+                    name = stem.partition("_")[2]
+                    is_computed = name in COMPUTED_IN_EXPORTS
+                    view = f"CREATE OR REPLACE VIEW {name} AS"
+                    exported.execute(statements.replace(view, f"CREATE TABLE {name} AS") if is_computed else statements)
             database.replace(target)
     except (duckdb.Error, OSError) as error:
         raise UsageError(f"{target}: cannot be written: {str(error).splitlines()[0]}") from None

@@ -7,7 +7,13 @@
 -- that any file states; a task with 0 shots, or else in the form of most runs. condition says what that column's values share.
 -- Rows of one measure_key are one measure.
 CREATE OR REPLACE VIEW measure_keys AS
-WITH definitions AS (
+WITH linked_files AS MATERIALIZED (
+    SELECT
+        model_id,
+        result_id
+    FROM result_links
+),
+definitions AS (
     SELECT
         measure_id,
         coalesce(is_group, FALSE) AS is_group,
@@ -33,13 +39,14 @@ WITH definitions AS (
         any_value(higher_is_better) AS higher_is_better,
         count(*) AS num_rows
     FROM results
-    SEMI JOIN result_links ON result_links.result_id = results.result_id
+    SEMI JOIN linked_files ON linked_files.result_id = results.result_id
     WHERE coalesce(suite, '') NOT IN ('model_info', 'efficiency')
     GROUP BY measure_id, coalesce(is_group, FALSE)
 ),
 named AS (
     SELECT
         *,
+        coalesce(hardware, '') AS place,
         CASE
             WHEN suite IN ('speed', 'memory') THEN suite
             WHEN metric = 'perplexity' AND unit = 'per_token' AND NOT is_group THEN 'perplexity'
@@ -60,6 +67,10 @@ compared AS (
     SELECT
         *,
         kind IN ('score', 'group') AND suite <> 'perplexity' AS is_of_task,
+        kind = 'score'
+        AND task_metric(task) IS NOT NULL
+        AND sample_limit IS NULL
+        AND coalesce(n_shot, 0) = 0 AS is_plain_task,
         min(dataset_name) OVER alike <> max(dataset_name) OVER alike
         OR count(dataset_name) OVER here BETWEEN 1 AND count(*) OVER here - 1 AS is_dataset_told,
         min(subset) OVER alike <> max(subset) OVER alike
@@ -76,8 +87,8 @@ compared AS (
         min(coalesce(seq_len, -1)) OVER alike <> max(coalesce(seq_len, -1)) OVER alike AS is_length_told
     FROM named
     WINDOW
-        alike AS (PARTITION BY kind, name, hardware),
-        here AS (PARTITION BY kind, name, hardware, harness, harness_version)
+        alike AS (PARTITION BY kind, name, place),
+        here AS (PARTITION BY kind, name, place, harness, harness_version)
 ),
 qualified AS (
     SELECT
@@ -97,7 +108,7 @@ qualified AS (
         ) AS qualifier
     FROM compared
 ),
-worded AS (
+suffixed AS (
     SELECT
         *,
         concat(
@@ -110,77 +121,64 @@ worded AS (
         ) AS suffix
     FROM qualified
 ),
-shared AS (
+worded AS MATERIALIZED (
     SELECT
-        kind,
-        name,
-        suffix,
-        hardware
-    FROM worded
-    GROUP BY ALL
-    HAVING min(harness) <> max(harness)
+        *,
+        min(harness) OVER worded_alike <> max(harness) OVER worded_alike AS has_harnesses
+    FROM suffixed
+    WINDOW worded_alike AS (PARTITION BY kind, name, suffix, place)
 ),
-harness_values AS (
+compared_harnesses AS (
     SELECT
         worded.kind,
         worded.name,
         worded.suffix,
-        worded.hardware,
+        worded.place,
         worded.harness,
-        result_links.model_id,
+        linked_files.model_id,
         run_key(results.run_id, results.revision, results.adapter) AS run_key,
         arg_max(results.value, (results.run_at, results.value)) AS value
     FROM results
-    JOIN result_links ON result_links.result_id = results.result_id
+    JOIN linked_files ON linked_files.result_id = results.result_id
     JOIN worded
         ON worded.measure_id = results.measure_id
         AND worded.is_group = coalesce(results.is_group, FALSE)
-    SEMI JOIN shared
-        ON shared.kind = worded.kind
-        AND shared.name = worded.name
-        AND shared.suffix = worded.suffix
-        AND shared.hardware IS NOT DISTINCT FROM worded.hardware
+        AND worded.has_harnesses
     GROUP BY ALL
 ),
-disagreements AS (
-    SELECT DISTINCT
+judged_harnesses AS (
+    SELECT
+        *,
+        min(value) OVER one_run <> max(value) OVER one_run AS is_other
+    FROM compared_harnesses
+    WINDOW one_run AS (PARTITION BY kind, name, suffix, place, model_id, run_key)
+),
+counted_harnesses AS (
+    SELECT
         kind,
         name,
         suffix,
-        hardware
-    FROM harness_values
-    GROUP BY kind, name, suffix, hardware, model_id, run_key
-    HAVING min(value) <> max(value)
+        place,
+        harness,
+        count(*) AS num_runs,
+        bool_or(is_other) AS is_other
+    FROM judged_harnesses
+    GROUP BY kind, name, suffix, place, harness
 ),
 main_harnesses AS (
     SELECT
-        harness_values.kind,
-        harness_values.name,
-        harness_values.suffix,
-        harness_values.hardware,
-        harness_values.harness
-    FROM harness_values
-    JOIN disagreements
-        ON disagreements.kind = harness_values.kind
-        AND disagreements.name = harness_values.name
-        AND disagreements.suffix = harness_values.suffix
-        AND disagreements.hardware IS NOT DISTINCT FROM harness_values.hardware
-    GROUP BY
-        harness_values.kind,
-        harness_values.name,
-        harness_values.suffix,
-        harness_values.hardware,
-        harness_values.harness
-    QUALIFY
-        row_number() OVER (
-            PARTITION BY harness_values.kind, harness_values.name, harness_values.suffix, harness_values.hardware
-            ORDER BY count(*) DESC, harness_values.harness
-        ) = 1
+        kind,
+        name,
+        suffix,
+        place,
+        first(harness ORDER BY num_runs DESC, harness) AS harness
+    FROM counted_harnesses
+    GROUP BY kind, name, suffix, place
+    HAVING bool_or(is_other)
 ),
 keyed AS (
     SELECT
         worded.*,
-        main_harnesses.harness AS main_harness,
         concat(
             worded.name,
             worded.suffix,
@@ -189,14 +187,11 @@ keyed AS (
         ) AS measure,
         CASE
             WHEN
-                worded.is_of_task
-                AND NOT worded.is_group
-                AND task_metric(worded.task) IS NOT NULL
+                worded.is_plain_task
                 AND worded.filter IS NULL
-                AND worded.sample_limit IS NULL
-                AND coalesce(worded.n_shot, 0) = 0
-                THEN worded.task
-        END AS plain_task,
+                AND worded.metric IN (task_metric(worded.task), 'accuracy')
+                THEN worded.metric
+        END AS task_form,
         concat_ws(
             ', ',
             CASE WHEN worded.is_of_task AND worded.n_shot IS NULL THEN 'shots not stated' END,
@@ -211,62 +206,54 @@ keyed AS (
         ON main_harnesses.kind = worded.kind
         AND main_harnesses.name = worded.name
         AND main_harnesses.suffix = worded.suffix
-        AND main_harnesses.hardware IS NOT DISTINCT FROM worded.hardware
+        AND main_harnesses.place = worded.place
 ),
-task_forms AS (
+sized AS (
     SELECT
-        plain_task,
-        metric,
-        measure
-    FROM keyed
-    WHERE plain_task IS NOT NULL AND metric IN (task_metric(plain_task), 'accuracy')
-    GROUP BY plain_task, metric, measure
-    QUALIFY
-        row_number() OVER (
-            PARTITION BY plain_task, metric
-            ORDER BY measure <> any_value(name), sum(num_rows) DESC, measure
-        ) = 1
-),
-perplexity_forms AS (
-    SELECT
-        dataset,
+        *,
+        sum(num_rows) OVER (PARTITION BY kind, measure) AS size,
         CASE
-            WHEN bool_or(measure = concat(dataset, '@?')) THEN concat(dataset, '@?')
-            WHEN min(measure) = max(measure) THEN min(measure)
-        END AS measure
+            WHEN
+                kind = 'perplexity'
+                AND dataset IN ('wikitext2', 'ptb')
+                AND regexp_full_match(measure, concat(dataset, '@(\?|[0-9]+)(/[0-9]+)?'))
+                THEN dataset
+        END AS text_form
     FROM keyed
-    WHERE
-        kind = 'perplexity'
-        AND dataset IN ('wikitext2', 'ptb')
-        AND regexp_full_match(measure, dataset || '@(\?|[0-9]+)(/[0-9]+)?')
-    GROUP BY dataset
+),
+chosen AS (
+    SELECT
+        *,
+        task_form IS NOT NULL
+        AND measure = first_value(measure) OVER (
+            PARTITION BY task, task_form
+            ORDER BY measure <> name, size DESC, measure
+        ) AS is_task_column,
+        text_form IS NOT NULL
+        AND measure = CASE
+            WHEN bool_or(measure = concat(text_form, '@?')) OVER texts THEN concat(text_form, '@?')
+            WHEN min(measure) OVER texts = max(measure) OVER texts THEN measure
+        END AS is_text_column
+    FROM sized
+    WINDOW texts AS (PARTITION BY text_form)
 )
 SELECT
-    keyed.measure_id,
-    keyed.is_group,
-    min(keyed.measure_id) OVER (PARTITION BY keyed.kind, keyed.measure) AS measure_key,
-    CASE WHEN task_forms.metric = task_metric(keyed.plain_task) THEN 'task' ELSE keyed.kind END AS kind,
-    CASE WHEN task_forms.metric = task_metric(keyed.plain_task) THEN keyed.plain_task ELSE keyed.measure END AS measure,
+    measure_id,
+    is_group,
+    min(measure_id) OVER (PARTITION BY kind, measure) AS measure_key,
+    CASE WHEN is_task_column AND task_form <> 'accuracy' THEN 'task' ELSE kind END AS kind,
+    CASE WHEN is_task_column AND task_form <> 'accuracy' THEN task ELSE measure END AS measure,
     CASE
-        WHEN task_forms.metric IS NOT NULL THEN keyed.plain_task
-        WHEN perplexity_forms.measure IS NOT NULL THEN concat('ppl_', keyed.dataset)
+        WHEN is_task_column THEN task
+        WHEN is_text_column THEN concat('ppl_', dataset)
     END AS column_name,
-    CASE
-        WHEN task_forms.metric IS NOT NULL OR perplexity_forms.measure IS NOT NULL THEN nullif(keyed.condition, '')
-    END AS condition,
-    keyed.plain_task,
-    keyed.task,
-    concat(keyed.metric, ',' || keyed.filter) AS metric,
-    keyed.hardware,
-    keyed.unit,
-    keyed.higher_is_better,
-    keyed.n_shot,
-    keyed.sample_limit
-FROM keyed
-LEFT JOIN task_forms
-    ON task_forms.plain_task = keyed.plain_task
-    AND task_forms.metric = keyed.metric
-    AND task_forms.measure = keyed.measure
-LEFT JOIN perplexity_forms
-    ON perplexity_forms.measure = keyed.measure
-    AND keyed.kind = 'perplexity';
+    CASE WHEN is_task_column OR is_text_column THEN nullif(condition, '') END AS condition,
+    CASE WHEN is_plain_task THEN task END AS plain_task,
+    task,
+    concat(metric, ',' || filter) AS metric,
+    hardware,
+    unit,
+    higher_is_better,
+    n_shot,
+    sample_limit
+FROM chosen;

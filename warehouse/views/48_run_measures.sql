@@ -34,7 +34,7 @@ WITH newest AS (
         AND measure_keys.is_group = coalesce(results.is_group, FALSE)
     GROUP BY model_runs.model_id, model_runs.variant, measure_keys.measure_key
 ),
-resolved AS (
+resolved AS MATERIALIZED (
     SELECT
         *,
         greatest_value <> least_value AS is_conflict,

@@ -4,7 +4,7 @@
 -- no file states); all others are in the map speeds, by metric@batch size (setting) on hardware. Conflicts and values of
 -- doubtful scale are left out; num_conflicts and num_doubtful count them.
 CREATE OR REPLACE VIEW model_measures AS
-WITH settings AS NOT MATERIALIZED (
+WITH settings AS MATERIALIZED (
     SELECT
         model_id,
         variant,
