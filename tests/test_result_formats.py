@@ -89,7 +89,8 @@ def test_one_score_in_three_forms_is_one_row_but_for_the_harness(tmp_path):
             "mmlu:law|5": {"acc": 0.3, "acc_stderr": 0.02},
         },
     }
-    of_harness = {"harness", "harness_version", "run_at", "notes", "n_samples", "dataset", "split", "arguments", "stated_task"}
+    of_harness = {"harness", "harness_version", "run_at", "notes", "n_samples", "dataset", "subset", "split", "arguments"}
+    of_harness.add("stated_task")
     forms = []
     for name, document in (("old.json", old), ("new.json", new), ("light.json", light)):
         rows = parse(tmp_path, name, document).rows

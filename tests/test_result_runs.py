@@ -160,3 +160,87 @@ def test_a_run_of_helm_without_its_spec_is_read_from_the_folders_name(tmp_path):
     (folder / "stats.json").write_text(json.dumps([statistic()]))
     rows = parsed(folder / "stats.json").rows
     assert columns_of(rows, "task", "subset", "n_shot", "declared_model") == [("math_algebra", "level=1", 8, "org_m")]
+
+
+# lighteval
+
+
+def lighteval(results, general=None, tasks=None):
+    return {"config_general": {"model_name": "org/m", **(general or {})}, "results": results, "config_tasks": tasks or {}}
+
+
+TASK_CONFIG = {
+    "hf_repo": "allenai/ai2_arc",
+    "hf_subset": "ARC-Challenge",
+    "evaluation_splits": ["test"],
+    "few_shots_split": "train",
+    "few_shots_select": "sequential",
+    "original_num_docs": 1172,
+    "effective_num_docs": 1172,
+    "metrics": [{"metric_name": "acc", "higher_is_better": True, "category": "MULTICHOICE"}],
+}
+
+
+def test_suites_and_datasets_of_lighteval_are_part_of_the_measure(tmp_path):
+    results = {f"{suite}|arc:challenge|25": {"acc": 0.5, "acc_stderr": 0.01} for suite in ("leaderboard", "lighteval")}
+    results["arc:challenge|0"] = {"acc": 0.25}
+    document = lighteval(results, {"max_samples": 2000}, {"arc:challenge": TASK_CONFIG})
+    rows = parse(tmp_path, "results.json", document).rows
+    columns = ("task", "stated_task", "dataset", "split", "n_shot", "n_samples", "sample_limit", "higher_is_better")
+    assert columns_of(rows, *columns) == [
+        ("arc_challenge", "arc:challenge", "allenai/ai2_arc", "test", shots, 1172, None, True) for shots in (25, 25, 0)
+    ]
+    fewshot = "fewshot_split=train,fewshot_select=sequential"
+    assert [row["subset"] for row in rows] == [
+        f"ARC-Challenge,suite=leaderboard,{fewshot}",
+        f"ARC-Challenge,suite=lighteval,{fewshot}",
+        "ARC-Challenge",
+    ]
+
+
+@pytest.mark.parametrize("key", ["s|t|3", "s|t", "t|3", "t"])
+def test_the_configuration_of_a_task_is_found_under_every_form_of_its_key(tmp_path, key):
+    document = lighteval({"s|t|3|0": {"acc": 0.5}}, tasks={key: TASK_CONFIG})
+    assert columns_of(parse(tmp_path, "a.json", document).rows, "dataset") == [("allenai/ai2_arc",)]
+
+
+def test_a_mean_over_other_tasks_is_another_measure(tmp_path):
+    means = {}
+    for name, tasks in {"two": ("mmlu:law", "mmlu:art"), "one": ("mmlu:law",)}.items():
+        results = {f"{task}|5": {"acc": 0.5} for task in tasks} | {"mmlu:_average|5": {"acc": 0.5}, "all": {"acc": 0.5}}
+        rows = parse(tmp_path, f"{name}.json", lighteval(results)).rows
+        means[name] = [row["subset"] for row in rows if row["is_group"]]
+        assert [row["task"] for row in rows if row["is_group"]] == ["mmlu", "all"]
+    assert [text[:8] for text in means["two"] + means["one"]] == ["tasks=2 "] * 2 + ["tasks=1 "] * 2
+    assert means["two"][0] == means["two"][1]
+
+
+@pytest.mark.parametrize(
+    ("category", "is_sampled"),
+    [("MULTICHOICE", False), ("SamplingMethod.LOGPROBS", False), ("GENERATIVE", True), (None, True), ("8", True)],
+)
+def test_settings_of_generation_count_for_tasks_that_may_generate(tmp_path, category, is_sampled):
+    tasks = {"t|0": {"metrics": [{"metric_name": "acc", "category": category}]}}
+    general = {"model_config": {"generation_parameters": {"temperature": 0.6, "top_p": None, "max_new_tokens": 512}}}
+    (row,) = parse(tmp_path, "a.json", lighteval({"t|0": {"acc": 0.5}}, general, tasks)).rows
+    assert row["subset"] == ("temperature=0.6,max_new_tokens=512" if is_sampled else None)
+
+
+def test_how_lighteval_loaded_the_model_without_its_keys(tmp_path):
+    config = {"model_name": "org/m", "revision": "step3000", "dtype": "float16", "api_key": "secret", "batch_size": 8}
+    config |= {"add_special_tokens": True, "gpu_memory_utilization": 0.9, "system_prompt": "Be brief.", "cache_dir": "~/x"}
+    general = {"model_config": config | {"override_chat_template": False}, "model_sha": "ab12", "model_dtype": "torch.float16"}
+    general["lighteval_sha"] = "6b9d193"
+    (row,) = parse(tmp_path, "a.json", lighteval({"t|0": {"acc": 0.5}}, general)).rows
+    assert (row["variant"], row["loaded_as"]) == (
+        "revision=step3000, dtype=float16, backend=vllm",
+        "sha=ab12, dtype=float16",
+    )
+    assert (row["revision"], row["harness_commit"]) == ("step3000", "6b9d193")
+    assert row["chat_template"].startswith("no template, system ")
+    assert "secret" not in repr(row)
+    old = {"model_sha": "ab12", "model_dtype": "torch.bfloat16", "lighteval_sha": "?", "use_chat_template": True}
+    (row,) = parse(tmp_path, "b.json", lighteval({"t|0": {"acc": 0.5}}, old)).rows
+    assert columns_of([row], "variant", "loaded_as", "revision", "harness_commit", "chat_template") == [
+        (None, "sha=ab12, dtype=bfloat16", "ab12", None, "template")
+    ]
