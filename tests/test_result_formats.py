@@ -369,7 +369,7 @@ def test_genai_perf_reports(tmp_path):
         "mean_e2el_ms": (2500.0, "ms"),
     }
     assert {(row["declared_model"], row["subset"], row["harness"], str(row["run_at"])) for row in file_results.rows} == {
-        ("org/m", "concurrency=4", "genai_perf", "2026-06-13 05:11:41+00:00")
+        ("org/m", "concurrency=4,output=~64", "genai_perf", "2026-06-13 05:11:41+00:00")
     }
     assert file_results.left_out == (
         "inter_token_latency.avg: no number with a unit of time",
@@ -379,7 +379,7 @@ def test_genai_perf_reports(tmp_path):
     del report["input_config"]
     folder = tmp_path / "m-concurrency16"
     folder.mkdir()
-    assert parse(folder, "profile_export_aiperf.json", report).rows[0]["subset"] == "concurrency=16"
+    assert parse(folder, "profile_export_aiperf.json", report).rows[0]["subset"] == "concurrency=16,output=~64"
 
 
 @pytest.mark.parametrize(

@@ -244,3 +244,127 @@ def test_how_lighteval_loaded_the_model_without_its_keys(tmp_path):
     assert columns_of([row], "variant", "loaded_as", "revision", "harness_commit", "chat_template") == [
         (None, "sha=ab12, dtype=bfloat16", "ab12", None, "template")
     ]
+
+
+# Speeds
+
+SERVE = {
+    "backend": "vllm",
+    "model_id": "org/m",
+    "tokenizer_id": "org/m",
+    "num_prompts": 100,
+    "request_rate": "inf",
+    "burstiness": 1.0,
+    "max_concurrency": 8,
+    "duration": 10.0,
+    "completed": 100,
+    "failed": 0,
+    "total_input_tokens": 102400,
+    "total_output_tokens": 12850,
+    "request_throughput": 10.0,
+    "mean_ttft_ms": 12.5,
+}
+LOAD = "backend=vllm,prompts=100,rate=inf,concurrency=8,input=1024,output=~130"
+
+
+def test_the_load_of_vllm_is_part_of_the_measure_and_its_weights_are_the_run(tmp_path):
+    metadata = {"tensor_parallel_size": "4", "dtype": "float16", "quantization": "fp8", "gpu": "H100", "api_key": "secret"}
+    file_results = parse(tmp_path, "serve.json", SERVE | metadata | {"burstiness": 0.5, "label": "a"})
+    subset = LOAD.replace("inf,", "inf,burstiness=0.5,").replace("8,", "8,tp=4,")
+    assert set(columns_of(file_results.rows, "subset", "variant", "loaded_as", "hardware")) == {
+        (subset, "dtype=float16, quantization=fp8", "label=a", "H100")
+    }
+    assert file_results.left_out == ()
+    assert "secret" not in repr(file_results)
+    plain = parse(tmp_path, "plain.json", SERVE).rows
+    assert set(columns_of(plain, "subset", "variant", "loaded_as")) == {(LOAD, None, None)}
+    assert not any(note["code"] == "failed" for row in plain for note in row["notes"])
+
+
+@pytest.mark.parametrize(("change", "text"), [({"failed": 3, "completed": 97}, "3 of 100"), ({"completed": 90}, "10 of 100")])
+def test_failed_requests_are_a_note_on_every_number(tmp_path, change, text):
+    for row in parse(tmp_path, "serve.json", SERVE | change).rows:
+        (note,) = [note for note in row["notes"] if note["code"] == "failed"]
+        assert note["text"] == f"{text} requests failed; the numbers are of the others"
+
+
+def test_lengths_that_a_file_states_stand_before_those_of_its_totals(tmp_path):
+    stated = {"random_input_len": 1000, "random_output_len": 200}
+    assert parse(tmp_path, "serve.json", SERVE | stated).rows[0]["subset"].endswith("input=1000,output=200")
+    throughput = {"elapsed_time": 10.0, "num_requests": 10, "total_num_tokens": 5000, "tokens_per_second": 500.0}
+    assert parse(tmp_path, "a.json", throughput).rows[0]["subset"] == "prompts=10,tokens=500"
+    both = parse(tmp_path, "b.json", throughput | {"total_output_tokens": 1280}).rows[0]["subset"]
+    assert both == "prompts=10,input=372,output=128"
+    latency = {"avg_latency": 1.5, "percentiles": {"99": 2.0}, "input_len": 32, "output_len": 128, "batch_size": 8}
+    rows = parse(tmp_path, "latency.json", latency).rows
+    assert columns_of(rows, "value", "subset", "batch_size") == [
+        (1.5, "input=32,output=128", 8),
+        (2.0, "input=32,output=128", 8),
+    ]
+
+
+def test_the_server_of_sglang_says_which_model_and_how_it_was_loaded(tmp_path):
+    server = {
+        "model_path": "org/m",
+        "tp_size": 4,
+        "quantization": "fp8",
+        "api_key": "secret",
+        "version": "0.4.6",
+        "dtype": "auto",
+    }
+    run = {"backend": "sglang", "duration": 1.0, "mean_e2e_latency_ms": 1.0, "server_info": server, "tag": "a"}
+    file_results = parse(tmp_path, "a.jsonl", json.dumps(run))
+    columns = ("declared_model", "subset", "variant", "loaded_as", "harness_version")
+    assert columns_of(file_results.rows, *columns) == [("org/m", "backend=sglang,tp=4", "quantization=fp8", "tag=a", "0.4.6")]
+    assert "secret" not in repr(file_results)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"synthetic_input_tokens_mean": 550, "output_tokens_mean": 150, "concurrency": 4, "endpoint_type": "chat"},
+        {
+            "input": {"synthetic_tokens": {"mean": 550, "stddev": 0}, "output_tokens": {"mean": 150}},
+            "perf_analyzer": {"stimulus": {"concurrency": 4}},
+            "endpoint": {"type": "chat", "streaming": False},
+        },
+        {
+            "input": {"prompt": {"input_tokens": {"mean": 550}, "output_tokens": {"mean": 150}}},
+            "loadgen": {"concurrency": 4},
+            "endpoint": {"type": "chat"},
+        },
+    ],
+)
+def test_the_load_of_genai_perf_in_every_version(tmp_path, config):
+    report = {"request_throughput": {"avg": 1.0}, "input_sequence_length": {"avg": 551.2}, "input_config": config}
+    (row,) = parse(tmp_path, "profile.json", report).rows
+    assert row["subset"] == "concurrency=4,input=550,output=150,endpoint=chat"
+
+
+def test_the_load_of_llmperf_and_its_failed_requests(tmp_path):
+    document = {"model": "org/m", "results_inter_token_latency_s_mean": 0.5, "num_concurrent_requests": 2}
+    document |= {"results_mean_output_throughput_token_per_s": 5.0, "timestamp": 1700000000, "results_number_errors": 2}
+    document |= {"mean_input_tokens": 550, "stddev_input_tokens": 10, "results_num_completed_requests": 8}
+    rows = parse(tmp_path, "summary.json", document).rows
+    assert set(columns_of(rows, "subset", "n_samples")) == {("concurrency=2,input=550,input_std=10", 8)}
+    assert {str(row["run_at"]) for row in rows} == {"2023-11-14 22:13:20+00:00"}
+    assert {row["notes"][0]["text"] for row in rows} == {"2 of 10 requests failed; the numbers are of the others"}
+
+
+def test_the_settings_of_optimum_benchmark(tmp_path):
+    backend = {"name": "pytorch", "model": "org/m", "device": "cpu", "torch_dtype": "float16", "attn_implementation": "sdpa"}
+    backend |= {"quantization_scheme": "bnb", "quantization_config": {"load_in_4bit": True}, "torch_compile": False}
+    backend |= {"model_kwargs": {"trust_remote_code": True, "revision": "v2"}}
+    scenario = {"name": "inference", "input_shapes": {"batch_size": 2, "sequence_length": 256}}
+    scenario |= {"generate_kwargs": {"max_new_tokens": 64, "min_new_tokens": 64}}
+    config = {"backend": backend, "scenario": scenario, "environment": {"cpu": "EPYC", "gpu": ["H100"]}}
+    report = {"decode": {"throughput": {"unit": "tokens/s", "value": 50.0}}}
+    (row,) = parse(tmp_path, "benchmark.json", {"config": config, "report": report}).rows
+    assert columns_of([row], "subset", "batch_size", "hardware", "variant") == [
+        (
+            "backend=pytorch,device=cpu,attn_implementation=sdpa,input=256,output=64,output_min=64,scenario=inference",
+            2,
+            "EPYC",
+            "revision=v2, dtype=float16, quantization=bnb load_in_4bit=True",
+        )
+    ]
