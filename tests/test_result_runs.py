@@ -368,3 +368,143 @@ def test_the_settings_of_optimum_benchmark(tmp_path):
             "revision=v2, dtype=float16, quantization=bnb load_in_4bit=True",
         )
     ]
+
+
+# lm-evaluation-harness
+
+
+def lm_eval(results=None, config=None, **more):
+    results = results or {"gsm8k": {"exact_match,strict-match": 0.5}}
+    return {"results": results, "versions": dict.fromkeys(results, 1), "config": config or {}, **more}
+
+
+def test_settings_of_generation_are_part_of_the_measure_of_tasks_that_generate(tmp_path):
+    results = {"gsm8k": {"exact_match,strict-match": 0.5}, "piqa": {"acc,none": 0.7}, "both": {"acc,none": 0.6}}
+    configs = {"gsm8k": {"output_type": "generate_until", "dataset_name": "main"}, "piqa": {"output_type": "multiple_choice"}}
+    document = lm_eval(
+        results,
+        {"model": "hf", "model_args": "pretrained=org/m", "gen_kwargs": {"temperature": 0.6, "do_sample": True}},
+        configs=configs,
+        group_subtasks={"both": ["gsm8k", "piqa"]},
+    )
+    text = 'gen_kwargs="do_sample=True temperature=0.6"'
+    assert columns_of(parse(tmp_path, "results.json", document).rows, "task", "subset") == [
+        ("gsm8k", f"main,{text}"),
+        ("piqa", None),
+        ("both", text),
+    ]
+    document["config"]["gen_kwargs"] = "temperature=0.6,do_sample=True"
+    assert parse(tmp_path, "text.json", document).rows[2]["subset"] == text
+
+
+@pytest.mark.parametrize(
+    ("limit", "samples", "sample_limit"),
+    [
+        (None, (100, 100), None),
+        (10.0, (100, 10), 10.0),
+        (0.1, (100, 10), 0.1),
+        (500.0, (100, 100), None),
+        (None, (100, 7), 7.0),
+        (10.0, None, 10.0),
+    ],
+)
+def test_a_cap_counts_where_it_left_documents_out(tmp_path, limit, samples, sample_limit):
+    counts = {"gsm8k": dict(zip(("original", "effective"), samples, strict=True))} if samples else {}
+    (row,) = parse(tmp_path, "results.json", lm_eval(config={"limit": limit}, **{"n-samples": counts})).rows
+    assert row["sample_limit"] == sample_limit
+
+
+@pytest.mark.parametrize(
+    ("document", "template"),
+    [
+        ({"chat_template": "{{ messages }}", "chat_template_sha": "ab" * 32}, "template abababababab"),
+        ({"chat_template": "{{ messages }}", "fewshot_as_multiturn": True}, "template f24189f08c85, multiturn"),
+        ({"chat_template": None, "fewshot_as_multiturn": True}, None),
+        ({"system_instruction": "Be brief.", "system_instruction_sha": "cd" * 32}, "system cdcdcdcdcdcd"),
+        ({"chat_template": True}, "template"),
+    ],
+)
+def test_how_prompts_were_set_as_a_chat(tmp_path, document, template):
+    (row,) = parse(tmp_path, "results.json", lm_eval(**document)).rows
+    assert row["chat_template"] == template
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "declared", "variant"),
+    [
+        ({"model": "hf", "model_args": "pretrained=org/m,dtype=auto"}, {}, "org/m", None),
+        ({"model": "vllm", "model_args": {"pretrained": "org/m", "tensor_parallel_size": 4}}, {}, "org/m", "backend=vllm"),
+        ({"model": "local-completions", "model_args": "model=org/m,base_url=u"}, {}, "org/m", "backend=local-completions"),
+        ({"model_args": "pretrained=org/m"}, {"model_source": "gguf"}, "org/m", "backend=gguf"),
+        (
+            {"model": "hf", "model_args": "pretrained=org/m,delta=org/d"},
+            {"model_name": "org/d"},
+            "org/m",
+            "delta_weights=org/d",
+        ),
+        ({"model": "hf", "model_args": "pretrained=org/m,peft=org/a"}, {"model_name": "org/a"}, "org/m", "adapter=org/a"),
+        ({"model": "HFLM", "model_args": None}, {"model_name": ""}, None, None),
+    ],
+)
+def test_how_lm_eval_loaded_the_model(tmp_path, config, more, declared, variant):
+    (row,) = parse(tmp_path, "results.json", lm_eval(config=config, **more)).rows
+    assert (row["declared_model"], row["variant"]) == (declared, variant)
+
+
+def test_commits_of_an_adapter_tell_runs_apart(tmp_path):
+    config = {"model": "hf", "model_args": "pretrained=org/m,peft=org/a", "model_sha": "ab", "peft_sha": "cd"}
+    (row,) = parse(tmp_path, "results.json", lm_eval(config=config)).rows
+    assert row["loaded_as"] == "sha=ab, adapter_sha=cd"
+
+
+def test_the_language_that_a_task_states(tmp_path):
+    results = {name: {"acc,none": 0.5} for name in "abc"}
+    configs = {"a": {"language": "en"}, "b": {"metadata": {"language": "zh"}}, "c": {"dataset_name": "sw"}}
+    rows = parse(tmp_path, "results.json", lm_eval(results, configs=configs)).rows
+    assert columns_of(rows, "language", "subset") == [("en", None), ("zh", None), (None, "sw")]
+
+
+def test_lengths_of_ruler_that_were_not_run_are_missing(tmp_path):
+    scores = {"4096,none": 0.75, "4096_stderr,none": "N/A", "8192,none": -1.0, "16384,none": -1}
+    document = lm_eval({"niah_single_1": scores | {"alias": "x"}, "ruler": {"8192,none": -1.0}, "t": {"acc,none": -1.0}})
+    rows = parse(tmp_path, "results.json", document).rows
+    assert columns_of(rows, "task", "metric", "seq_len", "value", "status", "unit") == [
+        ("niah_single_1", "4096", 4096, 0.75, "ok", "fraction"),
+        ("niah_single_1", "8192", 8192, None, "missing", None),
+        ("niah_single_1", "16384", 16384, None, "missing", None),
+        ("ruler", "8192", 8192, None, "missing", None),
+        ("t", "acc", None, -1.0, "ok", None),
+    ]
+    assert rows[1]["notes"][0] == {"code": "not_run", "text": "the file says -1: nothing of 8192 tokens was run"}
+
+
+def test_a_mean_of_ruler_that_is_computed_has_no_lengths_that_were_not_run(tmp_path):
+    results = {"a": {"4096,none": 0.5, "8192,none": -1.0}, "b": {"4096,none": 1.0, "8192,none": -1.0}, "ruler": {}}
+    samples = {name: {"original": 10, "effective": 10} for name in "ab"}
+    document = lm_eval(results, group_subtasks={"ruler": ["a", "b"]}, **{"n-samples": samples})
+    file_results = parse(tmp_path, "results.json", document)
+    assert columns_of([row for row in file_results.rows if row["is_group"]], "metric", "seq_len", "value") == [
+        ("4096", 4096, 0.75)
+    ]
+    assert file_results.left_out == ("results.ruler.8192,none: no score, and not every member has one and its size",)
+
+
+def test_a_file_of_mlx_lm_was_run_by_mlx(tmp_path):
+    name = "eval_org_m_0.4.8_piqa"
+    (row,) = parse(tmp_path, name, {"piqa": {"acc,none": 0.5, "acc_stderr,none": 0.1}}).rows
+    assert row["variant"] == "backend=mlx_lm"
+
+
+def test_two_runs_of_one_model_in_a_page_of_tables_are_two(tmp_path):
+    table = "|Tasks|Version|Filter|n-shot|Metric|   |Value |   |Stderr|\n|--|--|--|--|--|--|--|--|--|\n"
+    page = ""
+    for number, arguments in enumerate(("", ",load_in_4bit=True", ",revision=v2")):
+        settings = f"gen_kwargs: ({'temperature=1' if number == 2 else None}), limit: None, num_fewshot: None, batch_size: 1"
+        page += f"hf (pretrained=org/m{arguments}), {settings}\n{table}|piqa|1|none|0|acc|↑|0.{number + 5}000|±|0.0100|\n\n"
+    file_results = parse(tmp_path, "page.md", page)
+    assert columns_of(file_results.rows, "variant", "subset", "value") == [
+        (None, None, 0.5),
+        ("load_in_4bit", None, 0.6),
+        ("revision=v2", 'gen_kwargs="temperature=1"', 0.7),
+    ]
+    assert file_results.left_out == ()

@@ -24,6 +24,7 @@ from layerhouse.ingest.results.rows import left_out_line, measure
 from layerhouse.ingest.results.run_times import read_run_at
 from layerhouse.warehouse.storage.schema import MEASURE_COLUMNS
 
+RUN_COLUMNS = ("declared_model", "variant", "loaded_as")
 MAX_LINES = 100_000
 """Lines of a log that may hold results."""
 LLM_PRUNER_PPL = re.compile(r"PPL (before|after) (pruning|finetuning|[a-z ]+): *(\{[^{}]{1,500}\})")
@@ -187,7 +188,7 @@ def parse(document: str, path: Path) -> ParsedResults:
     last_rows: dict[tuple[Any, ...], Row] = {}
     counts: dict[tuple[Any, ...], int] = {}
     for row in parsed.rows:
-        key = tuple(row[name] for name in ("declared_model", *MEASURE_COLUMNS))
+        key = tuple(row[name] for name in (*RUN_COLUMNS, *MEASURE_COLUMNS))
         counts[key] = counts.get(key, 0) + 1
         last_rows[key] = row
     left_out = [*parsed.left_out]

@@ -80,9 +80,9 @@ def run_columns(stated: Mapping[str, Any], resolved: Mapping[str, Any] | None = 
     names.
     """
     arguments: dict[str, str] = {}
-    facts = {name: _without_prefix(name, text) for name, value in (resolved or {}).items() if (text := _text_of(value))}
+    facts = {name: _without_prefix(name, text) for name, value in (resolved or {}).items() if (text := argument_text(value))}
     for name, value in [*stated.items(), *more.items()]:
-        text = _text_of(value)
+        text = argument_text(value)
         known = SAME_NAMES.get(name.lower(), name)
         if text is not None and not SECRET.search(name) and is_argument(name):
             arguments.setdefault(known, _without_prefix(known, text))
@@ -141,14 +141,14 @@ def _without_prefix(name: str, text: str) -> str:
     return text.removeprefix("torch.") if name == "dtype" else text
 
 
-def _text_of(value: Any) -> str | None:
+def argument_text(value: Any) -> str | None:
     """The value of an argument as text, without the user and password of an address; None for what is not given. An object,
     such as the config of a quantisation, is its own arguments."""
     if isinstance(value, Mapping):
-        inner = {name: _text_of(part) for name, part in value.items() if isinstance(name, str) and not SECRET.search(name)}
+        inner = {name: argument_text(part) for name, part in value.items() if isinstance(name, str) and not SECRET.search(name)}
         text = " ".join(f"{name}={part}" for name, part in sorted(inner.items()) if part is not None)
     elif isinstance(value, list | tuple):
-        text = " ".join(part for item in value if (part := _text_of(item)) is not None)
+        text = " ".join(part for item in value if (part := argument_text(item)) is not None)
     elif isinstance(value, str | int | float):
         text = without_password(str(value).strip())
     else:
