@@ -470,8 +470,8 @@ def test_opencompass_summaries_are_unpivoted_and_made_fractions(tmp_path):
     text += "bleu_set,ab12cd,bleu,gen,-,31.20\n-,-,-,-,-,-\n"
     rows = parse(tmp_path, "summary_20240131_120000.csv", text).rows
     assert [(row["declared_model"], row["task"], row["value"], row["unit"], row["subset"]) for row in rows] == [
-        ("model-a", "piqa", 0.755, "fraction", "ppl"),
-        ("model-b", "bleu_set", 31.2, None, "gen"),
+        ("model-a", "piqa", 0.755, "fraction", "ppl,version=1194eb"),
+        ("model-b", "bleu_set", 31.2, None, "gen,version=ab12cd"),
     ]
     assert str(rows[0]["run_at"]) == "2024-01-31 12:00:00+00:00"
 

@@ -508,3 +508,148 @@ def test_two_runs_of_one_model_in_a_page_of_tables_are_two(tmp_path):
         ("revision=v2", 'gen_kwargs="temperature=1"', 0.7),
     ]
     assert file_results.left_out == ()
+
+
+# Other forms
+
+
+def test_the_version_of_a_prompt_of_opencompass_is_part_of_the_measure(tmp_path):
+    text = "dataset,version,metric,mode,a\nARC-c,1194eb,accuracy,ppl,75\nARC-c,ab12cd,accuracy,ppl,70\n"
+    text += "mmlu,-,naive_average,gen,60\n"
+    rows = parse(tmp_path, "summary.csv", text).rows
+    assert columns_of(rows, "task", "stated_task", "subset", "n_shot") == [
+        ("arc_challenge", "ARC-c", "ppl,version=1194eb", None),
+        ("arc_challenge", "ARC-c", "ppl,version=ab12cd", None),
+        ("mmlu", None, "gen", None),
+    ]
+
+
+def inspect_log(spec=None, **more):
+    metrics = {"accuracy": {"name": "accuracy", "value": 0.5}}
+    results = {"completed_samples": 10, "scores": [{"name": "choice", "metrics": metrics, "params": {"cot": True}}]}
+    spec = {"task": "arc", "model": "vllm/org/m", "created": "2026-01-31T12:00:00+00:00"} | (spec or {})
+    return {"version": 2, "status": "success", "eval": spec, "results": results, **more}
+
+
+def test_what_a_score_of_inspect_depends_on(tmp_path):
+    spec = {"model_args": {"dtype": "float16", "api_key": "secret"}, "config": {"epochs": 4}, "task_args": {"fewshot": 5}}
+    spec |= {"task_version": 2}
+    plan = {"steps": [{"solver": "system_message", "params": {"template": "Be brief."}}, {"solver": "generate", "params": {}}]}
+    plan["config"] = {"temperature": 0.6}
+    (row,) = parse(tmp_path, "log.json", inspect_log(spec, plan=plan)).rows
+    assert (row["declared_model"], row["variant"]) == ("vllm/org/m", "dtype=float16, backend=vllm")
+    settings = dict(part.split("=", 1) for part in row["subset"].split(","))
+    assert settings.pop("solver_args")
+    assert settings == {
+        "epochs": "4",
+        "version": "2",
+        "task_args": '"fewshot=5"',
+        "solver": "system_message+generate",
+        "generation": '"temperature=0.6"',
+        "scorer_args": '"cot=True"',
+    }
+    assert "secret" not in repr(row)
+    (row,) = parse(tmp_path, "log.json", inspect_log({"model": "hf/org/m"})).rows
+    assert row["variant"] is None
+
+
+def test_the_samples_name_of_evalplus_says_which_model_and_how_it_was_sampled(tmp_path):
+    solution = {"task_id": "HumanEval/0", "base_status": "pass", "plus_status": "pass"}
+    document = {
+        "date": "2026-01-31 12:00",
+        "hash": "ab",
+        "eval": {"HumanEval/0": [solution]},
+        "pass_at_k": {"base": {"pass@1": 1.0}},
+    }
+    for name, expected in {
+        "org--m_vllm_temp_0.8_eval_results.json": ("org/m", "backend=vllm", "temperature=0.8"),
+        "org--m-1_hf_temp_0.0-sanitized_eval_results.json": ("org/m-1", None, "temperature=0,samples=sanitized"),
+        "eval_results.json": (None, None, None),
+    }.items():
+        rows = parse(tmp_path, name, document).rows
+        assert columns_of(rows, "declared_model", "variant", "subset") == [expected]
+
+
+@pytest.mark.parametrize(
+    ("folder", "subset"),
+    [("weighted_alpaca_eval_gpt4_turbo", "annotators=weighted_alpaca_eval_gpt4_turbo"), ("results", None)],
+)
+def test_the_annotators_of_alpaca_eval_are_part_of_the_measure(tmp_path, folder, subset):
+    (tmp_path / folder).mkdir()
+    rows = parse(tmp_path / folder, "leaderboard.csv", ",win_rate,standard_error\norg-m,10.5,0.5\n").rows
+    assert columns_of(rows, "value", "subset") == [(10.5, subset)]
+
+
+def test_the_studys_form_states_no_examples_and_may_state_the_run(tmp_path):
+    zeroshot = {"piqa": {"acc,none": 0.5}, "boolq": 0.75, "mmlu": {"acc,none": 0.25, "n_shot": 5}}
+    metrics = {"zeroshot": zeroshot, "avg_zeroshot_acc": 0.5, "ppl_2048": {"ptb": 20.0}}
+    document = {"model_path": "org/m", "revision": "v2", "load_in_4bit": True, "chat_template": "chatml", "metrics": metrics}
+    file_results = parse(tmp_path, "evaluation_results.json", document)
+    assert columns_of(file_results.rows, "task", "n_shot") == [
+        ("piqa", 0),
+        ("boolq", 0),
+        ("mmlu", 5),
+        ("zeroshot", 0),
+        ("ptb", None),
+    ]
+    assert set(columns_of(file_results.rows, "variant", "chat_template")) == {("revision=v2, load_in_4bit", "chatml")}
+    assert file_results.left_out == ()
+
+
+def test_counts_under_efficiency_are_those_of_a_model_unless_its_own_section_has_them(tmp_path):
+    info = {"total_params": 90, "num_layers": 2, "module_params": {"mlp": 60}}
+    metrics = {"model_info": {"total_params": 100}, "efficiency": {"model_info": info, "memory": {"model_memory_mb": 1.5}}}
+    file_results = parse(tmp_path, "evaluation_results.json", {"metrics": metrics})
+    assert columns_of(file_results.rows, "suite", "metric", "value", "unit", "subset") == [
+        ("model_info", "total_params", 100, "parameters", None),
+        ("model_info", "num_layers", 2, "layers", None),
+        ("model_info", "mlp", 60, "parameters", "module_params"),
+        ("memory", "model_memory_mb", 1.5, "MiB", None),
+    ]
+    assert file_results.left_out == ("metrics.efficiency.model_info.total_params: metrics.model_info is taken",)
+
+
+def test_a_table_may_say_of_every_line_how_the_model_was_loaded(tmp_path):
+    long = "Model,task,metric,value,Language,chat_template,limit,harness,revision,dtype,load_in_4bit,n_shot\n"
+    long += "org/m,mgsm,exact_match,0.5,en,,,,,,,8\norg/m,mgsm,exact_match,0.25,zh,chatml,100,lm_eval,v2,float16,true,8\n"
+    long += "org/m,mgsm,exact_match,0.5,,,many,,,,,\n"
+    file_results = parse(tmp_path, "long.csv", long)
+    columns = ("value", "language", "chat_template", "sample_limit", "harness", "n_shot", "variant", "revision")
+    assert columns_of(file_results.rows, *columns) == [
+        (0.5, "en", None, None, "table", 8, None, None),
+        (0.25, "zh", "chatml", 100.0, "lm_eval", 8, "revision=v2, load_in_4bit, dtype=float16", "v2"),
+    ]
+    assert file_results.left_out == ("line 4: limit must be a number, not 'many'",)
+    wide = [{"model": "org/m", "revision": revision, "piqa/acc": 0.5, "n_shot": 5, "load_in_8bit": True} for revision in "ab"]
+    rows = parse(tmp_path, "wide.json", wide).rows
+    assert columns_of(rows, "task", "variant", "n_shot", "suite") == [
+        ("piqa", f"revision={revision}, load_in_8bit", 5, "fewshot") for revision in "ab"
+    ]
+
+
+def test_names_of_a_table_that_are_not_ours_are_kept(tmp_path):
+    rows = parse(
+        tmp_path, "a.csv", "model,task,metric,value\nm,hendrycksTest-law,acc,0.5\nm,lambada,ppl,4.5\nm,piqa,acc,0.5\n"
+    ).rows
+    assert columns_of(rows, "task", "metric", "stated_task", "stated_metric") == [
+        ("mmlu_law", "acc", "hendrycksTest-law", None),
+        ("lambada_openai", "perplexity", "lambada", "ppl"),
+        ("piqa", "acc", None, None),
+    ]
+
+
+def test_adapters_caches_and_chunks_of_llama_perplexity_tell_runs_apart(tmp_path):
+    loader = "llama_model_loader: loaded meta data with 29 key-value pairs and 291 tensors from m.gguf (version GGUF V3)\n"
+    end = "perplexity: calculating perplexity over {} chunks, n_ctx=512, batch_size=2048, n_seq=4\n"
+    end += "Final estimate: PPL = {} +/- 0.1\n"
+    cache = "llama_kv_cache: size =  136.00 MiB (  4096 cells), K ({}):   68.00 MiB, V (f16):   68.00 MiB\n"
+    adapter = "llama_adapter_lora_init_impl: loading lora adapter from 'a.gguf' ...\n"
+    text = loader + cache.format("f16") + end.format(200, 6.5) + loader + adapter + end.format(200, 6.25)
+    text += loader + cache.format("q8_0") + end.format(10, 6.75)
+    file_results = parse(tmp_path, "ppl.log", text)
+    assert columns_of(file_results.rows, "value", "variant", "adapter", "subset", "seq_len") == [
+        (6.5, None, None, "chunks=200", 512),
+        (6.25, "adapter=a.gguf", "a.gguf", "chunks=200", 512),
+        (6.75, "type_k=q8_0", None, "chunks=10", 512),
+    ]
+    assert file_results.left_out == ()

@@ -108,7 +108,9 @@ def model_columns(config: Mapping[str, Any], model_name: Any = None, source: Any
 
 def generation_text(stated: Any) -> str | None:
     """`gen_kwargs`, an object or `temperature=0.6,do_sample=True`, as one text whatever the order; None if there are none."""
-    return argument_text(split_arguments(stated) if isinstance(stated, str) else stated or None)
+    if not isinstance(stated, str):
+        return argument_text(stated)
+    return argument_text(split_arguments(stated)) or (None if stated.strip() in ("", "None", "{}") else argument_text(stated))
 
 
 def _resolved_over(config: Mapping[str, Any]) -> Row:
