@@ -99,8 +99,9 @@ def model_columns(config: Mapping[str, Any], model_name: Any = None, source: Any
     is_over_model = any(arguments.get(key) for key in OVER_MODEL)
     declared = arguments.get("pretrained") if is_over_model else next((name for name in names if is_text(name)), None)
     # Up to 0.3 the model could stand in place of the backend, and 0.4 puts the whole config of a loaded model there.
-    backends = [config.get("model") if arguments or is_text(model_name) else None, source]
-    backend = next((name for name in backends if is_text(name) and "/" not in name), None)
+    stated_model = config.get("model") if arguments or is_text(model_name) else None
+    is_backend = is_text(stated_model) and "/" not in stated_model
+    backend = stated_model if is_backend else text_or_none(source)
     resolved = {"sha": config.get("model_sha"), "dtype": config.get("model_dtype"), **_resolved_over(config)}
     columns = run_columns(arguments, resolved, backend=backend, revision=config.get("model_revision"))
     return {"declared_model": text_or_none(declared), **columns}
