@@ -373,6 +373,7 @@ def test_genai_perf_reports(tmp_path):
     }
     assert file_results.left_out == (
         "inter_token_latency.avg: no number with a unit of time",
+        "std: statistics of rates and times that are passed over",
         "output_sequence_length: lengths, counts and other measures are passed over",
     )
     assert "secret" not in repr(file_results)

@@ -135,6 +135,15 @@ def _measures(document: Row) -> Iterator[Item]:
             else:
                 milliseconds = as_float(value) * factor
                 yield measure(where, f"{prefix}_{name}_ms", milliseconds, unit="ms", higher_is_better=False)
+    known = {key: {"avg"} for key in RATES} | {key: {*STATISTICS} for key in TIMES}
+    unread = {
+        name
+        for key, read in known.items()
+        for name, value in object_at(document, key).items()
+        if name not in read and is_number(value)
+    }
+    if unread:
+        yield left_out_line(", ".join(sorted(unread)), "statistics of rates and times that are passed over")
     others = [key for key in document if key not in RATES and key not in TIMES and "avg" in object_at(document, key)]
     if others:
         yield left_out_line(", ".join(others), "lengths, counts and other measures are passed over")

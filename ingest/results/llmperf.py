@@ -18,7 +18,15 @@ from layerhouse.ingest.results.rows import left_out_line, measure, text_or_none
 from layerhouse.ingest.results.run_times import read_run_at
 from layerhouse.ingest.results.scores import as_float, is_number, whole_number
 from layerhouse.ingest.results.settings import settings_text
-from layerhouse.ingest.results.speed import OUTPUT_RATE, failed_notes, loaded_run, rate, speed_columns, stated_settings
+from layerhouse.ingest.results.speed import (
+    OUTPUT_RATE,
+    failed_notes,
+    loaded_run,
+    rate,
+    speed_columns,
+    stated_settings,
+    unknown_numbers,
+)
 
 HARNESS = "llmperf"
 RATE_KEY = "results_mean_output_throughput_token_per_s"
@@ -82,3 +90,5 @@ def _items(document: Row) -> Iterator[Item]:
             others.append(key)
     if others:
         yield left_out_line(", ".join(others), "counts and other measures are passed over")
+    settings = {key: value for key, value in document.items() if not key.startswith("results_")}
+    yield from unknown_numbers(settings, (*SETTINGS, "timestamp"))

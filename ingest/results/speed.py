@@ -7,14 +7,14 @@ of the measure; what is about the model's weights is its run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, Row
-from layerhouse.ingest.results.rows import measure
+from layerhouse.ingest.results.rows import left_out_line, measure
 from layerhouse.ingest.results.runs import run_columns
-from layerhouse.ingest.results.scores import whole_number
+from layerhouse.ingest.results.scores import is_number, whole_number
 from layerhouse.ingest.results.settings import setting_text
 from layerhouse.vocabulary import ResultStatus
 
@@ -106,6 +106,13 @@ def rate(where: str, metric: str, value: Any, *, is_timeless: bool = False, unit
 def with_notes(item: Item, notes: list[Note]) -> Item:
     """A row with further notes; a line as it is."""
     return {**item, "notes": [*item.get("notes", ()), *notes]} if isinstance(item, dict) else item
+
+
+def unknown_numbers(numbers: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
+    """A line for each number of an object under another key than the known ones and those of settings."""
+    for key, value in numbers.items():
+        if is_number(value) and key not in known and key not in SETTINGS and key not in MODEL_ARGUMENTS:
+            yield left_out_line(key, "not known")
 
 
 def stated_settings(*places: Mapping[str, Any]) -> dict[str, str]:

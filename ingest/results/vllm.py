@@ -17,15 +17,13 @@ from typing import Any
 
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, parsed_results
-from layerhouse.ingest.results.rows import left_out_line, measure, object_at, shortened, text_or_none
+from layerhouse.ingest.results.rows import measure, object_at, shortened, text_or_none
 from layerhouse.ingest.results.run_times import read_run_at
 from layerhouse.ingest.results.scores import INT32_MAX, as_float, is_number, whole_number
 from layerhouse.ingest.results.settings import setting_text
 from layerhouse.ingest.results.speed import (
-    MODEL_ARGUMENTS,
     OUTPUT_RATE,
     REQUEST_RATE,
-    SETTINGS,
     TOTAL_RATE,
     UNSPECIFIED_RATE,
     add_mean_lengths,
@@ -35,6 +33,7 @@ from layerhouse.ingest.results.speed import (
     speed_columns,
     stated_settings,
     subset_of,
+    unknown_numbers,
     with_notes,
 )
 
@@ -47,8 +46,8 @@ RATES = {
 }
 TIME = re.compile(r"(?:mean|median|std|p\d{1,2}(?:\.\d+)?)_(?:ttft|tpot|itl|e2el)_ms")
 TOTALS = ("duration", "completed", "failed", "total_input_tokens", "total_output_tokens")
-NO_MEASURES = frozenset({*TOTALS, *SETTINGS, *MODEL_ARGUMENTS})
 """Numbers of `serve` that are no measures."""
+THROUGHPUT_KEYS = ("elapsed_time", "num_requests", "batch_size", "tokens_per_second", "requests_per_second", "latency_ms")
 TOTAL_KEYS = {"total_output_tokens": OUTPUT_RATE, "total_num_tokens": TOTAL_RATE}
 RATE_TOLERANCE = 0.01
 
@@ -114,8 +113,8 @@ def _serve(document: Row) -> Iterator[Item]:
                 yield with_notes(rate(key, metric, value, is_timeless=is_timeless, unit=unit, **columns), notes)
         elif TIME.fullmatch(key):
             yield with_notes(measure(key, key, value, unit="ms", higher_is_better=False, **columns), notes)
-        elif is_number(value) and key not in NO_MEASURES:
-            yield left_out_line(key, "not known")
+    others = {key: value for key, value in document.items() if key not in RATES and not TIME.fullmatch(key)}
+    yield from unknown_numbers(others, TOTALS)
 
 
 def _throughput(document: Row) -> Iterator[Item]:
@@ -142,6 +141,7 @@ def _throughput(document: Row) -> Iterator[Item]:
         yield rate("requests_per_second", REQUEST_RATE, value, is_timeless=is_timeless, unit="req/s", **columns)
     if "latency_ms" in document:
         yield measure("latency_ms", "latency_ms", document["latency_ms"], unit="ms", higher_is_better=False, **columns)
+    yield from unknown_numbers(document, (*THROUGHPUT_KEYS, *TOTAL_KEYS))
 
 
 def _counted_tokens(document: Row) -> tuple[str, list[Note]]:
@@ -167,3 +167,4 @@ def _latency(document: Row) -> Iterator[Item]:
     yield measure("avg_latency", "latency_s_per_batch", document["avg_latency"], **columns)
     for percentile, value in object_at(document, "percentiles").items():
         yield measure(f"percentiles.{percentile}", f"p{percentile}_latency_s_per_batch", value, **columns)
+    yield from unknown_numbers(document, ("avg_latency", "batch_size"))
