@@ -653,3 +653,15 @@ def test_adapters_caches_and_chunks_of_llama_perplexity_tell_runs_apart(tmp_path
         (6.75, "type_k=q8_0", None, "chunks=10", 512),
     ]
     assert file_results.left_out == ()
+
+
+def test_a_benchmark_of_slicegpt_has_its_batch_size_and_precision(tmp_path):
+    speeds = "Median time per batch: 0.5 s/batch.\nThroughput: 256.5 token/s.\nLatency: 0.0039 s/token.\n"
+    text = "Parsed arguments:\nmodel = org/m\ndtype = fp16\nbatch_size = 4\nhf_token = secret\n" + speeds
+    file_results = parse(tmp_path, "bench.log", text)
+    assert columns_of(file_results.rows, "metric", "value", "batch_size", "variant") == [
+        ("latency_s_per_batch", 0.5, 4, "dtype=fp16"),
+        ("tokens_per_sec", 256.5, 4, "dtype=fp16"),
+        ("latency_s_per_token", 0.0039, 4, "dtype=fp16"),
+    ]
+    assert "secret" not in repr(file_results)

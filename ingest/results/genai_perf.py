@@ -140,7 +140,7 @@ def _measures(document: Row) -> Iterator[Item]:
         name
         for key, read in known.items()
         for name, value in object_at(document, key).items()
-        if name not in read and is_number(value)
+        if name not in (*read, "unit") and value is not None
     }
     if unread:
         yield left_out_line(", ".join(sorted(unread)), "statistics of rates and times that are passed over")

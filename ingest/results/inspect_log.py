@@ -18,7 +18,7 @@ from layerhouse.ingest.results.rows import is_text, left_out_line, measure_task,
 from layerhouse.ingest.results.run_times import read_run_at
 from layerhouse.ingest.results.runs import argument_text, run_columns, short_hash
 from layerhouse.ingest.results.scores import finite, is_number, whole_number
-from layerhouse.ingest.results.settings import settings_text
+from layerhouse.ingest.results.settings import setting_text, settings_text
 from layerhouse.ingest.results.tasks import ZERO_SHOT, canonical_task
 
 HARNESS = "inspect"
@@ -97,7 +97,7 @@ def _score(where: str, task: str, score: Row, metrics: Row, settings: Row) -> It
     means = [name for name in OF_ERROR if name in values]
     owner = means[0] if len(means) == 1 and ERROR in values else None
     scorer_args = {"scorer_args": argument_text(object_at(score, "params"))}
-    subset = settings_text(settings | scorer_args, text_or_none(score.get("reducer")))
+    subset = settings_text(settings | scorer_args, setting_text(text_or_none(score.get("reducer"))))
     for name, value in values.items():
         if name == ERROR and owner:
             continue

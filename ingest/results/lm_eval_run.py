@@ -16,7 +16,7 @@ from layerhouse.ingest.results.rows import is_text, object_at, text_or_none
 from layerhouse.ingest.results.run_times import read_run_at, time_in_name
 from layerhouse.ingest.results.runs import argument_text, run_columns, short_hash, split_arguments
 from layerhouse.ingest.results.scores import INT32_MAX, finite, is_number, whole_number
-from layerhouse.ingest.results.settings import settings_text
+from layerhouse.ingest.results.settings import setting_text, settings_text
 from layerhouse.ingest.results.tasks import suite_of_shots
 from layerhouse.vocabulary import ResultStatus
 
@@ -133,21 +133,24 @@ def task_columns(task: str, run: Run, *, is_group: bool) -> Row:
         shots = member_shots.pop() if len(member_shots) == 1 else None
     elif shots is None:
         shots = run.default_shots
-    leaves = [object_at(run.configs, leaf) for leaf in leaf_tasks(task, run)] if is_group else [config]
-    is_generated = any(leaf.get("output_type") in GENERATED for leaf in leaves)
+    generation = run.generation if run.generation and _is_generated(task, run, is_group=is_group) else None
     return {
         "suite": suite_of_shots(shots),
         "n_shot": shots,
         "n_samples": whole_number(object_at(run.samples, task).get("effective")),
         "dataset": text_or_none(config.get("dataset_path")),
-        "subset": settings_text(
-            {"gen_kwargs": run.generation if is_generated else None}, text_or_none(config.get("dataset_name"))
-        ),
+        "subset": settings_text({"gen_kwargs": generation}, setting_text(text_or_none(config.get("dataset_name")))),
         "split": text_or_none(config.get("test_split") or config.get("validation_split")),
         "language": text_or_none(config.get("language") or object_at(config, "metadata").get("language")),
         "sample_limit": _limit(object_at(run.samples, task), run.common["sample_limit"]),
         "is_group": is_group,
     }
+
+
+def _is_generated(task: str, run: Run, *, is_group: bool) -> bool:
+    """Whether a task, or one of a group's, generates text."""
+    tasks = leaf_tasks(task, run) if is_group else [task]
+    return any(object_at(run.configs, name).get("output_type") in GENERATED for name in tasks)
 
 
 def _limit(samples: Row, limit: float | None) -> float | None:

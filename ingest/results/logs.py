@@ -22,6 +22,9 @@ from layerhouse.ingest.results.log_tools import NUMBER, Tool, info_item, perplex
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import left_out_line, measure
 from layerhouse.ingest.results.run_times import read_run_at
+from layerhouse.ingest.results.runs import run_columns
+from layerhouse.ingest.results.scores import INT32_MAX, whole_number
+from layerhouse.ingest.results.table_lines import cell_number
 from layerhouse.warehouse.storage.schema import MEASURE_COLUMNS
 
 RUN_COLUMNS = ("declared_model", "variant", "loaded_as")
@@ -51,6 +54,9 @@ SLICEGPT_PPL = re.compile(
 )
 SLICEGPT_PARAMS = re.compile(r"Sliced model parameters: ([0-9,]+) \(sliced fraction ([0-9.-]+)\)")
 SLICEGPT_SPEED = re.compile(r"(?:Throughput|Latency|Median time per batch): ([0-9.]+) (token/s|s/token|s/batch)")
+SLICEGPT_MEDIAN = re.compile(r"Median time per batch: [0-9.]+ s/batch")
+SLICEGPT_ARGUMENT = re.compile(r"(?<![^\s])(batch_size|dtype) = (\w{1,20})[ \t]*$")
+"""An argument as run_benchmark.py logs it, with many others."""
 SLICEGPT_SPEEDS = {
     "token/s": ("tokens_per_sec", "tok/s", True),
     "s/token": ("latency_s_per_token", "s/token", False),
@@ -91,7 +97,10 @@ def _flap(lines: Lines) -> Iterator[Item]:
 
 
 def _slicegpt(lines: Lines) -> Iterator[Item]:
+    arguments: dict[str, str] = {}
     for where, line in lines:
+        if match := SLICEGPT_ARGUMENT.search(line):
+            arguments[match[1]] = match[2]
         if match := SLICEGPT_PPL.search(line):
             yield perplexity_item(where, None, match[2], match[1].lower())
         if match := SLICEGPT_PARAMS.search(line):
@@ -99,7 +108,9 @@ def _slicegpt(lines: Lines) -> Iterator[Item]:
             yield share_item(where, "sliced_fraction", match[2], "1 - sliced over original parameters, rotations included")
         if match := SLICEGPT_SPEED.search(line):
             metric, unit, direction = SLICEGPT_SPEEDS[match[2]]
+            batch = cell_number(arguments.get("batch_size"))
             columns: Row = {"suite": "speed", "task": "speed", "unit": unit, "higher_is_better": direction}
+            columns |= {"batch_size": whole_number(batch, INT32_MAX), **run_columns({"dtype": arguments.get("dtype")})}
             yield measure(where, metric, to_number(match[1]), **columns)
 
 
@@ -141,8 +152,9 @@ TOOLS = (
         (
             *("original ppl", "after rotating and slicing", "loaded model perplexity", "ppl before finetuning"),
             *("ppl after finetuning", "sliced model parameters: ", "throughput: ", "latency: ", "median time per batch: "),
+            *("batch_size = ", "dtype = "),
         ),
-        (SLICEGPT_PPL, SLICEGPT_PARAMS),
+        (SLICEGPT_PPL, SLICEGPT_PARAMS, SLICEGPT_MEDIAN),
         _slicegpt,
     ),
     Tool(

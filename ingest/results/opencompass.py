@@ -17,7 +17,7 @@ from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, Res
 from layerhouse.ingest.results.rows import is_text, left_out_line, measure
 from layerhouse.ingest.results.run_times import compact_time_in_name, read_run_at
 from layerhouse.ingest.results.scores import is_number
-from layerhouse.ingest.results.settings import settings_text
+from layerhouse.ingest.results.settings import setting_text, settings_text
 from layerhouse.ingest.results.table_lines import NO_VALUE, cell_number, check_table, read_header, read_lines, too_many_cells
 from layerhouse.ingest.results.tasks import ZERO_SHOT, canonical_task
 
@@ -77,7 +77,7 @@ def _dataset(where: str, cells: Row, models: list[str]) -> Iterator[Item]:
             "declared_model": model,
             "stated_task": stated_task if task != stated_task else None,
             "stated_metric": stated_metric if metric != stated_metric else None,
-            "subset": settings_text({"version": version}, mode),
+            "subset": settings_text({"version": version}, setting_text(mode)),
             "unit": "fraction" if is_percent else None,
             "higher_is_better": True if is_percent else None,
             "is_group": metric in AVERAGES,

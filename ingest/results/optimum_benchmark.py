@@ -18,7 +18,7 @@ from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, 
 from layerhouse.ingest.results.rows import left_out_line, measure, object_at, text_or_none
 from layerhouse.ingest.results.run_times import read_run_at
 from layerhouse.ingest.results.runs import run_columns
-from layerhouse.ingest.results.scores import INT32_MAX, is_number, whole_number
+from layerhouse.ingest.results.scores import INT32_MAX, whole_number
 from layerhouse.ingest.results.settings import settings_text
 from layerhouse.ingest.results.speed import rate, speed_columns
 
@@ -32,8 +32,8 @@ ENGINE_KEYS = (
     *("attn_implementation", "torch_compile", "torch_compile_target", "cache_implementation", "device_map", "autocast_enabled"),
     *("tp_plan", "deepspeed_inference", "enforce_eager", "provider", "optimization", "auto_optimization", "serving_mode"),
 )
-LATENCY_SUMS = ("count", "total")
-"""How often a latency was measured, and the sum: no measures."""
+LATENCY_SUMS = ("count", "total", "values")
+"""Each latency that was measured, their number and their sum: no measures."""
 MEMORY_KEYS = ("max_ram", "max_global_vram", "max_process_vram", "max_reserved", "max_allocated")
 
 
@@ -108,10 +108,10 @@ def _phase(phase: str, report: Row) -> Iterator[Item]:
         if memory.get(key) is not None:
             columns = {"suite": "memory", "task": "memory", "unit": text_or_none(memory.get("unit")), "higher_is_better": False}
             yield measure(f"{phase}.memory.{key}", f"{phase}_{key}", memory[key], **columns)
-    read = (*LATENCY_KEYS, *LATENCY_SUMS, *MEMORY_KEYS)
+    read = (*LATENCY_KEYS, *LATENCY_SUMS, *MEMORY_KEYS, "unit")
     others = [key for key, part in report.items() if key not in PARTS and isinstance(part, dict)]
-    others += [f"latency.{key}" for key, value in latency.items() if key not in read and is_number(value)]
-    others += [f"memory.{key}" for key, value in memory.items() if key not in read and is_number(value)]
+    others += [f"latency.{key}" for key, value in latency.items() if key not in read and value is not None]
+    others += [f"memory.{key}" for key, value in memory.items() if key not in read and value is not None]
     if others:
         yield left_out_line(", ".join(f"{phase}.{key}" for key in others), "passed over")
 
