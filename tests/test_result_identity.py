@@ -140,7 +140,18 @@ NATIVE_CASES = [
         dict.fromkeys(("revision", "dtype", "quantization", "adapter", "peft", "backend", "chat_template", "language"), WORDS)
         | dict.fromkeys(("load_in_4bit", "load_in_8bit"), FLAGS),
     ),
-    *json_cases("native", "a.json", {"metrics": {"efficiency": NATIVE["metrics"]["efficiency"]}}, {"gpu": WORDS}),
+    *json_cases(
+        "native",
+        "a.json",
+        {"metrics": {"efficiency": NATIVE["metrics"]["efficiency"]}},
+        {"gpu": WORDS, "metrics/efficiency/dtype": WORDS, "metrics/efficiency/seq_len": COUNTS},
+    ),
+    *json_cases(
+        "native",
+        "c.json",
+        {"metrics": {"efficiency": {"speed": {"batch_size_1": {"total_tokens": 1}}}}},
+        {"metrics/efficiency/speed/prompt_length": COUNTS, "metrics/efficiency/speed/batch_size_1/max_new_tokens": COUNTS},
+    ),
     *text_cases(
         "native",
         "b.json",
@@ -383,7 +394,8 @@ TOOL_CASES = [
         "bigcode",
         "evaluation_results.json",
         BIGCODE,
-        dict.fromkeys(("config/revision", "config/peft_model", "config/precision", "config/prefix"), WORDS)
+        dict.fromkeys(("config/revision", "config/peft_model", "config/precision", "config/prefix", "config/prompt"), WORDS)
+        | {"config/instruction_tokens": WORDS, "config/top_p": RATES, "config/max_length_generation": COUNTS}
         | {"config/temperature": RATES, "config/n_samples": COUNTS, "config/limit": COUNTS, "config/load_in_4bit": FLAGS},
     ),
     *text_cases(

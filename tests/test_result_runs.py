@@ -665,3 +665,46 @@ def test_a_benchmark_of_slicegpt_has_its_batch_size_and_precision(tmp_path):
         ("latency_s_per_token", 0.0039, 4, "dtype=fp16"),
     ]
     assert "secret" not in repr(file_results)
+
+
+def test_failed_requests_of_genai_perf_are_a_note(tmp_path):
+    report = {"request_throughput": {"avg": 1.0}, "error_request_count": {"avg": 2.0}, "request_count": {"avg": 8.0}}
+    (row,) = parse(tmp_path, "profile.json", report).rows
+    assert row["notes"][0] == {"code": "failed", "text": "2 of 10 requests failed; the numbers are of the others"}
+
+
+def test_how_bigcode_prompted_and_sampled(tmp_path):
+    usual = {"model": "org/m", "temperature": 0.2, "n_samples": 20, "top_p": 0.95, "top_k": 0, "do_sample": True, "prefix": ""}
+    usual |= {"max_length_generation": 512, "prompt": "prompt", "limit_start": 0}
+    rows = []
+    for number, more in enumerate(({}, {"top_p": 0.9, "do_sample": False}, {"prefix": "<fim>", "precision": "bf16"})):
+        rows += parse(tmp_path, f"{number}.json", {"humaneval": {"pass@1": 0.5}, "config": usual | more}).rows
+    assert columns_of(rows, "subset", "variant") == [
+        ("temperature=0.2,solutions=20", None),
+        ("temperature=0.2,solutions=20,top_p=0.9,sampled=0", None),
+        ("temperature=0.2,solutions=20", "dtype=bf16"),
+    ]
+    assert [row["chat_template"] for row in rows[:2]] == [None, None]
+    assert rows[2]["chat_template"].startswith("prefix ")
+
+
+def test_settings_of_the_studys_speeds_are_part_of_the_measure(tmp_path):
+    speed = {
+        "batch_size_1": {"total_tokens": 1, "prompt_length": 64},
+        "batch_size_2": {"total_tokens": 2},
+        "max_new_tokens": 128,
+    }
+    efficiency = {"dtype": "float16", "speed": speed, "memory": {"model_memory_mb": 3}, "joules": 4}
+    file_results = parse(tmp_path, "evaluation_results.json", {"metrics": {"efficiency": efficiency}})
+    assert columns_of(file_results.rows, "metric", "value", "batch_size", "subset") == [
+        ("total_tokens", 1, 1, "dtype=float16,output=128,input=64"),
+        ("total_tokens", 2, 2, "dtype=float16,output=128"),
+        ("model_memory_mb", 3, None, "dtype=float16"),
+        ("joules", 4, None, "dtype=float16"),
+    ]
+    assert file_results.left_out == ()
+
+
+def test_a_dataset_that_a_log_calls_otherwise_is_kept_as_it_is_called(tmp_path):
+    rows = parse(tmp_path, "wanda.log", "wikitext perplexity 7.5\nc4 perplexity 9.5\n").rows
+    assert columns_of(rows, "task", "stated_task") == [("wikitext2", "wikitext"), ("c4", None)]

@@ -4,7 +4,7 @@ A measure is an object under its name, with `unit`, `avg`, `p50`, `p99` and the 
 `request_throughput` and others, a second) become a row of their `avg`. Times (`time_to_first_token`, `inter_token_latency`,
 `request_latency`) become a row for each statistic, converted to milliseconds. Of `input_config` only the model and the load
 (request rate, concurrency, lengths, the kind of server) are read, as it may hold keys. The lengths are those that were measured
-where none are stated.
+where none are stated. Requests that failed are a note.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from layerhouse.ingest.results.speed import (
     OUTPUT_RATE,
     REQUEST_RATE,
     TOTAL_RATE,
+    failed_notes,
     rate,
     rounded_length,
     speed_columns,
@@ -75,6 +76,8 @@ def parse(document: Any, path: Path) -> ParsedResults:
     config = object_at(document, "input_config")
     run_at, notes = read_run_at(document.get("start_time"), path)
     common = speed_columns(HARNESS) | {"declared_model": _model(config), "subset": _load(document, path), "run_at": run_at}
+    failed, completed = (object_at(document, key).get("avg") for key in ("error_request_count", "request_count"))
+    notes = [*failed_notes(_whole(failed), _whole(completed), None), *notes]
     return parsed_results(_measures(document), common, notes)
 
 
@@ -98,6 +101,11 @@ def _load(document: Row, path: Path) -> str | None:
         if name not in loads and is_number(mean) and 0 < mean < INT32_MAX:
             loads[name] = rounded_length(mean)
     return subset_of(loads)
+
+
+def _whole(number: Any) -> int | None:
+    """A count that the tool writes as a float, or None."""
+    return int(number) if is_number(number) and 0 <= number < INT32_MAX else None
 
 
 def _at(config: Row, place: str) -> Any:
