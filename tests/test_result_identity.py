@@ -537,7 +537,7 @@ def test_the_cases_are_of_every_format():
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@settings(max_examples=5, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_two_runs_that_differ_in_one_argument_never_share_a_row(tmp_path, case, data):
     first, second = data.draw(st.lists(case.values, min_size=2, max_size=2, unique_by=repr))
