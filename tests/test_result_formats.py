@@ -89,7 +89,8 @@ def test_one_score_in_three_forms_is_one_row_but_for_the_harness(tmp_path):
             "mmlu:law|5": {"acc": 0.3, "acc_stderr": 0.02},
         },
     }
-    of_harness = {"harness", "harness_version", "run_at", "notes", "n_samples", "dataset", "split", "arguments", "stated_task"}
+    of_harness = {"harness", "harness_version", "run_at", "notes", "n_samples", "dataset", "subset", "split", "arguments"}
+    of_harness.add("stated_task")
     forms = []
     for name, document in (("old.json", old), ("new.json", new), ("light.json", light)):
         rows = parse(tmp_path, name, document).rows
@@ -197,10 +198,11 @@ def test_the_published_files_become_the_rows_that_a_reader_would_write(tmp_path)
     ]
     assert str(gpt[0]["run_at"]) == "2025-12-12 15:11:59.471879+00:00"
     helm = parsed(HARNESS / "helm/mmlu-philosophy-gpt2/stats.json").rows
-    assert values(helm)["mmlu_philosophy", "exact_match"] == 0.1111111111111111
-    assert {(row["declared_model"], row["n_shot"], row["sample_limit"], row["split"]) for row in helm} == {
-        ("openai/gpt2", 5, 10.0, "test")
-    }
+    assert [(row["split"], row["value"]) for row in helm if row["metric"] == "exact_match" and "pert" not in row["subset"]] == [
+        ("test", 0.1111111111111111),
+        ("valid", 0.0),
+    ]
+    assert {(row["declared_model"], row["n_shot"], row["sample_limit"]) for row in helm} == {("openai/gpt2", 5, 10.0)}
 
 
 @needs_data
@@ -367,17 +369,18 @@ def test_genai_perf_reports(tmp_path):
         "mean_e2el_ms": (2500.0, "ms"),
     }
     assert {(row["declared_model"], row["subset"], row["harness"], str(row["run_at"])) for row in file_results.rows} == {
-        ("org/m", "concurrency=4", "genai_perf", "2026-06-13 05:11:41+00:00")
+        ("org/m", "concurrency=4,output=~64", "genai_perf", "2026-06-13 05:11:41+00:00")
     }
     assert file_results.left_out == (
         "inter_token_latency.avg: no number with a unit of time",
+        "std: statistics of rates and times that are passed over",
         "output_sequence_length: lengths, counts and other measures are passed over",
     )
     assert "secret" not in repr(file_results)
     del report["input_config"]
     folder = tmp_path / "m-concurrency16"
     folder.mkdir()
-    assert parse(folder, "profile_export_aiperf.json", report).rows[0]["subset"] == "concurrency=16"
+    assert parse(folder, "profile_export_aiperf.json", report).rows[0]["subset"] == "concurrency=16,output=~64"
 
 
 @pytest.mark.parametrize(
@@ -468,8 +471,8 @@ def test_opencompass_summaries_are_unpivoted_and_made_fractions(tmp_path):
     text += "bleu_set,ab12cd,bleu,gen,-,31.20\n-,-,-,-,-,-\n"
     rows = parse(tmp_path, "summary_20240131_120000.csv", text).rows
     assert [(row["declared_model"], row["task"], row["value"], row["unit"], row["subset"]) for row in rows] == [
-        ("model-a", "piqa", 0.755, "fraction", "ppl"),
-        ("model-b", "bleu_set", 31.2, None, "gen"),
+        ("model-a", "piqa", 0.755, "fraction", "ppl,version=1194eb"),
+        ("model-b", "bleu_set", 31.2, None, "gen,version=ab12cd"),
     ]
     assert str(rows[0]["run_at"]) == "2024-01-31 12:00:00+00:00"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
@@ -256,7 +257,7 @@ TESTS = [
     FIELDS | {"n_prompt": "0", "n_gen": "128", "avg_ts": "80.25"},
     FIELDS | {"n_gpu_layers": "0", "n_depth": "4096", "avg_ts": "30.5"},
 ]
-SAME = "batch=2048,ubatch=512,threads=8,ngl=99,type_k=f16,type_v=f16,fa=0"
+SAME = "batch=2048,ubatch=512,threads=8,ngl=99,type_k=f16,type_v=f16,fa=0,backend=CUDA"
 EXPECTED = [
     ("prefill_tokens_per_sec", 900.5, f"prompt=512,generated=0,{SAME}"),
     ("decode_tokens_per_sec", 80.25, f"prompt=0,generated=128,{SAME}"),
@@ -296,9 +297,10 @@ def bench_json():
 def test_llama_bench_in_csv_and_sql(tmp_path, name, content):
     file_results = parse(tmp_path, name, content)
     assert [(row["metric"], row["value"], row["subset"]) for row in file_results.rows] == EXPECTED
-    assert {
-        (row["declared_model"], row["hardware"], row["harness_version"], str(row["run_at"])) for row in file_results.rows
-    } == {("m.gguf", "H100", "ab12cd3", "2026-01-31 12:00:00+00:00")}
+    assert {(row["declared_model"], row["harness_version"], str(row["run_at"])) for row in file_results.rows} == {
+        ("m.gguf", "ab12cd3", "2026-01-31 12:00:00+00:00")
+    }
+    assert [row["hardware"] for row in file_results.rows] == ["H100", "H100", "EPYC"]
     assert file_results.left_out == ()
     table_of(file_results.rows)
 
@@ -308,6 +310,51 @@ def test_llama_bench_in_json_gives_the_same(tmp_path):
     assert [(row["metric"], row["value"], row["subset"]) for row in parse(tmp_path, "b.json", tests).rows] == EXPECTED
     (line,) = parse(tmp_path, "c.json", [tests[0] | {"n_prompt": None}]).left_out
     assert line == "[0].avg_ts: n_prompt and n_gen must be whole numbers"
+
+
+# Columns that later versions add (get_fields), with the tool's defaults and with other values.
+LATER = {
+    "split_mode": ("layer", "row", "sm=row"),
+    "main_gpu": (0, 1, "main_gpu=1"),
+    "no_kv_offload": (False, True, "nkvo=1"),
+    "use_mmap": (True, False, "mmap=0"),
+    "tensor_split": ("0.00", "0.50/0.50", "ts=0.50/0.50"),
+    "n_cpu_moe": (0, 8, "n_cpu_moe=8"),
+    "no_op_offload": (0, 1, "nopo=1"),
+    "embeddings": (False, True, "embd=1"),
+    "devices": ("auto", "CUDA0,CUDA1", 'dev="CUDA0,CUDA1"'),
+}
+
+
+@pytest.mark.parametrize("field", LATER)
+def test_a_setting_of_llama_bench_is_part_of_the_measure_unless_it_is_the_default(tmp_path, field):
+    usual, other, text = LATER[field]
+    test = {"avg_ts": 900.5, "n_prompt": 512, "n_gen": 0}
+    rows = parse(tmp_path, "b.json", [test, test | {field: usual}, test | {field: other}]).rows
+    assert [row["subset"] for row in rows] == ["prompt=512,generated=0"] * 2 + [f"prompt=512,generated=0,{text}"]
+    cells = {"true": "1", "false": "0"}
+    line = ",".join(str(value) for value in test.values())
+    texts = [json.dumps(cells.get(str(value).lower(), str(value))) for value in (usual, other)]
+    text = f"{','.join(test)},{field}\n" + "".join(f"{line},{value}\n" for value in texts)
+    assert [row["subset"] for row in parse(tmp_path, "b.csv", text).rows] == [row["subset"] for row in rows[1:]]
+
+
+def test_older_files_of_llama_bench_say_what_it_was_built_with(tmp_path):
+    test = {
+        "avg_ts": 900.5,
+        "n_prompt": 512,
+        "n_gen": 0,
+        "cuda": True,
+        "metal": False,
+        "blas": True,
+        "gpu_info": "A",
+        "cpu_info": "B",
+    }
+    rows = parse(tmp_path, "b.json", [test | {"n_gpu_layers": layers} for layers in (0, 99)]).rows
+    assert [(row["subset"].partition("ngl=")[2], row["hardware"]) for row in rows] == [
+        ("0,backend=cuda+blas", "B"),
+        ("99,backend=cuda+blas", "A"),
+    ]
 
 
 PRINTED = """\

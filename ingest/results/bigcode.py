@@ -1,7 +1,8 @@
 """Results of bigcode-evaluation-harness (main.py): an object of metrics for each task, and `config` with the run's arguments.
 
-Every metric becomes a row; pass@k are fractions. The temperature and the number of solutions a problem, on which pass@k
-depends, are the `subset`. Of `config` only the model, its revision and these are read, as it may hold keys.
+Every metric becomes a row; pass@k are fractions. The temperature, the number of solutions a problem and what else of sampling
+is not the tool's default (arguments.py), on which pass@k depends, are the `subset`. Of `config` only these and how the model
+was loaded and prompted are read, as it may hold keys.
 """
 
 from __future__ import annotations
@@ -13,14 +14,26 @@ from typing import Any
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import measure_task, nothing_in, object_at, text_or_none, unusable
 from layerhouse.ingest.results.run_times import read_run_at
-from layerhouse.ingest.results.runs import run_columns
-from layerhouse.ingest.results.scores import as_float, finite, is_number
+from layerhouse.ingest.results.runs import run_columns, short_hash
+from layerhouse.ingest.results.scores import finite
+from layerhouse.ingest.results.settings import settings_text
 from layerhouse.ingest.results.tasks import ZERO_SHOT
 
 HARNESS = "bigcode"
-RUN_KEYS = ("model", "peft_model", "revision", "precision", "load_in_8bit", "load_in_4bit", "prefix", "instruction_tokens")
-"""Arguments of the tool on how the model is loaded and prompted."""
-SETTINGS = {"temperature": "temperature", "n_samples": "solutions"}
+RUN_KEYS = ("model", "peft_model", "revision", "precision", "load_in_8bit", "load_in_4bit", "modeltype")
+"""Arguments of the tool on how the model is loaded."""
+PROMPT_KEYS = {"prefix": "prefix", "instruction_tokens": "instruction"}
+SETTINGS = {
+    "temperature": "temperature",
+    "n_samples": "solutions",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "do_sample": "sampled",
+    "max_length_generation": "max_length",
+    "prompt": "prompt",
+    "limit_start": "limit_start",
+}
+USUAL = {"top_p": 0.95, "top_k": 0, "do_sample": True, "max_length_generation": 512, "prompt": "prompt", "limit_start": 0}
 
 
 def recognises(document: Any, path: Path) -> bool:
@@ -37,14 +50,16 @@ def parse(document: Any, path: Path) -> ParsedResults:
     """A row for every metric of every task."""
     config: Row = document["config"]
     run_at, notes = read_run_at(None, path)
-    stated = {name: config[key] for key, name in SETTINGS.items() if is_number(config.get(key))}
+    settings = {name: config.get(key) for key, name in SETTINGS.items() if config.get(key) != USUAL.get(key)}
+    prompts = [f"{name} {short_hash(config[key])}" for key, name in PROMPT_KEYS.items() if config.get(key)]
     common = {
         **EMPTY_ROW,
         "harness": HARNESS,
         "declared_model": text_or_none(config.get("model")),
         **run_columns({key: config[key] for key in RUN_KEYS if key in config}),
         "sample_limit": finite(config.get("limit")),
-        "subset": ",".join(f"{name}={as_float(value):g}" for name, value in stated.items()) or None,
+        "chat_template": ", ".join(prompts) or None,
+        "subset": settings_text(settings),
         "suite": ZERO_SHOT,
         "run_at": run_at,
         "is_group": False,

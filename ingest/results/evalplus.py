@@ -2,11 +2,13 @@
 
 `pass_at_k` has `base`, over the tests of HumanEval or MBPP, and `plus`, over those of EvalPlus too; each value is a row, a
 fraction. Older files have no `pass_at_k`: pass@1, the mean over problems of the share of solutions that pass, is computed then,
-and says so. The data set is told by the problems' names, as HumanEval/0. The file names no model.
+and says so. The data set is told by the problems' names, as HumanEval/0. The file names no model; the samples' name does
+(codegen.py), as `ORG--MODEL_BACKEND_temp_TEMPERATURE`, if they were made by EvalPlus.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,16 @@ from layerhouse.ingest.checkpoint.notes import note
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import left_out_line, measure_task, object_at, unusable
 from layerhouse.ingest.results.run_times import read_run_at
+from layerhouse.ingest.results.runs import run_columns
+from layerhouse.ingest.results.settings import settings_text
 from layerhouse.ingest.results.tasks import ZERO_SHOT
 
 HARNESS = "evalplus"
 TASKS = {"HumanEval": "humaneval", "Mbpp": "mbpp"}
+NAME = re.compile(
+    r"(?P<model>.+)_(?P<backend>hf|vllm|openai|anthropic|google|mistral|bedrock|ollama|gptqmodel)_temp_(?P<temperature>\d+(?:\.\d+)?)"
+    r"(?P<more>.*?)[._]eval_results"
+)
 PASSED = ("pass", "success")
 KINDS = {"base": "", "plus": "_plus"}
 
@@ -32,9 +40,11 @@ def parse(document: Any, path: Path) -> ParsedResults:
     """pass@k by the tests of the data set, and by those of EvalPlus too."""
     run_at, notes = read_run_at(document.get("date"), path)
     problems = document["eval"]
+    name = NAME.fullmatch(path.stem)
     common = {
         **EMPTY_ROW,
         "harness": HARNESS,
+        **(_named_run(name) if name else {}),
         "suite": ZERO_SHOT,
         "n_samples": len(problems),
         "run_at": run_at,
@@ -44,6 +54,16 @@ def parse(document: Any, path: Path) -> ParsedResults:
 
 
 FORMAT: ResultFormat = ResultFormat(HARNESS, recognises, parse)
+
+
+def _named_run(name: re.Match[str]) -> Row:
+    """What the name of the samples says. What stands behind the temperature, as `-sanitized`, is a setting too."""
+    settings = {"temperature": float(name["temperature"]), "samples": name["more"].strip("-._")}
+    return {
+        "declared_model": name["model"].replace("--", "/"),
+        **run_columns({}, backend=name["backend"]),
+        "subset": settings_text(settings),
+    }
 
 
 def _items(document: Row, problems: Row) -> Iterator[Item]:

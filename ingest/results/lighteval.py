@@ -2,25 +2,31 @@
 
 Every metric of every task under `results` becomes a row. The keys of `results` (logging/info_loggers.py) are
 `suite|task:subset|shots` up to 2025, then `task:subset|shots`; `all` and `...:_average|shots` are means over tasks, whose rows
-are groups. Metrics are flat: `acc`, `acc_stderr`. Of the model's configuration only its name is read, as it may hold keys.
+are groups. Metrics are flat: `acc`, `acc_stderr`. One task has another prompt in every suite: the suite is in the `subset`,
+behind the dataset's own, and so are settings of generation, for tasks that may generate text. What the file says of the run
+and of datasets is in lighteval_run.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
-from layerhouse.ingest.results.rows import is_text, left_out_line, measure_task, nothing_in, object_at, text_or_none, unusable
-from layerhouse.ingest.results.run_times import read_run_at, time_in_name
-from layerhouse.ingest.results.scores import INT32_MAX, finite
-from layerhouse.ingest.results.tasks import canonical_task, suite_of_shots
-
-HARNESS = "lighteval"
-KEY = re.compile(r"(?:(?P<suite>[^|]+)\|)?(?P<task>[^|]+)\|(?P<shots>\d{1,9})(?:\|\d+)?")
-MEAN_OF_ALL, MEAN_SUFFIX = "all", ":_average"
+from layerhouse.ingest.results.lighteval_run import (
+    HARNESS,
+    KEY,
+    MEAN_OF_ALL,
+    MEAN_SUFFIX,
+    Run,
+    config_of,
+    read_run,
+    task_columns,
+)
+from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, parsed_results
+from layerhouse.ingest.results.rows import left_out_line, measure_task, nothing_in, unusable
+from layerhouse.ingest.results.scores import finite
+from layerhouse.ingest.results.tasks import canonical_task
 
 
 def recognises(document: Any, path: Path) -> bool:
@@ -31,26 +37,15 @@ def recognises(document: Any, path: Path) -> bool:
 
 def parse(document: Any, path: Path) -> ParsedResults:
     """A row for every metric of every task; means over tasks as groups."""
-    general: Row = document["config_general"]
-    names = (general.get("model_name"), object_at(general, "model_config").get("model_name"))
-    run_at, _ = read_run_at(time_in_name(path), path)
-    common = {
-        **EMPTY_ROW,
-        "harness": HARNESS,
-        "declared_model": next((name for name in names if is_text(name)), None),
-        "revision": text_or_none(general.get("model_sha")),
-        "sample_limit": finite(general.get("max_samples")),
-        "run_at": run_at,
-    }
-    directions = _directions(object_at(document, "config_tasks"))
-    items = (item for key, metrics in document["results"].items() for item in _task(key, metrics, directions))
-    return parsed_results(items, common)
+    run = read_run(document, path)
+    items = (item for key, metrics in document["results"].items() for item in _task(key, metrics, run))
+    return parsed_results(items, run.common)
 
 
 FORMAT: ResultFormat = ResultFormat(HARNESS, recognises, parse)
 
 
-def _task(key: str, metrics: Any, directions: dict[str, dict[str, bool]]) -> Iterator[Item]:
+def _task(key: str, metrics: Any, run: Run) -> Iterator[Item]:
     where = f"results.{key}"
     if not isinstance(metrics, dict):
         yield unusable(where, metrics, "an object")
@@ -61,36 +56,40 @@ def _task(key: str, metrics: Any, directions: dict[str, dict[str, bool]]) -> Ite
     if parts is None and key != MEAN_OF_ALL:
         yield left_out_line(where, "not of the form suite|task|shots")
         return
-    shots = int(parts["shots"]) if parts and int(parts["shots"]) <= INT32_MAX else None
     task = parts["task"] if parts else MEAN_OF_ALL
-    is_group = key == MEAN_OF_ALL or task.endswith(MEAN_SUFFIX)
-    columns: Row = {"suite": suite_of_shots(shots), "n_shot": shots, "is_group": is_group}
-    task_directions = directions.get(key) or directions.get(key.partition("|")[2]) or {}
+    columns = task_columns(key, parts, run)
+    directions = _directions(config_of(key, run.configs))
     for metric, value in metrics.items():
-        if metric.endswith("_stderr") and metric.removesuffix("_stderr") in metrics:
+        if metric.endswith("_stderr"):
+            if metric.removesuffix("_stderr") not in metrics:
+                yield left_out_line(f"{where}.{metric}", "the standard error of a measure that is not there")
             continue
         name, canonical_metric = canonical_task(task.removesuffix(MEAN_SUFFIX), metric)
-        stderr = finite(metrics.get(f"{metric}_stderr"))
-        row = measure_task(f"{where}.{metric}", canonical_metric, value, task=name, stderr=stderr, **columns)
-        if isinstance(row, dict) and metric in task_directions:
-            row["higher_is_better"] = task_directions[metric]
+        columns |= {
+            "task": name,
+            "stated_task": task if name != task else None,
+            "stated_metric": metric if canonical_metric != metric else None,
+            "stderr": finite(metrics.get(f"{metric}_stderr")),
+        }
+        row = measure_task(f"{where}.{metric}", canonical_metric, value, **columns)
+        if isinstance(row, dict) and metric in directions:
+            row["higher_is_better"] = directions[metric]
         yield row
 
 
-def _directions(task_configs: Row) -> dict[str, dict[str, bool]]:
-    """higher_is_better by task and metric. `metric_name` is one name or a list of them, `higher_is_better` one boolean or an
-    object of booleans by name."""
-    directions: dict[str, dict[str, bool]] = {}
-    for task, config in task_configs.items():
-        metrics = config.get("metrics", config.get("metric")) if isinstance(config, dict) else None
-        for metric in metrics if isinstance(metrics, list) else ():
-            if not isinstance(metric, dict):
+def _directions(config: Row) -> dict[str, bool]:
+    """higher_is_better by metric. `metric_name` is one name or a list of them, `higher_is_better` one boolean or an object of
+    booleans by name."""
+    directions: dict[str, bool] = {}
+    metrics = config.get("metrics", config.get("metric"))
+    for metric in metrics if isinstance(metrics, list) else ():
+        if not isinstance(metric, dict):
+            continue
+        names, stated = metric.get("metric_name"), metric.get("higher_is_better")
+        for name in names if isinstance(names, list) else [names]:
+            if not isinstance(name, str):
                 continue
-            names, stated = metric.get("metric_name"), metric.get("higher_is_better")
-            for name in names if isinstance(names, list) else [names]:
-                if not isinstance(name, str):
-                    continue
-                direction = stated.get(name) if isinstance(stated, dict) else stated
-                if isinstance(direction, bool):
-                    directions.setdefault(task, {})[name] = direction
+            direction = stated.get(name) if isinstance(stated, dict) else stated
+            if isinstance(direction, bool):
+                directions[name] = direction
     return directions

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from layerhouse.ingest.results.llama_bench import HARNESS, bench_item, bench_metric, bench_subset, cells_as_test
+from layerhouse.ingest.results.llama_bench import HARNESS, SETTINGS, bench_item, bench_metric, bench_subset, cells_as_test
 from layerhouse.ingest.results.parsed import MAX_ROWS, Item, Row
 from layerhouse.ingest.results.printed_tables import MAX_TABLES, find_tables
 from layerhouse.ingest.results.rows import is_text, left_out_line
@@ -63,7 +63,8 @@ def _item(where: str, cells: dict[str, str], common: Row) -> Item:
     if test is None or not (test[1] or test[2]) or value is None:
         return left_out_line(where, f"no test and rate, but {cells['test']} and {cells['t/s']}")
     prompt, generated = int(test[1] or 0), int(test[2] or 0)
-    settings = {"depth": int(test[3] or 0)} | {name: cell for name, cell in cells.items() if name not in NO_SETTINGS}
+    printed = {SETTINGS.get(name, name): cell for name, cell in cells.items() if name not in NO_SETTINGS}
+    settings = {"depth": int(test[3] or 0), **printed}
     columns = common | {
         "declared_model": cells["model"] if is_text(cells["model"]) else None,
         "subset": bench_subset(prompt, generated, settings),

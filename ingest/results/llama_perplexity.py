@@ -1,9 +1,11 @@
 """The lines of llama.cpp's llama-perplexity (tools/perplexity/perplexity.cpp): perplexity, KL divergence from another model's
 saved logits, and Winogrande.
 
-The context length is the `n_ctx` that it prints; the dataset is a file that it does not name. Of the statistics that
-`--kl-divergence` prints, those of `PPL(Q)` are of this model, and `base_perplexity` is of the one whose logits were saved.
-Divergences are in nats; what is printed with a % stays percent, but for the accuracy of Winogrande, which becomes a fraction.
+The context length is the `n_ctx` that it prints; the dataset is a file that it does not name, so that the number of chunks,
+which is the `subset`, tells runs over other texts, or over a part of one, apart. A LoRA adapter, and a cache of keys and values
+in another type than f16, make a variant of the model. Of the statistics that `--kl-divergence` prints, those of `PPL(Q)` are of
+this model, and `base_perplexity` is of the one whose logits were saved. Divergences are in nats; what is printed with a % stays
+percent, but for the accuracy of Winogrande, which becomes a fraction.
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ from layerhouse.ingest.results.log_lines import Lines
 from layerhouse.ingest.results.log_tools import NUMBER, Tool, to_number, unnamed_dataset
 from layerhouse.ingest.results.parsed import Item, Row
 from layerhouse.ingest.results.rows import left_out_line, measure
+from layerhouse.ingest.results.runs import run_columns
 from layerhouse.ingest.results.scores import INT32_MAX, finite
 from layerhouse.ingest.results.tasks import ZERO_SHOT
 
 NAME = "llama_perplexity"
 MODEL = re.compile(r"llama_model_loader: loaded meta data with .{0,80}? tensors from (.{1,1000}?) \(version ")
 RUN = re.compile(r"(?:calculating perplexity|computing) over (\d{1,9}) chunks, n_ctx=(\d{1,9})")
+ADAPTER = re.compile(r"loading lora adapter from '(.{1,1000}?)'")
+CACHE = re.compile(r"\bK \((\w{1,10})\): [^,]{1,40}, V \((\w{1,10})\):")
+USUAL_CACHE = "f16"
 ERROR = rf"(?: *(?:\+/-|±) *{NUMBER})?"
 ESTIMATE = re.compile(rf"Final estimate: PPL = {NUMBER}{ERROR}", re.IGNORECASE)
 STATISTIC = re.compile(
@@ -51,16 +57,20 @@ RANKS = {"mean": "mean", "maximum": "max", "median": "median", "minimum": "min",
 def read(lines: Lines) -> Iterator[Item]:
     """The numbers of every run in the log; a run that ended without one is named."""
     columns: Row = {"declared_model": None, "seq_len": None, "n_samples": None}
+    arguments: dict[str, str | None] = {}
     unfinished: str | None = None
     for where, line in lines:
         if match := MODEL.search(line):
-            columns = {"declared_model": match[1], "seq_len": None, "n_samples": None}
+            columns, arguments = {"declared_model": match[1], "seq_len": None, "n_samples": None}, {}
+        elif argument := _argument(line):
+            arguments |= argument
+            columns |= run_columns(arguments)
         elif match := RUN.search(line):
             if unfinished:
                 yield _without_numbers(unfinished)
             unfinished = where
             chunks, context = int(match[1]), int(match[2])
-            columns |= {"n_samples": chunks, "seq_len": context if context <= INT32_MAX else None}
+            columns |= {"n_samples": chunks, "seq_len": context if context <= INT32_MAX else None, "subset": f"chunks={chunks}"}
         elif item := _item(where, line, columns):
             unfinished = None
             yield item
@@ -76,6 +86,7 @@ def read(lines: Lines) -> Iterator[Item]:
 TOOL = Tool(
     NAME,
     (
+        *("loading lora adapter from '", " mib, v ("),
         *("loaded meta data with ", "calculating perplexity over ", "kl_divergence: computing over ", "final estimate: ppl"),
         *(
             "mean ppl(",
@@ -92,6 +103,18 @@ TOOL = Tool(
     (RUN, ESTIMATE, STATISTIC, DIVERGENCE, WINOGRANDE),
     read,
 )
+
+
+def _argument(line: str) -> dict[str, str | None] | None:
+    """What a line says of how the model was loaded; None if it says nothing."""
+    if match := ADAPTER.search(line):
+        return {"adapter": match[1]}
+    if match := CACHE.search(line):
+        return {
+            name: type_ if type_ != USUAL_CACHE else None
+            for name, type_ in zip(("type_k", "type_v"), match.groups(), strict=True)
+        }
+    return None
 
 
 def _item(where: str, line: str, columns: Row) -> Item | None:
@@ -126,7 +149,7 @@ def _measure(where: str, kind: tuple[str, str | None, bool | None], value: str, 
 def _winogrande(where: str, count: int, value: str, error: str | None, columns: Row) -> Item:
     score, deviation = to_number(value), finite(to_number(error))
     row: dict[str, Any] = {
-        "declared_model": columns["declared_model"],
+        **{name: value for name, value in columns.items() if name not in ("seq_len", "n_samples", "subset")},
         "suite": ZERO_SHOT,
         "task": "winogrande",
         "unit": "fraction",

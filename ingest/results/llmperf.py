@@ -2,13 +2,14 @@
 
 Times are seconds in the file and become milliseconds: `results_ttft_s_mean`, `results_inter_token_latency_s_quantiles_p99` and
 the like. `results_mean_output_throughput_token_per_s` is the rate of output tokens over the whole run, and
-`results_num_completed_requests_per_min` that of requests a minute.
+`results_num_completed_requests_per_min` that of requests a minute. The load is the `subset`; requests that failed are a note.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, 
 from layerhouse.ingest.results.rows import left_out_line, measure, text_or_none
 from layerhouse.ingest.results.run_times import read_run_at
 from layerhouse.ingest.results.scores import as_float, is_number, whole_number
-from layerhouse.ingest.results.speed import OUTPUT_RATE, rate, speed_columns
+from layerhouse.ingest.results.settings import settings_text
+from layerhouse.ingest.results.speed import (
+    OUTPUT_RATE,
+    failed_notes,
+    loaded_run,
+    rate,
+    speed_columns,
+    stated_settings,
+    unknown_numbers,
+)
 
 HARNESS = "llmperf"
 RATE_KEY = "results_mean_output_throughput_token_per_s"
@@ -24,7 +34,15 @@ PER_MINUTE = "results_num_completed_requests_per_min"
 TIME = re.compile(r"results_(ttft|inter_token_latency|end_to_end_latency)_s_(?:quantiles_)?(p\d{1,2}|mean|min|max|stddev)")
 TIMES = {"ttft": "ttft", "inter_token_latency": "itl", "end_to_end_latency": "e2el"}
 STATISTICS = {"p50": "median", "stddev": "std"}
-SETTINGS = {"num_concurrent_requests": "concurrency", "mean_input_tokens": "input", "mean_output_tokens": "output"}
+SETTINGS = {
+    "num_concurrent_requests": "concurrency",
+    "mean_input_tokens": "input",
+    "stddev_input_tokens": "input_std",
+    "mean_output_tokens": "output",
+    "stddev_output_tokens": "output_std",
+}
+LATEST_TIME = 1e11
+"""Seconds since 1970; larger numbers are no times."""
 
 
 def recognises(document: Any, path: Path) -> bool:
@@ -34,8 +52,17 @@ def recognises(document: Any, path: Path) -> bool:
 
 def parse(document: Any, path: Path) -> ParsedResults:
     """The rates and times of the run."""
+    completed, failed = (document.get(key) for key in ("results_num_completed_requests", "results_number_errors"))
+    moment = document.get("timestamp")
     run_at, notes = read_run_at(None, path)
-    common = speed_columns(HARNESS) | {"declared_model": text_or_none(document.get("model")), "run_at": run_at}
+    if is_number(moment) and 0 < moment < LATEST_TIME:
+        run_at, notes = datetime.fromtimestamp(moment, UTC), []
+    common = speed_columns(HARNESS) | {
+        "declared_model": text_or_none(document.get("model")),
+        **loaded_run(document),
+        "run_at": run_at,
+    }
+    notes = [*failed_notes(failed, completed, None), *notes]
     return parsed_results(_items(document), common, notes)
 
 
@@ -43,9 +70,10 @@ FORMAT: ResultFormat = ResultFormat(HARNESS, recognises, parse)
 
 
 def _items(document: Row) -> Iterator[Item]:
-    stated = {name: as_float(document[key]) for key, name in SETTINGS.items() if is_number(document.get(key))}
+    stated = {name: document[key] for key, name in SETTINGS.items() if is_number(document.get(key))}
+    others_stated = {name: text for name, text in stated_settings(document).items() if name not in stated}
     columns: Row = {
-        "subset": ",".join(f"{name}={value:g}" for name, value in stated.items()) or None,
+        "subset": settings_text(stated | others_stated),
         "n_samples": whole_number(document.get("results_num_completed_requests")),
     }
     others = []
@@ -62,3 +90,5 @@ def _items(document: Row) -> Iterator[Item]:
             others.append(key)
     if others:
         yield left_out_line(", ".join(others), "counts and other measures are passed over")
+    settings = {key: value for key, value in document.items() if not key.startswith("results_")}
+    yield from unknown_numbers(settings, (*SETTINGS, "timestamp"))

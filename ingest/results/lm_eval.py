@@ -6,7 +6,9 @@ is a number, "N/A", [] or null; beside `results` stand `n-shot`, `n-samples`, `g
 and `configs` (loggers/evaluation_tracker.py). SliceGPT's
 `full_results_0_shot.json` is the object under `results` alone, and so is what mlx_lm writes, as `eval_MODEL_VERSION_TASK`, with
 each slash of the model as an underscore, and the shots, if it was given them, in two digits behind the version.
-Accuracies are fractions; perplexities are per word, per byte or as the task defines them.
+Accuracies are fractions; perplexities are per word, per byte or as the task defines them. Settings of generation that were
+given to the run (`gen_kwargs`) are part of the measure of tasks that generate text. Scores of RULER are by length of the
+context, the row's `seq_len`; -1 is a length that was not run.
 """
 
 from __future__ import annotations
@@ -17,7 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.checkpoint.notes import note
-from layerhouse.ingest.results.lm_eval_run import HARNESS, NO_MEASURES, Run, leaf_tasks, read_run, task_columns
+from layerhouse.ingest.results.lm_eval_run import (
+    HARNESS,
+    LENGTH,
+    NO_MEASURES,
+    NOT_RUN,
+    Run,
+    at_length,
+    leaf_tasks,
+    read_run,
+    task_columns,
+)
 from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, check_rows
 from layerhouse.ingest.results.rows import fill_task, left_out_line, nothing_in, object_at, unusable
 from layerhouse.ingest.results.scores import finite, score, whole_number
@@ -86,7 +98,7 @@ def _named_run(path: Path) -> Row:
     if name is None:
         return {}
     shots = {"num_fewshot": int(name[3])} if name[3] else {}
-    return {"model_name": name[1], "lm_eval_version": name[2], "config": shots}
+    return {"model_name": name[1], "lm_eval_version": name[2], "config": {"model": "mlx_lm", **shots}}
 
 
 def _task(task: str, metrics: Any, run: Run, *, is_group: bool) -> Iterator[Item]:
@@ -114,6 +126,8 @@ def _task(task: str, metrics: Any, run: Run, *, is_group: bool) -> Iterator[Item
         columns["stated_task"] = task if columns["task"] != task else None
         columns["stated_metric"] = metric if canonical_metric != metric else None
         row = fill_task(columns, f"{where}.{key}", canonical_metric, value, run.common["notes"])
+        if isinstance(row, dict) and comma:
+            row = at_length(row, metric)
         direction = directions.get(metric)
         if isinstance(row, dict) and isinstance(direction, bool):
             row["higher_is_better"] = direction
@@ -135,7 +149,9 @@ def _computed_group(group: str, results: Mapping[str, Any], run: Run) -> Iterato
     for key in [key for key in leaf_metrics[0] if key not in NO_MEASURES and "_stderr" not in key]:
         run.spend(len(leaves))
         scores = [score(metrics.get(key)) for metrics in leaf_metrics]
+        is_by_length = LENGTH.fullmatch(key.partition(",")[0]) is not None
         values = [number["value"] for number in scores if number and number["value"] is not None]
+        values = [value for value in values if not is_by_length or value != NOT_RUN]
         if len(values) < len(leaves) or len(known_sizes) < len(leaves) or not sum(known_sizes):
             yield left_out_line(f"results.{group}.{key}", "no score, and not every member has one and its size")
             continue
@@ -145,5 +161,8 @@ def _computed_group(group: str, results: Mapping[str, Any], run: Run) -> Iterato
         text = f"computed: the mean of {len(leaves)} members weighted by their documents; the file has no score of the group"
         columns = run.common | task_columns(group, run, is_group=True) | {"task": task, "n_samples": sum(known_sizes)}
         columns["filter"] = None if answer_filter in ("", "none") else answer_filter
+        columns["stated_task"] = group if task != group else None
+        columns["stated_metric"] = metric if canonical_metric != metric else None
         notes = [note("computed", text), *run.common["notes"]]
-        yield fill_task(columns, f"results.{group}.{key}", canonical_metric, mean, notes)
+        row = fill_task(columns, f"results.{group}.{key}", canonical_metric, mean, notes)
+        yield at_length(row, metric) if isinstance(row, dict) else row

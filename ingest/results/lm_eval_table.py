@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.checkpoint.notes import note
-from layerhouse.ingest.results.lm_eval_run import HARNESS, model_columns
+from layerhouse.ingest.results.lm_eval_run import HARNESS, at_length, generation_text, model_columns
 from layerhouse.ingest.results.parsed import Item, Row
 from layerhouse.ingest.results.printed_tables import PrintedTable, find_tables
 from layerhouse.ingest.results.rows import left_out_line, measure_task
 from layerhouse.ingest.results.scores import INT32_MAX, finite
+from layerhouse.ingest.results.settings import settings_text
 from layerhouse.ingest.results.table_lines import cell_number
 from layerhouse.ingest.results.tasks import canonical_task, suite_of_shots
 
@@ -85,6 +86,8 @@ def _item(where: str, printed_task: str, cells: dict[str, str] | None, run: Row,
         **run,
         "harness": HARNESS,
         "task": task,
+        "stated_task": printed_task if task != printed_task else None,
+        "stated_metric": cells["Metric"] if metric != cells["Metric"] else None,
         "suite": suite_of_shots(shots),
         "n_shot": shots,
         "filter": None if answer_filter in ("", "none") else answer_filter,
@@ -94,7 +97,7 @@ def _item(where: str, printed_task: str, cells: dict[str, str] | None, run: Row,
     row = measure_task(where, metric, cell_number(cells["Value"]), notes=[ROUNDED], **columns)
     if isinstance(row, dict) and row["higher_is_better"] is None and cells["direction"]:
         row["higher_is_better"] = DIRECTIONS[cells["direction"]]
-    return row
+    return at_length(row, cells["Metric"]) if isinstance(row, dict) else row
 
 
 def _find_run(before: str) -> Row | None:
@@ -103,11 +106,12 @@ def _find_run(before: str) -> Row | None:
     settings = RUN_SETTINGS.match(before, at) if at >= 0 else None
     if settings is None:
         return None
-    model = before[before.rfind("\n", 0, at) + 1 : at].partition(", gen_kwargs: ")[0]
+    model, _, generation = before[before.rfind("\n", 0, at) + 1 : at].partition(", gen_kwargs: ")
     backend, _, arguments = model.partition("(")
     config = {"model": backend.strip(), "model_args": arguments.rpartition(")")[0]}
     limit, shots = cell_number(settings[1]), _whole(settings[2])
-    return {**model_columns(config), "sample_limit": finite(limit), "n_shot": shots}
+    subset = settings_text({"gen_kwargs": generation_text(generation.strip().removeprefix("(").removesuffix(")"))})
+    return {**model_columns(config), "sample_limit": finite(limit), "n_shot": shots, "subset": subset}
 
 
 def _whole(text: str) -> int | None:

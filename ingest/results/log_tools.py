@@ -37,7 +37,8 @@ def perplexity_item(where: str, dataset: str | None, value: Any, subset: str | N
     notes = [note("context", "the log does not say the context length")]
     if name is None:
         notes.append(unnamed_dataset())
-    columns = {"suite": "perplexity", "task": name, "dataset": name, "subset": subset, "notes": notes}
+    stated = dataset if name is not None and dataset != name else None
+    columns = {"suite": "perplexity", "task": name, "stated_task": stated, "dataset": name, "subset": subset, "notes": notes}
     return measure(where, "perplexity", to_number(value), **columns, unit="per_token", higher_is_better=False)
 
 

@@ -22,8 +22,12 @@ from layerhouse.ingest.results.log_tools import NUMBER, Tool, info_item, perplex
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import left_out_line, measure
 from layerhouse.ingest.results.run_times import read_run_at
+from layerhouse.ingest.results.runs import run_columns
+from layerhouse.ingest.results.scores import INT32_MAX, whole_number
+from layerhouse.ingest.results.table_lines import cell_number
 from layerhouse.warehouse.storage.schema import MEASURE_COLUMNS
 
+RUN_COLUMNS = ("declared_model", "variant", "loaded_as")
 MAX_LINES = 100_000
 """Lines of a log that may hold results."""
 LLM_PRUNER_PPL = re.compile(r"PPL (before|after) (pruning|finetuning|[a-z ]+): *(\{[^{}]{1,500}\})")
@@ -50,6 +54,9 @@ SLICEGPT_PPL = re.compile(
 )
 SLICEGPT_PARAMS = re.compile(r"Sliced model parameters: ([0-9,]+) \(sliced fraction ([0-9.-]+)\)")
 SLICEGPT_SPEED = re.compile(r"(?:Throughput|Latency|Median time per batch): ([0-9.]+) (token/s|s/token|s/batch)")
+SLICEGPT_MEDIAN = re.compile(r"Median time per batch: [0-9.]+ s/batch")
+SLICEGPT_ARGUMENT = re.compile(r"(?<![^\s])(batch_size|dtype) = (\w{1,20})[ \t]*$")
+"""An argument as run_benchmark.py logs it, with many others."""
 SLICEGPT_SPEEDS = {
     "token/s": ("tokens_per_sec", "tok/s", True),
     "s/token": ("latency_s_per_token", "s/token", False),
@@ -90,7 +97,10 @@ def _flap(lines: Lines) -> Iterator[Item]:
 
 
 def _slicegpt(lines: Lines) -> Iterator[Item]:
+    arguments: dict[str, str] = {}
     for where, line in lines:
+        if match := SLICEGPT_ARGUMENT.search(line):
+            arguments[match[1]] = match[2]
         if match := SLICEGPT_PPL.search(line):
             yield perplexity_item(where, None, match[2], match[1].lower())
         if match := SLICEGPT_PARAMS.search(line):
@@ -98,7 +108,9 @@ def _slicegpt(lines: Lines) -> Iterator[Item]:
             yield share_item(where, "sliced_fraction", match[2], "1 - sliced over original parameters, rotations included")
         if match := SLICEGPT_SPEED.search(line):
             metric, unit, direction = SLICEGPT_SPEEDS[match[2]]
+            batch = cell_number(arguments.get("batch_size"))
             columns: Row = {"suite": "speed", "task": "speed", "unit": unit, "higher_is_better": direction}
+            columns |= {"batch_size": whole_number(batch, INT32_MAX), **run_columns({"dtype": arguments.get("dtype")})}
             yield measure(where, metric, to_number(match[1]), **columns)
 
 
@@ -140,8 +152,9 @@ TOOLS = (
         (
             *("original ppl", "after rotating and slicing", "loaded model perplexity", "ppl before finetuning"),
             *("ppl after finetuning", "sliced model parameters: ", "throughput: ", "latency: ", "median time per batch: "),
+            *("batch_size = ", "dtype = "),
         ),
-        (SLICEGPT_PPL, SLICEGPT_PARAMS),
+        (SLICEGPT_PPL, SLICEGPT_PARAMS, SLICEGPT_MEDIAN),
         _slicegpt,
     ),
     Tool(
@@ -187,7 +200,7 @@ def parse(document: str, path: Path) -> ParsedResults:
     last_rows: dict[tuple[Any, ...], Row] = {}
     counts: dict[tuple[Any, ...], int] = {}
     for row in parsed.rows:
-        key = tuple(row[name] for name in ("declared_model", *MEASURE_COLUMNS))
+        key = tuple(row[name] for name in (*RUN_COLUMNS, *MEASURE_COLUMNS))
         counts[key] = counts.get(key, 0) + 1
         last_rows[key] = row
     left_out = [*parsed.left_out]

@@ -1,8 +1,9 @@
 """Results in the study's own form: evaluation_results.json and ppl_*.json, with model_path, timestamp and metrics.
 
 The form is that of the published Llama-3-8B-Instruct pruning study. The sections of `metrics` are `model_info` (counts and
-sizes), `ppl` and `ppl_*` (perplexities), `zeroshot` (tasks under lm-eval's names), `avg_zeroshot_acc` and `efficiency` (speed
-and memory). Every number becomes a row; every other key becomes a line that says why it was left out.
+sizes), `ppl` and `ppl_*` (perplexities), `zeroshot` (tasks under lm-eval's names, with 0 examples unless they say another
+number), `avg_zeroshot_acc` and `efficiency` (speed, memory, and a `model_info` of its own). Every number becomes a row; every
+other key becomes a line that says why it was left out.
 """
 
 from __future__ import annotations
@@ -16,15 +17,28 @@ from layerhouse.ingest.checkpoint.notes import note
 from layerhouse.ingest.results.native_efficiency import HARDWARE_KEYS, efficiency_items, read_hardware
 from layerhouse.ingest.results.native_perplexity import is_perplexity, perplexity_items
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
-from layerhouse.ingest.results.rows import describe_value, is_text, left_out_line, measure, measure_task, nothing_in, unusable
+from layerhouse.ingest.results.rows import (
+    describe_value,
+    is_text,
+    left_out_line,
+    measure,
+    measure_task,
+    nothing_in,
+    text_or_none,
+    unusable,
+)
 from layerhouse.ingest.results.run_times import read_run_at
+from layerhouse.ingest.results.runs import run_columns
 from layerhouse.ingest.results.scores import INT32_MAX, INT64_MAX, finite, score, whole_number
 
 HARNESS = "native"
-SECTIONS = ("model_info", "zeroshot", "efficiency", "avg_zeroshot_acc")
+INFO = "model_info"
+SECTIONS = (INFO, "zeroshot", "efficiency", "avg_zeroshot_acc")
 MODEL_KEYS = ("model_path", "model_name")
-TEXT_KEYS = (*MODEL_KEYS, *HARDWARE_KEYS)
-TOP_LEVEL_KEYS = ("timestamp", "metrics", *TEXT_KEYS)
+TEXT_KEYS = (*MODEL_KEYS, *HARDWARE_KEYS, "chat_template", "language")
+RUN_KEYS = ("revision", "dtype", "torch_dtype", "quantization", "load_in_8bit", "load_in_4bit", "adapter", "peft", "backend")
+"""Keys that say how the model was loaded, where a script adds them."""
+TOP_LEVEL_KEYS = ("timestamp", "metrics", *TEXT_KEYS, *RUN_KEYS)
 INFO_UNITS = {"num_layers": "layers", "model_size_mb": "MiB", "model_size_gb": "GiB"}
 INFO_SUFFIX_UNITS = {"_params": "parameters", "_params_M": "parameters_M", "_params_B": "parameters_B"}
 NO_MEASURES = ("alias", "name", "sample_count")
@@ -60,12 +74,16 @@ def parse(document: Any, path: Path) -> ParsedResults:
     models = [document[key] for key in MODEL_KEYS if is_text(document.get(key))]
     items += [unusable(key, document[key], "text") for key in TEXT_KEYS if not is_text(document.get(key, key))]
     items += [left_out_line(key, "not known") for key in document if key not in TOP_LEVEL_KEYS]
+    stated = {key: document[key] for key in RUN_KEYS if document.get(key) is not None}
     for key, value in metrics.items():
         items += _section(key, value, metrics, path, hardware)
     common = {
         **EMPTY_ROW,
         "harness": HARNESS,
         "declared_model": models[0] if models else None,
+        **(run_columns(stated) if stated else {}),
+        "chat_template": text_or_none(document.get("chat_template")),
+        "language": text_or_none(document.get("language")),
         "run_at": run_at,
         "is_group": False,
     }
@@ -80,18 +98,29 @@ def _section(key: str, value: Any, metrics: Row, path: Path, hardware: str | Non
     if is_perplexity(key):
         yield from perplexity_items(key, value, metrics, path)
     elif key == "avg_zeroshot_acc":
-        yield measure_task(where, key, value, suite="zeroshot", task="zeroshot", is_group=True)
+        yield measure_task(where, key, value, suite="zeroshot", task="zeroshot", is_group=True, n_shot=0)
     elif key not in SECTIONS:
         yield left_out_line(where, "not known")
     elif not isinstance(value, dict):
         yield unusable(where, value, "an object")
-    elif key == "model_info":
+    elif key == INFO:
         yield from _model_info(where, value)
     elif key == "zeroshot":
         for task, result in value.items():
             yield from _task(f"{where}.{task}", task, result)
     else:
+        info = value.get(INFO)
+        if isinstance(info, dict):
+            value = {name: part for name, part in value.items() if name != INFO}
+            yield from _model_info_elsewhere(f"{where}.{INFO}", info, metrics.get(INFO))
         yield from efficiency_items(where, value, hardware)
+
+
+def _model_info_elsewhere(where: str, info: Row, known: Any) -> Iterator[Item]:
+    """Counts and sizes under `efficiency`, but for those that the section of that name has."""
+    known = known if isinstance(known, dict) else {}
+    yield from (left_out_line(f"{where}.{key}", "metrics.model_info is taken") for key in info if key in known)
+    yield from _model_info(where, {key: value for key, value in info.items() if key not in known})
 
 
 def _model_info(where: str, info: Row) -> Iterator[Item]:
@@ -111,7 +140,7 @@ def _task(where: str, task: str, result: Any) -> Iterator[Item]:
     """The metrics of a task: under lm-eval's names in `full_results` or beside it, and `accuracy`, which is the one of them
     that the study reports."""
     if not isinstance(result, dict):
-        yield measure_task(where, "accuracy", result, suite="zeroshot", task=task)
+        yield measure_task(where, "accuracy", result, suite="zeroshot", task=task, n_shot=0)
         return
     if not result:
         yield nothing_in(where)
@@ -141,7 +170,8 @@ def _task(where: str, task: str, result: Any) -> Iterator[Item]:
 
 
 def _take_task_columns(task: str, values: Placed) -> Row:
-    """The columns that keys of a task state for all of its rows; these keys are removed from `values`."""
+    """The columns that keys of a task state for all of its rows; these keys are removed from `values`. Without a number of
+    shots, the section's name says 0."""
     columns: Row = {"suite": "zeroshot", "task": task, "notes": []}
     _, alias = values.get("alias", ("", None))
     if isinstance(alias, str):
@@ -153,4 +183,5 @@ def _take_task_columns(task: str, values: Placed) -> Row:
         if column not in columns and count is not None:
             columns[column] = count
             del values[key]
+    columns.setdefault("n_shot", 0)
     return columns

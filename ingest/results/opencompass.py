@@ -1,8 +1,8 @@
 """Results of OpenCompass: the summary table that its default summarizer writes (summarizers/default.py).
 
 CSV with `dataset, version, metric, mode` and a column for each model; every number becomes a row. Shares are percent, 0 to
-100, and become fractions with a note; other metrics keep their value without a unit. `-` is no value. Naive and
-weighted averages are groups.
+100, and become fractions with a note; other metrics keep their value without a unit. `-` is no value. Naive and weighted
+averages are groups. `version` is a hash of the dataset's prompt: with `mode`, it is the `subset`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, Res
 from layerhouse.ingest.results.rows import is_text, left_out_line, measure
 from layerhouse.ingest.results.run_times import compact_time_in_name, read_run_at
 from layerhouse.ingest.results.scores import is_number
+from layerhouse.ingest.results.settings import setting_text, settings_text
 from layerhouse.ingest.results.table_lines import NO_VALUE, cell_number, check_table, read_header, read_lines, too_many_cells
 from layerhouse.ingest.results.tasks import ZERO_SHOT, canonical_task
 
@@ -63,7 +64,9 @@ def _dataset(where: str, cells: Row, models: list[str]) -> Iterator[Item]:
         if any(str(cells.get(model, "-")).strip() not in NO_VALUE for model in models):
             yield left_out_line(where, "dataset and metric must be text")
         return
-    task, metric = canonical_task(dataset.strip(), metric.strip())
+    stated_task, stated_metric = dataset.strip(), metric.strip()
+    task, metric = canonical_task(stated_task, stated_metric)
+    mode, version = (text.strip() if is_text(text) and text != "-" else None for text in (mode, cells.get("version")))
     for model in models:
         number = cell_number(cells.get(model))
         if number is None:
@@ -72,7 +75,9 @@ def _dataset(where: str, cells: Row, models: list[str]) -> Iterator[Item]:
         columns: Row = {
             "task": task,
             "declared_model": model,
-            "subset": mode.strip() if is_text(mode) and mode != "-" else None,
+            "stated_task": stated_task if task != stated_task else None,
+            "stated_metric": stated_metric if metric != stated_metric else None,
+            "subset": settings_text({"version": version}, setting_text(mode)),
             "unit": "fraction" if is_percent else None,
             "higher_is_better": True if is_percent else None,
             "is_group": metric in AVERAGES,

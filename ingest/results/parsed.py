@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,8 @@ HARDWARE_AT = MEASURE_COLUMNS.index("hardware")
 MAX_ROWS = 250_000
 """Numbers of one file, each of which takes about 1 KiB of memory."""
 MAX_LEFT_OUT = 1000
+IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]{1,300}@")
+"""User and password of an address, `https://USER:PASSWORD@HOST/`."""
 CHECK_EVERY = 10_000
 """Rows between two checks of the limit, so that a file far over it costs no more memory than one at it."""
 
@@ -46,7 +49,7 @@ class ParsedResults:
     `rows` have columns of the results table; the caller adds result_id, measure_id, run_id, source_uri, rules_version and the
     commit's columns.
     `left_out` has a line for every key of the file that no row took, such as `metrics.foo: not known`; over MAX_LEFT_OUT of
-    them are counted in the last line.
+    them are counted in the last line. Of addresses, the user and the password are dropped.
     """
 
     rows: tuple[Row, ...]
@@ -54,10 +57,20 @@ class ParsedResults:
 
     def __post_init__(self) -> None:
         check_rows(len(self.rows))
+        for row in self.rows:
+            if isinstance(row, dict) and isinstance(name := row.get("declared_model"), str):
+                row["declared_model"] = without_password(name)
+        lines = tuple(without_password(line) if isinstance(line, str) else line for line in self.left_out)
+        object.__setattr__(self, "left_out", lines)
         if len(self.left_out) > MAX_LEFT_OUT:
             rest = len(self.left_out) - MAX_LEFT_OUT
             kept = (*self.left_out[:MAX_LEFT_OUT], f"and {rest} more places: left out as well")
             object.__setattr__(self, "left_out", kept)
+
+
+def without_password(text: str) -> str:
+    """A text whose addresses have no user and password."""
+    return IN_ADDRESS.sub("", text) if "://" in text else text
 
 
 def check_rows(count: int) -> None:

@@ -1,8 +1,9 @@
 """Results of SGLang's load generator, `python -m sglang.bench_serving` (bench_serving.py): a run a line of JSON Lines.
 
 Rates are a second: `request_throughput`, and tokens as `input_throughput`, `output_throughput`, `total_throughput`. Times are
-in milliseconds, as `mean_ttft_ms` or `p99_itl_ms`; `e2e_latency` is the time of a whole request. The settings of the load, and
-the backend, which may be another server, are the `subset`. The file names no model.
+in milliseconds, as `mean_ttft_ms` or `p99_itl_ms`; `e2e_latency` is the time of a whole request. The settings of the load and
+of the server, and the backend, which may be another server, are the `subset`. Later versions add `server_info`, the arguments
+of the server, which may hold keys: the model, how it was loaded and the settings are read of it. Older files name no model.
 """
 
 from __future__ import annotations
@@ -13,10 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, parsed_results
-from layerhouse.ingest.results.rows import left_out_line, measure
+from layerhouse.ingest.results.rows import left_out_line, measure, object_at, text_or_none
 from layerhouse.ingest.results.run_times import read_run_at
 from layerhouse.ingest.results.scores import is_number, whole_number
-from layerhouse.ingest.results.speed import OUTPUT_RATE, REQUEST_RATE, TOTAL_RATE, rate, speed_columns
+from layerhouse.ingest.results.speed import (
+    MODEL_ARGUMENTS,
+    OUTPUT_RATE,
+    REQUEST_RATE,
+    SETTINGS,
+    TOTAL_RATE,
+    add_mean_lengths,
+    failed_notes,
+    loaded_run,
+    rate,
+    speed_columns,
+    stated_settings,
+    subset_of,
+    with_notes,
+)
 
 HARNESS = "sglang"
 RATES = {
@@ -26,18 +41,8 @@ RATES = {
     "total_throughput": (TOTAL_RATE, "tok/s"),
 }
 TIME = re.compile(r"(mean|median|std|p\d{1,2}(?:\.\d+)?)_(ttft|tpot|itl|e2e_latency)_ms")
-SETTINGS = {
-    "backend": "backend",
-    "dataset_name": "dataset",
-    "request_rate": "rate",
-    "max_concurrency": "concurrency",
-    "random_input_len": "input",
-    "random_output_len": "output",
-    "random_range_ratio": "range",
-    "sharegpt_output_len": "sharegpt_output",
-}
-TOTALS = frozenset({"num_prompts", "duration", "completed", "concurrency"})
-"""Totals and other numbers that are no measure of speed."""
+NO_MEASURES = frozenset({"duration", "completed", "failed", "concurrency", *SETTINGS, *MODEL_ARGUMENTS})
+"""Totals, settings and other numbers that are no measure of speed."""
 
 
 def recognises(document: Any, path: Path) -> bool:
@@ -58,11 +63,25 @@ FORMAT: ResultFormat = ResultFormat(HARNESS, recognises, parse)
 
 
 def _run(where: str, run: Row) -> Iterator[Item]:
-    stated = {name: run[key] for key, name in SETTINGS.items() if isinstance(run.get(key), str | int | float)}
+    server = object_at(run, "server_info")
+    settings = stated_settings(run, server)
     if not str(run.get("dataset_name", "random")).startswith("random"):
-        stated = {name: value for name, value in stated.items() if name not in ("input", "output", "range")}
-    subset = ",".join(f"{name}={str(value)[:100]}" for name, value in stated.items()) or None
-    columns: Row = {"subset": subset, "n_samples": whole_number(run.get("completed"))}
+        settings = {name: text for name, text in settings.items() if name not in ("input", "output", "range")}
+    totals = {name: run.get(f"total_{name}_tokens") for name in ("input", "output")}
+    add_mean_lengths(settings, run.get("completed"), **totals)
+    notes = failed_notes(run.get("failed"), run.get("completed"), run.get("num_prompts"))
+    columns: Row = {
+        "subset": subset_of(settings),
+        "n_samples": whole_number(run.get("completed")),
+        "declared_model": text_or_none(server.get("model_path") or run.get("model_id")),
+        "harness_version": text_or_none(server.get("version")),
+        **loaded_run(run, server, resolved={"tag": run.get("tag")}),
+    }
+    for item in _numbers(where, run, columns):
+        yield with_notes(item, notes)
+
+
+def _numbers(where: str, run: Row, columns: Row) -> Iterator[Item]:
     for key, value in run.items():
         place = f"{where}.{key}"
         if key in RATES:
@@ -73,5 +92,5 @@ def _run(where: str, run: Row) -> Iterator[Item]:
             yield measure(place, metric, value, unit="ms", higher_is_better=False, **columns)
         elif key == "accept_length" and value is not None:
             yield measure(place, key, value, unit="tokens", higher_is_better=True, **columns)
-        elif is_number(value) and key not in SETTINGS and key not in TOTALS and not key.startswith("total_"):
+        elif is_number(value) and key not in NO_MEASURES and not key.startswith("total_"):
             yield left_out_line(place, "not known")

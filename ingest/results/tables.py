@@ -1,23 +1,27 @@
 """Results as a plain table with a header of our own, long or wide, as CSV, TSV or a JSON list of objects.
 
-Long, a number a line: `model, task, metric, value`, and any of `stderr, n_shot, n_samples, filter, subset, dataset, split,
-seq_len, stride, unit, batch_size, hardware, revision, run_at, suite`. Wide, a model a line: `model` and a column for each
-measure, `TASK/METRIC`, or `perplexity:DATASET` or `perplexity:DATASET@SEQ_LEN` for perplexities, which are per token. Every
-number becomes a row. Our names may be in any case; other columns are named and not read.
+Long, a number a line: `model, task, metric, value`, and any of `stderr, n_samples, filter, subset, dataset, split, seq_len,
+stride, unit, batch_size, suite`. Wide, a model a line: `model` and a column for each measure, `TASK/METRIC`, or
+`perplexity:DATASET` or `perplexity:DATASET@SEQ_LEN` for perplexities, which are per token. Both may have `n_shot, language,
+chat_template, limit, hardware, harness, run_at`, and how the model was loaded: `revision, adapter, dtype, quantization,
+load_in_4bit, load_in_8bit, subfolder, gguf_file, backend`. Every number becomes a row. Our names may be in any case; other
+columns are named and not read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import is_text, left_out_line, measure, measure_task
 from layerhouse.ingest.results.run_times import compact_time_in_name, parse_time, read_run_at
+from layerhouse.ingest.results.runs import run_columns
 from layerhouse.ingest.results.scores import INT32_MAX, INT64_MAX, finite, is_number
 from layerhouse.ingest.results.table_lines import (
+    NO_VALUE,
     cell_number,
     check_table,
     read_header,
@@ -29,11 +33,23 @@ from layerhouse.ingest.results.tasks import ZERO_SHOT, canonical_task, suite_of_
 
 HARNESS = "table"
 REQUIRED = {"model", "task", "metric", "value"}
-TEXTS = ("filter", "subset", "dataset", "split", "unit", "hardware", "revision", "suite")
-COUNTS = {"n_shot": INT32_MAX, "n_samples": INT64_MAX, "seq_len": INT32_MAX, "stride": INT32_MAX, "batch_size": INT32_MAX}
-LONG = REQUIRED | {*TEXTS, *COUNTS, "stderr", "run_at"}
+RUN_NAMES = (
+    *("revision", "adapter", "dtype", "quantization", "load_in_4bit", "load_in_8bit", "subfolder", "gguf_file", "backend"),
+)
+"""Columns that say how the model was loaded."""
+SHARED_TEXTS = ("language", "chat_template", "hardware", "harness")
+TEXTS = ("filter", "subset", "dataset", "split", "unit", "suite")
+SHARED_COUNTS = {"n_shot": INT32_MAX}
+COUNTS = {"n_samples": INT64_MAX, "seq_len": INT32_MAX, "stride": INT32_MAX, "batch_size": INT32_MAX}
+SHARED = {"model", "run_at", "limit", *RUN_NAMES, *SHARED_TEXTS, *SHARED_COUNTS}
+"""Columns that both forms may have."""
+LONG = REQUIRED | SHARED | {*TEXTS, *COUNTS, "stderr"}
 TASK_COLUMN = re.compile(r"([^/]+)/([^/]+)")
 PERPLEXITY_COLUMN = re.compile(r"perplexity:([^@]+)(?:@([0-9]{1,9}))?")
+
+
+class CellError(ValueError):
+    """A cell of a line that cannot be read, so that the line is left out."""
 
 
 def recognises(document: Any, path: Path) -> bool:
@@ -78,55 +94,104 @@ def _is_long(header: list[str]) -> bool:
 
 
 def _is_wide(header: list[str]) -> bool:
-    return "model" in map(_our_name, header) and any(_is_read_wide(name) for name in header if _our_name(name) != "model")
+    return "model" in map(_our_name, header) and any(_is_measure(name) for name in header)
 
 
 def _is_read_wide(name: str) -> bool:
-    is_measure = TASK_COLUMN.fullmatch(name) or PERPLEXITY_COLUMN.fullmatch(name)
-    return _our_name(name) == "model" or is_measure is not None
+    return _our_name(name) in SHARED or _is_measure(name)
 
 
-def _long(where: str, cells: Row) -> Item:
-    model, task_name, metric_name = (cells.get(name) for name in ("model", "task", "metric"))
-    if not is_text(model) or not is_text(task_name) or not is_text(metric_name):
-        return left_out_line(where, "model, task and metric must be text")
-    columns: Row = {name: str(cells[name]).strip() for name in TEXTS if is_text(cells.get(name))}
-    for name, most in COUNTS.items():
+def _is_measure(name: str) -> bool:
+    return (TASK_COLUMN.fullmatch(name) or PERPLEXITY_COLUMN.fullmatch(name)) is not None
+
+
+def _shared_columns(cells: Row) -> Row:
+    """The columns of a line that every number of it has. Raises CellError for a count or cap that is none."""
+    columns: Row = {
+        "declared_model": str(cells["model"]).strip(),
+        **_texts(cells, SHARED_TEXTS),
+        **_counts(cells, SHARED_COUNTS),
+    }
+    stated = {name: cells[name] for name in RUN_NAMES if not _is_blank(cells.get(name))}
+    if stated:
+        columns |= run_columns(stated)
+    if moment := parse_time(cells.get("run_at")):
+        columns["run_at"] = moment
+    limit = cell_number(cells.get("limit"))
+    if limit is not None:
+        columns["sample_limit"] = finite(limit)
+        if columns["sample_limit"] is None:
+            raise CellError(f"limit must be a number, not {cells['limit']!r:.40}")
+    return columns
+
+
+def _texts(cells: Row, names: Iterable[str]) -> Row:
+    return {name: str(cells[name]).strip() for name in names if is_text(cells.get(name))}
+
+
+def _counts(cells: Row, limits: Mapping[str, int]) -> Row:
+    columns: Row = {}
+    for name, most in limits.items():
         number = cell_number(cells.get(name))
         if number is None:
             continue
         is_whole = is_number(number) and 0 <= number <= most and number == int(number)
         if not is_whole:
-            return left_out_line(where, f"{name} must be a whole number, not {cells[name]!r:.40}")
+            raise CellError(f"{name} must be a whole number, not {cells[name]!r:.40}")
         columns[name] = int(number)
+    return columns
+
+
+def _is_blank(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, str) and cell.strip().lower() in NO_VALUE)
+
+
+def _stated_names(task_name: str, metric_name: str) -> Row:
+    """The task, and the names of the table that are others than ours."""
+    task, metric = canonical_task(task_name, metric_name)
+    stated = {"stated_task": task_name if task != task_name else None}
+    return {"task": task, **stated, "stated_metric": metric_name if metric != metric_name else None}
+
+
+def _long(where: str, cells: Row) -> Item:
+    task_name, metric_name = cells.get("task"), cells.get("metric")
+    if not is_text(cells.get("model")) or not is_text(task_name) or not is_text(metric_name):
+        return left_out_line(where, "model, task and metric must be text")
+    task_name, metric_name = task_name.strip(), metric_name.strip()
+    try:
+        columns = _shared_columns(cells) | _texts(cells, TEXTS) | _counts(cells, COUNTS)
+    except CellError as error:
+        return left_out_line(where, str(error))
     columns.setdefault("suite", suite_of_shots(columns.get("n_shot")))
-    task, metric = canonical_task(task_name.strip(), metric_name.strip())
-    columns |= {"declared_model": model.strip(), "stderr": finite(cell_number(cells.get("stderr")))}
-    if moment := parse_time(cells.get("run_at")):
-        columns["run_at"] = moment
-    value = cell_number(cells.get("value"))
+    columns |= _stated_names(task_name, metric_name) | {"stderr": finite(cell_number(cells.get("stderr")))}
+    metric, value = canonical_task(task_name, metric_name)[1], cell_number(cells.get("value"))
     if metric == "perplexity":
-        columns |= {"suite": "perplexity", "unit": columns.get("unit", "per_token"), "dataset": columns.get("dataset", task)}
-        return measure(where, metric, value, task=task, higher_is_better=False, **columns)
+        dataset = columns.get("dataset", columns["task"])
+        columns |= {"suite": "perplexity", "unit": columns.get("unit", "per_token"), "dataset": dataset}
+        return measure(where, metric, value, higher_is_better=False, **columns)
     unit = columns.pop("unit", None)
-    row = measure_task(where, metric, value, task=task, **columns)
+    row = measure_task(where, metric, value, **columns)
     return {**row, "unit": unit} if unit and isinstance(row, dict) else row
 
 
 def _wide(where: str, cells: Row) -> Iterator[Item]:
-    model = cells.get("model")
-    if not is_text(model):
+    if not is_text(cells.get("model")):
         yield left_out_line(where, "model must be text")
+        return
+    try:
+        shared = _shared_columns(cells)
+    except CellError as error:
+        yield left_out_line(where, str(error))
         return
     for name, value in cells.items():
         number = cell_number(value) if isinstance(name, str) else None
-        if name == "model" or number is None:
+        if number is None or _our_name(name) in SHARED:
             continue
         if perplexity := PERPLEXITY_COLUMN.fullmatch(name):
             dataset, seq_len = perplexity[1], perplexity[2]
-            columns: Row = {"suite": "perplexity", "task": dataset, "dataset": dataset, "declared_model": model.strip()}
+            columns: Row = shared | {"suite": "perplexity", "task": dataset, "dataset": dataset}
             columns |= {"seq_len": int(seq_len) if seq_len else None, "unit": "per_token", "higher_is_better": False}
             yield measure(f"{where}.{name}", "perplexity", number, **columns)
         elif parts := TASK_COLUMN.fullmatch(name):
-            task, metric = canonical_task(parts[1], parts[2])
-            yield measure_task(f"{where}.{name}", metric, number, task=task, declared_model=model.strip())
+            columns = shared | _stated_names(parts[1], parts[2]) | {"suite": suite_of_shots(shared.get("n_shot"))}
+            yield measure_task(f"{where}.{name}", canonical_task(parts[1], parts[2])[1], number, **columns)

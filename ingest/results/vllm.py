@@ -3,7 +3,8 @@
 A file holds one run; with `--append-result` it holds a run a line. `serve` has `request_throughput` (requests a second),
 `output_throughput` and `total_token_throughput` (tokens a second), and times as `mean_ttft_ms` or `p99_itl_ms` (milliseconds).
 `throughput` has `elapsed_time` (seconds) and `tokens_per_second`. `latency` has `avg_latency` and `percentiles` (seconds a
-batch). Each of these becomes a row; settings and totals do not.
+batch). Each of these becomes a row; settings and totals do not. The settings of the load and of the engine, as `--metadata`
+adds them, are the `subset`; the lengths are those of the totals where none are stated. Failed requests are a note.
 """
 
 from __future__ import annotations
@@ -16,16 +17,24 @@ from typing import Any
 
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, parsed_results
-from layerhouse.ingest.results.rows import left_out_line, measure, object_at, shortened, text_or_none
+from layerhouse.ingest.results.rows import measure, object_at, shortened, text_or_none
 from layerhouse.ingest.results.run_times import read_run_at
 from layerhouse.ingest.results.scores import INT32_MAX, as_float, is_number, whole_number
+from layerhouse.ingest.results.settings import setting_text
 from layerhouse.ingest.results.speed import (
     OUTPUT_RATE,
     REQUEST_RATE,
     TOTAL_RATE,
     UNSPECIFIED_RATE,
+    add_mean_lengths,
+    failed_notes,
+    loaded_run,
     rate,
     speed_columns,
+    stated_settings,
+    subset_of,
+    unknown_numbers,
+    with_notes,
 )
 
 HARNESS = "vllm"
@@ -36,13 +45,9 @@ RATES = {
     "request_goodput": ("good_requests_per_sec", "req/s"),
 }
 TIME = re.compile(r"(?:mean|median|std|p\d{1,2}(?:\.\d+)?)_(?:ttft|tpot|itl|e2el)_ms")
-NO_MEASURES = frozenset(
-    {
-        *("request_rate", "max_concurrency", "burstiness", "num_prompts"),
-        *("duration", "completed", "failed", "total_input_tokens", "total_output_tokens"),
-    }
-)
-"""Settings and totals of `serve`."""
+TOTALS = ("duration", "completed", "failed", "total_input_tokens", "total_output_tokens")
+"""Numbers of `serve` that are no measures."""
+THROUGHPUT_KEYS = ("elapsed_time", "num_requests", "batch_size", "tokens_per_second", "requests_per_second", "latency_ms")
 TOTAL_KEYS = {"total_output_tokens": OUTPUT_RATE, "total_num_tokens": TOTAL_RATE}
 RATE_TOLERANCE = 0.01
 
@@ -67,9 +72,13 @@ def parse(document: Any, path: Path) -> ParsedResults:
             tuple(shortened(f"[{position}].{line}") for position, run in enumerate(runs) for line in run.left_out),
         )
     moment = _moment(document.get("date"))
+    model = text_or_none(document.get("model_id") or document.get("model"))
+    tokenizer = document.get("tokenizer_id") if document.get("tokenizer_id") != model else None
     run_at, notes = (moment, []) if moment else read_run_at(None, path)
     common = speed_columns(HARNESS) | {
-        "declared_model": text_or_none(document.get("model_id")),
+        "declared_model": model,
+        **loaded_run(document, resolved={"label": document.get("label"), "tokenizer": tokenizer}),
+        "harness_version": text_or_none(document.get("vllm_version")),
         "hardware": text_or_none(document.get("hardware") or document.get("gpu")),
         "run_at": run_at,
     }
@@ -91,38 +100,48 @@ def _moment(date: Any) -> datetime | None:
 
 
 def _serve(document: Row) -> Iterator[Item]:
-    settings = [
-        f"{name}={document[key]}"
-        for key, name in (("request_rate", "rate"), ("max_concurrency", "concurrency"))
-        if document.get(key) is not None
-    ]
-    columns: Row = {"subset": ",".join(settings) or None, "n_samples": whole_number(document.get("completed"))}
+    completed = document.get("completed")
+    settings = stated_settings(document)
+    add_mean_lengths(settings, completed, input=document.get("total_input_tokens"), output=document.get("total_output_tokens"))
+    notes = failed_notes(document.get("failed"), completed, document.get("num_prompts"))
+    columns: Row = {"subset": subset_of(settings), "n_samples": whole_number(completed)}
     is_timeless = document.get("duration") == 0
     for key, value in document.items():
         if key in RATES:
             metric, unit = RATES[key]
             if value is not None:
-                yield rate(key, metric, value, is_timeless=is_timeless, unit=unit, **columns)
+                yield with_notes(rate(key, metric, value, is_timeless=is_timeless, unit=unit, **columns), notes)
         elif TIME.fullmatch(key):
-            yield measure(key, key, value, unit="ms", higher_is_better=False, **columns)
-        elif is_number(value) and key not in NO_MEASURES:
-            yield left_out_line(key, "not known")
+            yield with_notes(measure(key, key, value, unit="ms", higher_is_better=False, **columns), notes)
+    others = {key: value for key, value in document.items() if key not in RATES and not TIME.fullmatch(key)}
+    yield from unknown_numbers(others, TOTALS)
 
 
 def _throughput(document: Row) -> Iterator[Item]:
+    settings = stated_settings(document)
+    requests = document.get("num_requests")
+    output, total = (whole_number(document.get(key)) for key in TOTAL_KEYS)
+    if (count := setting_text(whole_number(requests))) is not None:
+        settings.setdefault("prompts", count)
+    if total is None or output is None:
+        add_mean_lengths(settings, requests, tokens=total, output=output)
+    else:
+        add_mean_lengths(settings, requests, input=total - output, output=output)
     columns: Row = {
-        "n_samples": whole_number(document.get("num_requests")),
+        "subset": subset_of(settings),
+        "n_samples": whole_number(requests),
         "batch_size": whole_number(document.get("batch_size"), INT32_MAX),
     }
     is_timeless = document.get("elapsed_time") == 0
     metric, notes = _counted_tokens(document)
     row = rate("tokens_per_second", metric, document["tokens_per_second"], is_timeless=is_timeless, **columns)
-    yield {**row, "notes": [*row.get("notes", ()), *notes]} if isinstance(row, dict) else row
+    yield with_notes(row, notes)
     if "requests_per_second" in document:
         value = document["requests_per_second"]
         yield rate("requests_per_second", REQUEST_RATE, value, is_timeless=is_timeless, unit="req/s", **columns)
     if "latency_ms" in document:
         yield measure("latency_ms", "latency_ms", document["latency_ms"], unit="ms", higher_is_better=False, **columns)
+    yield from unknown_numbers(document, (*THROUGHPUT_KEYS, *TOTAL_KEYS))
 
 
 def _counted_tokens(document: Row) -> tuple[str, list[Note]]:
@@ -139,7 +158,13 @@ def _counted_tokens(document: Row) -> tuple[str, list[Note]]:
 
 
 def _latency(document: Row) -> Iterator[Item]:
-    yield measure("avg_latency", "latency_s_per_batch", document["avg_latency"], unit="s/batch", higher_is_better=False)
+    columns: Row = {
+        "subset": subset_of(stated_settings(document)),
+        "batch_size": whole_number(document.get("batch_size"), INT32_MAX),
+        "unit": "s/batch",
+        "higher_is_better": False,
+    }
+    yield measure("avg_latency", "latency_s_per_batch", document["avg_latency"], **columns)
     for percentile, value in object_at(document, "percentiles").items():
-        metric = f"p{percentile}_latency_s_per_batch"
-        yield measure(f"percentiles.{percentile}", metric, value, unit="s/batch", higher_is_better=False)
+        yield measure(f"percentiles.{percentile}", f"p{percentile}_latency_s_per_batch", value, **columns)
+    yield from unknown_numbers(document, ("avg_latency", "batch_size"))

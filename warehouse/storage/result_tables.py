@@ -22,7 +22,11 @@ RESULTS = Table(
         Column("harness_commit", "VARCHAR", "Git commit of that program, if stated."),
         Column("suite", "VARCHAR", "Group of tasks: model_info, perplexity, zeroshot, speed, memory, ..."),
         Column("task", "VARCHAR", "The task; for a perplexity the dataset."),
-        Column("subset", "VARCHAR", "Subset or configuration of the task."),
+        Column(
+            "subset",
+            "VARCHAR",
+            "Subset or configuration of the task, and the settings on which the value depends and which no other column has.",
+        ),
         Column(
             "metric", "VARCHAR", "Name of the metric; one name for what versions of a harness call differently.", required=True
         ),
