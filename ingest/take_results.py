@@ -276,18 +276,18 @@ class ResultTaker:
         return match if stored.rule == LinkRule.DECLARED else Match(None)
 
     def _restored_owner(self, stored: StoredResult) -> str | None:
-        """The model that gets back results which went with it when it was dropped: by its last name or the one that the link
-        has, if it lies where it lay, or the results name it.
+        """The model that gets back results which went with it when it was dropped: the one in its folder, or the one of its
+        name where the folder is gone, if the results lay in it, or name it, or were linked to it by hand.
         """
         if stored.result_id in self._known.models_by_result or stored.source_uri in self._taken_files:
             return None
-        owners = [
-            name for name in (stored.model_id, stored.written_name) if name in self._models.folders and self._is_there(name)
-        ]
-        if stored.rule == LinkRule.BY_HAND:
-            return stored.model_id if stored.model_id in owners else None
-        if stored.rule == LinkRule.FOLDER:
-            return next((name for name in owners if self._models.folders[name] == stored.link["model_uri"]), None)
+        folders = self._known.dropped_folders.get(stored.model_id, ())
+        names = {self._models.by_folder.get(folder) for folder in folders}
+        if stored.model_id in self._models.folders and not any(os.path.lexists(folder) for folder in folders):
+            names.add(stored.model_id)
+        owners = {name for name in names if name is not None and self._is_there(name)}
+        if stored.rule in (LinkRule.BY_HAND, LinkRule.FOLDER):
+            return min(owners) if len(owners) == 1 else None
         match = self._models.find(stored.declared_model, Path(stored.source_uri), stored.revision)
         by_adapter = self._find_adapter(stored.adapter, match)
         owner = by_adapter.model_id or match.model_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,16 @@ QUALIFY
     )
 """
 """The results that went with a dropped model, of each file its newest contents, unless there are newer ones of the file now."""
+DROPPED_FOLDERS = """
+SELECT DISTINCT
+    coalesce(name_changes.new_model_id, checkpoints.model_id),
+    checkpoints.source_uri
+FROM checkpoints
+JOIN name_changes
+    ON name_changes.model_id = checkpoints.model_id
+    AND name_changes.commit_id = checkpoints.commit_id
+WHERE name_changes.is_dropped
+"""
 FORMER_NAMES = """
 SELECT model_id, arg_max(new_model_id, commit_id)
 FROM name_changes
@@ -215,14 +226,16 @@ def _load_results(connection: duckdb.DuckDBPyConnection, known: Inventory) -> No
     shared: dict[tuple[str, ...], frozenset[str]] = {}
     for *columns, measures in _rows(connection, "SELECT * FROM stored_results"):
         key = tuple(measures or ())
-        result = StoredResult(*columns, measures=shared.setdefault(key, frozenset(key)))
+        result = replace(StoredResult(*columns), measures=shared.setdefault(key, frozenset(key)))
         if result.rule == LinkRule.BY_HAND:
             place = (result.source_uri, result.declared_model, result.adapter, result.revision)
             known.results_by_hand[place] = result.model_id
         else:
             known.waiting_results[result.result_id] = result
+    for model_id, folder in _rows(connection, DROPPED_FOLDERS):
+        known.dropped_folders.setdefault(model_id, set()).add(folder)
     for *columns, link in _rows(connection, DROPPED_RESULTS):
-        dropped = StoredResult(*columns, link=link)
+        dropped = replace(StoredResult(*columns), link=link)
         known.dropped_results.setdefault(dropped.model_id, []).append(dropped)
 
 

@@ -61,8 +61,9 @@ class Inventory:
 
     `sightings` are by model and source kind, `bases` by declared name and parameters. `unlinked_results` are result files
     without a model. `waiting_results` are these by their id, and those that name an adapter and have the model under it;
-    `dropped_results` by the name that their dropped model had last; `results_by_hand` the models that a user linked, by the
-    file and by the model, adapter and revision that the rows name. `former_names` has names that models were renamed from.
+    `dropped_results` by the name that their dropped model had last, `dropped_folders` its folders; `results_by_hand` the
+    models that a user linked, by the file and by the model, adapter and revision that the rows name. `former_names` has names
+    that models were renamed from.
     `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint and its base: `related` those whose tensors
     were compared, `unexplained` those of them where stored rows do not say how some tensor differs, and `unit_pairs` those
     whose units were matched. `stale_checkpoints` have rows of earlier rules alone. `checkpoints_with_units` are the
@@ -76,6 +77,7 @@ class Inventory:
     unlinked_results: set[str] = field(default_factory=set)
     waiting_results: dict[str, StoredResult] = field(default_factory=dict)
     dropped_results: dict[str, list[StoredResult]] = field(default_factory=dict)
+    dropped_folders: dict[str, set[str]] = field(default_factory=dict)
     results_by_hand: dict[tuple[str, str | None, str | None, str | None], str] = field(default_factory=dict)
     former_names: dict[str, str] = field(default_factory=dict)
     results: set[str] = field(default_factory=set)
