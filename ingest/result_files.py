@@ -14,7 +14,6 @@ from layerhouse.ingest.results.documents import parse_document, read_document_by
 from layerhouse.ingest.results.parsed import ParsedResults, ResultFormat
 from layerhouse.ingest.results.registry import recognise
 from layerhouse.ingest.results.resemblance import resembles_results
-from layerhouse.ingest.results.secret_texts import clean_document
 from layerhouse.warehouse.storage.inventory import Inventory
 
 MAX_KEPT_BYTES = 16 << 20
@@ -87,7 +86,7 @@ class ResultFiles:
         file_id = hashlib.sha256(path_text(path).encode() + b"\0" + raw).hexdigest()
         if file_id in self._known.models_by_result and file_id not in self._known.unlinked_results:
             return _ReadFile(stamp, file_id, is_unchanged=True)
-        document = clean_document(parse_document(raw, path, display_path))
+        document = parse_document(raw, path, display_path)
         try:
             result_format = recognise(document, path)
         except UsageError as error:  # a package adds a format that cannot be used
