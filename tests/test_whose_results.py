@@ -259,17 +259,20 @@ def test_two_models_that_come_later_and_could_both_be_meant_get_nothing(tmp_path
         assert wh.query("unlinked").select("reason", "candidates").rows() == [("several candidates", ["all/tiny", "zoo/tiny"])]
 
 
-def test_results_without_a_model_are_not_a_later_models_that_has_their_name(tmp_path):
+def test_results_without_a_model_are_not_those_of_a_later_model_that_has_their_name(tmp_path):
     put_result(tmp_path / "out/a.json", 0.5, "pretrained=/mnt/x/tiny")
     lh.ingest(tmp_path / "out", warehouse=tmp_path / "w")
-    put_model(tmp_path / "zoo/tiny")
-    put_model(tmp_path / "all/other")
-    lh.ingest(tmp_path / "all/other", warehouse=tmp_path / "w", name="tiny")
     assert owners(tmp_path / "w") == {0.5: "tiny"}
-    rename_model(tmp_path / "w", "tiny", "all/other")
-    put_result(tmp_path / "out/b.json", 0.25, "pretrained=/mnt/y/other2")
+    put_model(tmp_path / "zoo/tiny")
+    put_model(tmp_path / f"hub/models--tiny/snapshots/{OLD}")
+    report = lh.ingest([tmp_path / "zoo", tmp_path / "hub"], warehouse=tmp_path / "w")
+    assert [event.where for event in report.events if event.kind == "taken"] == ["zoo/tiny", "tiny"]
+    assert lines(report, "passed") == [
+        "nothing says that these results are of the model tiny which is there now: they are tiny (unlinked)"
+    ]
+    put_result(tmp_path / "out/b.json", 0.25, "pretrained=/mnt/y/tiny")
     lh.ingest(tmp_path / "out", warehouse=tmp_path / "w")
-    assert owners(tmp_path / "w")[0.25] == "other2"
+    assert owners(tmp_path / "w") == {0.25: "tiny (unlinked)", 0.5: "tiny (unlinked)"}
 
 
 @pytest.mark.parametrize("again", ["weights", "results", "results, then weights", "weights, then results", "both"])
