@@ -34,7 +34,7 @@ with_candidates AS (
     LEFT JOIN models
         ON models.source_kind <> 'results'
         AND lower(regexp_extract(regexp_replace(models.model_id, '@[0-9a-f]{8,40}', ''), '[^/]*$'))
-        = lower(regexp_extract(coalesce(unlinked_files.declared_model, unlinked_files.model_id), '[^/]*$'))
+        = lower(regexp_extract(rtrim(coalesce(unlinked_files.declared_model, unlinked_files.model_id), '/'), '[^/]*$'))
     GROUP BY
         unlinked_files.source_uri,
         unlinked_files.model_id,

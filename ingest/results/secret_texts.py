@@ -7,10 +7,11 @@ and texts in the form of a token of a known service.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 HIDDEN = "***"
-SHORTEST_TOKEN = 20
+SHORTEST_TOKEN, SHORT = 20, 80
 NAMES = (
     r"(?:api[_-]?keys?|secret(?:[_-]?(?:access[_-]?)?key)?|access[_-]?key(?:[_-]?id)?|passwords?|passwd|pwd|credentials?"
     r"|authorization|auth(?:[_-]?header)?|signature|sig|hf[_-]?key"
@@ -38,11 +39,19 @@ TOKEN = re.compile(
 
 
 def without_secrets(text: str) -> str:
-    """A text without user names, passwords and tokens; the same object if it holds none."""
+    """A text without user names, passwords and tokens."""
+    if len(text) <= SHORT:
+        return _clean_short(text)
     if "\n" not in text:
         return _clean_line(text)
     clean = "\n".join(map(_clean_line, text.split("\n")))
     return text if clean == text else clean
+
+
+@lru_cache(maxsize=1 << 14)
+def _clean_short(text: str) -> str:
+    """Cached, as files of one kind have the same keys and many of the same texts."""
+    return "\n".join(map(_clean_line, text.split("\n"))) if "\n" in text else _clean_line(text)
 
 
 def _clean_line(line: str) -> str:
@@ -70,12 +79,22 @@ def clean_document(document: Any) -> Any:
 
 
 def _clean_object(document: dict[str, Any]) -> dict[str, Any]:
-    has_new_key = False
+    new_keys = {}
     for key, value in document.items():
-        if isinstance(value, str | list | dict):
-            document[key] = HIDDEN if isinstance(value, str) and SECRET_KEY.fullmatch(key) else clean_document(value)
-        has_new_key = has_new_key or without_secrets(key) is not key
-    return {without_secrets(key): value for key, value in document.items()} if has_new_key else document
+        clean_key, holds_secret = _read_key(key) if len(key) <= SHORT else (without_secrets(key), False)
+        if clean_key != key:
+            new_keys[key] = clean_key
+        if isinstance(value, str):
+            document[key] = HIDDEN if holds_secret else without_secrets(value)
+        elif isinstance(value, list | dict):
+            document[key] = clean_document(value)
+    return {new_keys.get(key, key): value for key, value in document.items()} if new_keys else document
+
+
+@lru_cache(maxsize=1 << 14)
+def _read_key(key: str) -> tuple[str, bool]:
+    """A key without secrets, and whether it is the name of one."""
+    return without_secrets(key), SECRET_KEY.fullmatch(key) is not None
 
 
 def _public_query(query: re.Match[str]) -> str:
