@@ -95,7 +95,9 @@ class ResultTaker:
             if match.model_id is not None and self._is_there(match.model_id):
                 self._relink(stored, match, match.model_id)
                 found.setdefault(match.model_id, set()).add(stored.source_uri)
-            elif stored.rule == LinkRule.DECLARED and stored.model_id in self._models.folders:
+            elif (
+                stored.rule == LinkRule.DECLARED and stored.model_id in self._models.folders and self._is_there(stored.model_id)
+            ):
                 self._move_aside(stored)
         for dropped in self._known.dropped_results.values():
             for stored in dropped:
@@ -162,7 +164,8 @@ class ResultTaker:
     def _find_adapter(self, adapter: str | None, base: Match) -> Match:
         """The model of an adapter by its name or path. A path inside of the folder of the model under it is none."""
         match = self._models.find(adapter, Path()) if adapter else Match(None)
-        return Match(None) if match.model_id == base.model_id else replace(match, is_adapter=True)
+        is_base = match.model_id is not None and match.model_id == base.model_id
+        return Match(None) if is_base else replace(match, is_adapter=True)
 
     def _with_names(self, model: FoundModel, files: Sequence[_File | bool | None]) -> list[_File | bool | None]:
         """The files, those without a name of a model with one: together with those of the folder that are stored, they are of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from itertools import permutations
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 import layerhouse as lh
+from layerhouse.ingest.declarations.declare import declare
+from layerhouse.ingest.declarations.method_patterns import compile_method_pattern, declare_by_patterns
 from layerhouse.ingest.results.model_lookup import Match, Models, last_name
 from layerhouse.ingest.results.nameless import NamelessFile, model_in_file_name, model_names
 from layerhouse.tests.running import layerhouse
@@ -197,7 +200,10 @@ def test_the_command_of_a_query_does_what_it_says(tmp_path, table):
     with lh.open(tmp_path / "w") as wh:
         unlinked = wh.query("unlinked")
     assert unlinked["reason"].to_list() == ["no model of that name"] * 3
-    assert unlinked["command"].to_list()[2] == f"""layerhouse link '{table}' MODEL --of 'it'"'"'s c'"""
+    command = unlinked["command"].to_list()[2]
+    assert command == f"""layerhouse link '{table}' MODEL --of 'it'"'"'s c'"""
+    done = layerhouse(*shlex.split(command.replace("MODEL", "org/Mine"))[1:], "-w", tmp_path / "w")
+    assert (done.returncode, owners(tmp_path / "w")[0.75]) == (0, "org/Mine")
 
 
 def test_a_link_by_hand_holds_when_the_file_is_written_again(tmp_path, table):
@@ -391,7 +397,19 @@ def test_of_several_adapters_of_a_name_none_is_chosen(tmp_path):
     assert owners(tmp_path / "w") == {0.5: "zoo/base"}
 
 
-def test_results_in_the_folder_of_a_base_are_its_adapters_and_in_that_of_an_adapter_its_own(tmp_path):
+def test_adapters_that_could_be_meant_are_named_where_the_model_under_them_is_unknown(tmp_path):
+    put_model(tmp_path / "zoo/x/lora", 2.0, ADAPTER)
+    put_model(tmp_path / "zoo/y/lora", 3.0, ADAPTER)
+    put_result(tmp_path / "out/a.json", 0.5, "pretrained=org/base,peft=org/lora")
+    report = lh.ingest([tmp_path / "zoo", tmp_path / "out"], warehouse=tmp_path / "w")
+    assert "names the adapter 'org/lora', which zoo/x/lora, zoo/y/lora could be" in lines(report, "passed")[0]
+    assert owners(tmp_path / "w") == {0.5: "org/base"}
+    drop_model(tmp_path / "w", "zoo/x/lora")
+    lh.ingest(tmp_path / "zoo/y", warehouse=tmp_path / "w")
+    assert owners(tmp_path / "w") == {0.5: "zoo/y/lora"}
+
+
+def test_results_in_a_bases_folder_may_be_of_its_adapter_and_those_in_an_adapters_folder_are_its_own(tmp_path):
     put_model(tmp_path / "zoo/base")
     put_model(tmp_path / "zoo/lora", 2.0, ADAPTER)
     put_model(tmp_path / "zoo/copy", 3.0, ADAPTER)
@@ -513,9 +531,12 @@ def test_commits_that_begin_alike_are_named_in_full(tmp_path):
     assert sorted(lh.open(tmp_path / "w").models()["model_id"].to_list()) == [f"org/name@{commit}" for commit in commits]
 
 
-def test_a_name_declares_the_same_with_a_commit_behind_it(tmp_path):
-    for name in ("Llama-3-8B_0.2@0f0e0d0c", "Llama-3-8B_0.2"):
-        assert lh.ingest(put_model(tmp_path / name / "m"), warehouse=tmp_path / "w", name=name).count("failed") == 0
-        (tmp_path / name).rename(tmp_path / f"{len(name)}")
-    with lh.open(tmp_path / "w") as wh:
-        assert wh.sql("SELECT DISTINCT declared_ratio FROM models").rows() == [(0.2,)]
+def test_a_name_declares_the_same_with_a_commit_behind_it():
+    pattern = compile_method_pattern(r"_(?P<ratio>\d{4})")
+    for name in ("org/Llama-3-8B_0.2", "org/Magnitude_2000", "org/Llama-3-8B_x", "org/Wanda_0.5/checkpoint-10"):
+        repository, _, below = name.partition("/checkpoint")
+        with_commit = f"{repository}@12345678{'/checkpoint' * bool(below)}{below}"
+        assert declare(with_commit) == declare(name)
+        assert declare_by_patterns([pattern], with_commit) == declare_by_patterns([pattern], name)
+    assert declare("org/Llama-3-8B_0.2@12345678").ratio == 0.2
+    assert declare_by_patterns([compile_method_pattern(r"(?P<ratio>\d{4})")], "org/a@12345678") is None
