@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import struct
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 import layerhouse as lh
 from layerhouse.ingest.declarations.declare import declare
@@ -17,14 +17,18 @@ from layerhouse.ingest.declarations.method_patterns import compile_method_patter
 from layerhouse.ingest.results.model_lookup import Match, Models, last_name
 from layerhouse.ingest.results.nameless import NamelessFile, model_in_file_name, model_names
 from layerhouse.tests.running import layerhouse
+from layerhouse.tests.weight_files import entry, safetensors_bytes
+from layerhouse.warehouse.admin.link_results import LinkRequest, link_results
 from layerhouse.warehouse.admin.removals import drop_model, rename_model
+from layerhouse.warehouse.answers.session import connect
 
 OLD, NEW = "a1b2c3d4" * 5, "0f0e0d0c" * 5
 
 
 def put_model(folder: Path, value: float = 1.0, name: str = "model.safetensors") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({"model.layers.0.mlp.up_proj.weight": torch.full((4, 4), value)}, folder / name)
+    tensors = {"model.layers.0.mlp.up_proj.weight": entry("F32", [2, 2], 0, 16)}
+    (folder / name).write_bytes(safetensors_bytes(tensors, struct.pack("<4f", *[value] * 4)))
     return folder
 
 
@@ -37,18 +41,28 @@ def put_result(path: Path, score: float, model_args: str | None = None, *, task:
     return path
 
 
+def answer(warehouse: Path, sql: str) -> list[tuple[Any, ...]]:
+    """Rows of tables and the view of links, which are there sooner than all views."""
+    connection, _ = connect(warehouse, asked=sql)
+    with connection:
+        return connection.execute(sql).fetchall()
+
+
 def owners(warehouse: Path) -> dict[float, str]:
     """The model of each score; a score that no model has is missing."""
-    with lh.open(warehouse) as wh:
-        sql = "SELECT value, result_links.model_id FROM results JOIN result_links USING (result_id) ORDER BY ALL"
-        rows = wh.sql(sql).rows()
+    rows = answer(
+        warehouse, "SELECT value, result_links.model_id FROM results JOIN result_links USING (result_id) ORDER BY ALL"
+    )
     assert len({value for value, _ in rows}) == len(rows)
     return dict(rows)
 
 
+def names_in(warehouse: Path) -> list[str]:
+    return [name for (name,) in answer(warehouse, "SELECT DISTINCT model_id FROM sightings ORDER BY 1")]
+
+
 def rules(warehouse: Path) -> dict[str, str]:
-    with lh.open(warehouse) as wh:
-        return dict(wh.sql("SELECT model_id, rule FROM result_links ORDER BY ALL").rows())
+    return dict(answer(warehouse, "SELECT model_id, rule FROM result_links ORDER BY ALL"))
 
 
 def lines(report: lh.Report, *kinds: str) -> list[str]:
@@ -207,7 +221,7 @@ def test_the_command_of_a_query_does_what_it_says(tmp_path, table):
 
 
 def test_a_link_by_hand_holds_when_the_file_is_written_again(tmp_path, table):
-    assert layerhouse("link", table, "org/Mine", "--of", "b", "-w", tmp_path / "w").returncode == 0
+    link_results(tmp_path / "w", [LinkRequest(str(table), "org/Mine", "b")])
     table.write_text(table.read_text().replace("0.5", "0.625"))
     lh.ingest(table.parent, warehouse=tmp_path / "w")
     assert owners(tmp_path / "w") == {0.25: "a", 0.625: "org/Mine", 0.75: "it's c"}
@@ -288,7 +302,7 @@ def test_scores_are_back_when_a_dropped_model_is_ingested_again(tmp_path, again)
     put_result(tmp_path / "zoo/tiny/evaluation/b.json", 0.25)
     by_hand = put_result(tmp_path / "out/c.json", 0.75, "pretrained=org/nobody")
     lh.ingest([tmp_path / "zoo", tmp_path / "out"], warehouse=tmp_path / "w")
-    assert layerhouse("link", by_hand, "zoo/tiny", "-w", tmp_path / "w").returncode == 0
+    link_results(tmp_path / "w", [LinkRequest(str(by_hand), "zoo/tiny")])
     before = owners(tmp_path / "w")
     assert before == dict.fromkeys((0.25, 0.5, 0.75), "zoo/tiny")
     drop_model(tmp_path / "w", "zoo/tiny")
@@ -304,8 +318,7 @@ def test_scores_are_back_when_a_dropped_model_is_ingested_again(tmp_path, again)
         assert {**owners(tmp_path / "w"), 0.75: None} == {0.25: "zoo/tiny", 0.5: "zoo/tiny", 0.75: None}
     else:
         assert owners(tmp_path / "w") == before
-    with lh.open(tmp_path / "w") as wh:
-        assert wh.sql("SELECT count(*) FROM results").item() == 3
+    assert answer(tmp_path / "w", "SELECT count(*) FROM results") == [(3,)]
 
 
 def test_scores_of_a_dropped_model_are_not_those_of_another_one(tmp_path):
@@ -378,11 +391,8 @@ def test_the_results_of_an_adapter_are_the_adapters(tmp_path, peft, is_before):
     roots = [tmp_path / "zoo"] if is_before else [tmp_path / "zoo", tmp_path / "out"]
     lh.ingest(roots, warehouse=tmp_path / "w")
     assert owners(tmp_path / "w") == {0.25: "zoo/base", 0.5: "zoo/lora"}
-    with lh.open(tmp_path / "w") as wh:
-        assert wh.sql("SELECT model_id, is_adapter FROM result_links ORDER BY 1").rows() == [
-            ("zoo/base", False),
-            ("zoo/lora", True),
-        ]
+    links = answer(tmp_path / "w", "SELECT model_id, is_adapter FROM result_links ORDER BY 1")
+    assert links == [("zoo/base", False), ("zoo/lora", True)]
 
 
 def test_of_several_adapters_of_a_name_none_is_chosen(tmp_path):
@@ -466,15 +476,15 @@ def test_a_snapshot_has_one_name_whether_or_not_the_others_are_looked_at(tmp_pat
     (tmp_path / "hub/models--org--name/snapshots" / NEW).mkdir()
     (tmp_path / "hub/models--org--name/snapshots" / NEW / "config.json").write_text("{}")
     lh.ingest(first, warehouse=tmp_path / "alone")
-    assert lh.open(tmp_path / "alone").models()["model_id"].to_list() == ["org/name"]
+    assert names_in(tmp_path / "alone") == ["org/name"]
     (tmp_path / "hub/models--org--name/snapshots" / NEW / "config.json").unlink()
     (tmp_path / "hub/models--org--name/snapshots" / NEW).rmdir()
     put_snapshot(tmp_path / "hub", NEW, 2.0, refs=("main",))
     lh.ingest(first, warehouse=tmp_path / "two")
-    assert lh.open(tmp_path / "two").models()["model_id"].to_list() == ["org/name@a1b2c3d4"]
+    assert names_in(tmp_path / "two") == ["org/name@a1b2c3d4"]
     report = lh.ingest(tmp_path / "hub", warehouse=tmp_path / "alone")
     assert report.count("failed") == 0
-    assert sorted(lh.open(tmp_path / "alone").models()["model_id"].to_list()) == ["org/name", "org/name@0f0e0d0c"]
+    assert sorted(names_in(tmp_path / "alone")) == ["org/name", "org/name@0f0e0d0c"]
 
 
 @pytest.mark.parametrize(
@@ -528,7 +538,7 @@ def test_commits_that_begin_alike_are_named_in_full(tmp_path):
     for index, commit in enumerate(commits):
         put_snapshot(tmp_path / "hub", commit, float(index))
     lh.ingest(tmp_path / "hub", warehouse=tmp_path / "w")
-    assert sorted(lh.open(tmp_path / "w").models()["model_id"].to_list()) == [f"org/name@{commit}" for commit in commits]
+    assert sorted(names_in(tmp_path / "w")) == [f"org/name@{commit}" for commit in commits]
 
 
 def test_a_name_declares_the_same_with_a_commit_behind_it():
