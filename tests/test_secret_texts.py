@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import layerhouse as lh
+from layerhouse.ingest.results import documents
 from layerhouse.ingest.results.secret_texts import clean_document, without_secrets
 from layerhouse.tests.mutation_results import BESIDE, JSON_RESULTS, TEXT_RESULTS
 from layerhouse.tests.study_files import put
@@ -139,3 +142,10 @@ def test_the_names_that_a_file_declares_stay_apart_by_what_is_no_secret(tmp_path
         put(tmp_path / f"out/{name}.json", document | {"config": {"model_args": f"pretrained=https://u:{SECRET}@h/{name}"}})
     lh.ingest(tmp_path / "out", warehouse=tmp_path / "w")
     assert sorted(lh.open(tmp_path / "w").models()["model_id"].to_list()) == ["https://h/a", "https://h/b"]
+
+
+def test_formats_read_files_through_documents_alone():
+    readers = re.compile(r"\b(read_json|read_json_bytes|open_regular\w*|read_regular|read_text|read_bytes|open)\(")
+    folder = Path(documents.__file__).parent
+    readings = {path.stem for path in folder.glob("*.py") if readers.search(path.read_text("utf-8"))}
+    assert readings == {"documents"}
