@@ -179,21 +179,22 @@ def compare(
     "table",
     type=LocalPath(exists=True, dir_okay=False),
     metavar="CSV",
-    help="Make many links at once, from a table with the columns file and model.",
+    help="Make many links at once, from a table with the columns file, model and, where needed, of.",
 )
+@click.option("--of", metavar="NAME", help="Of a FILE with results of several models, those of the model that it calls NAME.")
 @warehouse_option
-def link(file: str | None, model: str | None, table: Path | None, warehouse: Path) -> None:
+def link(file: str | None, model: str | None, table: Path | None, of: str | None, warehouse: Path) -> None:
     """Declare that the results in FILE are MODEL's, for later ingests too.
 
-    `layerhouse query unlinked` lists the files for which no model was found.
+    `layerhouse query unlinked` lists the files for which no model was found, with the command for each.
     """
-    from layerhouse.warehouse.admin.link_results import link_results, read_pairs
+    from layerhouse.warehouse.admin.link_results import LinkRequest, link_results, read_requests
 
-    if (table is None) == (file is None or model is None):
+    if (table is None) == (file is None or model is None) or (table is not None and of is not None):
         raise UsageError("name a FILE and a MODEL, or a table with --from")
-    pairs = read_pairs(table) if table is not None else [(str(file), str(model))]
-    count = link_results(warehouse, pairs)
-    talk(f"linked {count} result file{'' if count == 1 else 's'}")
+    requests = read_requests(table) if table is not None else [LinkRequest(str(file), str(model), of)]
+    link_results(warehouse, requests)
+    talk(f"linked {len(requests)} result file{'' if len(requests) == 1 else 's'}")
 
 
 @cli.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -15,6 +15,7 @@ from layerhouse.file_door import kind_text
 from layerhouse.ingest.checkpoint.containers.sniff import unread_weights
 from layerhouse.ingest.checkpoint.file_names import DCP_METADATA, is_weight_file
 from layerhouse.ingest.checkpoint.guard import NO_TRACEBACKS, Guard
+from layerhouse.ingest.checkpoint.hub_cache import Snapshot, commits_with_weights, read_snapshot
 from layerhouse.ingest.checkpoint.ranks import rank_sets, training_state
 from layerhouse.ingest.checkpoint.symlinks import lead_out_text, leads_out
 from layerhouse.ingest.folder_files import EVALUATION, FileSorter, is_needed, real_path
@@ -32,7 +33,6 @@ WEIGHTS_PROMISED = re.compile(r"config\.json|.+\.index\.json")
 HUB_PREFIXES = ("models--", "datasets--", "spaces--")
 HUB_STORES = ("blobs", "refs")
 """Folders beside the snapshots of a hub cache; what they hold is met in the snapshots."""
-HUB_FOLDER = re.compile(r".*/models--([^/]+)/snapshots/([^/]+)((?:/.*)?)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ def _walk_roots(
 ) -> tuple[dict[Path, FoundModel], list[Remark]]:
     """The models by their real folders, and remarks."""
     models: dict[Path, FoundModel] = {}
+    snapshots: dict[Path, Snapshot] = {}
     remarks: list[Remark] = []
     listed: dict[str, Path] = {}
     for given in map(_named, roots):
@@ -112,8 +113,11 @@ def _walk_roots(
             continue
         for model in walk.models:
             folder = Path(os.path.realpath(model.folder))
-            models[folder] = _joined(models.get(folder), model, folder, top, _shown(model.folder, root, given))
-    return models, remarks
+            if folder not in models and (snapshot := read_snapshot(path_text(model.folder))):
+                snapshots[folder] = replace(snapshot, below=_model_name(snapshot.below, model))
+            name = _path_below(model.folder, top)
+            models[folder] = _joined(models.get(folder), model, folder, name, _shown(model.folder, root, given))
+    return models | _named_snapshots(models, snapshots), remarks
 
 
 class _Walk:
@@ -320,13 +324,24 @@ class _Walk:
         self._outcomes += len(models)
 
 
-def _joined(earlier: FoundModel | None, model: FoundModel, folder: Path, top: Path, shown: str) -> FoundModel:
+def _named_snapshots(models: Mapping[Path, FoundModel], snapshots: Mapping[Path, Snapshot]) -> dict[Path, FoundModel]:
+    """The models of hub caches with their names and revisions. Snapshots that hold weights count, whether or not they are below
+    the roots, so that a model's name does not depend on these.
+    """
+    commits: dict[str, set[str]] = {}
+    for snapshot in snapshots.values():
+        commits.setdefault(snapshot.cache, commits_with_weights(snapshot.cache)).add(snapshot.commit)
+    named = {}
+    for folder, snapshot in snapshots.items():
+        name = snapshot.model_name(commits[snapshot.cache])
+        named[folder] = replace(models[folder], model_id=name, revision=snapshot.commit)
+    return named
+
+
+def _joined(earlier: FoundModel | None, model: FoundModel, folder: Path, name: str, shown: str) -> FoundModel:
     """A model with its real folder and its name, its files joined to those that an earlier root led to."""
     if earlier is None:
-        name, revision = _hub_name(model.folder) or (_path_below(model.folder, top), None)
-        if model.weight_files == (model.folder,):
-            name = name.removesuffix(model.folder.suffix).removesuffix(".pth")  # of x.pth.tar
-        earlier = FoundModel(name, folder, revision=revision, shown=shown)
+        earlier = FoundModel(_model_name(name, model), folder, shown=shown)
     analyses = [real_path(model.folder, path) for path in model.analysis_files]
     results = [real_path(model.folder, path) for path in model.result_files]
     return replace(
@@ -336,6 +351,13 @@ def _joined(earlier: FoundModel | None, model: FoundModel, folder: Path, top: Pa
         weight_files=tuple(dict.fromkeys((*earlier.weight_files, *model.weight_files))),
         sliced_name=earlier.sliced_name or model.sliced_name,
     )
+
+
+def _model_name(name: str, model: FoundModel) -> str:
+    """The name of a model by its path; that of a weight file without its suffix."""
+    if model.weight_files != (model.folder,):
+        return name
+    return name.removesuffix(model.folder.suffix).removesuffix(".pth")  # of x.pth.tar
 
 
 def _path_below(path: Path, top: Path) -> str:
@@ -397,9 +419,3 @@ def _special(path: Path) -> tuple[str, bool]:
 
 def _nothing_text(*, is_empty: bool) -> str:
     return f"empty folder: {NOTHING}" if is_empty else NOTHING
-
-
-def _hub_name(folder: Path) -> tuple[str, str] | None:
-    """`org/name` and the revision of a folder of a hub cache, `models--org--name/snapshots/REVISION`; None for another one."""
-    match = HUB_FOLDER.fullmatch(path_text(folder))
-    return (match[1].replace("--", "/") + match[3], match[2]) if match else None

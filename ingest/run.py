@@ -18,6 +18,7 @@ from layerhouse.ingest.plan import ChosenModels, ModelPlan, choose_models, plan_
 from layerhouse.ingest.read_ahead import ReadAhead
 from layerhouse.ingest.result_files import ResultFiles
 from layerhouse.ingest.results.model_lookup import Models
+from layerhouse.ingest.results.secret_texts import without_secrets
 from layerhouse.ingest.take_analysis import AnalysisTaker
 from layerhouse.ingest.take_results import ResultTaker
 from layerhouse.ingest.take_weights import ReadWeights, WeightsTaker
@@ -44,7 +45,7 @@ def ingest_roots(
     report = Report()
 
     def report_event(kind: EventKind, where: str, what: str) -> None:
-        event = Event(kind, where, what)
+        event = Event(kind, where, without_secrets(what))
         report.events.append(event)
         call(on_event, event)
 
@@ -91,6 +92,8 @@ class _Ingest:
                         self._comparer.compare(plan.model.model_id, weights)
                     batch.seal()
                     batch.flush_if_due()
+                self._results.take_stored()
+                batch.seal()
         except BaseException:
             batch.drop_unfinished()
             raise
@@ -124,7 +127,7 @@ class _Ingest:
         if plan.has_new_weights:
             text, weights = self._take_weights(plan, reader)
             taken += [text] if text else []
-        outcomes = [self._results.take(model, path, plan.declared) for path in model.result_files]
+        outcomes = self._results.take(model, plan.declared)
         if outcomes.count(True):
             taken.append(count_text(outcomes.count(True), "result file"))
         context.batch.seal()
@@ -165,4 +168,4 @@ def _linkable_models(models: Sequence[FoundModel], known: Inventory) -> Models:
         if any((model_id, kind) in known.sightings for kind in (SourceKind.WEIGHTS, SourceKind.ANALYSIS))
     ]
     own = [(model.model_id, model.source_uri) for model in models if model.weight_files or model.analysis_files]
-    return Models([*stored, *own])
+    return Models([*stored, *own], known.former_names)

@@ -14,7 +14,7 @@ import pytest
 import layerhouse as lh
 from layerhouse import DamagedWarehouseError, WarehouseError
 from layerhouse.warehouse.admin.health import check_warehouse
-from layerhouse.warehouse.admin.link_results import link_results
+from layerhouse.warehouse.admin.link_results import LinkRequest, link_results
 from layerhouse.warehouse.admin.removals import drop_model, rename_model
 from layerhouse.warehouse.answers.answer_cache import KEPT, LEAST_RESULTS, SECONDS_OF_AN_OLD_SESSION
 from layerhouse.warehouse.answers.session import connect, keep_answers
@@ -113,7 +113,7 @@ def test_what_is_changed_by_hand_is_in_the_kept_answers(large, change):
     elif change == "rename":
         rename_model(large, "model_003", "model_x")
     else:
-        link_results(large, [("/runs/model_003.json", "model_004")])
+        link_results(large, [LinkRequest("/runs/model_003.json", "model_004")])
     assert reads_kept(large)
     found = answers(large)
     assert found == answers(large, computes_all=True)

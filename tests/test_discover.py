@@ -119,13 +119,12 @@ def test_a_hub_cache_folder_is_named_by_its_repository_with_the_revision(tmp_pat
     ]
 
 
-def test_two_revisions_of_a_repository_clash(tmp_path):
-    plant(tmp_path / "models--gpt2/snapshots", f"a/{RESULT}", f"b/{RESULT}")
-    snapshots = tmp_path / "models--gpt2/snapshots"
-    models, said = found(tmp_path)
-    assert [*models] == ["gpt2"]
-    where = f"{tmp_path.name}/models--gpt2/snapshots/b"
-    assert said == [f"!{where}: its name 'gpt2' is that of {snapshots}/a; take one of them alone, with --name NAME"]
+def test_two_revisions_of_a_repository_are_two_models(tmp_path):
+    plant(tmp_path / "models--gpt2/snapshots", f"a/{RESULT}", f"b/checkpoint-1/{RESULT}", "c/config.json", "d/x.safetensors")
+    models = discover([tmp_path], excludes=["d"]).models
+    assert [(model.model_id, model.revision) for model in models] == [("gpt2@a", "a"), ("gpt2@b/checkpoint-1", "b")]
+    plant(tmp_path / "models--gpt2/snapshots", "e/model.safetensors")
+    assert [*found(tmp_path / "models--gpt2/snapshots/d/x.safetensors")[0]] == ["gpt2@d/x"]
 
 
 def test_two_folders_of_one_name_clash_and_the_first_is_taken(tmp_path):

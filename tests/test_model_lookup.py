@@ -18,7 +18,7 @@ from layerhouse.ingest.results.model_lookup import (
     name_alone,
 )
 from layerhouse.tests.running import layerhouse
-from layerhouse.warehouse.admin.link_results import link_results
+from layerhouse.warehouse.admin.link_results import LinkRequest, link_results
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,9 @@ def test_links_from_a_table_are_all_made_or_none(tmp_path):
     assert "line 2: a line has a file and a model" in layerhouse("link", "--from", table, "-w", tmp_path / "w").stderr
     assert layerhouse("link", "-w", tmp_path / "w").returncode == 2
     with pytest.raises(NotFoundError, match="no model 'zoo/b'"):
-        link_results(tmp_path / "w", [(str(tmp_path / "out/x.json"), "zoo/b")])
+        link_results(tmp_path / "w", [LinkRequest(str(tmp_path / "out/x.json"), "zoo/b")])
     with pytest.raises(UsageError):
-        link_results(tmp_path / "w", [(str(tmp_path / "out/q.json"), "zoo/a")])
+        link_results(tmp_path / "w", [LinkRequest(str(tmp_path / "out/q.json"), "zoo/a")])
 
 
 def test_shots_and_caps_never_share_a_column(tmp_path):

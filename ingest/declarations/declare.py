@@ -14,6 +14,8 @@ INT32_MAX = 2**31 - 1
 MAX_NAME = 500
 """Characters of a name that may declare something: no folder has a longer one, and words are looked at beside each other."""
 CHECKPOINT = re.compile(r"checkpoint-([0-9]+)")
+REVISION = re.compile(r"@[0-9a-f]{8,40}(?=/|$)")
+"""The commit in the name of a snapshot of a hub cache, `org/name@COMMIT`."""
 SEPARATOR = re.compile(r"([-_+\s])")
 LEADING_NAME = re.compile(r"([A-Za-z][A-Za-z0-9.+-]*)_(.*)", re.DOTALL)
 
@@ -108,7 +110,7 @@ def load_rules() -> Rules:
 
 def _name_of(model_id: str, rules: Rules) -> tuple[str, dict[str, str]]:
     """The component of a model_id that declares, without the ending of a weight file; and the tag of a checkpoint's step."""
-    parts = [part for part in model_id.split("/") if part]
+    parts = [part for part in REVISION.sub("", model_id).split("/") if part]
     tags: dict[str, str] = {}
     if parts and len(parts[-1]) <= MAX_NAME and (checkpoint := CHECKPOINT.fullmatch(parts[-1])):
         tags["checkpoint"] = checkpoint[1]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from layerhouse.errors import UsageError
-from layerhouse.ingest.declarations.declare import INT32_MAX, Declaration
+from layerhouse.ingest.declarations.declare import INT32_MAX, REVISION, Declaration
 
 GROUPS = frozenset({"method", "ratio", "removed"})
 MAX_LENGTH, MAX_REPEATS, MAX_NAME = 500, 8, 300
@@ -39,7 +39,7 @@ def declare_by_patterns(patterns: Sequence[re.Pattern[str]], model_id: str) -> D
     `ratio` may be a fraction, a percentage over 1 and up to 100, or four digits such as 2000 for 0.2; `removed` is a number of
     layers.
     """
-    name = model_id.rpartition("/")[2][:MAX_NAME]
+    name = REVISION.sub("", model_id).rpartition("/")[2][:MAX_NAME]
     for pattern in patterns:
         match = pattern.search(name)
         if match:

@@ -16,10 +16,12 @@ from layerhouse.ingest.checkpoint.json_files import (
     SURROGATE_ESCAPE,
     check_depth,
     parse_json,
+    read_json,
     read_json_bytes,
 )
 from layerhouse.ingest.checkpoint.limits import allowed, check_limit, exceeded
 from layerhouse.ingest.checkpoint.regular_file import open_regular_file
+from layerhouse.ingest.results.secret_texts import clean_document
 
 JSON, JSON_LINES = ".json", ".jsonl"
 INSPECT = ".eval"
@@ -100,10 +102,19 @@ def read_document_bytes(path: Path, display_path: str) -> bytes:
     return _read_bytes(path, display_path)
 
 
+def read_json_beside(path: Path) -> Any:
+    """The JSON document of a file that lies beside a result and describes it, without secrets. Raises InputError."""
+    return clean_document(read_json(path, path.name)[1])
+
+
 def parse_document(raw: bytes, path: Path, display_path: str) -> Any:
     """The document that a result file's bytes hold: a JSON value, a list of them, or text. Of CutBytes, CutText or CutLines.
-    Raises InputError.
+    It has no secrets, so that no format has to leave them out. Raises InputError.
     """
+    return clean_document(_parse(raw, path, display_path))
+
+
+def _parse(raw: bytes, path: Path, display_path: str) -> Any:
     suffix = path.suffix.lower()
     if suffix == JSON:
         try:

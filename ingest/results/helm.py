@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.json_files import read_json
+from layerhouse.ingest.results.documents import read_json_beside
 from layerhouse.ingest.results.parsed import EMPTY_ROW, Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import is_text, left_out_line, measure_task, object_at, text_or_none
 from layerhouse.ingest.results.run_times import read_run_at
@@ -116,7 +116,7 @@ def _count(stated: Any, text: str | None) -> int | None:
 
 def _run_spec(path: Path) -> Row:
     try:
-        document = read_json(path, path.name)[1]
+        document = read_json_beside(path)
     except InputError:
         return {}
     return document if isinstance(document, dict) else {}

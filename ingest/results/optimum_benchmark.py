@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from layerhouse.errors import InputError
-from layerhouse.ingest.checkpoint.json_files import read_json
+from layerhouse.ingest.results.documents import read_json_beside
 from layerhouse.ingest.results.parsed import Item, ParsedResults, ResultFormat, Row, parsed_results
 from layerhouse.ingest.results.rows import left_out_line, measure, object_at, text_or_none
 from layerhouse.ingest.results.run_times import read_run_at
@@ -119,7 +119,7 @@ def _phase(phase: str, report: Row) -> Iterator[Item]:
 def _config_beside(path: Path) -> Row:
     """The config that the tool writes beside its report; an empty one if there is none."""
     try:
-        document = read_json(path.parent / CONFIG_NAME, CONFIG_NAME)[1]
+        document = read_json_beside(path.parent / CONFIG_NAME)
     except InputError:
         return {}
     return document if isinstance(document, dict) else {}

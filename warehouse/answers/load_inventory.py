@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from layerhouse.version import RESULT_RULES_VERSION, RULES_VERSION
 from layerhouse.vocabulary import CheckpointStatus, LinkRule, SourceKind
 from layerhouse.warehouse.answers.query import own_sql
 from layerhouse.warehouse.answers.session import connect
-from layerhouse.warehouse.storage.inventory import DescribedBase, Inventory, Sighting
+from layerhouse.warehouse.storage.inventory import DescribedBase, Inventory, Sighting, StoredResult
 
 COMPLETE = f"""
 CREATE TEMP TABLE complete AS
@@ -42,6 +43,135 @@ GROUP BY ALL
 """
 LINKED_RESULTS = "SELECT result_id, model_id FROM result_links WHERE result_id IN (SELECT result_id FROM results)"
 UNLINKED_RESULTS = f"SELECT result_id FROM result_links WHERE rule = '{LinkRule.DECLARED}'"
+STORED_RESULTS = f"""
+CREATE TEMP TABLE stored_results AS
+WITH present AS (
+    SELECT
+        result_links.result_id,
+        result_links.file_id,
+        result_links.source_uri,
+        result_links.model_id,
+        result_links.rule,
+        result_links.is_adapter,
+        min(links.model_id) AS written_name
+    FROM result_links
+    JOIN links
+        ON links.result_id = result_links.result_id
+        AND links.commit_id = result_links.commit_id
+    GROUP BY ALL
+),
+names AS (
+    SELECT
+        result_id,
+        min(declared_model) AS declared_model,
+        min(adapter) AS adapter,
+        CASE WHEN count(DISTINCT coalesce(revision, '')) = 1 THEN min(revision) END AS revision,
+        list_sort(list(DISTINCT measure_id) FILTER (
+            WHERE declared_model IS NULL AND result_id IN (SELECT result_id FROM present WHERE rule = '{LinkRule.DECLARED}')
+        )) AS measures
+    FROM results
+    WHERE
+        adapter IS NOT NULL
+        OR result_id IN (SELECT result_id FROM present WHERE rule IN ('{LinkRule.DECLARED}', '{LinkRule.BY_HAND}'))
+    GROUP BY result_id
+)
+SELECT
+    present.result_id,
+    present.file_id,
+    present.source_uri,
+    present.model_id,
+    present.written_name,
+    present.rule,
+    names.declared_model,
+    names.adapter,
+    names.revision,
+    names.measures
+FROM present
+JOIN names ON names.result_id = present.result_id
+WHERE
+    present.rule IN ('{LinkRule.DECLARED}', '{LinkRule.BY_HAND}')
+    OR present.is_adapter IS FALSE
+    OR (present.is_adapter IS NULL AND present.rule <> '{LinkRule.FOLDER}')
+"""
+"""Results that a later ingest may link to another model, and those that a user linked."""
+DROPPED_RESULTS = """
+WITH newest_links AS (
+    SELECT *
+    FROM links
+    QUALIFY row_number() OVER (PARTITION BY result_id ORDER BY commit_id DESC, model_id) = 1
+),
+dropped_links AS (
+    SELECT
+        newest_links.* REPLACE (coalesce(newest_links.file_id, newest_links.result_id) AS file_id),
+        coalesce(name_changes.new_model_id, newest_links.model_id) AS last_name
+    FROM newest_links
+    JOIN name_changes
+        ON name_changes.model_id = newest_links.model_id
+        AND name_changes.commit_id = newest_links.commit_id
+    WHERE name_changes.is_dropped
+),
+names AS (
+    SELECT
+        result_id,
+        min(declared_model) AS declared_model,
+        min(adapter) AS adapter,
+        CASE WHEN count(DISTINCT coalesce(revision, '')) = 1 THEN min(revision) END AS revision
+    FROM results
+    WHERE result_id IN (SELECT result_id FROM dropped_links)
+    GROUP BY result_id
+)
+SELECT
+    dropped_links.result_id,
+    nullif(file_id, dropped_links.result_id),
+    source_uri,
+    last_name,
+    model_id,
+    rule,
+    declared_model,
+    adapter,
+    revision,
+    {
+        'model_uri': model_uri,
+        'is_adapter': is_adapter,
+        'method': method,
+        'declared_ratio': declared_ratio,
+        'declared_removed_layers': declared_removed_layers,
+        'tags': tags
+    }
+FROM dropped_links
+JOIN names ON names.result_id = dropped_links.result_id
+WHERE
+    NOT EXISTS (
+        SELECT 1
+        FROM result_links
+        WHERE
+            result_links.source_uri = dropped_links.source_uri
+            AND coalesce(result_links.file_id, result_links.result_id) <> dropped_links.file_id
+            AND result_links.commit_id > dropped_links.commit_id
+    )
+QUALIFY
+    file_id = first_value(file_id) OVER (
+        PARTITION BY last_name, source_uri
+        ORDER BY commit_id DESC, dropped_links.result_id
+    )
+"""
+"""The results that went with a dropped model, of each file its newest contents, unless there are newer ones of the file now."""
+DROPPED_FOLDERS = """
+SELECT DISTINCT
+    coalesce(name_changes.new_model_id, checkpoints.model_id),
+    checkpoints.source_uri
+FROM checkpoints
+JOIN name_changes
+    ON name_changes.model_id = checkpoints.model_id
+    AND name_changes.commit_id = checkpoints.commit_id
+WHERE name_changes.is_dropped
+"""
+FORMER_NAMES = """
+SELECT model_id, arg_max(new_model_id, commit_id)
+FROM name_changes
+WHERE NOT is_dropped
+GROUP BY model_id
+"""
 LAST_BASES = """
 SELECT checkpoint_id, arg_max(base_checkpoint_id, (commit_id, base_checkpoint_id))
 FROM layer_matches
@@ -93,6 +223,22 @@ def _load_results(connection: duckdb.DuckDBPyConnection, known: Inventory) -> No
     known.stale_results = _column(connection, f"SELECT DISTINCT result_id FROM results WHERE {IS_STALE_RESULT}")
     known.models_by_result = dict(_rows(connection, LINKED_RESULTS))
     known.unlinked_results = _column(connection, UNLINKED_RESULTS)
+    known.former_names = dict(_rows(connection, FORMER_NAMES))
+    connection.execute(STORED_RESULTS)
+    shared: dict[tuple[str, ...], frozenset[str]] = {}
+    for *columns, measures in _rows(connection, "SELECT * FROM stored_results"):
+        key = tuple(measures or ())
+        result = replace(StoredResult(*columns), measures=shared.setdefault(key, frozenset(key)))
+        if result.rule == LinkRule.BY_HAND:
+            place = (result.source_uri, result.declared_model, result.adapter, result.revision)
+            known.results_by_hand[place] = result.model_id
+        else:
+            known.waiting_results[result.result_id] = result
+    for model_id, folder in _rows(connection, DROPPED_FOLDERS):
+        known.dropped_folders.setdefault(model_id, set()).add(folder)
+    for *columns, link in _rows(connection, DROPPED_RESULTS):
+        dropped = replace(StoredResult(*columns), link=link)
+        known.dropped_results.setdefault(dropped.model_id, []).append(dropped)
 
 
 def _load_comparisons(connection: duckdb.DuckDBPyConnection, known: Inventory) -> None:

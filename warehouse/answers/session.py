@@ -44,7 +44,7 @@ HELD = (
 )
 """Views that several others use, or that take long to plan: DuckDB plans a view when it is made, and wherever it is used."""
 COMPUTED_IN_EXPORTS = ("measure_keys", "run_measures")
-"""Views that are tables in an exported database: it has them as they are, and older versions of DuckDB plan them for minutes."""
+"""Views that are tables in an exported database, as older versions of DuckDB plan them for minutes."""
 MOST_HELD = 100_000
 """Checkpoints and result files up to which a session computes the views of HELD once: that takes less time than planning them
 wherever they are used, and the rows fit into memory."""

@@ -69,7 +69,9 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     # results without a model
     "declared_model": ("Model as the file names it.", None),
     "n_results": ("Rows of the file.", "rows"),
-    "candidates": ("Models whose names have the same last part; null if there are none.", None),
+    "candidates": ("Models whose names have the same last part, without a commit; null if there are none.", None),
+    "reason": ("Why there is no model: the rows name none, none has that name, or there are several candidates.", None),
+    "command": ("What to type in a shell; put the model's name for MODEL.", None),
     # what is declared
     "config_sparsity": ("Sparsity that the config states, as a fraction.", "fraction"),
     "noted_ratio": ("Share to remove, from the pruner's own notes.", "fraction"),

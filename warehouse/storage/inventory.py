@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 from layerhouse.version import RULES_VERSION
 
@@ -33,16 +34,40 @@ class DescribedBase:
     num_layers: int | None
 
 
+@dataclass(frozen=True)
+class StoredResult:
+    """The rows of one result file about one model, as they are stored, and the model that they are linked to.
+
+    `written_name` is the name in the link, which the model had before it was renamed. `measures` are those of rows that name no
+    model and have none. `link` has the further columns of a link that a drop has hidden.
+    """
+
+    result_id: str
+    file_id: str | None
+    source_uri: str
+    model_id: str
+    written_name: str
+    rule: str
+    declared_model: str | None = None
+    adapter: str | None = None
+    revision: str | None = None
+    measures: frozenset[str] = frozenset()
+    link: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class Inventory:
     """Models by their present names: after renames, without dropped ones.
 
     `sightings` are by model and source kind, `bases` by declared name and parameters. `unlinked_results` are result files
-    without a model, `results` those whose rows were made by the present rules, `stale_results` the others. `comparisons` has
-    the last base of each checkpoint. Pairs are of a checkpoint and its base: `related` those whose tensors were compared,
-    `unexplained` those of them where stored rows do not say how some tensor differs, and `unit_pairs` those whose units were
-    matched. `stale_checkpoints` have rows of earlier rules alone. `checkpoints_with_units` are the checkpoints whose units
-    were read.
+    without a model. `waiting_results` are these by their id, and those that name an adapter and have the model under it;
+    `dropped_results` by the name that their dropped model had last, `dropped_folders` its folders; `results_by_hand` the
+    models that a user linked, by the file and by the model, adapter and revision that the rows name. `former_names` has names
+    that models were renamed from. `results` are those whose rows were made by the present rules, `stale_results` the others.
+    `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint and its base: `related` those whose tensors
+    were compared, `unexplained` those of them where stored rows do not say how some tensor differs, and `unit_pairs` those
+    whose units were matched. `stale_checkpoints` have rows of earlier rules alone. `checkpoints_with_units` are the
+    checkpoints whose units were read.
     """
 
     sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)
@@ -50,6 +75,11 @@ class Inventory:
     folders_by_model: dict[str, str] = field(default_factory=dict)
     models_by_result: dict[str, str] = field(default_factory=dict)
     unlinked_results: set[str] = field(default_factory=set)
+    waiting_results: dict[str, StoredResult] = field(default_factory=dict)
+    dropped_results: dict[str, list[StoredResult]] = field(default_factory=dict)
+    dropped_folders: dict[str, set[str]] = field(default_factory=dict)
+    results_by_hand: dict[tuple[str, str | None, str | None, str | None], str] = field(default_factory=dict)
+    former_names: dict[str, str] = field(default_factory=dict)
     results: set[str] = field(default_factory=set)
     stale_results: set[str] = field(default_factory=set)
     checkpoints: set[str] = field(default_factory=set)
@@ -86,3 +116,4 @@ class Inventory:
             self.stale_results -= results
             for result in results:
                 self.models_by_result.pop(result, None)
+                self.waiting_results.pop(result, None)

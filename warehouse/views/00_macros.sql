@@ -168,3 +168,11 @@ CREATE OR REPLACE MACRO task_metric(task) AS (
         WHEN task IN ('boolq', 'winogrande') THEN 'acc'
     END
 );
+
+-- A text as one word of a POSIX shell, quoted where it has to be.
+CREATE OR REPLACE MACRO shell_word(text) AS (
+    CASE
+        WHEN regexp_full_match(text, '[A-Za-z0-9_@%+=:,./-]+') THEN text
+        ELSE concat('''', regexp_replace(text, '''', '''"''"''', 'g'), '''')
+    END
+);

@@ -1,5 +1,5 @@
 -- The model that each result file belongs to now: that of the newest link, under its present name. Of a file that changed,
--- the newest contents count.
+-- the newest contents count, with all of their rows: several names in one file may be one model.
 CREATE OR REPLACE VIEW result_links AS
 WITH newest_links AS (
     SELECT *
@@ -16,4 +16,8 @@ named_links AS (
 )
 SELECT *
 FROM named_links
-QUALIFY row_number() OVER (PARTITION BY model_id, source_uri ORDER BY commit_id DESC, result_id) = 1;
+QUALIFY
+    coalesce(file_id, result_id) = first_value(coalesce(file_id, result_id)) OVER (
+        PARTITION BY model_id, source_uri
+        ORDER BY commit_id DESC, result_id
+    );

@@ -18,7 +18,7 @@ linked AS (
         loadings.result_id,
         loadings.run_key,
         CASE
-            WHEN result_links.rule = 'adapter'
+            WHEN result_links.is_adapter
                 THEN nullif(regexp_replace(loadings.stated_variant, '(^|, )adapter=[^,]*(, |$)', '\1'), '')
             ELSE loadings.stated_variant
         END AS stated_variant,
