@@ -126,8 +126,8 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     "params_b": ("Parameters, in billions.", "1e9 parameters"),
     # results
     "measure": (
-        "What was measured: task, task/metric, dataset@context/stride, or metric@batch size (setting) on hardware. Values of one "
-        "kind and measure are comparable.",
+        "What was measured: task, task/metric, dataset@context/stride, or metric@batch size (setting) on hardware. Values "
+        "of one kind and measure are comparable.",
         None,
     ),
     "measure_key": ("What names a measure within this state of the warehouse: the least measure_id of those that it is.", None),
@@ -162,7 +162,7 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     "ppl_ptb": (_PERPLEXITY.format("PTB"), None),
     "perplexities": ("All other perplexities, by dataset@context/stride.", None),
     **{
-        task: (f"Accuracy ({metric}) on {name}, one measure: 0 shots, or shots not stated.", "fraction")
+        task: (f"Accuracy ({metric}) on {name}, with 0 shots; column_conditions says if shots are not stated.", "fraction")
         for task, metric, name in (
             ("boolq", "acc", "BoolQ"),
             ("piqa", "acc_norm", "PIQA"),
