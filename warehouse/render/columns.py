@@ -153,7 +153,9 @@ def describe_field(field: pa.Field, language: str = "en") -> Column:
     column = describe(field.name, field.type)
     title = HEADINGS.get(language, {}).get(field.name, column.title)
     metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-    kind = replace(_KINDS_IN_METADATA.get(metadata.get("kind", ""), column.kind), is_signed="signed" in metadata)
+    kind = _KINDS_IN_METADATA.get(metadata.get("kind", ""), column.kind)
+    if "signed" in metadata:
+        kind = replace(kind, is_signed=True)
     total = int(metadata["total"]) if "total" in metadata else column.total
     return replace(column, title=title, kind=kind, better=metadata.get("better", column.better), total=total)
 
