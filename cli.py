@@ -225,7 +225,7 @@ def performance(
 ) -> None:
     """Show the performance table: quality, speed and memory beside structure."""
     with opened_warehouse(warehouse, reading) as wh:
-        show_query(wh, "performance", tasks.added_to(table.selection(models)), output, table.layout)
+        show_query(wh, tasks.query, tasks.added_to(table.selection(models)), output, table.layout)
 
 
 @cli.command()

@@ -1,4 +1,5 @@
--- One row for each model that has a base: what it reaches compared with its base, both in their plain runs. The base is the one
+-- One row for each model that has a base: what it reaches compared with its base, both in their plain runs; variant is that of
+-- the run compared. The base is the one
 -- model that has the checkpoint which the model was made from; where no model has it, the one model with results alone whose
 -- name and parameters are those of the checkpoint. A speed is compared at the same batch size where both ran on the same named
 -- hardware; speedup_hardware is that of the performance table if there are several, else the first by name. Factors under 1 are
@@ -94,7 +95,8 @@ SELECT
         WHEN own_speed.is_measured IS NOT TRUE THEN 'speed not measured'
         WHEN base_speed.is_measured IS NOT TRUE THEN 'speed of the base not measured'
         WHEN speedups.model_id IS NULL THEN 'no batch size at which both name the same hardware'
-    END AS speed_note
+    END AS speed_note,
+    own.variant
 FROM pairs
 JOIN models ON models.model_id = pairs.base_model_id
 LEFT JOIN performance AS own

@@ -81,6 +81,15 @@ class TaskOptions:
     metrics: str | None = None
     errors: bool = False
     against_base: bool = False
+    variants: bool = False
+    complete: bool = False
+    rank: bool = False
+    delta: bool = False
+
+    @property
+    def query(self) -> str:
+        """The query whose rows are shown."""
+        return "performance_variants" if self.variants else "performance"
 
     def added_to(self, selection: Selection) -> Selection:
         """A selection with these task columns."""
@@ -92,6 +101,9 @@ class TaskOptions:
             metrics=split_names(self.metrics or ""),
             shows_errors=self.errors,
             is_against_base=self.against_base,
+            is_complete=self.complete,
+            is_ranked=self.rank,
+            has_differences=self.delta,
         )
 
 
@@ -207,4 +219,12 @@ task_options = collected(
     click.option("--metrics", metavar="A,...", help="Metrics that the task columns show, such as acc,acc_norm."),
     click.option("--stderr", "errors", is_flag=True, help="Show the standard errors of tasks where they are known."),
     click.option("--against-base", is_flag=True, help="Show differences and ratios to each model's base."),
+    click.option("--variants", is_flag=True, help="Show every run of a model: a row for each way in which it was loaded."),
+    click.option("--complete", is_flag=True, help="Show only rows that have a value of every task."),
+    click.option("--rank", is_flag=True, help="Show the mean rank over the tasks, and sort by it."),
+    click.option(
+        "--delta",
+        is_flag=True,
+        help="Show what each task differs by from the base, the standard error of that, and whether it is beyond two of them.",
+    ),
 )

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from layerhouse.warehouse.answers.handle import Warehouse
-    from layerhouse.warehouse.answers.selection import Selection
+    from layerhouse.warehouse.answers.selection import Answer, Selection
     from layerhouse.warehouse.render.registry import Layout
 
 READ_ALL = ReadingOptions()
+OF_RUNS = ("performance", "performance_variants")
+"""Queries whose rows are runs of models."""
+OF_VARIANTS = ("variant", "run_note")
+"""Columns of theirs that say nothing of plain models."""
 
 
 @contextmanager
@@ -72,12 +76,53 @@ def show_query(
     caption: str | None = None,
 ) -> None:
     """Show the selected rows and columns of a named query. Raises NotFoundError and UsageError."""
-    from layerhouse.warehouse.answers.query import asked_by, query_text
-    from layerhouse.warehouse.answers.selection import Selection, select_table
+    from layerhouse.warehouse.answers.selection import select_table
 
-    is_plain = replace(selection, models=()) == Selection()
-    connection = wh.connection_for(asked_by(query_text(name), selection.models)) if is_plain else wh.connection_for()
-    show_table(select_table(connection, name, selection), output, layout, caption)
+    if name in OF_RUNS:
+        show_runs(wh, name, selection, output, layout, caption)
+    else:
+        connection = wh.connection_for(selection.asked_sql(name))
+        show_table(select_table(connection, name, selection), output, layout, caption)
+
+
+def show_runs(
+    wh: Warehouse, name: str, selection: Selection, output: OutputOptions, layout: Layout | None, caption: str | None
+) -> None:
+    """Show a table of performance; what is to be said of its values stands above it in formats for reading, and on stderr.
+
+    Those formats leave out columns about variants if all runs are of plain models and the columns are not asked for by name.
+    """
+    from layerhouse.warehouse.answers.conditions import count_blanks, shared_conditions
+    from layerhouse.warehouse.answers.selection import select_answer
+    from layerhouse.warehouse.render import FORMATS, Layout
+    from layerhouse.warehouse.render.target import choose_format
+
+    connection = wh.connection_for(f"{selection.asked_sql(name)}\nSELECT * FROM run_measures")
+    answer = select_answer(connection, name, selection)
+    table, layout = answer.table, layout or Layout()
+    if FORMATS[choose_format(output.format_name, output.output)].is_for_reading:
+        layout = replace(layout, notes=shared_conditions(connection, answer))
+        asked = {*selection.columns, *selection.group_columns}
+        silent = [column for column in OF_VARIANTS if column in table.column_names and column not in asked]
+        table = table.drop_columns([column for column in silent if table[column].null_count == table.num_rows])
+    show_table(table, output, layout, caption)
+    _talk_of_answer(answer, *count_blanks(connection, answer.runs))
+
+
+def _talk_of_answer(answer: Answer, num_conflicts: int, num_doubtful: int) -> None:
+    """Say what the table does not show, a line each."""
+    if answer.num_left_out:
+        rows = "1 row lacks a task and is" if answer.num_left_out == 1 else f"{answer.num_left_out} rows lack a task and are"
+        talk(f"{rows} left out")
+    if answer.unranked:
+        talk(f"not ranked, as no file says whether more or less is better: {', '.join(answer.unranked)}")
+    if num_conflicts:
+        measures = "1 measure has" if num_conflicts == 1 else f"{num_conflicts} measures have"
+        blank = "is" if num_conflicts == 1 else "are"
+        talk(f"{measures} several values of one time and {blank} blank; see: layerhouse query conflicts")
+    if num_doubtful:
+        values = "1 value is" if num_doubtful == 1 else f"{num_doubtful} values are"
+        talk(f"{values} of doubtful scale and left out; see: layerhouse query doubtful")
 
 
 def show_changes(wh: Warehouse, since: str, models: tuple[str, ...], table: TableOptions, output: OutputOptions) -> None:

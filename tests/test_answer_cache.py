@@ -74,19 +74,19 @@ def answers(root, **options):
 def reads_kept(root):
     connection, _ = connect(root)
     with connection:
-        [(sql,)] = connection.sql("SELECT sql FROM duckdb_views() WHERE view_name = 'measures'").fetchall()
-    return f"/{KEPT}/measures-" in sql
+        [(sql,)] = connection.sql("SELECT sql FROM duckdb_views() WHERE view_name = 'run_measures'").fetchall()
+    return f"/{KEPT}/run_measures-" in sql
 
 
 def test_kept_answers_are_what_the_rows_give(large):
-    assert [name.partition("-")[0] for name in kept(large)] == ["measures", "model_measures", "record"]
+    assert [name.partition("-")[0] for name in kept(large)] == ["model_measures", "record", "run_measures"]
     assert reads_kept(large)
     found = answers(large)
     assert found == answers(large, computes_all=True)
     assert len(found[0]) == LEAST_RESULTS
     with lh.open(large) as wh:
-        row = wh.sql("SELECT boolq, n_tasks, perplexities FROM performance WHERE model_id = 'model_007'").to_dicts()
-    assert row == [{"boolq": 0.5, "n_tasks": 1, "perplexities": {"wikitext2@2048": 7.5}}]
+        row = wh.sql("SELECT boolq, n_tasks, ppl_wikitext2 FROM performance WHERE model_id = 'model_007'").to_dicts()
+    assert row == [{"boolq": 0.5, "n_tasks": 1, "ppl_wikitext2": 7.5}]
 
 
 def test_an_ingest_keeps_the_answers_of_what_it_made(large, tmp_path):
@@ -190,11 +190,11 @@ def test_answers_of_states_long_past_go(large):
 
 def test_check_compares_kept_answers_with_the_rows(large):
     assert check_warehouse(large) == []
-    name = next(name for name in kept(large) if name.startswith("measures-"))
+    name = next(name for name in kept(large) if name.startswith("run_measures-"))
     connection, _ = connect(large)
     with connection:
         other = large / "other.parquet"
-        connection.execute(f"COPY (SELECT * REPLACE (value / 2 AS value) FROM measures) TO '{other}' (FORMAT parquet)")
+        connection.execute(f"COPY (SELECT * REPLACE (value / 2 AS value) FROM run_measures) TO '{other}' (FORMAT parquet)")
     other.replace(large / KEPT / name)
     (large / KEPT / f".{name}.0123abcd.tmp").write_bytes(b"")
     found = check_warehouse(large)
@@ -232,7 +232,7 @@ def test_a_folder_named_like_a_partition_adds_no_column_to_kept_answers(large, t
 
 
 def test_an_answer_whose_pages_are_damaged_is_named_where_it_cannot_be_read(large):
-    path = next((large / KEPT).glob("measures-*"))
+    path = next((large / KEPT).glob("run_measures-*"))
     data = path.read_bytes()
     size = len(data) - len(footer_of(data))
     path.write_bytes(data[:4] + bytes(byte ^ 0xFF for byte in data[4:size]) + data[size:])

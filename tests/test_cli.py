@@ -150,7 +150,7 @@ def test_bad_inputs_are_named_exit_1_and_the_others_are_in(study, tmp_path):
         (["summarize", "--nonsense"], "No such option"),
         (["summarize", "--format", "docx"], "no format 'docx'; there is text, csv, json, ndjson, markdown, parquet"),
         (["performance", "--output", "table.docx"], "the suffix names no format"),
-        (["query", "nothing"], "no query 'nothing'; there is against_base, changes, correlation, declared"),
+        (["query", "nothing"], "no query 'nothing'; there is against_base, changes, conflicts, correlation"),
         (["layers", "results/none"], "no model 'results/none'; there is baselines/ShortGPT_remove_3, baselines/Tiny-Base"),
         (["tables", "nothing"], "no table or view 'nothing'"),
         (["sql"], "give a statement, or --init"),
@@ -186,7 +186,8 @@ def test_formats_agree_on_rows_and_names(study, tmp_path):
     as_lines = [json.loads(line) for line in layerhouse("performance", "-f", "ndjson", cwd=study).stdout.splitlines()]
     assert layerhouse("performance", "-o", tmp_path / "t.parquet", cwd=study).returncode == 0
     as_parquet = pq.read_table(tmp_path / "t.parquet")
-    as_markdown = layerhouse("performance", "-f", "md", cwd=study).stdout.splitlines()
+    markdown = layerhouse("performance", "-f", "md", cwd=study).stdout
+    as_markdown = [line for line in markdown.splitlines() if line.startswith("|")]
     assert as_json == as_lines
     assert list(as_csv[0]) == list(as_json[0]) == as_parquet.column_names
     assert [row["model_id"] for row in as_csv] == [row["model_id"] for row in as_json] == as_parquet["model_id"].to_pylist()
@@ -239,13 +240,16 @@ def test_query_lists_shows_and_runs(study):
         "name",
         "against_base",
         "changes",
+        "conflicts",
         "correlation",
         "declared",
+        "doubtful",
         "history",
         "methods",
         "missing",
         "per_layer",
         "performance",
+        "performance_variants",
         "special_layers",
         "structure",
         "summary",

@@ -182,6 +182,23 @@ def test_a_perplexity_of_a_named_context_stands_apart(performance):
     assert (row["ppl_wikitext2"], row["ppl_ptb"]) == (None, None)
 
 
+def test_complete_models_are_ranked_and_differ_from_the_base_by_more_than_their_errors(warehouse, performance):
+    """HGSP is before SliceGPT in five of seven tasks. The other models have no results, or not all tasks."""
+    done = layerhouse("performance", "--complete", "--rank", "--delta", "--stderr", "-w", warehouse, "-f", "json")
+    assert (done.returncode, done.stderr) == (0, "4 rows lack a task and are left out\n")
+    rows = json.loads(done.stdout)
+    assert [(row["model_id"], row["mean_rank"], row["n_ranked"]) for row in rows] == [
+        (BASE, 1.0, 7),
+        (HGSP, (5 * 2 + 2 * 3) / 7, 7),
+        (SLICED, (5 * 3 + 2 * 2) / 7, 7),
+    ]
+    base, pruned, sliced = rows
+    assert pruned["boolq_delta"] == pytest.approx(performance[HGSP]["boolq"] - performance[BASE]["boolq"], abs=1e-15)
+    assert pruned["boolq_delta_stderr"] == pytest.approx((base["boolq_stderr"] ** 2 + pruned["boolq_stderr"] ** 2) ** 0.5)
+    assert all(pruned[f"{task}_beyond_2se"] is True for task in ("boolq", "openbookqa", "mean_accuracy"))
+    assert (base["boolq_delta"], sliced["boolq_delta"]) == (None, None)
+
+
 def test_a_model_with_results_alone_has_its_row(summary, performance):
     assert summary[SLICED]["params"] == 7219960768
     assert summary[SLICED]["size_gb"] == 13.44822871685028

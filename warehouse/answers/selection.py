@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import duckdb
 
 from layerhouse.errors import UsageError
+from layerhouse.warehouse.answers.leaderboard import (
+    MEAN_RANK,
+    NUM_RANKED,
+    add_differences,
+    complete_rows,
+    rank_rows,
+    unranked_tasks,
+)
 from layerhouse.warehouse.answers.query import (
     MODEL_COLUMN,
+    MODEL_NAMES,
     own_sql,
+    query_text,
     run_query,
     run_sql,
 )
 from layerhouse.warehouse.answers.reach import beyond_reading, lock, memory_limit, new_connection
 from layerhouse.warehouse.answers.sql_text import quote_identifier
-from layerhouse.warehouse.answers.task_columns import add_errors, promote_tasks
+from layerhouse.warehouse.answers.task_columns import (
+    VARIANT_COLUMN,
+    Run,
+    Task,
+    TaskTable,
+    Values,
+    add_errors,
+    has_tasks,
+    promote_tasks,
+    runs_of,
+    zero_shot_table,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _MODEL_COLUMNS = ("method", "declared_ratio", "declared_removed_layers", "strategy")
 """Columns of the view models by which every table of models can be filtered, sorted and grouped, even if it lacks them."""
+
+_BASE_COLUMNS = ("base_model_id",)
+"""Columns of the query against_base that are of the model, whichever run of it the row shows."""
+_RANKS = re.compile(rf"\b({MEAN_RANK}|{NUM_RANKED})\b", re.IGNORECASE)
 
 _SHORT_NAMES = {"ratio": "declared_ratio", "model": MODEL_COLUMN}
 
@@ -35,7 +61,9 @@ class Selection:
     """What to show of a table.
 
     `where` is an SQL condition on the table's columns; `sort` names columns, with `-` before a descending one; `tasks` are
-    globs. Without `columns` all are shown. `group` names columns; rows that are equal in them are put together.
+    globs. Without `columns` all are shown. `group` names columns; rows that are equal in them are put together. `is_complete`
+    keeps rows that have every task, `is_ranked` ranks the rows that `where` and `is_complete` keep, and `has_differences` adds
+    what each task differs by from the base.
     """
 
     models: tuple[str, ...] = ()
@@ -47,43 +75,133 @@ class Selection:
     metrics: tuple[str, ...] = ()
     shows_errors: bool = False
     is_against_base: bool = False
+    is_complete: bool = False
+    is_ranked: bool = False
+    has_differences: bool = False
 
     @property
     def group_columns(self) -> tuple[str, ...]:
         """The columns of `group`, with short names resolved."""
         return tuple(_SHORT_NAMES.get(name, name) for name in self.group)
 
+    @property
+    def option_of_tasks(self) -> str | None:
+        """The first of its options that only tables with tasks have."""
+        options = {
+            "--tasks": self.tasks,
+            "--metrics": self.metrics,
+            "--stderr": self.shows_errors,
+            "--complete": self.is_complete,
+            "--rank": self.is_ranked,
+            "--delta": self.has_differences,
+        }
+        return next((option for option, is_given in options.items() if is_given), None)
+
+    def asked_sql(self, name: str) -> str:
+        """The SQL of all views that the selected part of a query's table takes."""
+        parts = [query_text(name)]
+        if replace(self, models=()) != Selection():
+            parts += [MODEL_NAMES, "SELECT * FROM run_measures"]
+        if self.models:
+            parts.append(MODEL_NAMES)
+        if self.is_against_base or self.has_differences:
+            parts.append(query_text("against_base"))
+        return "\n".join(parts)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The selected part of a table of models, and what is to be said of it.
+
+    `runs` are those of the rows; `tasks` are its columns of tasks with their `values`, if an option asked for them;
+    `num_left_out` counts the rows that lack a task; `unranked` are the tasks that have no ranks.
+    """
+
+    table: pa.Table
+    runs: tuple[Run, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    values: Mapping[str, Values] = field(default_factory=dict)
+    num_left_out: int = 0
+    unranked: tuple[str, ...] = ()
+
 
 def select_table(connection: duckdb.DuckDBPyConnection, name: str, selection: Selection) -> pa.Table:
     """The selected part of a query's table. Raises NotFoundError and UsageError, which list the choices."""
-    return select_rows(connection, run_query(connection, name, selection.models), selection)
+    return select_answer(connection, name, selection).table
+
+
+def select_answer(connection: duckdb.DuckDBPyConnection, name: str, selection: Selection) -> Answer:
+    """The selected part of a query's table and what is to be said of it. Raises NotFoundError and UsageError."""
+    return _select(connection, run_query(connection, name, selection.models), selection)
 
 
 def select_rows(connection: duckdb.DuckDBPyConnection, table: pa.Table, selection: Selection) -> pa.Table:
     """The selected part of a table of models, except for `models`. Raises UsageError, which lists the columns."""
+    return _select(connection, table, selection).table
+
+
+def _select(connection: duckdb.DuckDBPyConnection, table: pa.Table, selection: Selection) -> Answer:
     if selection.is_against_base:
-        table = _joined(table, run_query(connection, "against_base"))
-    if selection.tasks or selection.metrics:
-        table = promote_tasks(connection, table, selection.tasks or ("*",), selection.metrics)
+        table = _with_base(table, run_query(connection, "against_base"))
+    if (option := selection.option_of_tasks) is not None and not has_tasks(table):
+        raise UsageError(f"{option} is for tables with tasks: performance")
+    shown = _task_table(connection, table, selection)
+    tasks, table = shown.tasks, shown.table
     if selection.shows_errors:
-        table = add_errors(connection, table)
+        table = add_errors(shown)
+    if selection.has_differences:
+        table = add_differences(connection, replace(shown, table=table))
     own_columns = [*table.column_names]
-    groups = selection.group_columns
-    if selection.where is None and not (selection.sort or groups or selection.columns):
-        return table
-    named = {_SHORT_NAMES.get(name.removeprefix("-"), name.removeprefix("-")) for name in (*selection.sort, *selection.columns)}
-    if selection.where is not None or not named.union(groups) <= set(own_columns):
-        table = _with_model_columns(connection, table)
-    _require(table, "--group", groups)
-    if selection.where is not None:
+    table = _with_named_columns(connection, table, selection)
+    is_of_ranks = selection.is_ranked and _RANKS.search(selection.where or "") is not None
+    if selection.where is not None and not is_of_ranks:
         table = filter_rows(table, selection.where)
-    if selection.sort or groups:
-        table = sort_rows(table, selection.sort, groups)
+    num_rows = table.num_rows
+    if selection.is_complete:
+        table = complete_rows(table, tasks)
+    num_left_out = num_rows - table.num_rows
+    if selection.is_ranked:
+        table = rank_rows(table, tasks)
+        own_columns[1:1] = [MEAN_RANK, NUM_RANKED]
+        if selection.where is not None and is_of_ranks:
+            table = filter_rows(table, selection.where)
+    _require(table, "--group", selection.group_columns)
+    unranked = unranked_tasks(tasks) if selection.is_ranked else ()
+    table = _sorted(table, selection)
+    runs = tuple(runs_of(table)) if MODEL_COLUMN in table.column_names else ()
+    return Answer(_shown_columns(table, own_columns, selection), runs, tasks, shown.values, num_left_out, unranked)
+
+
+def _task_table(connection: duckdb.DuckDBPyConnection, table: pa.Table, selection: Selection) -> TaskTable:
+    """The table with the columns of tasks that are asked for; their values are read if an option needs them."""
+    if selection.tasks or selection.metrics:
+        return promote_tasks(connection, table, selection.tasks or ("*",), selection.metrics)
+    if selection.option_of_tasks is not None:
+        return zero_shot_table(connection, table)
+    return TaskTable(table, (), {}, None)
+
+
+def _with_named_columns(connection: duckdb.DuckDBPyConnection, table: pa.Table, selection: Selection) -> pa.Table:
+    """The table with those columns of its models that the selection may name and the table lacks."""
+    names = (name.removeprefix("-") for name in (*selection.sort, *selection.columns))
+    named = {_SHORT_NAMES.get(name, name) for name in names}.union(selection.group_columns) - {MEAN_RANK, NUM_RANKED}
+    if selection.where is not None or not named <= set(table.column_names):
+        table = _with_model_columns(connection, table)
+    return table
+
+
+def _sorted(table: pa.Table, selection: Selection) -> pa.Table:
+    sort = selection.sort or ((MEAN_RANK,) if selection.is_ranked else ())
+    return sort_rows(table, sort, selection.group_columns) if sort or selection.group_columns else table
+
+
+def _shown_columns(table: pa.Table, own_columns: Sequence[str], selection: Selection) -> pa.Table:
+    """The columns that are asked for, or else the table's own after those of the groups."""
     if selection.columns:
         _require(table, "--columns", selection.columns)
         return table.select(list(dict.fromkeys(_SHORT_NAMES.get(name, name) for name in selection.columns)))
     first = [name for name in own_columns[:1] if name == MODEL_COLUMN]
-    return table.select(list(dict.fromkeys([*first, *groups, *own_columns])))
+    return table.select(list(dict.fromkeys([*first, *selection.group_columns, *own_columns])))
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -161,6 +279,21 @@ def _with_model_columns(connection: duckdb.DuckDBPyConnection, table: pa.Table) 
     with own_sql(connection):
         models = run_sql(connection, f"SELECT {MODEL_COLUMN}, {', '.join(_MODEL_COLUMNS)} FROM models")
     return _joined(table, models)
+
+
+def _with_base(table: pa.Table, against_base: pa.Table) -> pa.Table:
+    """A table with the columns of the query against_base; differences stand beside the run that was compared, else null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    compared = set(runs_of(against_base))
+    is_compared = pa.array([run in compared for run in runs_of(table)], pa.bool_())
+    added = [name for name in against_base.column_names if name not in (*table.column_names, VARIANT_COLUMN, *_BASE_COLUMNS)]
+    table = _joined(table, against_base.drop_columns([VARIANT_COLUMN]))
+    for name in added:
+        values = pc.if_else(is_compared, table[name], None)
+        table = table.set_column(table.column_names.index(name), table.schema.field(name), values)
+    return table
 
 
 def _joined(table: pa.Table, models: pa.Table) -> pa.Table:

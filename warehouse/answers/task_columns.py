@@ -1,266 +1,307 @@
-"""Tasks as columns of the performance table, their mean, and the standard errors of scores."""
+"""Tasks as columns of the performance table: their values, their mean, and the standard errors of scores.
+
+A column holds values of one measure, as the view measure_keys defines it. A row is a run: a model, and the variant in which it
+was loaded (null for the plain model).
+"""
 
 from __future__ import annotations
 
 import fnmatch
-import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from layerhouse.errors import NotFoundError, UsageError
-from layerhouse.vocabulary import ZERO_SHOT_TASKS
+from layerhouse.errors import NotFoundError
+from layerhouse.vocabulary import ZERO_SHOT_TASKS, MeasureKind
 from layerhouse.warehouse.answers.query import MODEL_COLUMN, own_sql, run_sql
+from layerhouse.warehouse.answers.sql_text import quote_literal
 from layerhouse.warehouse.render.columns import annotate_field
-from layerhouse.warehouse.render.kinds import NUMBER, RATIO
+from layerhouse.warehouse.render.kinds import NUMBER, RATIO, Kind
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-_SCORES, _GROUPS = "other_scores", "group_scores"
-_REPLACED = ("mean_accuracy", "n_tasks", _SCORES, _GROUPS)
-_ERROR_SUFFIX = "_stderr"
-_VARIANT = re.compile(r"( (\?|\d+)-shot)?( of all| capped \S+)?( group)?\Z")
+Run = tuple[str, str | None]
+"""A model and the variant in which it was loaded, None for the plain model."""
+VARIANT_COLUMN = "variant"
+MEAN_ACCURACY, MEAN_SCORE = "mean_accuracy", "mean_score"
+ERROR_SUFFIX = "_stderr"
 GROUP_SUFFIX = " group"
 """Ends the name of a group's column if a task has the same name."""
+_SCORES = "other_scores"
+_REPLACED = (MEAN_ACCURACY, "n_tasks", _SCORES, "group_scores")
+_KINDS = (MeasureKind.TASK, MeasureKind.SCORE, MeasureKind.GROUP)
+IS_ASKED = f"""
+    SEMI JOIN asked_runs
+        ON asked_runs.{MODEL_COLUMN} = run_measures.{MODEL_COLUMN}
+        AND asked_runs.{VARIANT_COLUMN} IS NOT DISTINCT FROM run_measures.{VARIANT_COLUMN}
+"""
+"""Leaves the rows of run_measures that are of the runs asked for; see of_runs."""
+_KNOWN_VALUES = f"""
+    run_measures {IS_ASKED}
+    WHERE kind IN ({", ".join(map(quote_literal, _KINDS))}) AND value IS NOT NULL AND NOT is_doubtful
+"""
 
 
 @dataclass(frozen=True)
-class Score:
-    """One stored score of a model. Scores with another number of shots or another cap on the documents are another measure.
+class Task:
+    """The column of a task, or of a group of tasks.
 
-    `measure` is its key in the maps of the performance table. `metric` includes the answer filter, if any, after a comma.
+    `sources` are pairs of kind and key of the view run_measures, whose values the column holds. `measure` is the measure's text
+    where the name says less. `higher_is_better` is None where no file says it, or files contradict each other.
     """
-
-    model_id: str
-    measure: str
-    task: str
-    metric: str
-    value: float
-    stderr: float | None
-    higher_is_better: bool | None
-    is_fraction: bool
-    n_shot: int | None
-    sample_limit: float | None
-    is_group: bool
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What all scores of a task and metric have in common: `directions` are their values of higher_is_better."""
-
-    is_fraction: bool
-    directions: frozenset[bool | None]
-
-
-@dataclass(frozen=True)
-class _Task:
-    """A column to add: its name, task (or group of tasks), metric (None: the usual one of the task), and values by model."""
 
     name: str
     task: str
-    metric: str | None
-    values: Mapping[str, float]
+    sources: frozenset[tuple[str, str]]
+    measure: str
+    is_fraction: bool
+    higher_is_better: bool | None
     is_group: bool = False
 
-    def facts(self, facts: Mapping[tuple[str, bool], _Facts]) -> _Facts:
-        return facts.get((f"{self.task}/{self.metric}", self.is_group), _Facts(False, frozenset()))
+    @property
+    def kind(self) -> Kind:
+        """How its values are presented."""
+        return RATIO if self.is_fraction else NUMBER
 
-    def is_fraction(self, facts: Mapping[tuple[str, bool], _Facts]) -> bool:
-        return self.metric is None or self.facts(facts).is_fraction
+    @property
+    def better(self) -> str | None:
+        """The word for the better of two values, if known."""
+        return {True: "higher", False: "lower", None: None}[self.higher_is_better]
+
+
+@dataclass(frozen=True)
+class TaskValue:
+    """A value of a run; values of one measure have the same key. `condition` is what the column's name does not say of it."""
+
+    value: float
+    stderr: float | None
+    measure_key: str
+    condition: str | None
+
+
+Values = Mapping[Run, TaskValue]
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """A table, its columns of tasks with their values, and the column of their mean, if it has one."""
+
+    table: pa.Table
+    tasks: tuple[Task, ...]
+    values: Mapping[str, Values]
+    mean: str | None
+
+
+def runs_of(table: pa.Table) -> list[Run]:
+    """The run of each row; a table without variants has plain models."""
+    models = table[MODEL_COLUMN].to_pylist()
+    has_variants = VARIANT_COLUMN in table.column_names
+    variants = table[VARIANT_COLUMN].to_pylist() if has_variants else [None] * len(models)
+    return list(zip(models, variants, strict=True))
+
+
+def has_tasks(table: pa.Table) -> bool:
+    """True for the tables of performance."""
+    return MODEL_COLUMN in table.column_names and _SCORES in table.column_names
+
+
+def zero_shot_table(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> TaskTable:
+    """The table as it is, with the values of the seven tasks that it shows."""
+    runs = runs_of(table)
+    tasks = _own_tasks(_measures(connection, runs))[: len(ZERO_SHOT_TASKS)]
+    return TaskTable(table, tuple(tasks), read_values(connection, tasks, runs), MEAN_ACCURACY)
 
 
 def promote_tasks(
     connection: duckdb.DuckDBPyConnection, table: pa.Table, globs: Sequence[str], metrics: Sequence[str]
-) -> pa.Table:
+) -> TaskTable:
     """The performance table with a column for each task that matches a glob, in place of its tasks and other scores.
 
-    The seven zero-shot tasks have one column each, other tasks and groups of tasks a column `task/metric` for each of their
-    metrics. With `metrics`, every task has a column for each of these metrics, null for a model without it. `mean_score` is the
-    mean over all these columns, null if one is missing, and `n_tasks` counts those with a value. Both are left out if a mean
-    would say nothing: a task has two columns, a group is beside tasks that may be its members, or a column is not of fractions.
-    Raises NotFoundError for a glob that no task matches.
+    The seven zero-shot tasks have one column each, other tasks and groups of tasks a column for each of their measures. With
+    `metrics`, every task has a column for each of these metrics, null for a run without it: `task/metric` if that is one
+    measure in the table, else a column a measure. `mean_score` is the mean over all these columns, null if one is missing,
+    and `n_tasks` counts those with a value. Both are left out if a mean would say nothing: a task has two columns, a group is
+    beside tasks that may be its members, or a column is not of fractions. Raises NotFoundError for a glob that no task matches.
     """
     import pyarrow as pa
 
-    if _SCORES not in table.column_names:
-        raise UsageError("--tasks and --metrics are for tables with tasks: performance")
-    facts = _facts(connection)
-    models = table[MODEL_COLUMN].to_pylist()
-    tasks = _matching(globs, _tasks_by_metric(connection, set(models), metrics) if metrics else _own_tasks(table))
-    rows = [[task.values.get(model) for task in tasks] for model in models]
-    fields = [_field(task, facts) for task in tasks]
+    runs = runs_of(table)
+    measures = _measures(connection, runs)
+    tasks = _matching(globs, _tasks_by_metric(measures, metrics) if metrics else _own_tasks(measures))
+    values = read_values(connection, tasks, runs)
+    columns = [[_value(values[task.name].get(run)) for run in runs] for task in tasks]
     at = table.column_names.index(ZERO_SHOT_TASKS[0])
     table = table.drop_columns([*ZERO_SHOT_TASKS, *_REPLACED])
-    for index, field in enumerate(fields):
-        table = table.add_column(at + index, field, pa.array([row[index] for row in rows], pa.float64()))
-    is_fair = len({task.task for task in tasks}) == len(tasks) and all(task.is_fraction(facts) for task in tasks)
+    for index, (task, column) in enumerate(zip(tasks, columns, strict=True)):
+        field = annotate_field(pa.field(task.name, pa.float64()), kind=task.kind, better=task.better)
+        table = table.add_column(at + index, field, pa.array(column, pa.float64()))
+    is_fair = len({task.task for task in tasks}) == len(tasks) and all(task.is_fraction for task in tasks)
     if not is_fair or (len(tasks) > 1 and any(task.is_group for task in tasks)):
-        return table
+        return TaskTable(table, tuple(tasks), values, None)
+    rows = list(zip(*columns, strict=True))
     means = [None if None in row else sum(value for value in row if value is not None) / len(row) for row in rows]
     counts = [sum(value is not None for value in row) for row in rows]
-    field = annotate_field(pa.field("mean_score", pa.float64()), kind=RATIO, better="higher")
-    table = table.add_column(at + len(fields), field, pa.array(means, pa.float64()))
+    field = annotate_field(pa.field(MEAN_SCORE, pa.float64()), kind=RATIO, better="higher")
+    table = table.add_column(at + len(tasks), field, pa.array(means, pa.float64()))
     field = annotate_field(pa.field("n_tasks", pa.int64()), total=len(tasks))
-    return table.add_column(at + len(fields) + 1, field, pa.array(counts, pa.int64()))
+    table = table.add_column(at + len(tasks) + 1, field, pa.array(counts, pa.int64()))
+    return TaskTable(table, tuple(tasks), values, MEAN_SCORE)
 
 
-def add_errors(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> pa.Table:
+def add_errors(shown: TaskTable) -> pa.Table:
     """The table with a column of standard errors after each column of a task, null where the error is not known."""
-    import pyarrow as pa
-
-    columns = [name for name in table.column_names if name in ZERO_SHOT_TASKS or "/" in name]
-    if MODEL_COLUMN not in table.column_names or not columns:
-        raise UsageError("--stderr is for tables with tasks: performance")
-    errors: dict[tuple[str, str, float], set[float | None]] = {}
-    for score in _scores(connection):
-        for name in {score.task, score.measure, f"{score.task}/{score.metric}"}:
-            errors.setdefault((score.model_id, name, score.value), set()).add(score.stderr)
-    models = table[MODEL_COLUMN].to_pylist()
-    for name in columns:
-        known = [
-            errors.get((model, name, value)) or errors.get((model, _VARIANT.sub("", name), value), {None})
-            for model, value in zip(models, table[name].to_pylist(), strict=True)
-        ]
-        field = annotate_field(pa.field(name + _ERROR_SUFFIX, pa.float64()), kind=_kind_of(table.schema.field(name)))
-        at = table.column_names.index(name) + 1
-        values = [next(iter(candidates)) if len(candidates) == 1 else None for candidates in known]
-        table = table.add_column(at, field, pa.array(values, pa.float64()))
+    table, runs = shown.table, runs_of(shown.table)
+    for task in shown.tasks:
+        values = [shown.values[task.name].get(run) for run in runs]
+        errors = [None if value is None else value.stderr for value in values]
+        table = add_after(table, task.name, task.name + ERROR_SUFFIX, errors, task.kind)
     return table
 
 
-def _kind_of(field: pa.Field) -> Any:
-    from layerhouse.warehouse.render.columns import describe_field
+def add_after(table: pa.Table, name: str, new_name: str, values: Sequence[float | None], kind: Kind) -> pa.Table:
+    """The table with a column of numbers after a named one."""
+    import pyarrow as pa
 
-    return RATIO if describe_field(field).kind.name == "ratio" else NUMBER
-
-
-def _scores(connection: duckdb.DuckDBPyConnection) -> list[Score]:
-    """The scores of tasks in model_results, newest run first."""
-    with own_sql(connection):
-        rows = run_sql(
-            connection,
-            f"""
-            SELECT
-                {MODEL_COLUMN},
-                score_key(task, metric, filter, n_shot, sample_limit) AS measure,
-                task,
-                concat(metric, CASE WHEN coalesce(filter, 'none') <> 'none' THEN concat(',', filter) END) AS metric,
-                value,
-                stderr,
-                higher_is_better,
-                coalesce(unit = 'fraction', FALSE) AS is_fraction,
-                n_shot,
-                sample_limit,
-                coalesce(is_group, FALSE) AS is_group
-            FROM model_results
-            WHERE suite IN ('zeroshot', 'fewshot') AND value IS NOT NULL
-            ORDER BY run_at DESC NULLS LAST, commit_id DESC, value
-            """,
-        ).to_pylist()
-    return [Score(**row) for row in rows]
+    field = annotate_field(pa.field(new_name, pa.float64()), kind=kind)
+    return table.add_column(table.column_names.index(name) + 1, field, pa.array(values, pa.float64()))
 
 
-def _facts(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, bool], _Facts]:
-    """By `task/metric`, with and without number of shots and cap, and whether it is a group."""
-    with own_sql(connection):
-        rows = run_sql(
-            connection,
-            """
-            WITH scores AS (
-                SELECT
-                    score_key(task, metric, filter, NULL, NULL) AS name,
-                    score_key(task, metric, filter, n_shot, sample_limit) AS measure,
-                    coalesce(is_group, FALSE) AS is_group,
-                    coalesce(unit = 'fraction', FALSE) AS is_fraction,
-                    higher_is_better
-                FROM results
-                SEMI JOIN result_links ON result_links.result_id = results.result_id
-                WHERE suite IN ('zeroshot', 'fewshot') AND value IS NOT NULL
-            ),
-            named AS (
-                SELECT DISTINCT name, is_group, is_fraction, higher_is_better FROM scores
-                UNION
-                SELECT DISTINCT measure AS name, is_group, is_fraction, higher_is_better FROM scores
-            )
-            SELECT
-                name,
-                is_group,
-                bool_and(is_fraction) AS is_fraction,
-                list(DISTINCT higher_is_better) AS directions
-            FROM named
-            GROUP BY name, is_group
-            """,
-        ).to_pylist()
-    return {(row["name"], row["is_group"]): _Facts(row["is_fraction"], frozenset(row["directions"])) for row in rows}
+def read_values(
+    connection: duckdb.DuckDBPyConnection, tasks: Sequence[Task], runs: Iterable[Run], *, is_plain: bool = False
+) -> Mapping[str, Values]:
+    """The values that runs have of tasks, by name and run; with `is_plain`, of plain runs alone.
 
-
-def _own_tasks(table: pa.Table) -> list[_Task]:
-    """Every column that a task can have, those of the zero-shot tasks first."""
-    models = table[MODEL_COLUMN].to_pylist()
-    own = [_Task(name, name, None, _by_model(models, table[name].to_pylist())) for name in ZERO_SHOT_TASKS]
-    others, groups = (_by_key(models, table[column].to_pylist()) for column in (_SCORES, _GROUPS))
-    for key in sorted(others):
-        task, _, metric = key.rpartition("/")
-        own.append(_Task(key, task, metric, others[key]))
-    for key in sorted(groups):
-        task, _, metric = key.rpartition("/")
-        own.append(_Task(f"{key}{GROUP_SUFFIX}" if key in others else key, task, metric, groups[key], is_group=True))
-    return own
-
-
-def _by_key(models: Sequence[str], maps: Iterable[Iterable[tuple[str, float]] | None]) -> dict[str, dict[str, float]]:
-    values: dict[str, dict[str, float]] = {}
-    for model, entries in zip(models, maps, strict=True):
-        for key, value in entries or ():
-            values.setdefault(key, {})[model] = value
+    Conflicts and values of doubtful scale are none.
+    """
+    values: dict[str, dict[Run, TaskValue]] = {task.name: {} for task in tasks}
+    columns = {source: task.name for task in tasks for source in task.sources}
+    if not columns:
+        return values
+    rows = of_runs(
+        connection,
+        runs,
+        f"""
+        SELECT
+            {MODEL_COLUMN}, {VARIANT_COLUMN}, kind, measure_key, value, stderr,
+            coalesce(condition, CASE WHEN n_shot IS NULL AND measure = concat(task, '/', metric) THEN 'shots not stated' END)
+        FROM {_KNOWN_VALUES} AND measure_key IN ({", ".join(map(quote_literal, sorted({key for _, key in columns})))})
+            AND {"is_plain" if is_plain else "TRUE"}
+        """,
+    )
+    for model, variant, kind, key, value, stderr, condition in rows:
+        if (kind, key) in columns:
+            values[columns[kind, key]][model, variant] = TaskValue(value, stderr, key, condition)
     return values
 
 
-def _tasks_by_metric(connection: duckdb.DuckDBPyConnection, models: Set[str], metrics: Sequence[str]) -> list[_Task]:
-    """A column for each task and metric, and for each number of shots and cap if those differ, zero-shot tasks first.
+def of_runs(connection: duckdb.DuckDBPyConnection, runs: Iterable[Run], sql: str) -> list[tuple[Any, ...]]:
+    """The rows of an SQL statement in which `asked_runs` are the given runs. Raises WarehouseError."""
+    import pyarrow as pa
 
-    Of each model the newest value counts.
-    """
-    scores = [score for score in _scores(connection) if score.metric.partition(",")[0] in metrics and score.model_id in models]
-    by_measure: dict[tuple[str, str, bool], dict[tuple[int | None, float | None], dict[str, float]]] = {}
-    for score in scores:
-        variants = by_measure.setdefault((score.task, score.metric, score.is_group), {})
-        variants.setdefault((score.n_shot, score.sample_limit), {}).setdefault(score.model_id, score.value)
-    tasks = []
-    for (task, metric, is_group), variants in sorted(by_measure.items()):
-        for (shots, cap), values in sorted(variants.items(), key=lambda variant: repr(variant[0])):
-            variant_name = f" {'?' if shots is None else shots}-shot" if len({shots for shots, _ in variants}) > 1 else ""
-            if len({cap for _, cap in variants}) > 1:
-                variant_name += " of all" if cap is None else f" capped {cap:g}"
-            variant_name += GROUP_SUFFIX if is_group and (task, metric, False) in by_measure else ""
-            tasks.append(_Task(f"{task}/{metric}{variant_name}", task, metric, values, is_group))
-    return sorted(
-        tasks, key=lambda task: ZERO_SHOT_TASKS.index(task.task) if task.task in ZERO_SHOT_TASKS else len(ZERO_SHOT_TASKS)
+    names = (MODEL_COLUMN, VARIANT_COLUMN)
+    rows = [dict(zip(names, run, strict=True)) for run in dict.fromkeys(runs)]
+    connection.register("asked_runs", pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in names])))
+    try:
+        with own_sql(connection):
+            table = run_sql(connection, sql)
+    finally:
+        connection.unregister("asked_runs")
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def _value(value: TaskValue | None) -> float | None:
+    return None if value is None else value.value
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """What all values of a measure have in common, in the order of the query; `kind` and `key` name it."""
+
+    kind: str
+    key: str
+    measure: str
+    task: str
+    metric: str
+    is_fraction: bool
+    directions: tuple[bool, ...]
+
+
+def _measures(connection: duckdb.DuckDBPyConnection, runs: Sequence[Run]) -> list[_Measure]:
+    """The measures of which some run has a value."""
+    rows = of_runs(
+        connection,
+        runs,
+        f"""
+        SELECT
+            kind, measure_key, min(measure), min(task), min(metric), bool_and(coalesce(unit = 'fraction', FALSE)),
+            coalesce(list(DISTINCT higher_is_better) FILTER (WHERE higher_is_better IS NOT NULL), [])
+        FROM {_KNOWN_VALUES}
+        GROUP BY kind, measure_key
+        ORDER BY min(measure), kind, measure_key
+        """,
+    )
+    return [_Measure(*row) for row in rows]
+
+
+def _own_tasks(measures: Sequence[_Measure]) -> list[Task]:
+    """Every column that a task can have, those of the zero-shot tasks first, whether or not they have values."""
+    of_kind: dict[str, dict[str, list[_Measure]]] = {kind: {} for kind in _KINDS}
+    for measure in measures:
+        of_kind[measure.kind].setdefault(measure.measure, []).append(measure)
+    tasks, scores, groups = (of_kind[kind] for kind in _KINDS)
+    own = [_zero_shot_task(name, tasks.get(name, ())) for name in ZERO_SHOT_TASKS]
+    own += [_task(name, parts) for name, parts in scores.items()]
+    return own + [_task(f"{name}{GROUP_SUFFIX}" if name in scores else name, parts) for name, parts in groups.items()]
+
+
+def _zero_shot_task(name: str, parts: Sequence[_Measure]) -> Task:
+    """One of the seven, of which it is known what is better and that they are fractions."""
+    return Task(name, name, frozenset((part.kind, part.key) for part in parts), name, is_fraction=True, higher_is_better=True)
+
+
+def _task(name: str, parts: Sequence[_Measure]) -> Task:
+    first, directions = parts[0], {direction for part in parts for direction in part.directions}
+    return Task(
+        name=name,
+        task=first.task,
+        sources=frozenset((part.kind, part.key) for part in parts),
+        measure=_own_text(parts),
+        is_fraction=all(part.is_fraction for part in parts),
+        higher_is_better=next(iter(directions)) if len(directions) == 1 else None,
+        is_group=first.kind == MeasureKind.GROUP,
     )
 
 
-def _by_model(models: Sequence[str], values: Sequence[float | None]) -> dict[str, float]:
-    return {model: value for model, value in zip(models, values, strict=True) if value is not None}
+def _own_text(parts: Sequence[_Measure]) -> str:
+    """The text of a measure; that of a zero-shot task says its metric, too."""
+    plain = f"{parts[0].task}/{parts[0].metric}"
+    return next((part.measure for part in parts if part.kind != MeasureKind.TASK), plain)
 
 
-def _matching(globs: Sequence[str], tasks: Sequence[_Task]) -> list[_Task]:
-    chosen: dict[str, _Task] = {}
+def _tasks_by_metric(measures: Sequence[_Measure], metrics: Sequence[str]) -> list[Task]:
+    """A column for each task and metric, or for each measure of them if there are several, zero-shot tasks first."""
+    by_metric: dict[tuple[str, str, bool], dict[str, list[_Measure]]] = {}
+    for measure in measures:
+        if measure.metric.partition(",")[0] in metrics:
+            of_metric = by_metric.setdefault((measure.task, measure.metric, measure.kind == MeasureKind.GROUP), {})
+            of_metric.setdefault(measure.key, []).append(measure)
+    tasks: list[Task] = []
+    for (task, metric, is_group), of_metric in sorted(by_metric.items()):
+        suffix = GROUP_SUFFIX if is_group and (task, metric, False) in by_metric else ""
+        named = {key: f"{task}/{metric}" if len(of_metric) == 1 else _own_text(parts) for key, parts in of_metric.items()}
+        columns = [_task(named[key] + suffix, parts) for key, parts in of_metric.items()]
+        tasks += sorted(columns, key=lambda column: column.name)
+    order = {name: number for number, name in enumerate(ZERO_SHOT_TASKS)}
+    return sorted(tasks, key=lambda task: order.get(task.task, len(order)))
+
+
+def _matching(globs: Sequence[str], tasks: Sequence[Task]) -> list[Task]:
+    chosen: dict[str, Task] = {}
     for glob in globs:
         matching = [task for task in tasks if fnmatch.fnmatchcase(task.task, glob) or fnmatch.fnmatchcase(task.name, glob)]
         if not matching:
             raise NotFoundError("task", glob, tuple(dict.fromkeys(task.task for task in tasks)))
         chosen |= {task.name: task for task in matching}
     return list(chosen.values())
-
-
-def _field(task: _Task, facts: Mapping[tuple[str, bool], _Facts]) -> pa.Field:
-    """The column's field, with notes on its kind and direction if all of its results agree."""
-    import pyarrow as pa
-
-    if task.metric is None:
-        return pa.field(task.name, pa.float64())
-    own = task.facts(facts)
-    better = "higher" if own.directions == {True} else "lower" if own.directions == {False} else None
-    return annotate_field(pa.field(task.name, pa.float64()), kind=RATIO if own.is_fraction else NUMBER, better=better)

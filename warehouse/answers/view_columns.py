@@ -13,6 +13,7 @@ from layerhouse.warehouse.storage.columns import Column
 
 _GONE = "(base - own) / base: 0 is nothing, 1 all, negative is growth."
 _BELOW = "Blocks of the base that keep less than {} % of their parameters, removed ones included."
+_PERPLEXITY = "Perplexity per token on {}, of one measure: context not stated, or the only one that any file states."
 _LAYER_SIZES = {
     "hidden_size": "width of the residual stream",
     "num_heads": "number of query heads",
@@ -127,28 +128,57 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     "params_b": ("Parameters, in billions.", "1e9 parameters"),
     # results
     "measure": (
-        "What was measured: task, task/metric, dataset@context/stride, or metric@batch size (setting) on hardware.",
+        "What was measured: task, task/metric, dataset@context/stride, or metric@batch size (setting) on hardware. Values "
+        "of one kind and measure are comparable.",
         None,
     ),
+    "measure_key": ("What names a measure within this state of the warehouse: the least measure_id of those that it is.", None),
+    "variant": ("How the run loaded the model where that is not the plain one, as text; null for the plain model.", None),
+    "against_base.variant": ("Variant of the runs that are compared; null for plain models.", None),
+    "run_key": ("What tells the runs of one result file apart.", None),
+    "is_shown": ("True for the plain run, and for all runs of a model that has no plain one.", None),
+    "is_plain": (
+        "True for the run that stands for the stored weights: the plain one, or the only one if it differs in precision and "
+        "engine alone.",
+        None,
+    ),
+    "is_conflict": ("True where the newest values are several, so that value is null.", None),
+    "is_doubtful": ("True where it is not sure whether the value is a share or percent.", None),
+    "column_name": ("Column of performance that shows the measure; null for one that is in a map.", None),
+    "condition": ("What the values of that column share and its name does not say, as text; null if nothing.", None),
+    "plain_task": ("The zero-shot task that it is, with 0 shots and no cap or filter, by any metric; null for others.", None),
+    "num_models": ("Models that have a value.", "models"),
+    "num_conflicts": ("Measures of the run that have several values of one time; see the query conflicts.", "measures"),
+    "num_doubtful": ("Values of the run whose scale is not sure; see the query doubtful.", "values"),
+    "run_note": ("How the run loaded the model, and whether the structure beside it is of other weights, as text.", None),
+    "doubtful.reason": ("Why the scale is not sure, as text.", None),
     **{
         f"{view}.kind": ("`task`, `score`, `group`, `perplexity`, `speed` or `memory`.", None)
-        for view in ("measures", "missing")
+        for view in ("measures", "missing", "run_measures", "measure_keys", "conflicts", "doubtful")
     },
-    "measures.hardware": ("Hardware of a speed or memory size, if stated.", None),
-    "ppl_wikitext2": ("Perplexity per token on wikitext-2, its context not stated.", None),
-    "ppl_ptb": ("Perplexity per token on PTB, its context not stated.", None),
+    **{
+        f"{view}.hardware": ("Hardware of a speed or memory size, if stated.", None)
+        for view in ("measures", "run_measures", "measure_keys")
+    },
+    "ppl_wikitext2": (_PERPLEXITY.format("wikitext-2"), None),
+    "ppl_ptb": (_PERPLEXITY.format("PTB"), None),
     "perplexities": ("All other perplexities, by dataset@context/stride.", None),
-    "boolq": ("Accuracy (acc) on BoolQ.", "fraction"),
-    "piqa": ("Accuracy (acc_norm) on PIQA.", "fraction"),
-    "hellaswag": ("Accuracy (acc_norm) on HellaSwag.", "fraction"),
-    "winogrande": ("Accuracy (acc) on WinoGrande.", "fraction"),
-    "arc_easy": ("Accuracy (acc_norm) on ARC Easy.", "fraction"),
-    "arc_challenge": ("Accuracy (acc_norm) on ARC Challenge.", "fraction"),
-    "openbookqa": ("Accuracy (acc_norm) on OpenBookQA.", "fraction"),
+    **{
+        task: (f"Accuracy ({metric}) on {name}, with 0 shots; column_conditions says if shots are not stated.", "fraction")
+        for task, metric, name in (
+            ("boolq", "acc", "BoolQ"),
+            ("piqa", "acc_norm", "PIQA"),
+            ("hellaswag", "acc_norm", "HellaSwag"),
+            ("winogrande", "acc", "WinoGrande"),
+            ("arc_easy", "acc_norm", "ARC Easy"),
+            ("arc_challenge", "acc_norm", "ARC Challenge"),
+            ("openbookqa", "acc_norm", "OpenBookQA"),
+        )
+    },
     "mean_accuracy": ("Mean of the seven accuracies; null if one is missing.", "fraction"),
     "n_tasks": ("Number of the seven tasks that have an accuracy.", "tasks"),
-    "other_scores": ("Scores of other tasks, by task/metric.", None),
-    "group_scores": ("Scores over several tasks, such as MMLU's, by group/metric.", None),
+    "other_scores": ("All other scores of tasks, by measure.", None),
+    "group_scores": ("Scores over several tasks, such as MMLU's, by measure.", None),
     **{f"throughput_bs{size}": (f"Tokens generated per second at batch size {size}.", "tok/s") for size in (1, 4)},
     **{f"latency_ms_bs{size}": (f"Time per token at batch size {size}.", "ms/token") for size in (1, 4)},
     "memory_mb": ("Memory of the model, measured while it ran.", "MiB"),
@@ -189,8 +219,9 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
 _WORDS: dict[str, type[StrEnum]] = {
     "level": Level,
     "strategy": Strategy,
-    "measures.kind": MeasureKind,
-    "missing.kind": MeasureKind,
+    **{
+        f"{view}.kind": MeasureKind for view in ("measures", "missing", "run_measures", "measure_keys", "conflicts", "doubtful")
+    },
 }
 """The enum whose members a column holds."""
 

@@ -26,9 +26,10 @@ tbody:last-child { border-bottom: 2px solid #111; }
 
 
 def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
-    """Write a document. The caption is also its title; each group of rows is a `<tbody>`."""
+    """Write a document. The caption is also its title, notes are further lines of it; each group of rows is a `<tbody>`."""
     title = "Table" if layout.caption is None else layout.caption
-    body = "".join(f"{line}\n" for line in _table_lines(render_cells(table, layout), layout.caption))
+    lines = [*([] if layout.caption is None else [layout.caption]), *layout.notes]
+    body = "".join(f"{line}\n" for line in _table_lines(render_cells(table, layout), "\n".join(lines) if lines else None))
     stream.write(_document(title, layout.language, body).encode())
 
 

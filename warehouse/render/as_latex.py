@@ -41,13 +41,18 @@ _MINUS = re.compile(r"-(?=[\d.i])")
 
 
 def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
-    """Write the tabular, inside a table environment if there is a caption. A rule separates groups of rows."""
+    """Write the tabular, inside a table environment if there is a caption. A rule separates groups of rows; notes are its first
+    lines, over all columns."""
     rendered = render_cells(table, layout)
     alignment = "".join("r" if column.is_number else "l" for column in rendered.columns)
     lines = [r"% \usepackage{booktabs}, and \usepackage[T1]{fontenc} unless the engine is XeTeX or LuaTeX"]
     if layout.caption is not None:
         lines += [r"\begin{table}", r"\centering", rf"\caption{{{_latex_text(' '.join(layout.caption.split()))}}}"]
-    lines += [rf"\begin{{tabular}}{{{alignment or 'l'}}}", r"\toprule"]
+    lines += [rf"\begin{{tabular}}{{{alignment or 'l'}}}"]
+    lines += [
+        _row([rf"\multicolumn{{{len(alignment) or 1}}}{{l}}{{\footnotesize {_latex_text(note)}}}"]) for note in layout.notes
+    ]
+    lines.append(r"\toprule")
     lines += [_row([_stack_lines(column.heading, column.is_number) for column in rendered.columns]), r"\midrule"]
     for number, row in enumerate(rendered.rows):
         if number in rendered.group_starts:

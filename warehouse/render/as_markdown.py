@@ -21,10 +21,11 @@ _BLOCK_START = re.compile(r"\A[#+=\-0-9]")
 
 
 def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
-    """Write a Markdown table; a caption becomes the paragraph before it. Without rows only the heading is written."""
+    """Write a Markdown table; caption and notes become paragraphs before it. Without rows only the heading is written."""
     rendered = render_cells(table, layout)
-    if layout.caption is not None:
-        stream.write(f"{_BLOCK_START.sub(_character_references, _escape(layout.caption))}\n\n".encode())
+    for paragraph in (layout.caption, "; ".join(layout.notes) or None):
+        if paragraph is not None:
+            stream.write(f"{_BLOCK_START.sub(_character_references, _escape(paragraph))}\n\n".encode())
     stream.write(_line([_escape(column.heading) for column in rendered.columns]))
     stream.write(_line(["---:" if column.is_number else ":---" for column in rendered.columns]))
     for row in rendered.rows:

@@ -47,6 +47,8 @@ def _lines(table: pa.Table, layout: Layout) -> Iterator[str]:
     blocks = [_block(column, [row[index] for row in rows]) for index, column in enumerate(columns) if not unknown[index]]
     if layout.caption is not None:
         yield from map(visible, layout.caption.split("\n"))
+    if layout.notes:
+        yield visible("; ".join(layout.notes))
     for number, part in enumerate(_split_to_width(blocks, layout.width)):
         if number:
             yield ""

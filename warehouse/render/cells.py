@@ -88,7 +88,9 @@ def _cell_text(row: Sequence[Any], index: int, column: Column, errors: dict[int,
     if column.total is not None:
         return f"{text}/{column.total}"
     error = row[errors[index]] if index in errors else None
-    return text if error is None else f"{text} ± {human_text(error, column)}"
+    if error is None:
+        return text
+    return f"{text} ± {human_text(error, replace(column, kind=replace(column.kind, is_signed=False)))}"
 
 
 def _range_cell(row: Sequence[Any], index: int, column: Column) -> Cell:

@@ -23,6 +23,7 @@ from layerhouse.warehouse.render.kinds import (
     MS,
     NUMBER,
     PPL,
+    RANK,
     RATE,
     RATIO,
     TEXT,
@@ -88,6 +89,8 @@ _PERFORMANCE = {
     **{task: Column(task.replace("_", " "), RATIO, better="higher") for task in ZERO_SHOT_TASKS},
     "mean_accuracy": Column("mean accuracy", RATIO, better="higher"),
     "n_tasks": Column("tasks", COUNT, total=len(ZERO_SHOT_TASKS)),
+    "mean_rank": Column("mean rank", RANK, better="lower"),
+    "n_ranked": Column("ranked in", COUNT),
     "other_scores": Column("other scores", MAP, NUMBER),
     "group_scores": Column("group scores", MAP, NUMBER),
     "throughput_bs1": Column("tok/s bs1", RATE, better="higher"),
@@ -151,15 +154,23 @@ def describe_field(field: pa.Field, language: str = "en") -> Column:
     title = HEADINGS.get(language, {}).get(field.name, column.title)
     metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
     kind = _KINDS_IN_METADATA.get(metadata.get("kind", ""), column.kind)
+    if "signed" in metadata:
+        kind = replace(kind, is_signed=True)
     total = int(metadata["total"]) if "total" in metadata else column.total
     return replace(column, title=title, kind=kind, better=metadata.get("better", column.better), total=total)
 
 
 def annotate_field(
-    field: pa.Field, *, kind: Kind | None = None, better: str | None = None, total: int | None = None
+    field: pa.Field,
+    *,
+    kind: Kind | None = None,
+    better: str | None = None,
+    total: int | None = None,
+    is_signed: bool = False,
 ) -> pa.Field:
     """The field with its presentation as metadata, for a column whose presentation does not follow from its name."""
     metadata = {"kind": kind.name if kind else None, "better": better, "total": None if total is None else str(total)}
+    metadata["signed"] = "yes" if is_signed else None
     return field.with_metadata({key: value for key, value in metadata.items() if value is not None})
 
 

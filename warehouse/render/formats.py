@@ -14,12 +14,12 @@ from layerhouse.warehouse.render import (
 )
 from layerhouse.warehouse.render.registry import Format, register
 
-register(Format("text", (".txt",), is_binary=False, write=as_text.write))
+register(Format("text", (".txt",), is_binary=False, write=as_text.write, is_for_reading=True))
 register(Format("csv", (".csv",), is_binary=False, write=as_csv.write))
 register(Format("json", (".json",), is_binary=False, write=as_json.write_array))
 register(Format("ndjson", (".ndjson", ".jsonl"), is_binary=False, write=as_json.write_lines))
-register(Format("markdown", (".md",), is_binary=False, write=as_markdown.write))
+register(Format("markdown", (".md",), is_binary=False, write=as_markdown.write, is_for_reading=True))
 register(Format("parquet", (".parquet",), is_binary=True, write=as_parquet.write))
 register(Format("xlsx", (".xlsx",), is_binary=True, write=as_xlsx.write))
-register(Format("html", (".html", ".htm"), is_binary=False, write=as_html.write))
-register(Format("latex", (".tex",), is_binary=False, write=as_latex.write))
+register(Format("html", (".html", ".htm"), is_binary=False, write=as_html.write, is_for_reading=True))
+register(Format("latex", (".tex",), is_binary=False, write=as_latex.write, is_for_reading=True))

@@ -58,6 +58,8 @@ _ZH = {
     "openbookqa": "OBQA",
     "mean_accuracy": "平均准确率",
     "n_tasks": "任务数",
+    "mean_rank": "平均名次",
+    "n_ranked": "排名任务数",
     "other_scores": "其他得分",
     "group_scores": "任务组得分",
     "throughput_bs1": "吞吐量 tok/s (批大小1)",

@@ -10,13 +10,14 @@ class Kind:
     """A kind of value.
 
     Kinds of one family hold the same Arrow types. `digits` is the number of decimals of a number that is not an integer.
-    `unit` is appended to the heading and is the same in every language.
+    `unit` is appended to the heading and is the same in every language. Signed numbers over 0 have a plus.
     """
 
     name: str
     family: str
     digits: int = 0
     unit: str = ""
+    is_signed: bool = False
 
 
 ID = Kind("id", "text")
@@ -27,6 +28,7 @@ GIB = Kind("gib", "number", digits=3, unit="GiB")
 MIB = Kind("mib", "number", digits=3, unit="MiB")
 PPL = Kind("ppl", "number", digits=2)
 FACTOR = Kind("factor", "number", digits=2)
+RANK = Kind("rank", "number", digits=2)
 RATE = Kind("rate", "number", digits=1)
 MS = Kind("ms", "number", digits=3)
 BILLIONS = Kind("billions", "number", digits=3, unit="B")

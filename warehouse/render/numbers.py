@@ -18,8 +18,13 @@ def number_text(value: float | Decimal, kind: Kind) -> str:
 
     Ratios are stored as fractions and printed as percent. Counts have thousands separators; a count or an index that is not
     whole has 2 decimals. NaN and infinities are `nan`, `inf` and `-inf`. Numbers from 1e21 on, and numbers below 1e-6 that
-    would print as zero, use scientific notation.
+    would print as zero, use scientific notation. A number over 0 of a signed kind begins with a plus.
     """
+    text = _unsigned_text(value, kind)
+    return f"+{text}" if kind.is_signed and value > 0 else text
+
+
+def _unsigned_text(value: float | Decimal, kind: Kind) -> str:
     if not math.isfinite(value):
         return str(float(value))
     exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)

@@ -19,13 +19,15 @@ class Layout:
     """How a table is presented to people; formats for programs ignore it, but for `is_raw`.
 
     `width` is the width of the terminal in cells; a wider table is split, and None never splits. `caption` stands above the
-    table. `language` is the language of the headings. `digits` replaces the number of decimals of each kind that has decimals.
-    `marks_best` makes the best value of a column bold, separately in each run of rows that are equal in the columns of `group`.
-    `is_raw` leaves texts in csv as they are, also where a spreadsheet would take them for formulas.
+    table, and below it `notes`, each on what all values of some columns have in common. `language` is the language of the
+    headings. `digits` replaces the number of decimals of each kind that has decimals. `marks_best` makes the best value of a
+    column bold, separately in each run of rows that are equal in the columns of `group`. `is_raw` leaves texts in csv as they
+    are, also where a spreadsheet would take them for formulas.
     """
 
     width: int | None = None
     caption: str | None = None
+    notes: tuple[str, ...] = ()
     language: str = "en"
     digits: int | None = None
     marks_best: bool = False
@@ -38,12 +40,14 @@ Writer = Callable[["pa.Table", BinaryIO, Layout], None]
 
 @dataclass(frozen=True)
 class Format:
-    """One output format. `suffixes` include the dot; a binary format must not be written to a terminal."""
+    """One output format. `suffixes` include the dot; a binary format must not be written to a terminal. Formats for reading
+    show numbers as text, caption and notes; all others are for programs."""
 
     name: str
     suffixes: tuple[str, ...]
     is_binary: bool
     write: Writer
+    is_for_reading: bool = False
 
 
 _formats: dict[str, Format] = {}

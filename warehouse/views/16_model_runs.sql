@@ -37,7 +37,7 @@ told_apart AS (
             concat_ws(
                 ', ',
                 stated_variant,
-                CASE WHEN min(sha) OVER alike <> max(sha) OVER alike THEN 'sha=' || left(sha, 12) END,
+                CASE WHEN min(sha) OVER alike <> max(sha) OVER alike THEN 'sha=' || substr(sha, 1, 12) END,
                 CASE WHEN min(dtype) OVER alike <> max(dtype) OVER alike THEN 'dtype=' || dtype END,
                 CASE
                     WHEN min(quantization) OVER alike <> max(quantization) OVER alike THEN 'quantization=' || quantization

@@ -36,7 +36,9 @@ definitions AS (
         any_value(batch_size) AS batch_size,
         any_value(CASE WHEN suite IN ('speed', 'memory') THEN hardware END) AS hardware,
         any_value(sample_limit) AS sample_limit,
-        any_value(higher_is_better) AS higher_is_better,
+        CASE
+            WHEN bool_and(higher_is_better) = bool_or(higher_is_better) THEN bool_and(higher_is_better)
+        END AS higher_is_better,
         count(*) AS num_rows
     FROM results
     SEMI JOIN linked_files ON linked_files.result_id = results.result_id
