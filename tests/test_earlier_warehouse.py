@@ -85,9 +85,12 @@ def without_notes(text: str) -> list[list[str]]:
 
 
 def without_scores(text: str) -> list[list[str]]:
-    """The cells of the performance table before its other scores."""
-    at = re.split(r" {2,}", text.splitlines()[0]).index("other scores")
-    return [re.split(r" {2,}", line)[:at] for line in text.splitlines()]
+    """The cells of the performance table before its other scores, without what is said above and below it."""
+    lines = text.splitlines()
+    while not lines[0].startswith("model "):
+        del lines[0]
+    at = re.split(r" {2,}", lines[0]).index("other scores")
+    return [cells[:at] for line in lines if len(cells := re.split(r" {2,}", line)) >= at]
 
 
 def known_then(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[dict[str, Any]]:

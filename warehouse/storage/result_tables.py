@@ -30,8 +30,8 @@ RESULTS = Table(
         Column(
             "metric", "VARCHAR", "Name of the metric; one name for what versions of a harness call differently.", required=True
         ),
-        Column("stated_task", "VARCHAR", "The task as the file writes it, if `task` is another name."),
-        Column("stated_metric", "VARCHAR", "The metric as the file writes it, if `metric` is another name."),
+        Column("stated_task", "VARCHAR", "The task as the file writes it, if task is another name."),
+        Column("stated_metric", "VARCHAR", "The metric as the file writes it, if metric is another name."),
         Column("filter", "VARCHAR", "Answer filter of the harness, such as none or strict-match."),
         Column("value", "DOUBLE", "The value; null unless status is ok. Accuracies are fractions."),
         Column("value_integer", "BIGINT", "The same value, if the file holds an integer."),
@@ -66,13 +66,13 @@ RESULTS = Table(
         Column(
             "variant",
             "VARCHAR",
-            "What makes the run another one than that of the plain model, such as `revision=step3000` or `load_in_4bit`; null "
+            "What makes the run another one than that of the plain model, such as revision=step3000 or load_in_4bit; null "
             "for the plain model.",
         ),
         Column(
             "loaded_as",
             "VARCHAR",
-            "What the tool found out while loading, as `sha=2ab25ed, dtype=float16`; it tells runs apart where it differs.",
+            "What the tool found out while loading, as sha=2ab25ed, dtype=float16; it tells runs apart where it differs.",
         ),
         Column("arguments", TAGS, "All that the file says of how the model was loaded, without secrets."),
         Column("revision", "VARCHAR", "Revision of the model, as stated, or the commit that was loaded."),
