@@ -1,11 +1,11 @@
 -- What makes two values comparable, in one place: each stored measure under the text that heads its values. Kinds: task (one
 -- of seven zero-shot tasks by its usual metric), score (everything else about tasks), group (a score over several tasks),
 -- perplexity (per token), speed, memory. Shots, cap and filter are always part of the text; dataset, subset, split, language,
--- chat template and whether shots are stated only where two measures of one text differ in them, and the harness only where two
--- harnesses disagree on a run: then that of most runs keeps the text, the others stand behind it in brackets. column_name is
--- the column of the performance table that shows the measure, if any: a perplexity with no context stated, or with the only one
--- that any file states; a task with 0 shots, or else in the form of most runs. condition says what that column's values share.
--- Rows of one measure_key are one measure.
+-- chat template and whether shots are stated only where two measures of one text differ in them (of a subset that is a list of
+-- settings, those that differ), and the harness only where two harnesses disagree on a run: then that of most runs keeps the
+-- text, the others stand behind it in brackets. column_name is the column of the performance table that shows the measure, if
+-- any: a perplexity with no context stated, or with the only one that any file states; a task with 0 shots, or else in the form
+-- of most runs. condition says what that column's values share. Rows of one measure_key are one measure.
 CREATE OR REPLACE VIEW measure_keys AS
 WITH linked_files AS MATERIALIZED (
     SELECT
@@ -65,7 +65,7 @@ named AS (
         END AS name
     FROM definitions
 ),
-compared AS (
+compared AS MATERIALIZED (
     SELECT
         *,
         kind IN ('score', 'group') AND suite <> 'perplexity' AS is_of_task,
@@ -86,11 +86,60 @@ compared AS (
         count(n_shot) OVER alike BETWEEN 1 AND count(*) OVER alike - 1 AS is_shot_told,
         min(coalesce(suite, '')) OVER alike <> max(coalesce(suite, '')) OVER alike AS is_suite_told,
         min(coalesce(unit, '')) OVER here <> max(coalesce(unit, '')) OVER here AS is_unit_told,
-        min(coalesce(seq_len, -1)) OVER alike <> max(coalesce(seq_len, -1)) OVER alike AS is_length_told
+        min(coalesce(seq_len, -1)) OVER alike <> max(coalesce(seq_len, -1)) OVER alike AS is_length_told,
+        count(*) OVER alike AS num_alike
     FROM named
     WINDOW
         alike AS (PARTITION BY kind, name, place),
         here AS (PARTITION BY kind, name, place, harness, harness_version)
+),
+settings AS (
+    SELECT
+        kind,
+        name,
+        place,
+        num_alike,
+        unnest(list_distinct(string_split(subset, ','))) AS setting
+    FROM compared
+    WHERE is_subset_told AND is_of_task
+),
+shared_settings AS (
+    SELECT
+        kind,
+        name,
+        place,
+        setting
+    FROM settings
+    GROUP BY kind, name, place, setting
+    HAVING count(*) = any_value(num_alike)
+),
+shared_parts AS (
+    SELECT
+        kind,
+        name,
+        place,
+        list(setting) AS parts
+    FROM shared_settings
+    GROUP BY kind, name, place
+),
+parted AS (
+    SELECT
+        compared.*,
+        nullif(
+            array_to_string(
+                [
+                    part FOR part IN string_split(compared.subset, ',')
+                    IF shared_parts.parts IS NULL OR NOT list_contains(shared_parts.parts, part)
+                ],
+                ','
+            ),
+            ''
+        ) AS told_subset
+    FROM compared
+    LEFT JOIN shared_parts
+        ON shared_parts.kind = compared.kind
+        AND shared_parts.name = compared.name
+        AND shared_parts.place = compared.place
 ),
 qualified AS (
     SELECT
@@ -98,9 +147,12 @@ qualified AS (
         nullif(
             concat_ws(
                 ', ',
-                CASE WHEN is_suite_told AND is_of_task AND suite NOT IN ('zeroshot', 'fewshot') THEN suite END,
+                CASE
+                    WHEN is_suite_told AND is_of_task AND suite <> 'zeroshot' AND (n_shot IS NULL OR suite <> 'fewshot')
+                        THEN suite
+                END,
                 CASE WHEN is_dataset_told AND kind <> 'perplexity' THEN dataset END,
-                CASE WHEN is_subset_told AND is_of_task THEN subset END,
+                CASE WHEN is_subset_told AND is_of_task THEN told_subset END,
                 CASE WHEN is_split_told AND kind <> 'perplexity' THEN split END,
                 CASE WHEN is_language_told AND language IS DISTINCT FROM subset THEN language END,
                 CASE WHEN is_length_told AND is_of_task THEN concat(seq_len, ' tokens') END,
@@ -108,7 +160,7 @@ qualified AS (
             ),
             ''
         ) AS qualifier
-    FROM compared
+    FROM parted
 ),
 suffixed AS (
     SELECT
