@@ -32,6 +32,9 @@ QUERIES = {
     "performance, perplexity and accuracy": "SELECT model_id, ppl_wikitext2, mean_accuracy, n_tasks FROM performance",
     "performance, every column": "SELECT * FROM performance",
     "performance, the best ten": "SELECT * FROM performance ORDER BY mean_accuracy DESC LIMIT 10",
+    "every run, every column": "SELECT * FROM performance_variants",
+    "what columns share": "SELECT * FROM column_conditions",
+    "conflicts and doubts": "SELECT count(*) FROM run_measures WHERE is_conflict OR is_doubtful",
 }
 
 

@@ -1,9 +1,8 @@
 -- One row for each model that has a base: what it reaches compared with its base, both in their plain runs; variant is that of
--- the run compared. The base is the one
--- model that has the checkpoint which the model was made from; where no model has it, the one model with results alone whose
--- name and parameters are those of the checkpoint. A speed is compared at the same batch size where both ran on the same named
--- hardware; speedup_hardware is that of the performance table if there are several, else the first by name. Factors under 1 are
--- slower.
+-- the runs compared. The base is the one model that has the checkpoint which the model was made from; where no model has it,
+-- the one model with results alone whose name and parameters are those of the checkpoint. A speed is compared at the same batch
+-- size where both ran on the same named hardware; speedup_hardware is that of the performance table if there are several, else
+-- the first by name. Factors under 1 are slower.
 WITH base_models AS (
     SELECT
         checkpoint_id,

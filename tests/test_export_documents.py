@@ -175,6 +175,33 @@ def test_latex_escapes_every_special_character():
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
 
 
+def test_differences_have_a_sign_and_their_errors_none():
+    fields = [
+        annotate_field(pa.field("x_delta", pa.float64()), kind=RATIO, is_signed=True),
+        pa.field("x_delta_stderr", pa.float64()),
+    ]
+    values = [[0.25, -0.25, 0.0, None, 1e-9], [0.5, 0.5, None, None, None]]
+    table = pa.Table.from_arrays([pa.array(column, pa.float64()) for column in values], schema=pa.schema(fields))
+    cells = [line.split(maxsplit=0)[0] for line in text_of(table).splitlines()]
+    assert cells == ["x delta %", "-" * 14, "+25.00 ± 50.00", "-25.00 ± 50.00", "0.00", "-", "+1.0e-7"]
+    assert r"$-$25.00 $\pm$ 50.00" in text_of(table, "latex")
+
+
+def test_notes_stand_above_the_table_escaped_like_cells():
+    table, layout = pa.table({"a": [1]}), Layout(notes=("a_b: 50%", "<c>|\x1b"), caption="T")
+    assert text_of(table, layout=layout).splitlines()[:3] == ["T", r"a_b: 50%; <c>|\x1b", "a"]
+    assert text_of(table, "markdown", layout=layout).startswith("T\n\na_b: 50%; &lt;c&gt;\\|\\\\x1b\n\n| a |\n")
+    assert r"<caption>T<br>a_b: 50%<br>&lt;c&gt;|\x1b</caption>" in text_of(table, "html", layout=layout)
+    assert text_of(table, "latex", layout=layout).splitlines()[4:8] == [
+        r"\begin{tabular}{r}",
+        r"\multicolumn{1}{l}{\footnotesize a\_b: 50\%} \\",
+        r"\multicolumn{1}{l}{\footnotesize \textless{}c\textgreater{}\textbar{}\textbackslash{}x1b} \\",
+        r"\toprule",
+    ]
+    for name in ("csv", "json", "ndjson"):
+        assert text_of(table, name, layout=layout) == text_of(table, name)
+
+
 def test_latex_numbers_nulls_units_and_caption():
     table = pa.table({"model_id": ["a", "b"], "reduction_ratio": [-0.25, None], "size_gb": [1.5, 2.0]})
     assert text_of(table, "latex", caption="Cut by 50%").splitlines()[1:] == [
