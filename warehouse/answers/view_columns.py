@@ -37,6 +37,17 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     "layer_pruning.layer_index": ("The model's own layer number; null for a removed block.", None),
     "layer_pruning.base_layer_index": ("Block of the base that the layer was, counted from 0; null where not known.", None),
     "retention": ("Share of its base block's parameters that the layer keeps; 0 for a removed block.", "fraction"),
+    "nonzero_params": ("Parameters that are not zero; 0 for a removed block.", "parameters"),
+    "base_nonzero_params": ("Parameters of the base, or of the block of the base, that are not zero.", "parameters"),
+    "nonzero_retention": (
+        "Share of the base's parameters that are not zero which is left, of the model or layer; 0 for a removed block. Null "
+        "where the zeros of either are not known.",
+        "fraction",
+    ),
+    "nonzero_level": ("The level, by parameters that are not zero.", None),
+    "base_macs_per_token": ("Multiply-accumulates of one token in the linear weights of the block of the base.", "MACs"),
+    "macs_retention": ("Share of the base's multiply-accumulates that is left, of the model or layer.", "fraction"),
+    "bytes_retention": ("Share of the base's bytes, by shapes and types as they are stored, that is left.", "fraction"),
     "base_attention_params": ("Parameters of attention in the block of the base.", "parameters"),
     "attention_reduction_ratio": (f"Share of the parameters of attention that is gone, {_GONE}", "fraction"),
     "base_mlp_params": ("Parameters of the MLP in the block of the base.", "parameters"),

@@ -103,6 +103,8 @@ sized_layers AS (
         CASE WHEN placed_layers.layer_index IS NULL THEN 0 ELSE layers.attention_params END AS attention_params,
         CASE WHEN placed_layers.layer_index IS NULL THEN 0 ELSE layers.mlp_params END AS mlp_params,
         layers.zeros,
+        CASE WHEN placed_layers.layer_index IS NULL THEN 0 ELSE layers.params - layers.zeros END AS nonzero_params,
+        CASE WHEN placed_layers.layer_index IS NULL THEN 0 ELSE layers.macs_per_token END AS macs_per_token,
         layers.num_heads,
         layers.num_kv_heads,
         layers.head_dim,
@@ -119,6 +121,8 @@ sized_layers AS (
             WHEN placed_layers.base_layer_index IS NULL THEN uniform_blocks.mlp_params
             ELSE base_layers.mlp_params
         END AS base_mlp_params,
+        base_layers.params - base_layers.zeros AS base_nonzero_params,
+        base_layers.macs_per_token AS base_macs_per_token,
         base_layers.num_heads AS base_num_heads,
         base_layers.num_kv_heads AS base_num_kv_heads,
         base_layers.intermediate_size AS base_intermediate_size,
@@ -170,5 +174,12 @@ SELECT
     zeros / nullif(params, 0) AS sparsity,
     is_zero_layer,
     is_removed,
-    layer_level(is_removed, is_zero_layer, reduction(base_params, params)) AS level
+    layer_level(is_removed, is_zero_layer, reduction(base_params, params)) AS level,
+    nonzero_params,
+    base_nonzero_params,
+    CASE WHEN is_removed THEN 0 ELSE nonzero_params / nullif(base_nonzero_params, 0) END AS nonzero_retention,
+    layer_level(is_removed, is_zero_layer, reduction(base_nonzero_params, nonzero_params)) AS nonzero_level,
+    macs_per_token,
+    base_macs_per_token,
+    CASE WHEN is_removed THEN 0 ELSE macs_per_token / nullif(base_macs_per_token, 0) END AS macs_retention
 FROM sized_layers;

@@ -91,9 +91,13 @@ SELECT
     own.zeros / nullif(own.params, 0) AS sparsity,
     own.prunable_zeros / nullif(own.prunable_params, 0) AS prunable_sparsity,
     own.nonzero_params,
+    bases.nonzero_params AS base_nonzero_params,
+    own.nonzero_params / nullif(bases.nonzero_params, 0) AS nonzero_retention,
     coalesce(gib(own.logical_bytes), reported.size_gb) AS size_gb,
     gib(own.logical_bytes) * (own.nonzero_params / nullif(own.params, 0)) AS compact_size_gb,
     own.macs_per_token,
+    own.macs_per_token / nullif(bases.macs_per_token, 0) AS macs_retention,
+    own.logical_bytes / nullif(bases.logical_bytes, 0) AS bytes_retention,
     own.kv_cache_bytes_per_token,
     status_notes.status_note,
     own.ingested_at
