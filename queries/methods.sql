@@ -1,5 +1,6 @@
--- By method and declared ratio: the number of models, and mean and best of reduction, perplexity and accuracy. Models without a
--- method, such as bases, are left out, since a mean over different bases says nothing.
+-- By method and declared ratio: the number of models, and mean, best and worst of reduction, perplexity and accuracy, and of
+-- the deviation of the layers' retention. Models without a method, such as bases, are left out, since a mean over different
+-- bases says nothing.
 SELECT
     method,
     declared_ratio,
@@ -11,9 +12,15 @@ SELECT
     n_ppl,
     ppl_wikitext2_mean,
     ppl_wikitext2_best,
+    ppl_wikitext2_worst,
     n_accuracy,
     mean_accuracy_mean,
-    mean_accuracy_best
+    mean_accuracy_best,
+    mean_accuracy_worst,
+    n_deviation,
+    retention_std_mean,
+    retention_std_min,
+    retention_std_max
 FROM method_groups
 ORDER BY
     method,

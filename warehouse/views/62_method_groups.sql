@@ -13,9 +13,15 @@ SELECT
     count(performance.ppl_wikitext2) AS n_ppl,
     avg(performance.ppl_wikitext2) AS ppl_wikitext2_mean,
     min(performance.ppl_wikitext2) AS ppl_wikitext2_best,
+    max(performance.ppl_wikitext2) AS ppl_wikitext2_worst,
     count(performance.mean_accuracy) AS n_accuracy,
     avg(performance.mean_accuracy) AS mean_accuracy_mean,
-    max(performance.mean_accuracy) AS mean_accuracy_best
+    max(performance.mean_accuracy) AS mean_accuracy_best,
+    min(performance.mean_accuracy) AS mean_accuracy_worst,
+    count(models.retention_std) AS n_deviation,
+    avg(models.retention_std) AS retention_std_mean,
+    min(models.retention_std) AS retention_std_min,
+    max(models.retention_std) AS retention_std_max
 FROM models
 LEFT JOIN performance
     ON performance.model_id = models.model_id
