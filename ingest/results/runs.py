@@ -45,7 +45,7 @@ WHERE_IT_RAN = frozenset(
         *("trust_remote_code", "use_fast_tokenizer", "use_cache", "use_fast", "tokenizer_backend", "tokenized_requests"),
         *("base_url", "num_concurrent", "concurrent_requests", "max_retries", "api_max_retry", "api_retry_sleep"),
         *("api_retry_multiplier", "timeout", "verbose", "verify_certificate", "enforce_eager", "compilation_config"),
-        *("seed", "distributed_executor_backend", "escape", "with_kwargs", "local_files_only", "token"),
+        *("seed", "use_accelerate", "distributed_executor_backend", "escape", "with_kwargs", "local_files_only", "token"),
     }
 )
 """Arguments that do not change what the model is."""

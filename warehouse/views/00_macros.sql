@@ -151,9 +151,14 @@ CREATE OR REPLACE MACRO loaded_fact(facts, name) AS (
     nullif(regexp_extract(facts, concat('(?:^|, )', name, '=([^,]*)'), 1), '')
 );
 
--- True if a run loaded the weights as they are stored: its variant names a precision, an engine or a cap on lengths alone.
+-- True if a run loaded the weights as they are stored: its variant names a precision, an engine, its kernels, a tokenizer or
+-- caps on lengths alone.
 CREATE OR REPLACE MACRO keeps_weights(variant) AS (
-    regexp_full_match(variant, '((dtype|backend|max_length|max_model_len|add_bos_token)(=[^,]*)?(, |$))+')
+    regexp_full_match(
+        variant,
+        '((dtype|backend|attn_implementation|kv_cache_dtype|tokenizer|add_bos_token|prefix_token_id|truncation'
+        || '|max_length|max_model_len|max_gen_toks)(=[^,]*)?(, |$))+'
+    )
 );
 
 -- Rank of a time among the times of runs, as an integer; no time comes first.
