@@ -85,7 +85,8 @@ class ResultFiles:
             raise ChangedError(display_path)
         file_id = hashlib.sha256(path_text(path).encode() + b"\0" + raw).hexdigest()
         known = self._known
-        if file_id in known.models_by_result and file_id not in known.unlinked_results | known.stale_results:
+        is_open = file_id in known.unlinked_results or file_id in known.stale_results
+        if file_id in known.models_by_result and not is_open:
             return _ReadFile(stamp, file_id, is_unchanged=True)
         document = parse_document(raw, path, display_path)
         try:

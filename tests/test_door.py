@@ -19,7 +19,7 @@ from layerhouse.ingest.checkpoint.regular_file import confined_to, open_regular_
 from layerhouse.ingest.measure.io.files import open_file
 from layerhouse.tests.running import layerhouse
 from layerhouse.tests.study_files import ANALYSIS, RESULT, put, result, structure
-from layerhouse.warehouse.admin.link_results import read_pairs
+from layerhouse.warehouse.admin.link_results import read_requests
 from layerhouse.warehouse.study.written_files import RECORD, write_files
 
 LEADS_OUT = "a link that leads out of the model's folder"
@@ -65,7 +65,7 @@ def test_the_door_refuses_what_is_no_file_before_it_is_opened(tmp_path, kind):
     with pytest.raises(InputError, match=rf"shown: is {kind}, which is not a regular file"):
         read_json(path, "shown")
     with pytest.raises(UsageError, match=f"is {kind}"):
-        read_pairs(path)
+        read_requests(path)
 
 
 def test_the_door_opens_a_file_and_says_which(tmp_path):

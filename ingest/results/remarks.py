@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from layerhouse.ingest.results.parsed import Row
@@ -11,6 +12,9 @@ from layerhouse.warehouse.storage.schema import MEASURE_COLUMNS
 
 IDENTITY = ("declared_model", "variant", "loaded_as", "run_at", *MEASURE_COLUMNS)
 """What makes two values of one file values of one measure, run and time."""
+
+
+identity_of = itemgetter(*IDENTITY)
 
 
 def remarks(rows: Sequence[Row]) -> Iterator[str]:
@@ -24,7 +28,7 @@ def remarks(rows: Sequence[Row]) -> Iterator[str]:
     values: dict[tuple[Any, ...], Row] = {}
     conflicts: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        key = tuple(row[name] for name in IDENTITY)
+        key = identity_of(row)
         earlier = values.setdefault(key, row)
         if (earlier["value"], earlier["status"]) != (row["value"], row["status"]):
             conflicts.setdefault(key, earlier)

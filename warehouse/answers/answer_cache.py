@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 
 LEAST_RESULTS = 100_000
 """Warehouses with fewer results answer fast enough without a cache."""
-VIEWS = {"run_measures": "model_id, variant, kind, measure", "model_measures": "model_id, variant"}
+VIEWS = {
+    "model_runs": "model_id, result_id, run_key",
+    "run_measures": "model_id, variant, kind, measure",
+    "model_measures": "model_id, variant",
+}
 """The views that are cached, each with its order. A view may be computed from those before it."""
 SECONDS_OF_AN_OLD_SESSION = 7 * 24 * 3600
 """How long the answers of earlier commits stay, for sessions that opened the warehouse then."""

@@ -15,6 +15,7 @@ WITH loadings AS (
 linked AS (
     SELECT
         result_links.model_id,
+        result_links.rule,
         loadings.result_id,
         loadings.run_key,
         CASE
@@ -31,6 +32,7 @@ linked AS (
 told_apart AS (
     SELECT
         model_id,
+        rule,
         result_id,
         run_key,
         nullif(
@@ -50,6 +52,7 @@ told_apart AS (
 )
 SELECT
     model_id,
+    rule,
     result_id,
     run_key,
     variant,

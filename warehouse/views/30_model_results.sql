@@ -5,17 +5,15 @@ WITH linked AS (
     SELECT
         model_runs.model_id,
         model_runs.variant AS run_variant,
-        result_links.rule,
+        model_runs.rule,
         results.*,
         min(coalesce(results.value, 'nan')) OVER alike <> max(coalesce(results.value, 'nan')) OVER alike AS is_conflict
     FROM results
-    JOIN result_links ON result_links.result_id = results.result_id
     JOIN model_runs
-        ON model_runs.model_id = result_links.model_id
-        AND model_runs.result_id = results.result_id
+        ON model_runs.result_id = results.result_id
         AND model_runs.run_key = run_key(results.run_id, results.revision, results.adapter)
         AND model_runs.is_shown
-    WINDOW alike AS (PARTITION BY model_runs.model_id, model_runs.variant, results.measure_id, results.run_at)
+    WINDOW alike AS (PARTITION BY model_runs.model_id, model_runs.variant, results.suite, results.measure_id, results.run_at)
 )
 SELECT
     * EXCLUDE (run_variant, is_conflict) REPLACE (
@@ -28,6 +26,6 @@ SELECT
 FROM linked
 QUALIFY
     row_number() OVER (
-        PARTITION BY model_id, run_variant, measure_id
+        PARTITION BY model_id, run_variant, suite, measure_id
         ORDER BY run_at DESC NULLS LAST, commit_id DESC, source_uri, value
     ) = 1;

@@ -30,9 +30,9 @@ unpruned AS (
     WHERE n_identical + n_cast = n_tensors
 ),
 stale_results AS (
-    SELECT DISTINCT result_links.model_id
+    SELECT DISTINCT model_runs.model_id
     FROM results
-    JOIN result_links ON result_links.result_id = results.result_id
+    JOIN model_runs ON model_runs.result_id = results.result_id
     WHERE results.rules_version IS NULL OR results.rules_version < current_result_rules()
 ),
 twins AS (
