@@ -1,7 +1,9 @@
--- Reduction against quality: one row for each model and measure (a perplexity by dataset@context, ? if not stated, or
--- mean_accuracy). A model is dominated by another of the same base that is cut at least as much and is at least as good, and
--- better in one of the two; is_on_front marks those that no model dominates. Models without a known reduction are left out, as
--- they have nothing to trade, and so are runs of other weights than those that are stored.
+-- What is kept against quality: one row for each model and measure (a perplexity by dataset@context, ? if not stated, or
+-- mean_accuracy). kept_share is of the base's parameters that are not zero where that is known of every row (kept_by is
+-- nonzero), so that masked models count by what they zeroed; else of all its parameters (kept_by is params). A model is
+-- dominated by another of the same base that keeps at most as much and is at least as good, and better in one of the two;
+-- is_on_front marks those that no model dominates. Models without a known reduction are left out, as they have nothing to
+-- trade, and so are runs of other weights than those that are stored.
 WITH quality AS (
     SELECT
         model_id,
@@ -19,18 +21,34 @@ WITH quality AS (
     FROM performance
     WHERE mean_accuracy IS NOT NULL AND is_plain
 ),
-points AS (
+candidates AS (
     SELECT
         quality.measure,
         models.base_checkpoint_id,
         models.model_id,
         models.method,
         models.reduction_ratio,
+        models.nonzero_retention,
+        models.params / nullif(models.base_params, 0) AS params_retention,
+        count(models.nonzero_retention) OVER () = count(*) OVER () AS is_by_nonzero,
         quality.value,
         quality.goodness
     FROM quality
     JOIN models ON models.model_id = quality.model_id
     WHERE models.reduction_ratio IS NOT NULL
+),
+points AS (
+    SELECT
+        measure,
+        base_checkpoint_id,
+        model_id,
+        method,
+        reduction_ratio,
+        value,
+        goodness,
+        CASE WHEN is_by_nonzero THEN 'nonzero' ELSE 'params' END AS kept_by,
+        CASE WHEN is_by_nonzero THEN nonzero_retention ELSE params_retention END AS kept_share
+    FROM candidates
 ),
 dominations AS (
     SELECT
@@ -41,9 +59,9 @@ dominations AS (
     JOIN points AS better
         ON better.measure = points.measure
         AND better.base_checkpoint_id = points.base_checkpoint_id
-        AND better.reduction_ratio >= points.reduction_ratio
+        AND better.kept_share <= points.kept_share
         AND better.goodness >= points.goodness
-        AND (better.reduction_ratio > points.reduction_ratio OR better.goodness > points.goodness)
+        AND (better.kept_share < points.kept_share OR better.goodness > points.goodness)
     GROUP BY points.measure, points.model_id
 )
 SELECT
@@ -51,6 +69,8 @@ SELECT
     points.model_id,
     points.method,
     points.reduction_ratio,
+    points.kept_by,
+    points.kept_share,
     points.value,
     dominations.model_id IS NULL AS is_on_front,
     coalesce(dominations.dominated_by, []) AS dominated_by
@@ -61,5 +81,5 @@ LEFT JOIN dominations
 ORDER BY
     points.measure,
     points.base_checkpoint_id,
-    points.reduction_ratio,
+    points.kept_share DESC,
     points.model_id;

@@ -44,6 +44,8 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
         "where the zeros of either are not known.",
         "fraction",
     ),
+    "kept_by": ("What kept_share is of: nonzero (parameters that are not zero) or params.", None),
+    "kept_share": ("Share of the base's parameters, as kept_by says, that is left.", "fraction"),
     "nonzero_level": ("The level, by parameters that are not zero.", None),
     "base_macs_per_token": ("Multiply-accumulates of one token in the linear weights of the block of the base.", "MACs"),
     "macs_retention": ("Share of the base's multiply-accumulates that is left, of the model or layer.", "fraction"),
