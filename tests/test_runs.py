@@ -41,7 +41,7 @@ def taken(root: Path, warehouse: Path) -> list[str]:
 
 def rows(warehouse: Path, sql: str) -> list[Any]:
     with lh.open(warehouse) as wh:
-        return wh.sql(sql).rows()
+        return wh.connection_for(sql).sql(sql).fetchall()
 
 
 VARIANTS = {
