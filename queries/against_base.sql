@@ -3,7 +3,18 @@
 -- the one model with results alone whose name and parameters are those of the checkpoint. A speed is compared at the same batch
 -- size where both ran on the same named hardware; speedup_hardware is that of the performance table if there are several, else
 -- the first by name. Factors under 1 are slower.
-WITH base_models AS (
+WITH plain_runs AS MATERIALIZED (
+    SELECT
+        model_id,
+        variant,
+        ppl_wikitext2,
+        ppl_ptb,
+        mean_accuracy,
+        speed_hardware
+    FROM performance
+    WHERE is_plain
+),
+base_models AS (
     SELECT
         checkpoint_id,
         min(model_id) AS base_model_id
@@ -68,14 +79,12 @@ speedups AS (
         ON base.model_id = pairs.base_model_id
         AND base.variant IS NOT DISTINCT FROM own.variant
         AND base.hardware = own.hardware
-    JOIN performance
-        ON performance.model_id = pairs.model_id
-        AND performance.is_plain
+    JOIN plain_runs ON plain_runs.model_id = pairs.model_id
     WHERE coalesce(own.throughput_bs1 / base.throughput_bs1, own.throughput_bs4 / base.throughput_bs4) IS NOT NULL
     QUALIFY
         row_number() OVER (
             PARTITION BY pairs.model_id
-            ORDER BY own.hardware IS NOT DISTINCT FROM performance.speed_hardware DESC, own.hardware
+            ORDER BY own.hardware IS NOT DISTINCT FROM plain_runs.speed_hardware DESC, own.hardware
         ) = 1
 )
 SELECT
@@ -97,15 +106,12 @@ SELECT
     END AS speed_note,
     own.variant
 FROM pairs
-JOIN models ON models.model_id = pairs.base_model_id
-LEFT JOIN performance AS own
-    ON own.model_id = pairs.model_id
-    AND own.is_plain
-LEFT JOIN performance AS base
+LEFT JOIN plain_runs AS own ON own.model_id = pairs.model_id
+LEFT JOIN plain_runs AS base
     ON base.model_id = pairs.base_model_id
-    AND base.is_plain
     AND base.variant IS NOT DISTINCT FROM own.variant
 LEFT JOIN measured_speeds AS own_speed ON own_speed.model_id = pairs.model_id
 LEFT JOIN measured_speeds AS base_speed ON base_speed.model_id = pairs.base_model_id
 LEFT JOIN speedups ON speedups.model_id = pairs.model_id
+WHERE pairs.base_model_id IS NOT NULL
 ORDER BY pairs.model_id;
