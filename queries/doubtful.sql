@@ -10,7 +10,7 @@ SELECT
         results.doubt,
         CASE
             WHEN results.value > 1 THEN 'over 1, as most values of this measure are not; it may be percent'
-            ELSE 'at most 1, as most values of this measure are not; it may be a share among percent'
+            ELSE 'under 1, as most values of this measure are not; it may be a share among percent'
         END
     ) AS reason,
     results.harness,

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from layerhouse.warehouse.render.registry import Layout
 
 READ_ALL = ReadingOptions()
-OF_RUNS = ("performance", "performance_variants")
+PLAIN_RUNS, ALL_RUNS = "performance", "performance_variants"
+OF_RUNS = (PLAIN_RUNS, ALL_RUNS)
 """Queries whose rows are runs of models."""
 OF_VARIANTS = ("variant", "run_note")
 """Columns of theirs that say nothing of plain models."""
@@ -92,7 +93,7 @@ def show_runs(
 
     Those formats leave out columns about variants if all runs are of plain models and the columns are not asked for by name.
     """
-    from layerhouse.warehouse.answers.conditions import count_blanks, shared_conditions
+    from layerhouse.warehouse.answers.conditions import count_blanks, count_models_with_hidden_runs, shared_conditions
     from layerhouse.warehouse.answers.selection import select_answer
     from layerhouse.warehouse.render import FORMATS, Layout
     from layerhouse.warehouse.render.target import choose_format
@@ -107,6 +108,9 @@ def show_runs(
         table = table.drop_columns([column for column in silent if table[column].null_count == table.num_rows])
     show_table(table, output, layout, caption)
     _talk_of_answer(answer, *count_blanks(connection, answer.runs))
+    if name == PLAIN_RUNS and (count := count_models_with_hidden_runs(connection, answer.runs)):
+        models = "1 model has" if count == 1 else f"{count} models have"
+        talk(f"{models} values of other runs, which stand apart; see: layerhouse performance --variants")
 
 
 def _talk_of_answer(answer: Answer, num_conflicts: int, num_doubtful: int) -> None:

@@ -274,7 +274,8 @@ def test_the_options_combine_in_the_command(board):
         "| base | **1.25** | 4/4 | **75.00** | - | - |",
         "| b | 1.75 | 4/4 | 50.00 | -25.00 ± 3.16 | yes |",
     ]
-    assert shown.stderr == "2 rows lack a task and are left out\n"
+    apart = "1 model has values of other runs, which stand apart; see: layerhouse performance --variants\n"
+    assert shown.stderr == "2 rows lack a task and are left out\n" + apart
     text = run(board, "-m", "c", "--tasks", "toxic,speak", "--delta", "--columns", "speak/acc_delta,toxic/score_delta")
     assert [line.split() for line in text.stdout.splitlines()[2:]] == [["+25.00", "0.0000"]]
     rows = json.loads(run(board, "--variants", "-f", "json", "--rank", "-m", "a").stdout)
@@ -287,9 +288,10 @@ def test_the_options_combine_in_the_command(board):
 def test_what_is_left_blank_is_said_of_the_rows_shown(board):
     conflict = "1 measure has several values of one time and is blank; see: layerhouse query conflicts\n"
     doubt = "1 value is of doubtful scale and left out; see: layerhouse query doubtful\n"
+    apart = "values of other runs, which stand apart; see: layerhouse performance --variants\n"
     for output_format in ("text", "csv"):
-        assert run(board, "-f", output_format).stderr == conflict + doubt
-    assert run(board, "-m", "a").stderr == conflict
+        assert run(board, "-f", output_format).stderr == f"{conflict}{doubt}2 models have {apart}"
+    assert run(board, "-m", "a").stderr == f"{conflict}1 model has {apart}"
     assert run(board, "-m", "b").stderr == ""
     assert run(board, "--where", "model_id = 'c'").stderr == doubt
 

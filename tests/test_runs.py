@@ -12,6 +12,7 @@ import pytest
 import layerhouse as lh
 from layerhouse.ingest import take_results
 from layerhouse.ingest.results.runs import run_columns, split_arguments
+from layerhouse.tests.running import layerhouse
 from layerhouse.version import RESULT_RULES_VERSION
 
 DATE = 1_700_000_000
@@ -67,6 +68,15 @@ def test_every_variant_is_a_row_of_its_own_and_the_plain_run_alone_is_the_model(
     assert rows(tmp_path / "w", "SELECT variant, value FROM measures") == [(None, 0.0)]
     with lh.open(tmp_path / "w") as wh:
         assert wh.results()["value"].to_list() == [0.0]
+
+
+def test_what_other_runs_have_beside_the_plain_one_is_said_under_the_table(tmp_path):
+    lm_eval_file(tmp_path / "in/a/results.json", 0.25)
+    lm_eval_file(tmp_path / "in/b/results.json", 0.5, "dtype=float16")
+    taken(tmp_path / "in", tmp_path / "w")
+    line = "1 model has values of other runs, which stand apart; see: layerhouse performance --variants"
+    assert line in layerhouse("performance", "-w", tmp_path / "w").stderr
+    assert line not in layerhouse("performance", "--variants", "-w", tmp_path / "w").stderr
 
 
 def test_a_model_that_has_variants_alone_is_there_by_them(tmp_path):

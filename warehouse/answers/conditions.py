@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from layerhouse.warehouse.answers.query import MODEL_COLUMN
 from layerhouse.warehouse.answers.selection import Answer
 from layerhouse.warehouse.answers.task_columns import GROUP_SUFFIX, IS_ASKED, Run, of_runs
 
@@ -40,6 +41,17 @@ def count_blanks(connection: duckdb.DuckDBPyConnection, runs: Iterable[Run]) -> 
     """
     [(num_conflicts, num_doubtful)] = of_runs(connection, runs, sql)
     return num_conflicts, num_doubtful
+
+
+def count_models_with_hidden_runs(connection: duckdb.DuckDBPyConnection, runs: Iterable[Run]) -> int:
+    """How many models of these runs have values of other runs, which are in the table of variants alone."""
+    sql = f"""
+        SELECT count(DISTINCT {MODEL_COLUMN})
+        FROM run_measures
+        WHERE NOT is_shown AND {MODEL_COLUMN} IN (SELECT {MODEL_COLUMN} FROM asked_runs)
+    """
+    [(count,)] = of_runs(connection, runs, sql)
+    return int(count)
 
 
 def _of_columns(connection: duckdb.DuckDBPyConnection, runs: Iterable[Run]) -> _Conditions:

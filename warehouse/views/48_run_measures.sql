@@ -45,7 +45,7 @@ resolved AS MATERIALIZED (
 scaled AS (
     SELECT
         measure_key,
-        count(*) FILTER (WHERE value BETWEEN 0 AND 1) AS num_shares,
+        count(*) FILTER (WHERE value > 0 AND value < 1) AS num_shares,
         count(*) FILTER (WHERE value > 1 AND value <= 100) AS num_others
     FROM resolved
     WHERE kind IN ('task', 'score', 'group') AND NOT is_doubtful AND higher_is_better IS DISTINCT FROM FALSE
@@ -86,7 +86,7 @@ SELECT
     OR coalesce(
         CASE
             WHEN resolved.value > 1 THEN scaled.num_shares >= scaled.num_others
-            WHEN resolved.value > 0 THEN scaled.num_shares < scaled.num_others
+            WHEN resolved.value > 0 AND resolved.value < 1 THEN scaled.num_shares < scaled.num_others
         END,
         FALSE
     ) AS is_doubtful,
