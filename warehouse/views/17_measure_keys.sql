@@ -2,10 +2,11 @@
 -- of seven zero-shot tasks by its usual metric), score (everything else about tasks), group (a score over several tasks),
 -- perplexity (per token), speed, memory. Shots, cap and filter are always part of the text; dataset, subset, split, language,
 -- chat template and whether shots are stated only where two measures of one text differ in them (of a subset that is a list of
--- settings, those that differ), and the harness only where two harnesses disagree on a run: then that of most runs keeps the
--- text, the others stand behind it in brackets. column_name is the column of the performance table that shows the measure, if
--- any: a perplexity with no context stated, or with the only one that any file states; a task with 0 shots, or else in the form
--- of most runs. condition says what that column's values share. Rows of one measure_key are one measure.
+-- settings, those that differ; of a dataset the name behind the owner, and the owner where two are stated), with a mark such as
+-- #6d9c93 where that gives two of them one text. The harness is told only where two harnesses disagree on a run: that of most
+-- runs keeps the text, the others stand behind it in brackets. column_name is the column of the performance table that shows the
+-- measure, if any: a perplexity with no context stated, or with the only one that any file states; a task with 0 shots, or else
+-- in the form of most runs. condition says what that column's values share. Rows of one measure_key are one measure.
 CREATE OR REPLACE VIEW measure_keys AS
 WITH linked_files AS MATERIALIZED (
     SELECT
@@ -28,6 +29,7 @@ definitions AS (
         any_value(n_shot) AS n_shot,
         any_value(dataset) AS dataset,
         lower(any_value(regexp_extract(dataset, '[^/]*$'))) AS dataset_name,
+        nullif(any_value(regexp_extract(dataset, '^(.*)/', 1)), '') AS dataset_owner,
         any_value(split) AS split,
         any_value(language) AS language,
         any_value(chat_template) AS chat_template,
@@ -74,6 +76,7 @@ compared AS MATERIALIZED (
         AND sample_limit IS NULL
         AND coalesce(n_shot, 0) = 0 AS is_plain_task,
         min(dataset_name) OVER alike <> max(dataset_name) OVER alike
+        OR min(dataset_owner) OVER alike <> max(dataset_owner) OVER alike
         OR count(dataset_name) OVER here BETWEEN 1 AND count(*) OVER here - 1 AS is_dataset_told,
         min(subset) OVER alike <> max(subset) OVER alike
         OR count(subset) OVER here BETWEEN 1 AND count(*) OVER here - 1 AS is_subset_told,
@@ -159,10 +162,17 @@ qualified AS (
                 CASE WHEN is_unit_told AND unit <> 'fraction' THEN unit END
             ),
             ''
-        ) AS qualifier
+        ) AS qualifier,
+        concat_ws(
+            chr(31),
+            CASE WHEN is_dataset_told AND kind <> 'perplexity' THEN 'dataset=' || dataset END,
+            CASE WHEN is_subset_told AND is_of_task THEN 'subset=' || subset END,
+            CASE WHEN is_split_told AND kind <> 'perplexity' THEN 'split=' || split END,
+            CASE WHEN is_language_told THEN 'language=' || language END
+        ) AS told_parts
     FROM parted
 ),
-suffixed AS (
+spelled AS (
     SELECT
         *,
         concat(
@@ -174,6 +184,17 @@ suffixed AS (
             ' (' || qualifier || ')'
         ) AS suffix
     FROM qualified
+),
+suffixed AS (
+    SELECT
+        * EXCLUDE (suffix),
+        CASE
+            WHEN min(told_parts) OVER spelled_alike <> max(told_parts) OVER spelled_alike
+                THEN concat(suffix, ' #', substr(md5(told_parts), 1, 6))
+            ELSE suffix
+        END AS suffix
+    FROM spelled
+    WINDOW spelled_alike AS (PARTITION BY kind, name, suffix, place)
 ),
 worded AS MATERIALIZED (
     SELECT
