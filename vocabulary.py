@@ -228,8 +228,25 @@ class Relation(StrEnum):
     REFILLED = "refilled"
     CHANGED = "changed"
     SLICED = "sliced"
+    GROWN = "grown"
+    FACTORISED = "factorised"
+    QUANTISED = "quantised"
     ADDED = "added"
     REMOVED = "removed"
+
+
+class Unrelated(StrEnum):
+    """Why it is not known what became of a tensor."""
+
+    UNKNOWN_BLOCK = "block not known"
+    UNREAD_VALUES = "values not compared"
+    CONFIG_BASE = "base known by its config"
+    PACKED = "packed on both sides"
+    PACKED_BASE = "packed in the base"
+    PACKED_UNLIKE = "packed, unlike the base"
+    OTHER_SIZES = "fused on one side, other sizes"
+    OTHER_ORDER = "fused on one side, other order"
+    MULTIPLIED = "factors in the base"
 
 
 class Level(StrEnum):
@@ -252,6 +269,9 @@ class Strategy(StrEnum):
     SLICED = "sliced"
     MASKED = "masked"
     DENSE = "dense"
+    STACKED = "stacked"
+    REORDERED = "reordered"
+    GROWN = "grown"
     UNIFORM = "uniform"
     NON_UNIFORM = "non_uniform"
 

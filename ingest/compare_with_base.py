@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,14 @@ from layerhouse.ingest.discover import discover
 from layerhouse.ingest.model.placeholders import are_placeholders, is_block_weight
 from layerhouse.ingest.model_files import Identities, check_unchanged, fingerprint, identities_of, path_text
 from layerhouse.ingest.take_weights import ReadWeights, stored_tensors
-from layerhouse.vocabulary import CompareMode, EventKind, Module, SourceKind, StatsLevel
+from layerhouse.version import RULES_VERSION
+from layerhouse.vocabulary import CompareMode, EventKind, Module, SourceKind, StatsLevel, Unrelated
 from layerhouse.warehouse.storage.reading import stream_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from layerhouse.ingest.compare.match_tensors import RelatedTensor
 
 Row = dict[str, Any]
 
@@ -39,6 +42,10 @@ COMPARED_COLUMNS = (
     "is_parameter",
     "content_hash",
     "signature",
+    "params",
+    "logical_bytes",
+    "stored_bytes",
+    "nm_pattern",
 )
 UNIT_COLUMNS = ("stack", "layer_index", "kind", "unit_index", "part_hashes", "signature")
 
@@ -181,11 +188,15 @@ class Comparer:
         """Whether the checkpoint was last compared with another base, or never."""
         return self._known.comparisons.get(checkpoint_id) != base_id
 
-    def _are_tensors_due(self, checkpoint_id: str, base_id: str) -> bool:
-        """Whether the tensors of a pair were never related, or values are asked for that would explain more."""
+    def _are_tensors_due(self, checkpoint_id: str, base_id: str, *, is_open: bool = False) -> bool:
+        """Whether the tensors of a pair were never related, or values are asked for that would explain more.
+
+        Those that were related by earlier rules are due if the checkpoint `is_open`.
+        """
         pair = checkpoint_id, base_id
         is_explained_more = self._reading.compare == CompareMode.VALUES and pair in self._known.unexplained
-        return checkpoint_id != base_id and (pair not in self._known.related or is_explained_more)
+        is_due = pair not in self._known.related or (is_open and pair in self._known.stale_related)
+        return checkpoint_id != base_id and (is_due or is_explained_more)
 
     def _are_units_due(self, checkpoint_id: str, base_id: str) -> bool:
         """Whether the warehouse has the units of both checkpoints, and no matches of them."""
@@ -197,7 +208,8 @@ class Comparer:
         from layerhouse.ingest.compare.match_layers import compare_layers
 
         pair = checkpoint.checkpoint_id, base.checkpoint_id
-        are_layers_due, are_tensors_due = self._are_layers_due(*pair), self._are_tensors_due(*pair)
+        are_layers_due = self._are_layers_due(*pair)
+        are_tensors_due = self._are_tensors_due(*pair, is_open=checkpoint.opened is not None)
         are_units_due = self._are_units_due(*pair)
         if not (are_layers_due or are_tensors_due or are_units_due) or self._is_refused(checkpoint, base):
             return
@@ -209,8 +221,10 @@ class Comparer:
             if are_layers_due:
                 rows["layer_matches"] = matches
             if are_tensors_due:
-                rows["tensor_matches"], tensor_notes = self._relate_tensors(checkpoint, base, matches)
-                notes += tensor_notes
+                related, tensor_notes = self._relate_tensors(checkpoint, base, matches)
+                if not self._would_lose_values(pair, related):
+                    rows["tensor_matches"] = related
+                    notes += tensor_notes
         ids = {"checkpoint_id": pair[0], "base_checkpoint_id": pair[1]}
         if rows:
             self._context.batch.add({table: [{**ids, **row} for row in table_rows] for table, table_rows in rows.items()})
@@ -253,10 +267,17 @@ class Comparer:
     def _relate_tensors(
         self, checkpoint: ComparedCheckpoint, base: ComparedCheckpoint, matches: Sequence[Row]
     ) -> tuple[list[Row], list[Note]]:
-        from layerhouse.ingest.compare.match_tensors import relate_tensors
+        from layerhouse.ingest.compare.match_tensors import relate_tensors, settle_packed
 
         related = relate_tensors(checkpoint.tensors, base.tensors, matches)
-        return related, self._explain(checkpoint, base, related)
+        notes = self._explain(checkpoint, base, related)
+        settle_packed(related)
+        return [{**entry.as_row(), "rules_version": RULES_VERSION} for entry in related], notes
+
+    def _would_lose_values(self, pair: tuple[str, str], rows: Iterable[Row]) -> bool:
+        """Whether a pair that was compared by earlier rules, with its values, is now compared without some of them."""
+        is_known = pair in self._known.stale_related and pair not in self._known.unexplained
+        return is_known and any(row["reason"] == Unrelated.UNREAD_VALUES for row in rows)
 
     def _remember(self, pair: tuple[str, str], rows: Collection[str]) -> None:
         """Know from now on that the tables in `rows` have rows of a pair."""
@@ -265,12 +286,16 @@ class Comparer:
         if "tensor_matches" in rows:
             self._known.related.add(pair)
             self._known.unexplained.discard(pair)
+            self._known.stale_related.discard(pair)
 
-    def _explain(self, checkpoint: ComparedCheckpoint, base: ComparedCheckpoint, related: list[Row]) -> list[Note]:
+    def _explain(self, checkpoint: ComparedCheckpoint, base: ComparedCheckpoint, related: list[RelatedTensor]) -> list[Note]:
         """Read the values of tensors that rows alone do not explain, on both sides; a note where that cannot be done."""
         from layerhouse.ingest.compare.match_tensors import compare_values, open_pairs
 
-        unexplained = [row for row in related if row["relation"] is None and row["name"] and row["base_name"]]
+        unexplained = [entry for entry in related if entry.has_open_values]
+        if not base.has_values:
+            for entry in unexplained:
+                entry.set_reason(Unrelated.CONFIG_BASE)
         mode = self._reading.compare
         is_wanted = mode == CompareMode.VALUES or (mode == CompareMode.AUTO and self._reading.stats != StatsLevel.NONE)
         if not unexplained or not base.has_values or not is_wanted:
@@ -279,11 +304,11 @@ class Comparer:
         if opened is None or base_opened is None:
             absent = checkpoint if opened is None else base
             reason = f"the files of {absent.model_id} are not there as they were measured; with them: --compare values"
-            return [note("relation", f"how {len(unexplained)} tensors of one shape differ is not known: {reason}")]
+            return [note("relation", f"how {len(unexplained)} tensors differ from the base's is not known: {reason}")]
         refs, base_refs = (
             {placed.ref.name: placed.ref for placed in weights.placement.placed} for weights in (opened, base_opened)
         )
-        num_bytes = sum(refs[row["name"]].logical_bytes for row in open_pairs(unexplained, refs, base_refs))
+        num_bytes = sum(pair.ref.logical_bytes for pair in open_pairs(unexplained, refs, base_refs))
         progress = self._context.progress
         progress.expect(num_bytes=num_bytes)
         failure: InputError | None = None

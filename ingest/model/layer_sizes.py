@@ -10,7 +10,7 @@ from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.model.config import declared_key, declared_number
 from layerhouse.ingest.model.family import INPUTS, Family
-from layerhouse.ingest.model.placement import BLOCK_MODULES, Placed
+from layerhouse.ingest.model.placement import BLOCK_MODULES, Placed, join_factors
 from layerhouse.vocabulary import FusedLayout, Module, Role, Stack
 
 UP_ROLES = frozenset({Role.GATE_PROJ, Role.UP_PROJ})
@@ -69,6 +69,7 @@ def measure_layer(tensors: Sequence[Placed], head_dim: HeadDim) -> Sizes:
     """
     if unread := unread_modules(tensors):
         return _measure_known(tensors, head_dim, unread)
+    tensors = join_factors(tensors)
     weights = [tensor for tensor in tensors if tensor.part == "weight" and tensor.module in BLOCK_MODULES]
     by_module: dict[str, list[Placed]] = defaultdict(list)
     for tensor in weights:

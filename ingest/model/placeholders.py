@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from layerhouse.ingest.model.placement import BLOCK_MODULES
+from layerhouse.ingest.model.placement import BLOCK_MODULES, LINEAR_PARTS
 
 
 def is_block_weight(layer_index: int | None, module: str | None, part: str | None) -> bool:
     """Whether a tensor is a weight of attention, MLP, an expert or an SSM mixer."""
-    return layer_index is not None and module in BLOCK_MODULES and part == "weight"
+    return layer_index is not None and module in BLOCK_MODULES and part in LINEAR_PARTS
 
 
 def are_placeholders(shapes: Iterable[Sequence[int]]) -> bool:

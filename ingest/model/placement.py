@@ -7,11 +7,12 @@ the family's table.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
 from layerhouse.ingest.checkpoint.config_json import Config
+from layerhouse.ingest.checkpoint.layouts.factors import FACTOR_PARTS, LEFT, RIGHT
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.ingest.model.adapter_base import holds_adapter_alone
@@ -25,6 +26,9 @@ from layerhouse.vocabulary import Module, Stack
 
 BLOCK_MODULES = frozenset({Module.ATTENTION, Module.MLP, Module.EXPERT, Module.SSM})
 """The modules that do a block's work: a block without any of them is empty."""
+
+LINEAR_PARTS = frozenset({"weight", *FACTOR_PARTS})
+"""The parts that are matrices of a linear layer: its weight, or the two factors of it."""
 
 MAX_CACHED_TENSORS = 5_000
 """Tensors of a checkpoint whose placement is cached; bounds the memory of the caches."""
@@ -71,7 +75,7 @@ class Placed:
     def is_prunable(self) -> bool:
         """Whether pruning targets it: a linear weight of attention, MLP, an expert or an SSM mixer, with two or more axes."""
         is_linear = self.template is None or self.template.linear
-        is_weight = self.part == "weight" and self.module in BLOCK_MODULES and is_linear
+        is_weight = self.part in LINEAR_PARTS and self.module in BLOCK_MODULES and is_linear
         return is_weight and self.is_parameter and len(self.ref.shape) >= 2
 
     @property
@@ -181,6 +185,28 @@ def unique_tensors(placed: Iterable[Placed]) -> list[Placed]:
         if known is None or tensor.params > known.params:
             unique[place] = tensor
     return list(unique.values())
+
+
+def join_factors(tensors: Sequence[Placed]) -> Sequence[Placed]:
+    """The tensors of a layer, the two factors of a weight as one tensor of the weight's shape, which is in no file."""
+    factors: dict[tuple[Any, ...], dict[str, Placed]] = {}
+    for tensor in tensors:
+        if tensor.part in FACTOR_PARTS:
+            key = tensor.stack, tensor.layer_index, tensor.module, tensor.role, tensor.expert_index
+            factors.setdefault(key, {})[tensor.part] = tensor
+    if not factors:
+        return tensors
+    pairs = [(parts[LEFT], parts[RIGHT]) for parts in factors.values() if len(parts) == 2]
+    joined = [
+        replace(
+            left,
+            ref=replace(left.ref, shape=(left.ref.shape[0], right.ref.shape[1]), layout=None, strides=None),
+            part="weight",
+            residual_axis=right.residual_axis if left.residual_axis is None else left.residual_axis,
+        )
+        for left, right in pairs
+    ]
+    return [*(tensor for tensor in tensors if tensor.part not in FACTOR_PARTS), *joined]
 
 
 def _placement_notes(family: Family | None, placed: Sequence[Placed]) -> tuple[Note, ...]:

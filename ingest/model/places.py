@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
+from layerhouse.ingest.checkpoint.layouts.factors import FACTOR_PARTS, LEFT, RIGHT
+from layerhouse.ingest.checkpoint.layouts.factors import SCHEME as LOW_RANK_SCHEME
 from layerhouse.ingest.checkpoint.tensor_ref import NO_VALUES, Layout
 from layerhouse.ingest.model.buffers import BufferNames
 from layerhouse.ingest.model.family import INPUTS, NUMBER_MARK, OUTPUTS, Family, Template
@@ -242,6 +244,20 @@ def _as_buffer(place: Place) -> Place:
     return place._replace(canonical_name=name, module=str(Module.BUFFER), part="buffer", is_parameter=False)
 
 
+def _place_factor(place: Place, part: str) -> Place:
+    """The place of a factor of a weight: the right one, (rank, in), reads its inputs, the left one, (out, rank), has its outputs.
+
+    Both are stored as linear layers, also where the weight would be transposed.
+    """
+    residual = None if place.template is None else place.template.residual
+    is_residual = (part, residual) in ((RIGHT, INPUTS), (LEFT, OUTPUTS))
+    name = ".".join([*place.canonical_name.split(".")[:-1], part])
+    axis = {LEFT: 0, RIGHT: 1}[part] if is_residual else None
+    return place._replace(
+        canonical_name=name, part=part, input_axis=None if place.input_axis is None else 1, residual_axis=axis
+    )
+
+
 def _place_by_layout(place: Place, layout: Layout) -> Place:
     """The place of a tensor that serves a weight: that of the weight, of an adapter's addition to it, or of its scales.
 
@@ -254,6 +270,8 @@ def _place_by_layout(place: Place, layout: Layout) -> Place:
         )
     if layout.values == NO_VALUES and layout.bits is None and layout.type_name is None and not layout.is_aux:
         return place
+    if layout.scheme == LOW_RANK_SCHEME:
+        return _place_factor(place, layout.part) if layout.part in FACTOR_PARTS else place
     if not layout.is_aux and layout.scheme != ADAPTER_SCHEME:
         return place._replace(is_parameter=True)
     module = str(Module.QUANT_AUX if layout.is_aux else Module.ADAPTER)

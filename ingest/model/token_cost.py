@@ -16,7 +16,7 @@ from layerhouse.ingest.checkpoint.dtypes import DTYPES
 from layerhouse.ingest.model.config import declared_text, declares_head
 from layerhouse.ingest.model.layer_sizes import Sizes, has_unnamed_weights
 from layerhouse.ingest.model.parameters import Totals, find_weight
-from layerhouse.ingest.model.placement import Placed, Placement
+from layerhouse.ingest.model.placement import LINEAR_PARTS, Placed, Placement, join_factors
 from layerhouse.vocabulary import Module, Role, Stack
 
 Row = Mapping[str, Any]
@@ -51,7 +51,8 @@ def layer_kv_values(tensors: Sequence[Placed], sizes: Sizes, stack: str) -> int 
     """Values that a layer keeps of one token: keys and values, or the vector that they are computed from (MLA)."""
     if stack not in DECODING_STACKS:
         return None
-    by_role = {tensor.role: tensor for tensor in tensors if tensor.part == "weight" and tensor.input_axis is not None}
+    weights = [tensor for tensor in join_factors(tensors) if tensor.part == "weight" and tensor.input_axis is not None]
+    by_role = {tensor.role: tensor for tensor in weights}
     compressed = by_role.get(Role.KV_A_PROJ)
     if compressed is not None and compressed.output_axis is not None:
         return compressed.ref.shape[compressed.output_axis]
@@ -112,15 +113,16 @@ def _storable(count: int) -> int | None:
 
 
 def _is_linear(tensor: Placed) -> bool:
-    is_weight = tensor.part == "weight" and tensor.input_axis is not None and tensor.is_parameter
+    is_weight = tensor.part in LINEAR_PARTS and tensor.input_axis is not None and tensor.is_parameter
     return is_weight and tensor.role not in SOURCE_ROLES
 
 
 def _have_equal_shapes(experts: Iterable[Placed]) -> bool:
     """Whether every expert has the same shapes, so that the cost does not depend on the experts that a token is routed to."""
-    shapes: dict[str | None, set[tuple[int, ...]]] = {}
-    counts: Counter[str | None] = Counter()
+    shapes: dict[tuple[str | None, str], set[tuple[int, ...]]] = {}
+    counts: Counter[tuple[str | None, str]] = Counter()
     for tensor in experts:
-        shapes.setdefault(tensor.role, set()).add(tensor.ref.shape)
-        counts[tensor.role] += 1
+        key = tensor.role, tensor.part
+        shapes.setdefault(key, set()).add(tensor.ref.shape)
+        counts[key] += 1
     return all(len(role_shapes) == 1 for role_shapes in shapes.values()) and len(set(counts.values())) == 1

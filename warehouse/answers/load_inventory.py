@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from layerhouse.version import RESULT_RULES_VERSION, RULES_VERSION
-from layerhouse.vocabulary import CheckpointStatus, LinkRule, SourceKind
+from layerhouse.vocabulary import CheckpointStatus, LinkRule, SourceKind, Unrelated
 from layerhouse.warehouse.answers.query import own_sql
 from layerhouse.warehouse.answers.session import connect
 from layerhouse.warehouse.storage.inventory import DescribedBase, Inventory, Sighting, StoredResult
@@ -177,11 +177,17 @@ SELECT checkpoint_id, arg_max(base_checkpoint_id, (commit_id, base_checkpoint_id
 FROM layer_matches
 GROUP BY checkpoint_id
 """
-TENSOR_PAIRS = """
+TENSOR_PAIRS = f"""
 SELECT
     checkpoint_id,
     base_checkpoint_id,
-    bool_and(relation IS NOT NULL OR name IS NULL OR base_name IS NULL) AS is_explained
+    bool_and(
+        relation IS NOT NULL
+        OR name IS NULL
+        OR base_name IS NULL
+        OR coalesce(reason, '{Unrelated.UNREAD_VALUES}') <> '{Unrelated.UNREAD_VALUES}'
+    ) AS is_explained,
+    coalesce(min(rules_version), 2) < {RULES_VERSION} AS is_stale
 FROM tensor_matches
 GROUP BY checkpoint_id, base_checkpoint_id
 """
@@ -243,8 +249,10 @@ def _load_results(connection: duckdb.DuckDBPyConnection, known: Inventory) -> No
 
 def _load_comparisons(connection: duckdb.DuckDBPyConnection, known: Inventory) -> None:
     known.comparisons = dict(_rows(connection, LAST_BASES))
-    for checkpoint_id, base_id, is_explained in _rows(connection, TENSOR_PAIRS):
+    for checkpoint_id, base_id, is_explained, is_stale in _rows(connection, TENSOR_PAIRS):
         known.related.add((checkpoint_id, base_id))
+        if is_stale:
+            known.stale_related.add((checkpoint_id, base_id))
         if not is_explained:
             known.unexplained.add((checkpoint_id, base_id))
     known.unit_pairs = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM unit_matches"))

@@ -65,8 +65,8 @@ class Inventory:
     models that a user linked, by the file and by the model, adapter and revision that the rows name. `former_names` has names
     that models were renamed from. `results` are those whose rows were made by the present rules, `stale_results` the others.
     `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint and its base: `related` those whose tensors
-    were compared, `unexplained` those of them where stored rows do not say how some tensor differs, and `unit_pairs` those
-    whose units were matched. `stale_checkpoints` have rows of earlier rules alone. `checkpoints_with_units` are the
+    were compared, `unexplained` those of them where values would say how some tensor differs, `stale_related` those that were
+    compared by earlier rules, and `unit_pairs` those whose units were matched. `stale_checkpoints` have rows of earlier rules alone. `checkpoints_with_units` are the
     checkpoints whose units were read.
     """
 
@@ -86,6 +86,7 @@ class Inventory:
     comparisons: dict[str, str] = field(default_factory=dict)
     related: set[tuple[str, str]] = field(default_factory=set)
     unexplained: set[tuple[str, str]] = field(default_factory=set)
+    stale_related: set[tuple[str, str]] = field(default_factory=set)
     stale_checkpoints: set[str] = field(default_factory=set)
     checkpoints_with_units: set[str] = field(default_factory=set)
     unit_pairs: set[tuple[str, str]] = field(default_factory=set)

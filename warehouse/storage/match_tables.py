@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerhouse.vocabulary import LayerMatch, Relation, Stack, UnitKind, UnitMatch
+from layerhouse.vocabulary import LayerMatch, Relation, Stack, UnitKind, UnitMatch, Unrelated
 from layerhouse.warehouse.storage.columns import COMMIT_COLUMNS, Column, Table
 
 PAIR = ("checkpoint_id", "base_checkpoint_id")
@@ -64,15 +64,40 @@ TENSOR_MATCHES = Table(
     (
         Column("checkpoint_id", "VARCHAR", "The checkpoint.", required=True),
         Column("base_checkpoint_id", "VARCHAR", "The base that it is compared with.", required=True),
-        Column("name", "VARCHAR", "Tensor of the checkpoint; null if it was removed."),
+        Column("name", "VARCHAR", "Tensor of the checkpoint; null if it was removed. A fused one has a row for each of its parts."),
         Column("base_name", "VARCHAR", "Tensor of the base; null if it was added."),
+        Column("stack", "VARCHAR", "Part of the model that the tensor is in, of either side.", words=Stack),
+        Column("layer_index", "INTEGER", "Layer of the checkpoint that has it."),
+        Column("base_layer_index", "INTEGER", "Block of the base that has it."),
         Column(
             "relation",
             "VARCHAR",
-            "`identical`, `cast`, `masked`, `refilled`, `changed`, `sliced`, `added` or `removed`.",
+            "`identical`, `cast` (rounded to another type), `masked` (values set to zero), `refilled` (zeros filled), `changed` "
+            "(other values), `sliced` (fewer rows or columns), `grown` (more), `factorised` (a factor of it), `quantised` (packed, "
+            "or codes of fewer bits), `added` or `removed`.",
             words=Relation,
         ),
-        Column("changed", "BIGINT", "Elements whose value differs.", "elements"),
+        Column(
+            "reason",
+            "VARCHAR",
+            "Why `relation` is null: `block not known`, `values not compared`, `base known by its config`, `packed on both sides`, "
+            "`packed in the base`, `packed, unlike the base`, `fused on one side, other sizes`, `fused on one side, other order` or "
+            "`factors in the base`.",
+            words=Unrelated,
+        ),
+        Column(
+            "changed",
+            "BIGINT",
+            "Elements whose value differs; of a grown tensor, those in the rows and columns that the base has.",
+            "elements",
+        ),
+        Column("zeroed", "BIGINT", "Of those, elements that became zero.", "elements"),
+        Column("filled", "BIGINT", "Of those, elements that were zero in the base.", "elements"),
+        Column("is_relaid", "BOOLEAN", "True if one side stores it fused with others, and the other side by itself."),
+        Column("rank", "BIGINT", "Of a factor of a factorised weight, the inner size of the product."),
+        Column("nm_pattern", "VARCHAR", "Of a masked tensor, its N:M pattern along the inputs, such as 2:4."),
+        Column("added_params", "BIGINT", "Parameters of an added tensor, and those by which a tensor grew.", "parameters"),
+        Column("rules_version", "INTEGER", "Version of the rules that made the row; null: the first two."),
         Column("relative_difference", "DOUBLE", "Norm of the difference over the norm of the base.", "fraction"),
         Column("cosine", "DOUBLE", "Cosine between the two."),
         *COMMIT_COLUMNS,

@@ -2,7 +2,7 @@
 
 -- Version of the rules by which an ingest of today makes rows; rows of an older one are stale.
 CREATE OR REPLACE MACRO current_rules() AS (
-    2
+    3
 );
 
 -- The same for results.
@@ -72,19 +72,39 @@ CREATE OR REPLACE MACRO added_sparsity(sparsity, base_sparsity, note_codes) AS (
 
 -- How a model was cut: the first rule that applies. Null where a number that decides is not known.
 CREATE OR REPLACE MACRO pruning_strategy(
-    num_removed, least_survivor_retention, is_hidden_size_changed, are_shapes_kept, added_sparsity, retention_deviation
+    num_removed,
+    least_survivor_retention,
+    are_blocks_repeated,
+    are_blocks_moved,
+    is_hidden_size_changed,
+    are_shapes_kept,
+    added_sparsity,
+    retention_deviation
 ) AS (
     CASE
+        WHEN are_blocks_repeated THEN 'stacked'
         WHEN num_removed > 0 AND least_survivor_retention >= 0.999 THEN 'layer_removal'
         WHEN num_removed > 0 AND least_survivor_retention < 0.999 THEN 'mixed'
         WHEN num_removed > 0 THEN NULL
+        WHEN are_blocks_moved THEN 'reordered'
         WHEN is_hidden_size_changed THEN 'sliced'
         WHEN are_shapes_kept AND added_sparsity > 0.01 THEN 'masked'
         WHEN are_shapes_kept AND added_sparsity IS NOT NULL THEN 'dense'
         WHEN are_shapes_kept THEN NULL
+        WHEN least_survivor_retention > 1 THEN 'grown'
         WHEN retention_deviation < 0.05 THEN 'uniform'
         WHEN retention_deviation >= 0.05 THEN 'non_uniform'
     END
+);
+
+-- The numbers of blocks as text; those beyond the first 16 are counted.
+CREATE OR REPLACE MACRO block_list(blocks) AS (
+    array_to_string(blocks[:16], ' ') || CASE WHEN len(blocks) > 16 THEN concat(' and ', len(blocks) - 16, ' more') ELSE '' END
+);
+
+-- A count with its noun: 1 tensor, 1,234 tensors.
+CREATE OR REPLACE MACRO counted(number, noun) AS (
+    concat(format('{:,}', number), ' ', noun, CASE WHEN number <> 1 THEN 's' END)
 );
 
 -- What a perplexity was measured on, as text: dataset, subset and split unless they are the usual ones, context length, stride.

@@ -2,7 +2,14 @@
 -- A count, list or mean is null unless all numbers that it is taken from are known; a list without members is [].
 CREATE OR REPLACE VIEW layer_summary AS
 WITH main_layers AS (
-    SELECT *
+    SELECT
+        *,
+        row_number() OVER (PARTITION BY model_id, stack, base_layer_index ORDER BY layer_index) AS block_use,
+        max(base_layer_index) OVER (
+            PARTITION BY model_id, stack
+            ORDER BY layer_index
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS last_block
     FROM layer_pruning
     QUALIFY stack_rank(stack) = min(stack_rank(stack)) OVER (PARTITION BY model_id)
 ),
@@ -10,6 +17,8 @@ summed AS (
     SELECT
         model_id,
         bool_or(match = 'none') AS is_map_unknown,
+        bool_or(layer_index IS NOT NULL AND base_layer_index IS NOT NULL AND block_use > 1) AS are_blocks_repeated,
+        bool_or(layer_index IS NOT NULL AND block_use = 1 AND base_layer_index < last_block) AS are_blocks_moved,
         count(is_zero_layer) = count(layer_index) AS are_zero_layers_known,
         count(level) = count(*) AS are_levels_known,
         count(reduction_ratio) = count(*) AS are_reductions_known,
@@ -43,6 +52,8 @@ summed AS (
 SELECT
     model_id,
     is_map_unknown,
+    are_blocks_repeated,
+    are_blocks_moved,
     CASE WHEN are_zero_layers_known THEN zero_layers END AS zero_layers,
     CASE WHEN NOT is_map_unknown THEN CAST(coalesce(removed_layers, []) AS INTEGER[]) END AS removed_layers,
     CASE WHEN NOT is_map_unknown THEN num_removed_layers END AS num_removed_layers,

@@ -27,7 +27,7 @@ unpruned AS (
         base_checkpoint_id,
         verdict
     FROM checkpoint_changes
-    WHERE n_identical + n_cast = n_tensors
+    WHERE list_has_all(['identical', 'cast', 'relaid', 'blocks_repeated', 'blocks_reordered'], verdicts)
 ),
 stale_results AS (
     SELECT DISTINCT model_runs.model_id

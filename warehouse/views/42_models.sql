@@ -81,6 +81,8 @@ SELECT
     pruning_strategy(
         coalesce(layer_summary.num_removed_layers, bases.num_layers - own.num_layers),
         layer_summary.least_survivor_retention,
+        layer_summary.are_blocks_repeated,
+        layer_summary.are_blocks_moved,
         layer_summary.is_hidden_size_changed,
         layer_summary.are_shapes_kept,
         added_sparsity(

@@ -42,6 +42,9 @@ from layerhouse.ingest.checkpoint.layouts import (
 from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
 from layerhouse.ingest.checkpoint.layouts.adapters import WORDS as ADAPTER_WORDS
 from layerhouse.ingest.checkpoint.layouts.adapters import adapter_part
+from layerhouse.ingest.checkpoint.layouts.factors import SCHEME as LOW_RANK_SCHEME
+from layerhouse.ingest.checkpoint.layouts.factors import WORDS as FACTOR_WORDS
+from layerhouse.ingest.checkpoint.layouts.factors import FACTOR_PARTS, factor_refs
 from layerhouse.ingest.checkpoint.layouts.module_tensors import (
     LayoutError,
     ModuleTensors,
@@ -54,7 +57,7 @@ from layerhouse.ingest.checkpoint.layouts.module_tensors import (
 from layerhouse.ingest.checkpoint.layouts.weight_layout import WeightLayout
 from layerhouse.ingest.checkpoint.limits import MAX_REMEMBERED_TENSORS
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.checkpoint.tensor_ref import CODES, NO_VALUES, PACKED, TensorRef
+from layerhouse.ingest.checkpoint.tensor_ref import CODES, NO_VALUES, PACKED, Layout, TensorRef
 from layerhouse.plugins import call_plugin, load_plugins
 
 GROUP = "layerhouse.layouts"
@@ -96,7 +99,7 @@ MARKS = KV_SCALES | {suffix for layout in BUILT_IN for suffix in layout.suffixes
 """Every module that is not stored plainly has one of these suffixes."""
 FUSED_WORDS = ("_proj_scale", "_proj_packed", "_proj_weight_scale")
 """Words in the names of packed weights of all experts."""
-WORDS = (*ADAPTER_WORDS, *FUSED_WORDS, *(mark.rpartition(".")[2] for mark in sorted(MARKS)))
+WORDS = (*ADAPTER_WORDS, *FACTOR_WORDS, *FUSED_WORDS, *(mark.rpartition(".")[2] for mark in sorted(MARKS)))
 """Every checkpoint with a weight that is not stored plainly has one of these words in a name."""
 PLAIN_SUFFIXES = (".weight", ".bias", ".inv_freq")
 """Suffixes of tensors that belong to no layout."""
@@ -138,9 +141,9 @@ def assign_layouts(
         return LaidOut(tuple(tensors), ())
     modules: dict[str, dict[str, TensorRef]] = {}
     fused: dict[str, dict[str, TensorRef]] = {}
-    claimed: dict[str, TensorRef] = {}
+    claimed = factor_refs(tensors)
     for tensor in tensors:
-        if tensor.layout is not None:
+        if tensor.layout is not None or tensor.name in claimed:
             continue
         adapter = adapter_part(tensor)
         if adapter is not None:
@@ -239,11 +242,15 @@ def _claim_scales(module: ModuleTensors) -> Sequence[TensorRef]:
     return [auxiliary_ref(module, suffix, "scale") for suffix in module.parts if suffix in KV_SCALES]
 
 
+def _is_bias_of_factors(layout: Layout) -> bool:
+    return layout.scheme == LOW_RANK_SCHEME and layout.part not in FACTOR_PARTS
+
+
 def _notes(tensors: Iterable[TensorRef]) -> Iterable[Note]:
     """One line for each storage scheme: how many weights, and what is therefore unknown."""
     counts: Counter[tuple[str, int | None, str, bool]] = Counter()
     for ref in tensors:
-        if ref.layout is not None and not ref.layout.is_aux and ref.layout.has_shape:
+        if ref.layout is not None and not ref.layout.is_aux and ref.layout.has_shape and not _is_bias_of_factors(ref.layout):
             counts[ref.layout.scheme, ref.layout.bits, ref.layout.values, ref.layout.decoded is not None] += 1
     for (scheme, bits, values, is_decoded), count in sorted(counts.items(), key=str):
         if values == PACKED:
@@ -260,5 +267,7 @@ def _notes(tensors: Iterable[TensorRef]) -> Iterable[Note]:
                 f"{count} tensors without values that are read ({scheme}): counted by their shape, their values are not known"
             )
             yield note("no_values", text)
+        elif scheme == LOW_RANK_SCHEME:
+            yield note("layout", f"{count} tensors are factors of low rank, two for a weight")
         elif scheme != ADAPTER_SCHEME:
             yield note("layout", f"{count} weights are kept by {scheme}: measured as the weights that they stand for")
