@@ -249,6 +249,28 @@ class Unrelated(StrEnum):
     MULTIPLIED = "factors in the base"
 
 
+class Verdict(StrEnum):
+    """What the relations of all tensors and layers of a checkpoint amount to; several may hold."""
+
+    IDENTICAL = "identical"
+    BLOCKS_REMOVED = "blocks_removed"
+    BLOCKS_REPEATED = "blocks_repeated"
+    BLOCKS_REORDERED = "blocks_reordered"
+    SLICED = "sliced"
+    GROWN = "grown"
+    FACTORISED = "factorised"
+    QUANTISED = "quantised"
+    MASKED = "masked"
+    REFILLED = "refilled"
+    TUNED = "tuned"
+    RESHAPED = "reshaped"
+    LEFT_OUT = "left_out"
+    ADDED = "added"
+    RELAID = "relaid"
+    CAST = "cast"
+    UNKNOWN = "unknown"
+
+
 class Level(StrEnum):
     """By how much a block was cut; the macro `layer_level` has the thresholds."""
 

@@ -1,4 +1,4 @@
--- What happened to the tensors of the base, in words and counted by relation. A model of the base's content, under another name,
+-- What happened to the tensors of the base, in words and counted by relation. A model of the base's content under another name
 -- is identical to it, and its tensors are not counted.
 -- changed_values counts the values that differ, over tensors that kept their shape; null where values were not compared.
 WITH current_pairs AS (

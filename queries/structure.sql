@@ -1,16 +1,20 @@
 -- One row for each model with layers: its family, its sizes and what a token costs. A size that differs between layers is null,
 -- with the least and greatest beside it; all three are null if any layer's size is not known. Text tables show
--- `varies 803-14336`.
+-- `varies 803-14336`. Sizes of experts are those of layers that have some; dense_layers are the others of a model with experts.
 WITH main_layers AS (
     SELECT
         current_checkpoints.model_id,
         layers.stack,
+        layers.layer_index,
         layers.hidden_size,
         layers.num_heads,
         layers.num_kv_heads,
         layers.head_dim,
         layers.intermediate_size,
-        layers.num_experts
+        layers.num_experts,
+        layers.has_experts,
+        count(*) FILTER (WHERE layers.has_experts) OVER (PARTITION BY layers.checkpoint_id, layers.stack)
+            AS num_layers_with_experts
     FROM current_checkpoints
     JOIN layers ON layers.checkpoint_id = current_checkpoints.checkpoint_id
     QUALIFY stack_rank(layers.stack) = min(stack_rank(layers.stack)) OVER (PARTITION BY current_checkpoints.model_id)
@@ -26,7 +30,20 @@ sizes AS (
         CASE
             WHEN count(intermediate_size) = count(*) THEN [min(intermediate_size), max(intermediate_size)]
         END AS intermediate_size,
-        CASE WHEN count(num_experts) = count(*) THEN [min(num_experts), max(num_experts)] END AS num_experts
+        CASE
+            WHEN count(*) FILTER (WHERE num_experts IS NOT NULL OR NOT has_experts) = count(*) AND count(num_experts) > 0
+                THEN [min(num_experts), max(num_experts)]
+        END AS num_experts,
+        CASE
+            WHEN count(has_experts) = count(*)
+                THEN CAST(
+                        coalesce(
+                            list(layer_index ORDER BY layer_index)
+                            FILTER (WHERE NOT has_experts AND num_layers_with_experts > 0),
+                            []
+                        ) AS INTEGER[]
+                    )
+        END AS dense_layers
     FROM main_layers
     GROUP BY model_id
 )
@@ -53,6 +70,7 @@ SELECT
     uniform(sizes.num_experts) AS num_experts,
     sizes.num_experts[1] AS num_experts_min,
     sizes.num_experts[2] AS num_experts_max,
+    sizes.dense_layers,
     models.params,
     models.macs_per_token,
     models.kv_cache_bytes_per_token

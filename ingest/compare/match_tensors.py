@@ -285,7 +285,7 @@ def relation_of(difference: Difference, *, is_cast: bool) -> Relation:
 
 
 def _check_orders(compared: Iterable[RelatedTensor]) -> None:
-    """Make the relations of a fused tensor unknown if a part is unlike the tensor that it should be: its order is another one."""
+    """Make the relations of a fused tensor unknown if a part is unlike the tensor that it should be: the order is another."""
     parts: dict[str, list[RelatedTensor]] = defaultdict(list)
     for entry in compared:
         if entry.block is not None and entry.row is not None and entry.base_row is not None:

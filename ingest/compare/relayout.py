@@ -84,7 +84,9 @@ def split_pairs(fused_rows: Iterable[Row], split_rows: Iterable[Row]) -> Iterato
     for fused in fused_rows:
         roles = FUSED_ROLES.get(fused["role"], (fused["role"],))
         groups = [by_role.get((fused["module"], role, fused["part"]), []) for role in roles]
-        is_of_experts = fused["expert_index"] is None and any(row["expert_index"] is not None for group in groups for row in group)
+        is_of_experts = fused["expert_index"] is None and any(
+            row["expert_index"] is not None for group in groups for row in group
+        )
         if not all(groups) or (len(roles) == 1 and not is_of_experts):
             continue
         blocks = _blocks(fused, groups, is_of_experts=is_of_experts)

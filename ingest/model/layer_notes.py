@@ -8,10 +8,11 @@ from itertools import pairwise
 
 from layerhouse.ingest.checkpoint.config_json import Config
 from layerhouse.ingest.checkpoint.notes import Note, note
-from layerhouse.ingest.model.config import declared_flag, declared_key, declared_number, declared_numbers
+from layerhouse.ingest.model.config import declared_flag, declared_key, declared_number, declared_numbers, model_types
 from layerhouse.ingest.model.family import ALWAYS, NEVER, OPTIONAL, Family
 from layerhouse.ingest.model.layer_sizes import HeadDim, Sizes, span
-from layerhouse.ingest.model.placement import Placed
+from layerhouse.ingest.model.placement import Placed, Placement
+from layerhouse.vocabulary import Module, Role, Stack
 
 DECLARED_WORDS = ("num_heads", "num_kv_heads", "head_dim", "intermediate_size", "expert_size", "num_experts", "hidden_size")
 HEAD_WORDS = ("num_heads", "num_kv_heads")
@@ -30,6 +31,34 @@ def number_notes(stack: str, indices: Sequence[int], config: Config | None, fami
         key = declared_key(config, family, "num_layers", stack)
         notes.append(note("declared", f"{key} is {declared} in the config, and {len(indices)} layers are there"))
     return notes
+
+
+def absent_layers_note(placement: Placement, config: Config | None) -> Iterator[Note]:
+    """A note on a model of which no layer is there although its config declares some."""
+    family = placement.template_family
+    is_of_model = family is not None and any(tensor.role == Role.EMBED_TOKENS for tensor in placement.placed)
+    declared = declared_number(config, family, "num_layers", Stack.TEXT) if is_of_model else None
+    if declared:
+        yield note("declared", f"no layer found, the config declares {declared}")
+
+
+def incomplete_notes(placement: Placement, config: Config | None) -> Iterator[Note]:
+    """Notes on the embedding and the final norm, where one of them is there, with layers, and the other one is missing.
+
+    Only of models whose config declares the family. Models whose layers have no norms, which SliceGPT moves into the weights,
+    have no final norm either.
+    """
+    family = placement.template_family
+    roles = {tensor.role for tensor in placement.placed if tensor.stack == placement.main_stack}
+    has_norms = any(tensor.module == Module.NORM and tensor.layer_index is not None for tensor in placement.placed)
+    is_declared = family is not None and not set(family.model_types).isdisjoint(model_types(config))
+    if family is None or not is_declared or not has_norms or placement.has_lost:
+        return
+    for missing, other in ((Role.FINAL_NORM, Role.EMBED_TOKENS), (Role.EMBED_TOKENS, Role.FINAL_NORM)):
+        name = next((t.name for t in family.templates if t.role == missing and t.stack == placement.main_stack), None)
+        is_optional = all(t.optional for t in family.templates if t.role == missing)
+        if other in roles and missing not in roles and name is not None and not is_optional:
+            yield note("incomplete", f"incomplete: {name}.weight is missing")
 
 
 def added_biases(tensors: Sequence[Placed], config: Config | None) -> Iterator[Note]:

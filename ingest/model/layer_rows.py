@@ -13,7 +13,14 @@ from layerhouse.ingest.model.adapter_base import holds_adapter_alone
 from layerhouse.ingest.model.config import declared_number
 from layerhouse.ingest.model.family import Family
 from layerhouse.ingest.model.inactive import inactive_tensors
-from layerhouse.ingest.model.layer_notes import added_biases, declared_notes, group_notes, number_notes
+from layerhouse.ingest.model.layer_notes import (
+    absent_layers_note,
+    added_biases,
+    declared_notes,
+    group_notes,
+    incomplete_notes,
+    number_notes,
+)
 from layerhouse.ingest.model.layer_sizes import (
     MLP_MODULES,
     Sizes,
@@ -80,6 +87,9 @@ def layer_rows(placement: Placement, config: Config | None, zeros: Zeros | None 
     notes = [note("placeholder", "placeholder shapes: incomplete export")] * has_placeholders + notes
     checkpoint = _Checkpoint(placement, config, zeros, inactive, has_placeholders)
     stacks = {tensor.stack for tensor in placement.placed if tensor.layer_index is not None}
+    if not stacks:
+        notes += absent_layers_note(placement, config)
+    notes += incomplete_notes(placement, config)
     rows: list[Row] = []
     for stack in map(str, Stack):
         if stack in stacks:
@@ -121,6 +131,14 @@ def _stack_rows(stack: str, checkpoint: _Checkpoint) -> tuple[list[Row], list[No
     return rows, [*notes, *declared_notes(stack, sizes, head_dim, config, family)]
 
 
+def _has_experts(tensors: Sequence[Placed], checkpoint: _Checkpoint) -> bool | None:
+    """Whether a layer has weights of experts; None if that is not known."""
+    if any(tensor.module == Module.EXPERT for tensor in tensors):
+        return True
+    is_known = checkpoint.has_shapes and not has_unnamed_weights(tensors) and not unread_modules(tensors)
+    return False if is_known else None
+
+
 def _row_key(tensor: Placed, inactive: frozenset[str]) -> tuple[Any, ...]:
     """All that a layer's row depends on, except values: layers with equal keys have identical rows apart from the number."""
     return (
@@ -149,6 +167,7 @@ def _describe_layer(
     row = _row(stack, unique, measured, family)
     if checkpoint.placement.has_lost or unread:
         row |= _unknown_counts(None if checkpoint.placement.has_lost else unread)
+    row["has_experts"] = _has_experts(tensors, checkpoint)
     row["macs_per_token"] = layer_macs(active, measured, experts_per_token) if is_known else None
     row["kv_values_per_token"] = layer_kv_values(active, measured, stack) if is_known else None
     block_params = sum(tensor.params for tensor in unique if tensor.module in BLOCK_MODULES)

@@ -16,6 +16,8 @@ from layerhouse.vocabulary import FusedLayout, Module, Role, Stack
 UP_ROLES = frozenset({Role.GATE_PROJ, Role.UP_PROJ})
 WIDTH_ROLES = frozenset({Role.GATE_PROJ, Role.UP_PROJ, Role.GATE_UP_PROJ, Role.DOWN_PROJ})
 MLP_MODULES = frozenset({Module.MLP, Module.EXPERT})
+MAX_NUMBERS = 16
+"""Numbers of experts that a note names."""
 UNNAMED_MODULES = frozenset({Module.OTHER, Module.ADAPTER})
 
 
@@ -256,7 +258,11 @@ def _count_experts(experts: Sequence[Placed], tensors: Sequence[Placed]) -> tupl
     if len(counts) != 1:
         return None, [note("experts", f"expert weights hold {span(counts)} experts")] if counts else []
     count = counts.pop()
-    return count, [note("experts", f"{count} experts, and a router with {span(routed)} rows")] if routed - {count} else []
+    notes = [note("experts", f"{count} experts, and a router with {span(routed)} rows")] if routed - {count} else []
+    missing = sorted(set(range(max(numbered, default=-1) + 1)) - numbered)
+    if missing:
+        notes.append(note("experts", f"{len(numbered)} experts up to number {max(numbered)}, without {_some(missing)}"))
+    return count, notes
 
 
 def _measure_hidden(tensors: Sequence[Placed]) -> tuple[int | None, list[Note]]:
@@ -294,6 +300,12 @@ def _divide(rows: int, size: int, kind: str, notes: list[Note]) -> int | None:
         notes.append(note("heads", f"{rows} {kind} rows are no multiple of head_dim {size}"))
         return None
     return rows // size
+
+
+def _some(numbers: Sequence[int]) -> str:
+    """The numbers with blanks between them; those beyond the first MAX_NUMBERS are counted."""
+    rest = len(numbers) - MAX_NUMBERS
+    return " ".join(map(str, numbers[:MAX_NUMBERS])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def span(counts: set[int]) -> str:

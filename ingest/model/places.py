@@ -245,7 +245,7 @@ def _as_buffer(place: Place) -> Place:
 
 
 def _place_factor(place: Place, part: str) -> Place:
-    """The place of a factor of a weight: the right one, (rank, in), reads its inputs, the left one, (out, rank), has its outputs.
+    """The place of a factor: the right one, (rank, in), reads the weight's inputs, the left one, (out, rank), has its outputs.
 
     Both are stored as linear layers, also where the weight would be transposed.
     """

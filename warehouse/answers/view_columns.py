@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from layerhouse.vocabulary import Level, MeasureKind, Strategy
+from layerhouse.vocabulary import Level, MeasureKind, Strategy, Verdict
 from layerhouse.warehouse.storage.columns import Column
 
 _GONE = "(base - own) / base: 0 is nothing, 1 all, negative is growth."
@@ -64,7 +64,13 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
         None,
     ),
     # what happened to the base's tensors
-    "verdict": ("What the relations of all tensors amount to, as text; null if any of them is not known.", None),
+    "verdict": ("What the relations of all tensors and layers amount to, as text with numbers.", None),
+    "verdicts": (
+        "The same as words: `identical`, `blocks_removed`, `blocks_repeated`, `blocks_reordered`, `sliced`, `grown`, "
+        "`factorised`, `quantised`, `masked`, `refilled`, `tuned`, `reshaped`, `left_out`, `added`, `relaid` (fused or split "
+        "otherwise), `cast`, `unknown`.",
+        None,
+    ),
     "base_model_id": ("Model that has the base's checkpoint.", None),
     "n_tensors": ("Tensors with parameters, of the checkpoint and of the base.", "tensors"),
     "n_identical": ("Tensors whose bytes are those of the base.", "tensors"),
@@ -73,13 +79,26 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     "n_refilled": ("Tensors in which some zeros were filled and the other values kept.", "tensors"),
     "n_changed": ("Tensors of the same shape with other values.", "tensors"),
     "n_sliced": ("Tensors with fewer rows or columns than the base's.", "tensors"),
+    "n_grown": ("Tensors with more rows or columns than the base's.", "tensors"),
+    "n_factorised": ("Factors of tensors of the base.", "tensors"),
+    "n_quantised": ("Tensors that are packed, or codes of fewer bits, and plain in the base.", "tensors"),
     "n_added": ("Tensors that the base does not have.", "tensors"),
     "added_params": ("Parameters of the tensors known to be added, such as SliceGPT's rotations.", "parameters"),
     "n_removed": ("Tensors of the base that the checkpoint does not have.", "tensors"),
     "n_unknown": ("Tensors whose relation is not known.", "tensors"),
     "changed_values": ("Values that differ, over the tensors whose values were compared.", "elements"),
+    "zeroed_values": ("Of these, values that became zero.", "elements"),
+    "filled_values": ("Of these, values that were zero in the base.", "elements"),
     "relative_difference_max": ("Greatest norm of a tensor's difference over the norm of the base's.", "fraction"),
     "cosine_min": ("Least cosine of a tensor and the base's.", None),
+    "removed_blocks": ("Blocks of the base that no layer is.", None),
+    "repeated_blocks": ("Blocks of the base that several layers are.", None),
+    "moved_blocks": ("Blocks that stand in another order than the base's, in the checkpoint's order.", None),
+    "block_order": ("The same blocks in the base's order.", None),
+    "repeats": ("The repeated blocks as text, with how often each is there.", None),
+    "are_blocks_repeated": ("True if several layers are one block of the base.", None),
+    "are_blocks_moved": ("True if blocks of the base stand in another order.", None),
+    "dense_layers": ("Layers without experts, of a model whose other layers have some.", None),
     # results without a model
     "declared_model": ("Model as the file names it.", None),
     "n_results": ("Rows of the file.", "rows"),
@@ -129,7 +148,8 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     "is_hidden_size_changed": ("True if the residual stream is not as wide as the base's in some layer.", None),
     "are_shapes_kept": ("True if no layer lost parameters, query heads or MLP neurons.", None),
     "strategy": (
-        "The first that applies of `layer_removal`, `mixed`, `sliced`, `masked`, `dense`, `uniform` and `non_uniform`.",
+        "The first that applies of `stacked`, `layer_removal`, `mixed`, `reordered`, `sliced`, `masked`, `dense`, `grown`, "
+        "`uniform` and `non_uniform`.",
         None,
     ),
     "status_note": ("What is missing, unusual or contradictory, as text.", None),
@@ -238,6 +258,7 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
 _WORDS: dict[str, type[StrEnum]] = {
     "level": Level,
     "strategy": Strategy,
+    "verdicts": Verdict,
     **{
         f"{view}.kind": MeasureKind for view in ("measures", "missing", "run_measures", "measure_keys", "conflicts", "doubtful")
     },

@@ -202,6 +202,7 @@ LAYERS = Table(
         Column("num_kv_heads", "INTEGER", "Key and value heads (KV groups).", "heads"),
         Column("head_dim", "INTEGER", "Rows of a head."),
         Column("intermediate_size", "INTEGER", "Width of the MLP.", "neurons"),
+        Column("has_experts", "BOOLEAN", "True if it has weights of experts; null if that is not known."),
         Column("num_experts", "INTEGER", "Experts.", "experts"),
         Column("hidden_size", "INTEGER", "Width of the residual stream."),
         Column("macs_per_token", "BIGINT", "Multiply-accumulates of one token in the layer's linear weights.", "MACs"),

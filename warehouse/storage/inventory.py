@@ -66,8 +66,8 @@ class Inventory:
     that models were renamed from. `results` are those whose rows were made by the present rules, `stale_results` the others.
     `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint and its base: `related` those whose tensors
     were compared, `unexplained` those of them where values would say how some tensor differs, `stale_related` those that were
-    compared by earlier rules, and `unit_pairs` those whose units were matched. `stale_checkpoints` have rows of earlier rules alone. `checkpoints_with_units` are the
-    checkpoints whose units were read.
+    compared by earlier rules, and `unit_pairs` those whose units were matched. `stale_checkpoints` have rows of earlier rules
+    alone. `checkpoints_with_units` are the checkpoints whose units were read.
     """
 
     sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)

@@ -64,25 +64,27 @@ TENSOR_MATCHES = Table(
     (
         Column("checkpoint_id", "VARCHAR", "The checkpoint.", required=True),
         Column("base_checkpoint_id", "VARCHAR", "The base that it is compared with.", required=True),
-        Column("name", "VARCHAR", "Tensor of the checkpoint; null if it was removed. A fused one has a row for each of its parts."),
+        Column(
+            "name", "VARCHAR", "Tensor of the checkpoint; null if it was removed. A fused one has a row for each of its parts."
+        ),
         Column("base_name", "VARCHAR", "Tensor of the base; null if it was added."),
-        Column("stack", "VARCHAR", "Part of the model that the tensor is in, of either side.", words=Stack),
+        Column("stack", "VARCHAR", "Part of the model that the tensor is in: `text`, `vision`, ...", words=Stack),
         Column("layer_index", "INTEGER", "Layer of the checkpoint that has it."),
         Column("base_layer_index", "INTEGER", "Block of the base that has it."),
         Column(
             "relation",
             "VARCHAR",
-            "`identical`, `cast` (rounded to another type), `masked` (values set to zero), `refilled` (zeros filled), `changed` "
-            "(other values), `sliced` (fewer rows or columns), `grown` (more), `factorised` (a factor of it), `quantised` (packed, "
-            "or codes of fewer bits), `added` or `removed`.",
+            "`identical`, `cast` (rounded to another type), `masked` (values set to zero), `refilled` (zeros filled), "
+            "`changed` (other values), `sliced` (fewer rows or columns), `grown` (more), `factorised` (a factor of it), "
+            "`quantised` (packed, or codes of fewer bits), `added` or `removed`.",
             words=Relation,
         ),
         Column(
             "reason",
             "VARCHAR",
-            "Why `relation` is null: `block not known`, `values not compared`, `base known by its config`, `packed on both sides`, "
-            "`packed in the base`, `packed, unlike the base`, `fused on one side, other sizes`, `fused on one side, other order` or "
-            "`factors in the base`.",
+            "Why the relation is not known: `block not known`, `values not compared`, `base known by its config`, "
+            "`packed on both sides`, `packed in the base`, `packed, unlike the base`, `fused on one side, other sizes`, "
+            "`fused on one side, other order` or `factors in the base`.",
             words=Unrelated,
         ),
         Column(

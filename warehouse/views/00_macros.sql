@@ -102,9 +102,9 @@ CREATE OR REPLACE MACRO block_list(blocks) AS (
     array_to_string(blocks[:16], ' ') || CASE WHEN len(blocks) > 16 THEN concat(' and ', len(blocks) - 16, ' more') ELSE '' END
 );
 
--- A count with its noun: 1 tensor, 1,234 tensors.
+-- A count with its noun: 1 tensor, 1,234 tensors; the noun alone where the count is not known.
 CREATE OR REPLACE MACRO counted(number, noun) AS (
-    concat(format('{:,}', number), ' ', noun, CASE WHEN number <> 1 THEN 's' END)
+    concat(format('{:,}', number) || ' ', noun, CASE WHEN number IS DISTINCT FROM 1 THEN 's' END)
 );
 
 -- What a perplexity was measured on, as text: dataset, subset and split unless they are the usual ones, context length, stride.

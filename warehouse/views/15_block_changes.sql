@@ -1,6 +1,6 @@
--- One row for each stack of a checkpoint and its base: which blocks of the base were removed, repeated or moved, by what is known
--- of its layers. moved_blocks are those whose first layers stand in another order than the blocks, in that order; block_order
--- are the same blocks in the base's order.
+-- One row for each stack of a checkpoint and its base: which blocks of the base were removed, repeated or moved, by what is
+-- known of its layers. moved_blocks are those whose first layers stand in another order than the blocks, in that order;
+-- block_order are the same blocks in the base's order.
 CREATE OR REPLACE VIEW block_changes AS
 WITH block_uses AS MATERIALIZED (
     SELECT
@@ -62,28 +62,28 @@ SELECT
     CAST(
         coalesce(
             list(ranked_blocks.base_layer_index ORDER BY ranked_blocks.base_layer_index)
-                FILTER (WHERE ranked_blocks.n_uses = 0),
+            FILTER (WHERE ranked_blocks.n_uses = 0),
             []
         ) AS INTEGER[]
     ) AS removed_blocks,
     CAST(
         coalesce(
             list(ranked_blocks.base_layer_index ORDER BY ranked_blocks.base_layer_index)
-                FILTER (WHERE ranked_blocks.n_uses > 1),
+            FILTER (WHERE ranked_blocks.n_uses > 1),
             []
         ) AS INTEGER[]
     ) AS repeated_blocks,
     CAST(
         coalesce(
             list(ranked_blocks.base_layer_index ORDER BY ranked_blocks.place)
-                FILTER (WHERE ranked_blocks.n_uses > 0 AND ranked_blocks.place <> ranked_blocks.base_place),
+            FILTER (WHERE ranked_blocks.n_uses > 0 AND ranked_blocks.place <> ranked_blocks.base_place),
             []
         ) AS INTEGER[]
     ) AS moved_blocks,
     CAST(
         coalesce(
             list(ranked_blocks.base_layer_index ORDER BY ranked_blocks.base_layer_index)
-                FILTER (WHERE ranked_blocks.n_uses > 0 AND ranked_blocks.place <> ranked_blocks.base_place),
+            FILTER (WHERE ranked_blocks.n_uses > 0 AND ranked_blocks.place <> ranked_blocks.base_place),
             []
         ) AS INTEGER[]
     ) AS block_order,

@@ -1,7 +1,8 @@
--- One row a checkpoint and its base: the number of tensors by relation, and what they amount to. verdicts is a list of words, in
--- this order: identical, blocks_removed, blocks_repeated, blocks_reordered, sliced, grown, factorised, quantised, masked,
--- refilled, tuned, reshaped, left_out, added, relaid, cast, unknown. verdict is the same as text, with numbers. Of a tensor with
--- other values, at least 1 % of the values that differ have to be new zeros, or filled ones, to count as masked or refilled.
+-- One row a checkpoint and its base: the number of tensors by relation, and what they amount to. verdicts is a list of words,
+-- in this order: identical, blocks_removed, blocks_repeated, blocks_reordered, sliced, grown, factorised, quantised, masked,
+-- refilled, tuned, reshaped, left_out, added, relaid, cast, unknown. verdict is the same as text, with numbers. Of a tensor
+-- with other values, at least 1 % of the values that differ have to be new zeros, or filled ones, to count as masked or
+-- refilled.
 CREATE OR REPLACE VIEW checkpoint_changes AS
 WITH stack_changes AS MATERIALIZED (
     SELECT
@@ -110,7 +111,7 @@ relation_counts AS (
         min(rank) AS rank_min,
         max(rank) AS rank_max,
         count(*) FILTER (WHERE is_relaid AND relation IS NOT NULL) AS n_relaid,
-        list(DISTINCT reason) FILTER (WHERE relation IS NULL) AS reasons
+        list(DISTINCT reason) FILTER (WHERE relation IS NULL AND reason IS NOT NULL) AS reasons
     FROM related
     GROUP BY checkpoint_id, base_checkpoint_id
 ),
@@ -120,15 +121,15 @@ parts AS (
         CASE
             WHEN n_tensors = n_identical AND coalesce(removals, repeats, moves) IS NULL
                 THEN [{
-                    'word': 'identical',
-                    'text': concat('identical to the base', CASE WHEN n_relaid > 0 THEN ', in another layout' END)
-                }]
+                        'word': 'identical',
+                        'text': concat('identical to the base', CASE WHEN n_relaid > 0 THEN ', in another layout' END)
+                    }]
             ELSE
                 [
                     part FOR part IN [
-                        {'word': 'blocks_removed', 'text': removals},
-                        {'word': 'blocks_repeated', 'text': repeats},
-                        {'word': 'blocks_reordered', 'text': moves},
+                        { 'word': 'blocks_removed', 'text': removals },
+                        { 'word': 'blocks_repeated', 'text': repeats },
+                        { 'word': 'blocks_reordered', 'text': moves },
                         {
                             'word': 'sliced',
                             'text': CASE WHEN n_sliced > 0 THEN concat('sliced: ', counted(n_sliced, 'tensor')) END
@@ -138,10 +139,12 @@ parts AS (
                             'text': CASE
                                 WHEN n_grown > 0
                                     THEN concat(
-                                        'grown: ',
-                                        counted(n_grown, 'tensor'),
-                                        CASE WHEN is_growth_known THEN concat(' by ', counted(grown_params, 'parameter')) END
-                                    )
+                                            'grown: ',
+                                            counted(n_grown, 'tensor'),
+                                            CASE
+                                                WHEN is_growth_known THEN concat(' by ', counted(grown_params, 'parameter'))
+                                            END
+                                        )
                             END
                         },
                         {
@@ -149,12 +152,12 @@ parts AS (
                             'text': CASE
                                 WHEN n_factorised > 0
                                     THEN concat(
-                                        'factorised: ',
-                                        counted(n_factorised, 'factor'),
-                                        ' of rank ',
-                                        rank_min,
-                                        CASE WHEN rank_max > rank_min THEN concat(' to ', rank_max) END
-                                    )
+                                            'factorised: ',
+                                            counted(n_factorised, 'factor'),
+                                            ' of rank ',
+                                            rank_min,
+                                            CASE WHEN rank_max > rank_min THEN concat(' to ', rank_max) END
+                                        )
                             END
                         },
                         {
@@ -168,18 +171,18 @@ parts AS (
                             'text': CASE
                                 WHEN n_with_new_zeros > 0
                                     THEN concat(
-                                        'masked: ',
-                                        counted(new_zeros, 'value'),
-                                        ' set to zero in ',
-                                        counted(n_with_new_zeros, 'tensor'),
-                                        CASE
-                                            WHEN
-                                                n_with_pattern = n_masked
-                                                AND len(nm_patterns) = 1
-                                                AND contains(nm_patterns[1], ':')
-                                                THEN concat(', ', nm_patterns[1])
-                                        END
-                                    )
+                                            'masked: ',
+                                            counted(new_zeros, 'value'),
+                                            ' set to zero in ',
+                                            counted(n_with_new_zeros, 'tensor'),
+                                            CASE
+                                                WHEN
+                                                    n_with_pattern = n_masked
+                                                    AND len(nm_patterns) = 1
+                                                    AND contains(nm_patterns[1], ':')
+                                                    THEN concat(', ', nm_patterns[1])
+                                            END
+                                        )
                             END
                         },
                         {
@@ -187,11 +190,11 @@ parts AS (
                             'text': CASE
                                 WHEN n_with_filled_zeros > 0
                                     THEN concat(
-                                        'refilled: ',
-                                        counted(filled_zeros, 'zero'),
-                                        ' of the base filled in ',
-                                        counted(n_with_filled_zeros, 'tensor')
-                                    )
+                                            'refilled: ',
+                                            counted(filled_zeros, 'zero'),
+                                            ' of the base filled in ',
+                                            counted(n_with_filled_zeros, 'tensor')
+                                        )
                             END
                         },
                         {
@@ -211,10 +214,10 @@ parts AS (
                             'text': CASE
                                 WHEN n_left_out > 0
                                     THEN concat(
-                                        'left out: ',
-                                        array_to_string(left_out_names, ', '),
-                                        CASE WHEN n_left_out > 3 THEN concat(' and ', n_left_out - 3, ' more') END
-                                    )
+                                            'left out: ',
+                                            array_to_string(left_out_names, ', '),
+                                            CASE WHEN n_left_out > 3 THEN concat(' and ', n_left_out - 3, ' more') END
+                                        )
                             END
                         },
                         {
@@ -222,13 +225,13 @@ parts AS (
                             'text': CASE
                                 WHEN n_added > 0
                                     THEN concat(
-                                        'added: ',
-                                        counted(n_added, 'tensor'),
-                                        CASE
-                                            WHEN n_counted_added = n_added
-                                                THEN concat(', ', counted(known_added_params, 'parameter'))
-                                        END
-                                    )
+                                            'added: ',
+                                            counted(n_added, 'tensor'),
+                                            CASE
+                                                WHEN n_counted_added = n_added
+                                                    THEN concat(', ', counted(known_added_params, 'parameter'))
+                                            END
+                                        )
                             END
                         },
                         {
@@ -242,12 +245,12 @@ parts AS (
                             'text': CASE
                                 WHEN n_cast > 0
                                     THEN concat(
-                                        'cast to another type, values within rounding',
-                                        CASE
-                                            WHEN n_identical + n_cast < n_tensors
-                                                THEN concat(': ', counted(n_cast, 'tensor'))
-                                        END
-                                    )
+                                            'cast to another type, values within rounding',
+                                            CASE
+                                                WHEN n_identical + n_cast < n_tensors
+                                                    THEN concat(': ', counted(n_cast, 'tensor'))
+                                            END
+                                        )
                             END
                         },
                         {
@@ -255,13 +258,13 @@ parts AS (
                             'text': CASE
                                 WHEN n_unknown > 0
                                     THEN concat(
-                                        'unknown: ',
-                                        counted(n_unknown, 'tensor'),
-                                        CASE
-                                            WHEN len(reasons) > 0
-                                                THEN concat(' (', array_to_string(list_sort(reasons), '; '), ')')
-                                        END
-                                    )
+                                            'unknown: ',
+                                            counted(n_unknown, 'tensor'),
+                                            CASE
+                                                WHEN len(reasons) > 0
+                                                    THEN concat(' (', array_to_string(list_sort(reasons), '; '), ')')
+                                            END
+                                        )
                             END
                         }
                     ] IF part.text IS NOT NULL

@@ -4,8 +4,8 @@
 -- chat template and whether shots are stated only where two measures of one text differ in them (of a subset that is a list of
 -- settings, those that differ; of a dataset the name behind the owner, and the owner where two are stated), with a mark such as
 -- #6d9c93 where that gives two of them one text. The harness is told only where two harnesses disagree on a run: that of most
--- runs keeps the text, the others stand behind it in brackets. column_name is the performance table's column for the measure, if
--- any: a perplexity with no context stated, or with the only one that any file states; a task with 0 shots, or else in the form
+-- runs keeps the text, the others stand behind it in brackets. column_name is the column of `performance` for it, if any: a
+-- perplexity with no context stated, or with the only one that any file states; a task with 0 shots, or else in the form
 -- of most runs. condition says what that column's values share. Rows of one measure_key are one measure.
 CREATE OR REPLACE VIEW measure_keys AS
 WITH linked_files AS MATERIALIZED (

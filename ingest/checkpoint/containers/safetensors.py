@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -32,6 +32,8 @@ MAX_TENSORS = 200_000
 MAX_VALUES = 4_000_000
 """Brackets and commas in a header, which bound the memory of its objects. A tensor takes about ten."""
 METADATA = "__metadata__"
+FORMAT = "format"
+"""Key of the metadata that names the library that wrote the file."""
 FIELDS = {"dtype", "shape", "data_offsets"}
 
 REMEMBERED_HEADERS = 8
@@ -80,7 +82,19 @@ def read_safetensors(path: Path, display_path: str) -> Contents:
             for begin, end, name, dtype, shape in header.entries
         ]
     )
-    return Contents("safetensors", tensors, dict(header.metadata))
+    return Contents("safetensors", (*tensors, *_shared_tensors(tensors, header.metadata)), dict(header.metadata))
+
+
+def _shared_tensors(tensors: Sequence[TensorRef], metadata: Mapping[str, Any]) -> Iterator[TensorRef]:
+    """The tensors that share the bytes of another one and were left out for that.
+
+    `safetensors.torch.save_model` writes them into the metadata: the name that it left out, and the one that it kept
+    (safetensors, bindings/python/py_src/safetensors/torch.py).
+    """
+    by_name = {tensor.name: tensor for tensor in tensors} if len(metadata) > 1 else {}
+    for name, kept in metadata.items():
+        if name != FORMAT and name not in by_name and kept in by_name:
+            yield replace(by_name[kept], name=name)
 
 
 def _read_header(file: BinaryIO, size: int, display_path: str) -> tuple[bytes, int]:

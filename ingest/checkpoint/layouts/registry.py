@@ -42,9 +42,9 @@ from layerhouse.ingest.checkpoint.layouts import (
 from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
 from layerhouse.ingest.checkpoint.layouts.adapters import WORDS as ADAPTER_WORDS
 from layerhouse.ingest.checkpoint.layouts.adapters import adapter_part
+from layerhouse.ingest.checkpoint.layouts.factors import FACTOR_PARTS, factor_refs
 from layerhouse.ingest.checkpoint.layouts.factors import SCHEME as LOW_RANK_SCHEME
 from layerhouse.ingest.checkpoint.layouts.factors import WORDS as FACTOR_WORDS
-from layerhouse.ingest.checkpoint.layouts.factors import FACTOR_PARTS, factor_refs
 from layerhouse.ingest.checkpoint.layouts.module_tensors import (
     LayoutError,
     ModuleTensors,
