@@ -12,9 +12,7 @@ WITH main_layers AS (
         layers.head_dim,
         layers.intermediate_size,
         layers.num_experts,
-        layers.has_experts,
-        count(*) FILTER (WHERE layers.has_experts) OVER (PARTITION BY layers.checkpoint_id, layers.stack)
-            AS num_layers_with_experts
+        layers.has_experts
     FROM current_checkpoints
     JOIN layers ON layers.checkpoint_id = current_checkpoints.checkpoint_id
     QUALIFY stack_rank(layers.stack) = min(stack_rank(layers.stack)) OVER (PARTITION BY current_checkpoints.model_id)
@@ -35,13 +33,9 @@ sizes AS (
                 THEN [min(num_experts), max(num_experts)]
         END AS num_experts,
         CASE
-            WHEN count(has_experts) = count(*)
+            WHEN count(has_experts) = count(*) AND bool_or(has_experts)
                 THEN CAST(
-                        coalesce(
-                            list(layer_index ORDER BY layer_index)
-                            FILTER (WHERE NOT has_experts AND num_layers_with_experts > 0),
-                            []
-                        ) AS INTEGER[]
+                        coalesce(list(layer_index ORDER BY layer_index) FILTER (WHERE NOT has_experts), []) AS INTEGER[]
                     )
         END AS dense_layers
     FROM main_layers

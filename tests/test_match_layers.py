@@ -172,12 +172,13 @@ def test_noise_on_every_weight_is_similar_with_a_confidence(opened, models):
 def test_swapped_blocks_are_found_in_their_order(opened, models):
     kept, removed, rules = places(opened, "swapped")
     assert (kept[3:5], removed, rules) == ([(3, 4), (4, 3)], [], {"exact"})
-    assert (models["swapped"]["strategy"], models["swapped"]["removed_layers"]) == ("dense", [])
+    assert (models["swapped"]["strategy"], models["swapped"]["removed_layers"]) == ("reordered", [])
 
 
 def test_stacked_blocks_occur_twice(opened, models):
     assert places(opened, "stacked") == (list(enumerate([*range(8), *range(4, 12)])), [], {"exact"})
-    assert (models["stacked"]["num_layers"], models["stacked"]["removed_layers"]) == (16, [])
+    stacked = models["stacked"]
+    assert (stacked["num_layers"], stacked["removed_layers"], stacked["strategy"]) == (16, [], "stacked")
 
 
 def test_a_masked_model_is_placed_and_called_masked(opened, models):

@@ -74,6 +74,7 @@ class RelatedTensor:
             "changed": counted and counted.changed,
             "zeroed": counted and counted.zeroed,
             "filled": counted and counted.filled,
+            "altered": counted and counted.other,
             "relative_difference": counted and counted.relative_difference,
             "cosine": counted and counted.cosine,
             "is_relaid": self.block is not None,

@@ -95,6 +95,7 @@ TENSOR_MATCHES = Table(
         ),
         Column("zeroed", "BIGINT", "Of those, elements that became zero.", "elements"),
         Column("filled", "BIGINT", "Of those, elements that were zero in the base.", "elements"),
+        Column("altered", "BIGINT", "Of those, other elements that differ by more than rounding to the type.", "elements"),
         Column("is_relaid", "BOOLEAN", "True if one side stores it fused with others, and the other side by itself."),
         Column("rank", "BIGINT", "Of a factor of a factorised weight, the inner size of the product."),
         Column("nm_pattern", "VARCHAR", "Of a masked tensor, its N:M pattern along the inputs, such as 2:4."),

@@ -54,7 +54,7 @@ related AS (
         AND tensor_matches.filled > 0 AS is_refilled,
         CASE
             WHEN tensor_matches.relation = 'changed' THEN tensor_matches.changed IS NOT NULL
-            WHEN tensor_matches.relation = 'grown' THEN tensor_matches.changed > tensor_matches.zeroed + tensor_matches.filled
+            WHEN tensor_matches.relation = 'grown' THEN tensor_matches.altered > 0
             ELSE FALSE
         END AS is_tuned,
         tensor_matches.relation = 'removed'
@@ -71,6 +71,18 @@ related AS (
     LEFT JOIN pair_changes
         ON pair_changes.checkpoint_id = tensor_matches.checkpoint_id
         AND pair_changes.base_checkpoint_id = tensor_matches.base_checkpoint_id
+),
+earlier_additions AS (
+    SELECT
+        tensor_matches.checkpoint_id,
+        tensor_matches.base_checkpoint_id,
+        CAST(sum(tensors.params) AS BIGINT) AS added_params
+    FROM tensor_matches
+    JOIN tensors
+        ON tensors.checkpoint_id = tensor_matches.checkpoint_id
+        AND tensors.name = tensor_matches.name
+    WHERE tensor_matches.relation = 'added' AND tensor_matches.rules_version IS NULL
+    GROUP BY tensor_matches.checkpoint_id, tensor_matches.base_checkpoint_id
 ),
 relation_counts AS (
     SELECT
@@ -118,6 +130,11 @@ relation_counts AS (
 parts AS (
     SELECT
         relation_counts.*,
+        CASE
+            WHEN n_added = 0 THEN 0
+            WHEN n_counted_added = n_added THEN known_added_params
+            ELSE earlier_additions.added_params
+        END AS added_params,
         CASE
             WHEN n_tensors = n_identical AND coalesce(removals, repeats, moves) IS NULL
                 THEN [{
@@ -272,6 +289,7 @@ parts AS (
         END AS verdict_parts
     FROM relation_counts
     LEFT JOIN pair_changes USING (checkpoint_id, base_checkpoint_id)
+    LEFT JOIN earlier_additions USING (checkpoint_id, base_checkpoint_id)
 )
 SELECT
     checkpoint_id,
@@ -292,10 +310,7 @@ SELECT
     changed_values,
     zeroed_values,
     filled_values,
-    CASE
-        WHEN n_added = 0 THEN 0
-        WHEN n_counted_added = n_added THEN known_added_params
-    END AS added_params,
+    added_params,
     relative_difference_max,
     cosine_min,
     [part.word FOR part IN verdict_parts] AS verdicts,
