@@ -43,26 +43,12 @@ pair_changes AS (
     FROM stack_changes
     GROUP BY checkpoint_id, base_checkpoint_id
 ),
-related AS (
+left_outs AS (
     SELECT
-        tensor_matches.*,
-        tensor_matches.relation = 'masked'
-        OR (tensor_matches.relation IN ('changed', 'grown') AND tensor_matches.zeroed >= 0.01 * tensor_matches.changed)
-        AND tensor_matches.zeroed > 0 AS is_masked,
-        tensor_matches.relation = 'refilled'
-        OR (tensor_matches.relation IN ('changed', 'grown') AND tensor_matches.filled >= 0.01 * tensor_matches.changed)
-        AND tensor_matches.filled > 0 AS is_refilled,
-        CASE
-            WHEN tensor_matches.relation = 'changed' THEN tensor_matches.changed IS NOT NULL
-            WHEN tensor_matches.relation = 'grown' THEN tensor_matches.altered > 0
-            ELSE FALSE
-        END AS is_tuned,
-        tensor_matches.relation = 'removed'
-        AND NOT coalesce(
-            list_contains(stack_changes.removed_blocks, tensor_matches.base_layer_index),
-            tensor_matches.rules_version IS NULL AND pair_changes.has_removed_blocks,
-            FALSE
-        ) AS is_left_out
+        tensor_matches.checkpoint_id,
+        tensor_matches.base_checkpoint_id,
+        count(*) AS n_left_out,
+        list(tensor_matches.base_name ORDER BY tensor_matches.base_name)[:3] AS left_out_names
     FROM tensor_matches
     LEFT JOIN stack_changes
         ON stack_changes.checkpoint_id = tensor_matches.checkpoint_id
@@ -71,6 +57,37 @@ related AS (
     LEFT JOIN pair_changes
         ON pair_changes.checkpoint_id = tensor_matches.checkpoint_id
         AND pair_changes.base_checkpoint_id = tensor_matches.base_checkpoint_id
+    WHERE
+        tensor_matches.relation = 'removed'
+        AND NOT coalesce(
+            list_contains(stack_changes.removed_blocks, tensor_matches.base_layer_index),
+            tensor_matches.rules_version IS NULL AND pair_changes.has_removed_blocks,
+            FALSE
+        )
+    GROUP BY tensor_matches.checkpoint_id, tensor_matches.base_checkpoint_id
+),
+unknowns AS (
+    SELECT
+        checkpoint_id,
+        base_checkpoint_id,
+        string_agg(DISTINCT reason, '; ' ORDER BY reason) AS reasons
+    FROM tensor_matches
+    WHERE relation IS NULL
+    GROUP BY checkpoint_id, base_checkpoint_id
+),
+related AS (
+    SELECT
+        *,
+        relation = 'masked'
+        OR (relation IN ('changed', 'grown') AND zeroed >= 0.01 * changed AND zeroed > 0) AS is_masked,
+        relation = 'refilled'
+        OR (relation IN ('changed', 'grown') AND filled >= 0.01 * changed AND filled > 0) AS is_refilled,
+        CASE
+            WHEN relation = 'changed' THEN changed IS NOT NULL
+            WHEN relation = 'grown' THEN altered > 0
+            ELSE FALSE
+        END AS is_tuned
+    FROM tensor_matches
 ),
 earlier_additions AS (
     SELECT
@@ -110,20 +127,19 @@ relation_counts AS (
         min(cosine) AS cosine_min,
         count(*) FILTER (WHERE is_masked) AS n_with_new_zeros,
         CAST(sum(coalesce(zeroed, changed)) FILTER (WHERE is_masked) AS BIGINT) AS new_zeros,
-        list(DISTINCT nm_pattern) FILTER (WHERE relation = 'masked') AS nm_patterns,
-        count(nm_pattern) FILTER (WHERE relation = 'masked') AS n_with_pattern,
+        CASE
+            WHEN min(nm_pattern) = max(nm_pattern) AND count(nm_pattern) = count(*) FILTER (WHERE relation = 'masked')
+                THEN min(nm_pattern)
+        END AS nm_pattern,
         count(*) FILTER (WHERE is_refilled) AS n_with_filled_zeros,
         CAST(sum(coalesce(filled, changed)) FILTER (WHERE is_refilled) AS BIGINT) AS filled_zeros,
         count(*) FILTER (WHERE is_tuned) AS n_tuned,
         count(*) FILTER (WHERE relation = 'changed' AND changed IS NULL) AS n_reshaped,
-        count(*) FILTER (WHERE is_left_out) AS n_left_out,
-        list(base_name ORDER BY base_name) FILTER (WHERE is_left_out)[:3] AS left_out_names,
         CAST(sum(added_params) FILTER (WHERE relation = 'grown') AS BIGINT) AS grown_params,
         count(added_params) FILTER (WHERE relation = 'grown') = count(*) FILTER (WHERE relation = 'grown') AS is_growth_known,
         min(rank) AS rank_min,
         max(rank) AS rank_max,
-        count(*) FILTER (WHERE is_relaid AND relation IS NOT NULL) AS n_relaid,
-        list(DISTINCT reason) FILTER (WHERE relation IS NULL AND reason IS NOT NULL) AS reasons
+        count(*) FILTER (WHERE is_relaid AND relation IS NOT NULL) AS n_relaid
     FROM related
     GROUP BY checkpoint_id, base_checkpoint_id
 ),
@@ -192,13 +208,7 @@ parts AS (
                                             counted(new_zeros, 'value'),
                                             ' set to zero in ',
                                             counted(n_with_new_zeros, 'tensor'),
-                                            CASE
-                                                WHEN
-                                                    n_with_pattern = n_masked
-                                                    AND len(nm_patterns) = 1
-                                                    AND contains(nm_patterns[1], ':')
-                                                    THEN concat(', ', nm_patterns[1])
-                                            END
+                                            CASE WHEN contains(nm_pattern, ':') THEN concat(', ', nm_pattern) END
                                         )
                             END
                         },
@@ -277,10 +287,7 @@ parts AS (
                                     THEN concat(
                                             'unknown: ',
                                             counted(n_unknown, 'tensor'),
-                                            CASE
-                                                WHEN len(reasons) > 0
-                                                    THEN concat(' (', array_to_string(list_sort(reasons), '; '), ')')
-                                            END
+                                            concat(' (' || reasons, CASE WHEN reasons IS NOT NULL THEN ')' END)
                                         )
                             END
                         }
@@ -290,6 +297,8 @@ parts AS (
     FROM relation_counts
     LEFT JOIN pair_changes USING (checkpoint_id, base_checkpoint_id)
     LEFT JOIN earlier_additions USING (checkpoint_id, base_checkpoint_id)
+    LEFT JOIN left_outs USING (checkpoint_id, base_checkpoint_id)
+    LEFT JOIN unknowns USING (checkpoint_id, base_checkpoint_id)
 )
 SELECT
     checkpoint_id,
