@@ -82,7 +82,8 @@ SELECT
             unpruned.verdict,
             CASE
                 WHEN len(twins.names) > 1
-                    THEN 'identical to '
+                    THEN CASE WHEN own.status = 'partial' THEN 'as far as it could be read, ' ELSE '' END
+                        || 'identical to '
                         || array_to_string([name FOR name IN twins.names IF name <> own.model_id][:3], ', ')
             END,
             nullif(array_to_string([note.text FOR note IN own.notes], '; '), '')
