@@ -15,6 +15,7 @@ import click
 from layerhouse.errors import UsageError
 from layerhouse.terminal.engine import engine_text, version_option
 from layerhouse.terminal.exit_codes import Exit
+from layerhouse.terminal.expectations import collect_expectations, show_outcomes
 from layerhouse.terminal.findings import show_findings
 from layerhouse.terminal.forms_table import list_forms
 from layerhouse.terminal.ingest_options import IngestOptions, ingest_options, stats_level
@@ -296,6 +297,36 @@ def tables(name: str | None, warehouse: Path, output: OutputOptions) -> None:
 def formats(output: OutputOptions) -> None:
     """List the forms of stored weights that are read: who writes each, and whether its zeros are counted."""
     show_table(list_forms(), output)
+
+
+@cli.command()
+@click.argument("conditions", nargs=-1, metavar="CONDITION...")
+@warehouse_option
+@reading_options
+@model_option
+@click.option("--each", type=click.Choice(["models", "layers"]), help="What a condition is asked of.  [default: models]")
+@click.option("--file", type=LocalPath(exists=True, dir_okay=False), help="A TOML file of conditions: tables [[expect]].")
+@click.option("--format", "-f", "format_name", type=click.Choice(["text", "json", "junit"]), default="text", show_default=True)
+def expect(
+    conditions: tuple[str, ...],
+    warehouse: Path,
+    reading: ReadingOptions,
+    models: tuple[str, ...],
+    each: str | None,
+    file: Path | None,
+    format_name: str,
+) -> None:
+    """Check that models meet each CONDITION, SQL over the columns of `models` or `layer_pruning`.
+
+    One that is null fails, too. Exit code 1 means that a condition is not met.
+    """
+    from layerhouse.warehouse.answers.expectations import check_expectations
+
+    expectations = collect_expectations(conditions, models, each, file)
+    with opened_warehouse(warehouse, reading) as wh:
+        are_met = show_outcomes(check_expectations(wh.connection_for(), expectations), format_name)
+    if not are_met:
+        sys.exit(Exit.SOME_FAILED)
 
 
 @cli.command()

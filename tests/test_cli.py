@@ -285,6 +285,7 @@ def test_help_lists_the_commands():
         "check",
         "demo",
         "drop",
+        "expect",
         "export",
         "ingest",
         "layers",

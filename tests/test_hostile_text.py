@@ -78,6 +78,7 @@ WRONG = (
     (["rename", EVIL, "x"], 2),
     (["export", "--duckdb", f"no/{EVIL}.duckdb"], 2),
     (["check", "-w", EVIL], 3),
+    (["expect", f"{EVIL} = 1"], 2),
     (["demo", "--keep", "results"], 2),
     (["ingest", EVIL], None),
     (["ingest", "results", "--base", EVIL], None),

@@ -218,14 +218,27 @@ def filter_rows(table: pa.Table, condition: str) -> pa.Table:
     Raises UsageError with DuckDB's reason and the columns.
     """
     with _locked_session(table, f"--where {condition!r}") as (relation, row):
-        select = f"SELECT 1 WHERE (\n{condition}\n)"
-        statements = duckdb.extract_statements(select)
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise duckdb.ParserException("it is not one condition")
-        if reason := beyond_reading(select):
-            raise duckdb.ParserException(f"{reason} is refused")
+        _require_condition(condition)
         kept = relation.filter(condition).project(row).fetchall()
     return table.take(_positions(sorted(number for (number,) in kept)))
+
+
+def judge_rows(table: pa.Table, condition: str) -> list[bool | None]:
+    """For every row whether an SQL condition over the columns holds; None where it is null. See filter_rows."""
+    with _locked_session(table, repr(condition)) as (relation, row):
+        _require_condition(condition)
+        judged = relation.project(f"CAST((\n{condition}\n) AS BOOLEAN), {row}").fetchall()
+    return [is_met for is_met, _ in sorted(judged, key=lambda pair: pair[1])]
+
+
+def _require_condition(condition: str) -> None:
+    """Raise DuckDB's ParserException unless a text is one condition, which can only read the row."""
+    select = f"SELECT 1 WHERE (\n{condition}\n)"
+    statements = duckdb.extract_statements(select)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise duckdb.ParserException("it is not one condition")
+    if reason := beyond_reading(select):
+        raise duckdb.ParserException(f"{reason} is refused")
 
 
 def sort_rows(table: pa.Table, names: Sequence[str], groups: Sequence[str] = ()) -> pa.Table:
