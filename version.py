@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Version of the rules by which rows are made of a checkpoint: raised when another number or a new one would be stored of the
 same files. The macro `current_rules` of the views has it too.
 """

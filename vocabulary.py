@@ -244,6 +244,26 @@ class Level(StrEnum):
     GROWN = "grown"
 
 
+class Gone(StrEnum):
+    """Which part of a block does nothing any more: it has no parameters left, they are all zero, or the config drops it."""
+
+    BLOCK = "block"
+    ATTENTION = "attention"
+    MLP = "mlp"
+    ATTENTION_MLP = "attention_mlp"
+    """Both of them, in a block that has or may have a state-space mixer."""
+
+
+class KeptBy(StrEnum):
+    """What a share that is kept is counted in."""
+
+    PARAMS = "params"
+    NONZERO = "nonzero"
+    """Parameters whose value is not zero."""
+    BYTES = "bytes"
+    MACS = "macs"
+
+
 class Strategy(StrEnum):
     """How a model was cut; the macro `pruning_strategy` has the rules."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from layerhouse.vocabulary import Level, MeasureKind, Strategy
+from layerhouse.vocabulary import Gone, KeptBy, Level, MeasureKind, Strategy
 from layerhouse.warehouse.storage.columns import Column
 
 _GONE = "(base - own) / base: 0 is nothing, 1 all, negative is growth."
@@ -44,12 +44,46 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
         "where the zeros of either are not known.",
         "fraction",
     ),
-    "kept_by": ("What kept_share is of: nonzero (parameters that are not zero) or params.", None),
-    "kept_share": ("Share of the base's parameters, as kept_by says, that is left.", "fraction"),
+    "kept_by": (
+        "What kept_share is counted in: `params`, `nonzero` (parameters that are not zero), `bytes` or `macs`; one for a table.",
+        None,
+    ),
+    "kept_share": ("Share of what the base has of it, as kept_by says, that is left; null where it is not known.", "fraction"),
     "nonzero_level": ("The level, by parameters that are not zero.", None),
-    "base_macs_per_token": ("Multiply-accumulates of one token in the linear weights of the block of the base.", "MACs"),
+    "base_macs_per_token": ("Multiply-accumulates of one token in the base, or in the block of the base.", "MACs"),
     "macs_retention": ("Share of the base's multiply-accumulates that is left, of the model or layer.", "fraction"),
     "bytes_retention": ("Share of the base's bytes, by shapes and types as they are stored, that is left.", "fraction"),
+    "params_retention": ("Share of the base's parameters that is left, zeros included.", "fraction"),
+    "layer_pruning.logical_bytes": ("Bytes of the layer's tensors as they are stored; 0 for a removed block.", "bytes"),
+    "models.logical_bytes": ("Bytes of the model's tensors as they are stored.", "bytes"),
+    "base_logical_bytes": ("The same of the base, or of the block of the base.", "bytes"),
+    "layer_pruning.macs_per_token": (
+        "Multiply-accumulates of one token in the layer's linear weights; 0 for a removed block.",
+        "MACs",
+    ),
+    **{
+        f"{base}{part}_nonzero_params": (f"Parameters of {text} that are not zero{where}.", "parameters")
+        for part, text in (("attention", "attention"), ("mlp", "the MLP"))
+        for base, where in (("", "; 0 for a removed block"), ("base_", ", in the block of the base"))
+    },
+    **{
+        f"{measure}_retention_{number}": (
+            f"{text} of {measure}_retention over all blocks of the base; null if any is not known.",
+            unit,
+        )
+        for measure in ("nonzero", "bytes", "macs")
+        for number, text, unit in (("mean", "Mean", "fraction"), ("std", "Sample standard deviation", None))
+    },
+    **{
+        f"{view}.stack": ("The stack that stands for the model, and that the columns about layers are of.", None)
+        for view in ("models", "layer_summary", "summary", "performance", "performance_variants")
+    },
+    "gone": (
+        "Which part of the block of the base does nothing any more: `block` (removed, or empty), `attention`, `mlp`, or "
+        "`attention_mlp` (both, beside a state-space mixer). A part is gone without parameters, if all of them are zero, or if "
+        "the config drops it. Null where none is known to be gone.",
+        None,
+    ),
     "base_attention_params": ("Parameters of attention in the block of the base.", "parameters"),
     "attention_reduction_ratio": (f"Share of the parameters of attention that is gone, {_GONE}", "fraction"),
     "base_mlp_params": ("Parameters of the MLP in the block of the base.", "parameters"),
@@ -237,6 +271,8 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
 
 _WORDS: dict[str, type[StrEnum]] = {
     "level": Level,
+    "gone": Gone,
+    "kept_by": KeptBy,
     "strategy": Strategy,
     **{
         f"{view}.kind": MeasureKind for view in ("measures", "missing", "run_measures", "measure_keys", "conflicts", "doubtful")

@@ -2,7 +2,7 @@
 
 -- Version of the rules by which an ingest of today makes rows; rows of an older one are stale.
 CREATE OR REPLACE MACRO current_rules() AS (
-    2
+    3
 );
 
 -- The same for results.
@@ -59,6 +59,30 @@ CREATE OR REPLACE MACRO layer_level(is_removed, is_zero, reduction_ratio) AS (
         WHEN reduction_ratio > 0 THEN 'light'
         WHEN reduction_ratio = 0 THEN 'untouched'
         WHEN reduction_ratio < 0 THEN 'grown'
+    END
+);
+
+-- True if a part of a block (attention or mlp) does nothing: it has no parameters, they are all zero, or the config drops it.
+-- Null where its parameters are not known.
+CREATE OR REPLACE MACRO is_dead_part(part_params, part_nonzero, inactive_part, part) AS (
+    part_params = 0
+    OR coalesce(part_nonzero = 0, FALSE)
+    OR coalesce(inactive_part IN (part, 'attention_mlp', 'block'), FALSE)
+);
+
+-- The same of a whole block.
+CREATE OR REPLACE MACRO is_dead_block(is_zero, inactive_part) AS (
+    coalesce(inactive_part = 'block', FALSE) OR is_zero
+);
+
+-- Which part of a block of the base does nothing any more, null where none is known to: a removed block, a dead one, or one
+-- whose attention or MLP is dead.
+CREATE OR REPLACE MACRO gone_part(is_removed, is_dead, was_dead, is_attention_gone, is_mlp_gone) AS (
+    CASE
+        WHEN is_removed OR (is_dead AND NOT was_dead) THEN 'block'
+        WHEN is_attention_gone AND is_mlp_gone THEN 'attention_mlp'
+        WHEN is_attention_gone THEN 'attention'
+        WHEN is_mlp_gone THEN 'mlp'
     END
 );
 

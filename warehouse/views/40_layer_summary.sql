@@ -9,6 +9,7 @@ WITH main_layers AS (
 summed AS (
     SELECT
         model_id,
+        min(stack) AS stack,
         bool_or(match = 'none') AS is_map_unknown,
         count(is_zero_layer) = count(layer_index) AS are_zero_layers_known,
         count(level) = count(*) AS are_levels_known,
@@ -26,6 +27,15 @@ summed AS (
         avg(retention) AS retention_mean,
         stddev_samp(retention) AS retention_std,
         var_samp(retention) AS retention_var,
+        count(nonzero_retention) = count(*) AS is_nonzero_known,
+        avg(nonzero_retention) AS nonzero_retention_mean,
+        stddev_samp(nonzero_retention) AS nonzero_retention_std,
+        count(bytes_retention) = count(*) AS are_bytes_known,
+        avg(bytes_retention) AS bytes_retention_mean,
+        stddev_samp(bytes_retention) AS bytes_retention_std,
+        count(macs_retention) = count(*) AS are_macs_known,
+        avg(macs_retention) AS macs_retention_mean,
+        stddev_samp(macs_retention) AS macs_retention_std,
         min(retention) FILTER (WHERE NOT is_removed) AS least_survivor_retention,
         list_sort(list(base_layer_index) FILTER (WHERE retention < 0.05)) AS layers_below_5pct,
         list_sort(list(base_layer_index) FILTER (WHERE retention < 0.10)) AS layers_below_10pct,
@@ -42,6 +52,7 @@ summed AS (
 )
 SELECT
     model_id,
+    stack,
     is_map_unknown,
     CASE WHEN are_zero_layers_known THEN zero_layers END AS zero_layers,
     CASE WHEN NOT is_map_unknown THEN CAST(coalesce(removed_layers, []) AS INTEGER[]) END AS removed_layers,
@@ -54,6 +65,12 @@ SELECT
     CASE WHEN are_retentions_known THEN retention_mean END AS retention_mean,
     CASE WHEN are_retentions_known THEN retention_std END AS retention_std,
     CASE WHEN are_retentions_known THEN retention_var END AS retention_var,
+    CASE WHEN is_nonzero_known THEN nonzero_retention_mean END AS nonzero_retention_mean,
+    CASE WHEN is_nonzero_known THEN nonzero_retention_std END AS nonzero_retention_std,
+    CASE WHEN are_bytes_known THEN bytes_retention_mean END AS bytes_retention_mean,
+    CASE WHEN are_bytes_known THEN bytes_retention_std END AS bytes_retention_std,
+    CASE WHEN are_macs_known THEN macs_retention_mean END AS macs_retention_mean,
+    CASE WHEN are_macs_known THEN macs_retention_std END AS macs_retention_std,
     CASE WHEN are_retentions_known THEN least_survivor_retention END AS least_survivor_retention,
     CASE
         WHEN are_retentions_known AND NOT is_map_unknown THEN CAST(coalesce(layers_below_5pct, []) AS INTEGER[])
