@@ -113,7 +113,7 @@ def summarize(
         if since is not None:
             show_changes(wh, since, models, table, output)
         elif output.output is not None and output.format_name is None and is_prefix(output.output):
-            write_summary_files(wh, models, output.output)
+            write_summary_files(wh, models, output.output, by=table.by)
         else:
             show_query(wh, "summary", table.selection(models), output, table.layout)
 

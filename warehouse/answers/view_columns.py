@@ -45,10 +45,34 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
         "fraction",
     ),
     "kept_by": (
-        "What kept_share is counted in: `params`, `nonzero` (parameters that are not zero), `bytes` or `macs`; one for a table.",
+        "What kept shares are counted in, one for a table: `params`, `nonzero` (those that are not zero), `bytes` or `macs`.",
         None,
     ),
     "kept_share": ("Share of what the base has of it, as kept_by says, that is left; null where it is not known.", "fraction"),
+    "kept_level": ("The level, counted as kept_by says.", None),
+    "special_layers.level": (
+        "`removed`, `zero`, `heavy` (over 80 % gone), `medium` (20 to 80 %), `light` (under 20 %), `untouched` or `grown`; "
+        "counted in kept_by, and null where that is not known.",
+        None,
+    ),
+    "correlation.kept_by": ("What kept_share and kept_layer_std are counted in; null for other numbers.", None),
+    "kept_layer_mean": ("Mean of the layers' kept shares over all blocks of the base, counted as kept_by says.", "fraction"),
+    "kept_layer_std": ("Sample standard deviation of the layers' kept shares, counted as kept_by says.", None),
+    "kept_share_min": ("Least kept share of them; null if none is known.", "fraction"),
+    "kept_share_max": ("Greatest kept share of them.", "fraction"),
+    "n_kept": ("Those whose kept share is known.", "models"),
+    "kept_share_mean": ("Mean of their kept shares.", "fraction"),
+    "n_sparsity": ("Those whose zeros are known.", "models"),
+    "sparsity_mean": ("Mean sparsity.", "fraction"),
+    "params_retention_mean": ("Mean params_retention.", "fraction"),
+    **{
+        text: (sentence, unit)
+        for measure in ("nonzero", "bytes", "macs")
+        for text, sentence, unit in (
+            (f"n_{measure}", f"Those whose {measure}_retention is known.", "models"),
+            (f"method_groups.{measure}_retention_mean", f"Mean {measure}_retention.", "fraction"),
+        )
+    },
     "nonzero_level": ("The level, by parameters that are not zero.", None),
     "base_macs_per_token": ("Multiply-accumulates of one token in the base, or in the block of the base.", "MACs"),
     "macs_retention": ("Share of the base's multiply-accumulates that is left, of the model or layer.", "fraction"),
@@ -244,7 +268,10 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     "speed_note": ("Why a speed is not compared, as text.", None),
     "is_on_front": ("True if no other model of the base is at least as good in both numbers and better in one.", None),
     "dominated_by": ("The models that are; [] none.", None),
-    "structure": ("retention_std, num_removed_layers, zero_layers or reduction_ratio.", None),
+    "structure": (
+        "retention_std, num_removed_layers, zero_layers, reduction_ratio, sparsity, kept_share or kept_layer_std.",
+        None,
+    ),
     "rank_correlation": ("Spearman's rank correlation, -1 to 1; null for under three models or without variation.", None),
     # groups
     "n_models": ("Models that the row is about.", "models"),
@@ -271,6 +298,7 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
 
 _WORDS: dict[str, type[StrEnum]] = {
     "level": Level,
+    "special_layers.level": Level,
     "gone": Gone,
     "kept_by": KeptBy,
     "strategy": Strategy,

@@ -65,6 +65,7 @@ _SUMMARY = {
 }
 
 _PER_LAYER = {
+    "stack": Column("stack", TEXT),
     "base_layer_index": Column("base layer", INDEX),
     "layer_index": Column("layer", INDEX),
     "match": Column("match", TEXT),
@@ -79,6 +80,10 @@ _PER_LAYER = {
     "intermediate_size": Column("MLP width", COUNT),
     "is_zero_layer": Column("zero layer", BOOL),
     "level": Column("level", TEXT),
+    "gone": Column("gone", TEXT),
+    "kept_by": Column("kept by", TEXT),
+    "kept_share": Column("kept", RATIO),
+    "kept_level": Column("kept level", TEXT),
 }
 
 _PERFORMANCE = {
@@ -138,7 +143,7 @@ _FRACTIONS = frozenset(column.name for table in TABLES.values() for column in ta
 _CONVENTIONS = (
     (re.compile(r"\w*(std|var|variance)(_\w+)?"), NUMBER),
     (re.compile(r"\w*_(ratio|share|fraction|accuracy)(_(mean|median|min|max|best|worst))?"), RATIO),
-    (re.compile(r"\w*sparsity\w*|retention_mean\w*"), RATIO),
+    (re.compile(r"\w*sparsity\w*|\w*retention(_mean\w*)?|kept_layer_mean|kept_share_\w+"), RATIO),
     (re.compile(r"(ppl|perplexity)(_\w+)?"), PPL),
     (re.compile(r"throughput(_\w+)?"), RATE),
     (re.compile(r"latency_ms(_\w+)?"), MS),

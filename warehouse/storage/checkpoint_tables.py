@@ -203,8 +203,8 @@ LAYERS = Table(
         Column(
             "logical_bytes",
             "BIGINT",
-            "Size of the layer's tensors by shape and type, scales and buffers included; of packed weights that of the words. A "
-            "tensor that two layers share counts in each. Null where some tensor was not read.",
+            "Size of the layer's tensors by shape and type, scales and buffers included; of packed weights that of the words. "
+            "A tensor that two layers share counts in each. Null where some tensor was not read.",
             "bytes",
         ),
         Column("num_heads", "INTEGER", "Query heads.", "heads"),

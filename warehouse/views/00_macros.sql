@@ -15,6 +15,25 @@ CREATE OR REPLACE MACRO reduction(base_count, kept_count) AS (
     (base_count - kept_count) / nullif(base_count, 0)
 );
 
+-- What kept shares are counted in, one measure for a table: what the session asks for with SET VARIABLE kept_by, else
+-- parameters that are not zero where these are known of every row whose parameters are, else parameters.
+CREATE OR REPLACE MACRO kept_measure(num_nonzero, num_params) AS (
+    coalesce(
+        getvariable('kept_by'),
+        CASE WHEN num_nonzero > 0 AND num_nonzero >= num_params THEN 'nonzero' ELSE 'params' END
+    )
+);
+
+-- The one of four numbers that is counted in a measure.
+CREATE OR REPLACE MACRO by_measure(kept_by, by_params, by_nonzero, by_bytes, by_macs) AS (
+    CASE
+        WHEN kept_by = 'params' THEN by_params
+        WHEN kept_by = 'nonzero' THEN by_nonzero
+        WHEN kept_by = 'bytes' THEN by_bytes
+        WHEN kept_by = 'macs' THEN by_macs
+    END
+);
+
 -- Bytes as GiB.
 CREATE OR REPLACE MACRO gib(bytes) AS (
     bytes / 1073741824
