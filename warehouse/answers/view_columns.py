@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from layerhouse.vocabulary import Gone, KeptBy, Level, MeasureKind, Strategy
+from layerhouse.vocabulary import Gone, KeptBy, LayerChange, Level, MeasureKind, Strategy
 from layerhouse.warehouse.storage.columns import Column
 
 _GONE = "(base - own) / base: 0 is nothing, 1 all, negative is growth."
@@ -121,6 +121,13 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
         "`removed`, `zero`, `heavy` (over 80 % gone), `medium` (20 to 80 %), `light` (under 20 %), `untouched` or `grown`.",
         None,
     ),
+    "changes": (
+        "What happened to the block besides cuts, as far as it is known; [] nothing: `duplicated`, `reordered`, `quantised`, "
+        "`factorised`, `grown`, `sliced`, `masked`, `refilled`, `changed`, `cast`, `added` or `removed` (tensors of it).",
+        None,
+    ),
+    "layer_changes.n_unknown": ("Tensors of the layer whose relation to the base is not known.", "tensors"),
+    "is_unchanged": ("True if every tensor of the layer and of its block is known to be identical, in its place.", None),
     # what happened to the base's tensors
     "verdict": ("What the relations of all tensors amount to, as text; null if any of them is not known.", None),
     "base_model_id": ("Model that has the base's checkpoint.", None),
@@ -299,6 +306,7 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
 _WORDS: dict[str, type[StrEnum]] = {
     "level": Level,
     "special_layers.level": Level,
+    "changes": LayerChange,
     "gone": Gone,
     "kept_by": KeptBy,
     "strategy": Strategy,

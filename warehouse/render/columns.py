@@ -65,7 +65,6 @@ _SUMMARY = {
 }
 
 _PER_LAYER = {
-    "stack": Column("stack", TEXT),
     "base_layer_index": Column("base layer", INDEX),
     "layer_index": Column("layer", INDEX),
     "match": Column("match", TEXT),
@@ -80,10 +79,6 @@ _PER_LAYER = {
     "intermediate_size": Column("MLP width", COUNT),
     "is_zero_layer": Column("zero layer", BOOL),
     "level": Column("level", TEXT),
-    "gone": Column("gone", TEXT),
-    "kept_by": Column("kept by", TEXT),
-    "kept_share": Column("kept", RATIO),
-    "kept_level": Column("kept level", TEXT),
 }
 
 _PERFORMANCE = {

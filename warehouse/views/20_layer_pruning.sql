@@ -106,10 +106,12 @@ sized_layers AS (
         CASE WHEN placed_layers.layer_index IS NULL THEN 0 ELSE layers.params - layers.zeros END AS nonzero_params,
         CASE
             WHEN placed_layers.layer_index IS NULL THEN 0
+            WHEN layers.zeros = 0 THEN layers.attention_params
             ELSE layers.attention_params - layers.attention_zeros
         END AS attention_nonzero_params,
         CASE
             WHEN placed_layers.layer_index IS NULL THEN 0
+            WHEN layers.zeros = 0 THEN layers.mlp_params
             ELSE layers.mlp_params - layers.mlp_zeros
         END AS mlp_nonzero_params,
         CASE WHEN placed_layers.layer_index IS NULL THEN 0 ELSE layers.logical_bytes END AS logical_bytes,
@@ -132,8 +134,14 @@ sized_layers AS (
             ELSE base_layers.mlp_params
         END AS base_mlp_params,
         base_layers.params - base_layers.zeros AS base_nonzero_params,
-        base_layers.attention_params - base_layers.attention_zeros AS base_attention_nonzero_params,
-        base_layers.mlp_params - base_layers.mlp_zeros AS base_mlp_nonzero_params,
+        CASE
+            WHEN base_layers.zeros = 0 THEN base_layers.attention_params
+            ELSE base_layers.attention_params - base_layers.attention_zeros
+        END AS base_attention_nonzero_params,
+        CASE
+            WHEN base_layers.zeros = 0 THEN base_layers.mlp_params
+            ELSE base_layers.mlp_params - base_layers.mlp_zeros
+        END AS base_mlp_nonzero_params,
         base_layers.is_zero_layer AS is_zero_block,
         base_layers.inactive_part AS base_inactive_part,
         base_layers.logical_bytes AS base_logical_bytes,
