@@ -1,7 +1,7 @@
--- The layers of each model and stack that stand out: removed, zero, heavy (over 80 % gone) and light (under 20 % gone), and
--- those whose attention or MLP alone is gone. kept_by says what level and kept shares are counted in: parameters that are not
--- zero where these are known of every layer whose block of the base is, else parameters; of layers without a level it is not
--- known. base_layers are blocks of the base; null where no file says which they are, or without a base.
+-- The layers of each model and stack that stand out: removed, zero, heavy (over 80 % gone) and light (under 20 % gone), and of
+-- other levels those whose attention or MLP alone is gone. kept_by says what level and kept shares are counted in: parameters
+-- that are not zero where these are known of every layer whose block of the base is, else parameters; of layers without a level
+-- it is not known. base_layers are blocks of the base; null where no file says which they are, or without a base.
 WITH measured_layers AS (
     SELECT
         model_id,
@@ -9,7 +9,8 @@ WITH measured_layers AS (
         base_layer_index,
         reduction_ratio,
         retention,
-        gone,
+        coalesce(gone IN ('attention', 'attention_mlp'), FALSE) AS is_attention_gone,
+        coalesce(gone IN ('mlp', 'attention_mlp'), FALSE) AS is_mlp_gone,
         kept_measure(count(nonzero_retention) OVER (), count(retention) OVER ()) AS kept_by,
         by_measure(kept_by, retention, nonzero_retention, bytes_retention, macs_retention) AS kept_share,
         layer_level(
@@ -29,7 +30,6 @@ SELECT
     model_id,
     stack,
     kept_level AS level,
-    gone,
     count(*) AS n_layers,
     CASE
         WHEN count(base_layer_index) = count(*)
@@ -39,21 +39,32 @@ SELECT
     max(reduction_ratio) AS reduction_ratio_max,
     kept_by,
     min(kept_share) AS kept_share_min,
-    max(kept_share) AS kept_share_max
+    max(kept_share) AS kept_share_max,
+    CASE
+        WHEN bool_and(base_layer_index IS NOT NULL OR NOT is_attention_gone)
+            THEN CAST(
+                    coalesce(list(base_layer_index ORDER BY base_layer_index) FILTER (WHERE is_attention_gone), []) AS INTEGER[]
+                )
+    END AS attention_gone_layers,
+    CASE
+        WHEN bool_and(base_layer_index IS NOT NULL OR NOT is_mlp_gone)
+            THEN CAST(
+                    coalesce(list(base_layer_index ORDER BY base_layer_index) FILTER (WHERE is_mlp_gone), []) AS INTEGER[]
+                )
+    END AS mlp_gone_layers
 FROM measured_layers
 WHERE
     kept_level IN ('removed', 'zero', 'heavy', 'light')
-    OR gone IN ('attention', 'mlp', 'attention_mlp')
+    OR is_attention_gone
+    OR is_mlp_gone
     OR (kept_level IS NULL AND retention IS NOT NULL)
 GROUP BY
     model_id,
     stack,
     kept_level,
-    gone,
     kept_by
 ORDER BY
     model_id,
     stack_rank(stack),
     stack,
-    list_position(['removed', 'zero', 'heavy', 'medium', 'light', 'untouched', 'grown'], kept_level) NULLS LAST,
-    gone NULLS FIRST;
+    list_position(['removed', 'zero', 'heavy', 'medium', 'light', 'untouched', 'grown'], kept_level) NULLS LAST;

@@ -299,6 +299,8 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     "retention_std_max": ("Greatest retention_std.", "fraction"),
     "n_layers": ("Layers and removed blocks of that level.", "layers"),
     "base_layers": ("Blocks of the base that they are; null if any is not known.", None),
+    "attention_gone_layers": ("Those whose attention does nothing any more, but not all of the block; [] none.", None),
+    "mlp_gone_layers": ("Those whose MLP does nothing any more, but not all of the block; [] none.", None),
     "reduction_ratio_min": ("Least reduction_ratio of them.", "fraction"),
     "reduction_ratio_max": ("Greatest reduction_ratio of them.", "fraction"),
 }
