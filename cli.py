@@ -114,7 +114,7 @@ def summarize(
         if since is not None:
             show_changes(wh, since, models, table, output)
         elif output.output is not None and output.format_name is None and is_prefix(output.output):
-            write_summary_files(wh, models, output.output)
+            write_summary_files(wh, models, output.output, by=table.by)
         else:
             show_query(wh, "summary", table.selection(models), output, table.layout)
 
@@ -140,7 +140,7 @@ def layers(
 ) -> None:
     """Show the layers of each MODEL (a name or glob; by default of all models)."""
     with opened_warehouse(warehouse, reading) as wh:
-        pictures = draw(wh, model) if is_picture_wanted(picture, model, output) else []
+        pictures = draw(wh, model, table.by) if is_picture_wanted(picture, model, output) else []
         if pictures:
             print_lines("\n".join(pictures))
         else:
@@ -167,7 +167,7 @@ def compare(
     with opened_warehouse(warehouse, reading) as wh:
         require_pair(wh.connection_for(), model, base)
         if output == OutputOptions():
-            print_lines("".join(draw(wh, (model,))))
+            print_lines("".join(draw(wh, (model,), table.by)))
         else:
             show_query(wh, "per_layer", table.selection((model,)), output, table.layout)
 

@@ -283,6 +283,47 @@ class Level(StrEnum):
     GROWN = "grown"
 
 
+class Gone(StrEnum):
+    """Which part of a block does nothing any more: it has no parameters left, they are all zero, or the config drops it."""
+
+    BLOCK = "block"
+    ATTENTION = "attention"
+    MLP = "mlp"
+    ATTENTION_MLP = "attention_mlp"
+    """Both of them, in a block that has or may have a state-space mixer."""
+
+
+class LayerChange(StrEnum):
+    """What happened to a block of the base besides its removal, in the order in which a layer's changes are listed."""
+
+    DUPLICATED = "duplicated"
+    """Another layer is the same block."""
+    REORDERED = "reordered"
+    """It stands on the other side of a block than in the base."""
+    QUANTISED = "quantised"
+    FACTORISED = "factorised"
+    GROWN = "grown"
+    SLICED = "sliced"
+    MASKED = "masked"
+    REFILLED = "refilled"
+    CHANGED = "changed"
+    CAST = "cast"
+    ADDED = "added"
+    """It has tensors that the base has not."""
+    REMOVED = "removed"
+    """It lacks tensors that the base has."""
+
+
+class KeptBy(StrEnum):
+    """What a share that is kept is counted in."""
+
+    PARAMS = "params"
+    NONZERO = "nonzero"
+    """Parameters whose value is not zero."""
+    BYTES = "bytes"
+    MACS = "macs"
+
+
 class Strategy(StrEnum):
     """How a model was cut; the macro `pruning_strategy` has the rules."""
 

@@ -382,7 +382,7 @@ def _checkpoint_row(opened: OpenedWeights, totals: Totals, checkpoint_id: str, *
         "lm_head_params": totals.lm_head_params,
         "layer_params": totals.layer_params,
         "prunable_params": totals.prunable_params,
-        "logical_bytes": totals.logical_bytes,
+        "logical_bytes": None if opened.placement.has_lost else totals.logical_bytes,
         "stored_bytes": totals.stored_bytes,
         "file_bytes": sum(path.stat().st_size for path in opened.weight_set.files),
         "tied_embeddings": totals.tied_embeddings,

@@ -1,10 +1,13 @@
 -- One row a model: quality, speed and memory beside structure, of its plain run; a model without a plain run has a row for each
--- variant. Accuracies are fractions; a mean is over all seven tasks, or null.
+-- variant. Accuracies are fractions; a mean is over all seven tasks, or null. kept_share is counted in parameters that are not
+-- zero where these are known of every row that has a base, else in parameters; kept_by says which.
 SELECT
     model_id,
     params_b,
     size_gb,
     reduction_ratio,
+    kept_measure(count(nonzero_retention) OVER (), count(params_retention) OVER ()) AS kept_by,
+    by_measure(kept_by, params_retention, nonzero_retention, bytes_retention, macs_retention) AS kept_share,
     ppl_wikitext2,
     ppl_ptb,
     perplexities,
@@ -30,6 +33,7 @@ SELECT
     kv_cache_bytes_per_token,
     retention_std,
     retention_var,
+    stack,
     layers_below_5pct,
     layers_below_10pct,
     layers_below_15pct,

@@ -1,11 +1,13 @@
 -- One row a model and run: the table of performance for every way in which a model was loaded. variant is null for the plain
--- model; run_note says where the structure is not that of what was evaluated.
+-- model; run_note says where the structure is not that of what was evaluated. kept_by says what kept_share is counted in.
 SELECT
     model_id,
     variant,
     params_b,
     size_gb,
     reduction_ratio,
+    kept_measure(count(nonzero_retention) OVER (), count(params_retention) OVER ()) AS kept_by,
+    by_measure(kept_by, params_retention, nonzero_retention, bytes_retention, macs_retention) AS kept_share,
     ppl_wikitext2,
     ppl_ptb,
     perplexities,
@@ -31,6 +33,7 @@ SELECT
     kv_cache_bytes_per_token,
     retention_std,
     retention_var,
+    stack,
     layers_below_5pct,
     layers_below_10pct,
     layers_below_15pct,

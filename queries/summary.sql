@@ -1,4 +1,6 @@
--- One row a model: what it kept of its base, and how the cut is spread over the layers.
+-- One row a model: what it kept of its base, and how the cut is spread over the layers. kept_by says what kept_share and the
+-- mean and deviation of the layers' shares are counted in: parameters that are not zero where these are known of every model
+-- that has a base, else parameters. All other columns count parameters.
 SELECT
     model_id,
     method,
@@ -7,6 +9,9 @@ SELECT
     base_params,
     reduction_ratio,
     layer_reduction_ratio,
+    kept_measure(count(nonzero_retention) OVER (), count(params_retention) OVER ()) AS kept_by,
+    by_measure(kept_by, params_retention, nonzero_retention, bytes_retention, macs_retention) AS kept_share,
+    stack,
     num_layers,
     base_num_layers,
     zero_layers,
@@ -17,6 +22,8 @@ SELECT
     retention_mean,
     retention_std,
     retention_var,
+    by_measure(kept_by, retention_mean, nonzero_retention_mean, bytes_retention_mean, macs_retention_mean) AS kept_layer_mean,
+    by_measure(kept_by, retention_std, nonzero_retention_std, bytes_retention_std, macs_retention_std) AS kept_layer_std,
     strategy,
     sparsity,
     prunable_sparsity,

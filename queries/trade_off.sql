@@ -1,9 +1,10 @@
 -- What is kept against quality: one row for each model and measure (a perplexity by dataset@context, ? if not stated, or
 -- mean_accuracy). kept_share is of the base's parameters that are not zero where that is known of every row (kept_by is
--- nonzero), so that masked models count by what they zeroed; else of all its parameters (kept_by is params). A model is
--- dominated by another of the same base that keeps at most as much and is at least as good, and better in one of the two;
--- is_on_front marks those that no model dominates. Models without a known reduction are left out, as they have nothing to
--- trade, and so are runs of other weights than those that are stored.
+-- nonzero), so that masked models count by what they zeroed; else of all its parameters (kept_by is params). Quantised models
+-- trade bytes: ask for those. A model is dominated by another of the same base that keeps at most as much and is at least as
+-- good, and better in one of the two; is_on_front marks those that no model dominates, null where kept_share is not known.
+-- Models without a known reduction are left out, as they have nothing to trade, and so are runs of other weights than those
+-- that are stored.
 WITH quality AS (
     SELECT
         model_id,
@@ -28,9 +29,11 @@ candidates AS (
         models.model_id,
         models.method,
         models.reduction_ratio,
+        models.params_retention,
         models.nonzero_retention,
-        models.params / nullif(models.base_params, 0) AS params_retention,
-        count(models.nonzero_retention) OVER () = count(*) OVER () AS is_by_nonzero,
+        models.bytes_retention,
+        models.macs_retention,
+        kept_measure(count(models.nonzero_retention) OVER (), count(*) OVER ()) AS kept_by,
         quality.value,
         quality.goodness
     FROM quality
@@ -46,8 +49,8 @@ points AS (
         reduction_ratio,
         value,
         goodness,
-        CASE WHEN is_by_nonzero THEN 'nonzero' ELSE 'params' END AS kept_by,
-        CASE WHEN is_by_nonzero THEN nonzero_retention ELSE params_retention END AS kept_share
+        kept_by,
+        by_measure(kept_by, params_retention, nonzero_retention, bytes_retention, macs_retention) AS kept_share
     FROM candidates
 ),
 dominations AS (
@@ -72,8 +75,8 @@ SELECT
     points.kept_by,
     points.kept_share,
     points.value,
-    dominations.model_id IS NULL AS is_on_front,
-    coalesce(dominations.dominated_by, []) AS dominated_by
+    CASE WHEN points.kept_share IS NOT NULL THEN dominations.model_id IS NULL END AS is_on_front,
+    CASE WHEN points.kept_share IS NOT NULL THEN coalesce(dominations.dominated_by, []) END AS dominated_by
 FROM points
 LEFT JOIN dominations
     ON dominations.measure = points.measure
@@ -81,5 +84,5 @@ LEFT JOIN dominations
 ORDER BY
     points.measure,
     points.base_checkpoint_id,
-    points.kept_share DESC,
+    points.kept_share DESC NULLS LAST,
     points.model_id;

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerhouse.local_paths import local_path
+from layerhouse.vocabulary import KeptBy
 
 if TYPE_CHECKING:
     from layerhouse.warehouse.answers.selection import Selection
@@ -35,6 +36,7 @@ class OutputOptions:
 class TableOptions:
     """Which rows and columns of a table are shown and how they look, as typed; the names are those of the options."""
 
+    by: str | None = None
     columns: str | None = None
     where: str | None = None
     sort: str | None = None
@@ -49,6 +51,7 @@ class TableOptions:
 
         return Selection(
             models=models,
+            by=self.by,
             where=self.where,
             sort=split_names(self.sort or ""),
             columns=split_names(self.columns or ""),
@@ -195,6 +198,12 @@ summary_output_options = collected(
 table_options = collected(
     "table",
     TableOptions,
+    click.option(
+        "--by",
+        type=click.Choice([str(measure) for measure in KeptBy]),
+        help="Count what is kept in all parameters, in those that are not zero, in bytes or in MACs; by default in those that "
+        "are not zero if they are known of every row, else in all.",
+    ),
     click.option("--columns", metavar="A,B,...", help="Show these columns, in this order."),
     click.option("--where", metavar="SQL", help="Show only rows that satisfy this condition on the columns."),
     click.option("--sort", metavar="A,-B,...", help="Sort by these columns; a leading - sorts one in descending order."),

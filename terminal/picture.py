@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from layerhouse.warehouse.answers.handle import Warehouse
 
 
-def draw(wh: Warehouse, models: Sequence[str]) -> list[str]:
-    """The picture of each model that matches one of the globs and has a base other than itself."""
-    from layerhouse.warehouse.answers.comparing import pictures
+def draw(wh: Warehouse, models: Sequence[str], by: str | None = None) -> list[str]:
+    """The picture of each model that matches one of the globs and has a base other than itself, counted in a measure."""
+    from layerhouse.warehouse.answers.comparing import PICTURE_SQL, pictures
 
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    return pictures(wh.connection_for(), models, is_unicode=encoding.startswith("utf"))
+    return pictures(wh.connection_for(PICTURE_SQL), models, is_unicode=encoding.startswith("utf"), by=by)
 
 
 def is_picture_wanted(choice: bool | None, models: Sequence[str], output: OutputOptions) -> bool:

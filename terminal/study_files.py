@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerhouse.errors import UsageError
 from layerhouse.terminal.messages import talk
 from layerhouse.terminal.tables import opened_warehouse
 
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
     from layerhouse.warehouse.answers.handle import Warehouse
 
 
-def write_summary_files(wh: Warehouse, models: Sequence[str], prefix: Path) -> None:
-    """Write PREFIX.txt and PREFIX.json of the models that match one of the globs."""
+def write_summary_files(wh: Warehouse, models: Sequence[str], prefix: Path, *, by: str | None) -> None:
+    """Write PREFIX.txt and PREFIX.json of the models that match one of the globs. Raises UsageError for a measure `by`."""
     from layerhouse.warehouse.answers.query import study_rows
     from layerhouse.warehouse.render.target import write_file
     from layerhouse.warehouse.study.summary_form import study_document, study_json, study_text
 
+    if by is not None:
+        raise UsageError("--by is not for the form of the study scripts, which counts parameters")
     document = study_document(*study_rows(wh.connection_for(), models))
     for suffix, text in ((".txt", study_text(document)), (".json", study_json(document))):
         path = prefix.with_name(prefix.name + suffix)

@@ -30,6 +30,8 @@ OF_RUNS = (PLAIN_RUNS, ALL_RUNS)
 """Queries whose rows are runs of models."""
 OF_VARIANTS = ("variant", "run_note")
 """Columns of theirs that say nothing of plain models."""
+KEPT_SHARES = ("kept_share", "kept_share_mean", "kept_share_max")
+"""Columns of the share that is kept, of which a table has one."""
 
 
 @contextmanager
@@ -83,7 +85,9 @@ def show_query(
         show_runs(wh, name, selection, output, layout, caption)
     else:
         connection = wh.connection_for(selection.asked_sql(name))
-        show_table(select_table(connection, name, selection), output, layout, caption)
+        table = select_table(connection, name, selection)
+        show_table(table, output, layout, caption)
+        _talk_of_shares(table, selection.by)
 
 
 def show_runs(
@@ -107,10 +111,19 @@ def show_runs(
         silent = [column for column in OF_VARIANTS if column in table.column_names and column not in asked]
         table = table.drop_columns([column for column in silent if table[column].null_count == table.num_rows])
     show_table(table, output, layout, caption)
+    _talk_of_shares(table, selection.by)
     _talk_of_answer(answer, *count_blanks(connection, answer.runs))
     if name == PLAIN_RUNS and (count := count_models_with_hidden_runs(connection, answer.runs)):
         models = "1 model has" if count == 1 else f"{count} models have"
         talk(f"{models} values of other runs, which stand apart; see: layerhouse performance --variants")
+
+
+def _talk_of_shares(table: pa.Table, by: str | None) -> None:
+    """Say how many rows lack the share that was asked for."""
+    column = next((name for name in KEPT_SHARES if name in table.column_names), None)
+    if by is not None and column is not None and (count := table[column].null_count):
+        rows = "1 row has" if count == 1 else f"{count} rows have"
+        talk(f"{rows} no share by {by}: without a base, or it is not known")
 
 
 def _talk_of_answer(answer: Answer, num_conflicts: int, num_doubtful: int) -> None:
@@ -130,10 +143,12 @@ def _talk_of_answer(answer: Answer, num_conflicts: int, num_doubtful: int) -> No
 
 
 def show_changes(wh: Warehouse, since: str, models: tuple[str, ...], table: TableOptions, output: OutputOptions) -> None:
-    """Show what each model was at an earlier time beside what it is."""
+    """Show what each model was at an earlier time beside what it is. Raises UsageError for options that it does not have."""
     from layerhouse.warehouse.answers.dates import summary_since
     from layerhouse.warehouse.answers.selection import select_rows
 
+    if table.by is not None:
+        raise UsageError("--by is not for --since, which shows parameters")
     with wh.at(since) as earlier:
         changes = summary_since(earlier.connection_for(), wh.connection_for(), models)
     show_table(select_rows(wh.connection_for(), changes, table.selection()), output, table.layout)

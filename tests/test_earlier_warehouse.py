@@ -3,7 +3,7 @@
 `earlier/warehouse-VERSION` is such a warehouse, with what `layerhouse VERSION` answered in `answers-VERSION.zip`. It holds
 weights with spectra and units, analyses without weights, results, hand-made links, a rename, a drop, and a model whose content
 changed. Columns that were added since are not compared, and neither are the notes that its rows are stale. Scores of a task
-beside its usual one were in no table then; they are among the others now.
+beside its usual one were in no table then; they are among the others now. `correlation` has further structural numbers.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pytest
 
 import layerhouse as lh
 from layerhouse.tests.running import layerhouse
+from layerhouse.vocabulary import Level
 from layerhouse.warehouse.answers.query import query_names, query_text, run_sql
 from layerhouse.warehouse.render import write_table
 
@@ -34,8 +35,8 @@ COMMANDS = {
     "summarize.txt": ("summarize",),
     "layers.txt": ("layers",),
     "performance.txt": ("performance",),
-    "compare_flap.txt": ("compare", "results/FLAP_2000"),
-    "compare_shortgpt.txt": ("compare", "baselines/ShortGPT_remove_1"),
+    "compare_flap.txt": ("compare", "results/FLAP_2000", "--by", "params"),
+    "compare_shortgpt.txt": ("compare", "baselines/ShortGPT_remove_1", "--by", "params"),
 }
 
 
@@ -79,22 +80,30 @@ def without_stale(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "status_note": "; ".join(texts) or None} if "status_note" in row else row
 
 
-def without_notes(text: str) -> list[list[str]]:
-    """The cells of a table in text but for its last column."""
-    return [re.split(r" {2,}", line)[:-1] for line in text.splitlines()]
-
-
-def without_scores(text: str) -> list[list[str]]:
-    """The cells of the performance table before its other scores, without what is said above and below it."""
+def cells_of(text: str, end: str | None = None) -> list[dict[str, str]]:
+    """The rows of a table in text by heading, without what is said above and below it; of the columns before `end`, if any."""
     lines = text.splitlines()
     while not lines[0].startswith("model "):
         del lines[0]
-    at = re.split(r" {2,}", lines[0]).index("other scores")
-    return [cells[:at] for line in lines if len(cells := re.split(r" {2,}", line)) >= at]
+    headings = re.split(r" {2,}", lines[0])
+    rows = [re.split(r" {2,}", line) for line in lines[2:]]
+    shown = headings if end is None else headings[: headings.index(end)]
+    return [dict(zip(shown, cells, strict=False)) for cells in rows if len(cells) >= len(shown) > 1]
+
+
+def picture_of(text: str) -> list[list[str]]:
+    """The cells of a picture, without the stack and the measure, and without what layers and lines below it say besides."""
+    head, table, below = text.replace("kept by params: ", "").split("\n\n")
+    rows = [re.split(r" {2,}", re.sub("^(stack|text) +", "", line)) for line in table.splitlines()]
+    levels = [line for line in below.splitlines() if line.partition(":")[0] in [*Level] and not line.startswith("untouched")]
+    lines = [[line.replace("text ", "")] for line in (*head.splitlines(), *levels)]
+    return [*lines, *(row[: row.index("level") + 1 if "level" in row else 12] for row in rows)]
 
 
 def known_then(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows without the scores beside the usual one of a task."""
+    """Rows without the scores beside the usual one of a task, and without structural numbers that are new."""
+    structures = {row["structure"] for row in before if "structure" in row}
+    rows = [row for row in rows if "structure" not in row or row["structure"] in structures]
     known = {(row.get("kind"), row.get("measure")) for row in before}
     scores = {measure for row in before if "other_scores" in row for measure in row["other_scores"] or ()}
     kept = [row for row in rows if row.get("kind") != "score" or (row["kind"], row["measure"]) in known]
@@ -133,8 +142,13 @@ def test_commands_print_as_before(warehouses, tmp_path, version, name):
             assert TIME.sub("TIME", written) == TIME.sub("TIME", recorded(version)[f"study{suffix}"])
     else:
         done = layerhouse(*COMMANDS[name], "--warehouse", warehouse)
-        cut = {"summarize.txt": without_notes, "performance.txt": without_scores}.get(name, str.splitlines)
-        assert cut(done.stdout) == cut(recorded(version)[name])
+        end = {"summarize.txt": "note", "performance.txt": "other scores"}.get(name)
+        if name.startswith("compare_"):
+            assert picture_of(done.stdout) == picture_of(recorded(version)[name])
+        else:
+            before, now = cells_of(recorded(version)[name], end), cells_of(done.stdout, end)
+            assert before
+            assert [{heading: row.get(heading) for heading in before[0]} for row in now] == before
     assert done.returncode == 0, done.stderr
 
 

@@ -104,6 +104,8 @@ def test_what_is_inactive_counts_as_parameters_and_costs_nothing():
         full["macs_per_token"],
     ]
     assert [row["kv_values_per_token"] for row in rows] == [64, 0, 64, 64]
+    assert [row["inactive_part"] for row in rows] == [None, "attention", "mlp", None]
+    assert len({row["logical_bytes"] for row in rows}) == 1
     assert [note["code"] for note in notes] == ["inactive", "inactive"]
 
 

@@ -53,6 +53,9 @@ def test_rows_are_those_of_the_layers_table():
             "down_proj": 10240,
         },
         "zeros": None,
+        "attention_zeros": None,
+        "mlp_zeros": None,
+        "logical_bytes": 86272,
         "num_heads": 4,
         "num_kv_heads": 2,
         "head_dim": 16,
@@ -62,6 +65,7 @@ def test_rows_are_those_of_the_layers_table():
         "macs_per_token": 43008,
         "kv_values_per_token": 64,
         "is_zero_layer": False,
+        "inactive_part": None,
     }
     assert notes == []
 

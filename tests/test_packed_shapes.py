@@ -206,10 +206,13 @@ def dense(tmp_path_factory):
 def assert_as_dense(rows: Any, dense: Any) -> None:
     """Assert that parameters, heads and widths are those of the plain model, and zeros unknown."""
     checkpoint, tensors, layers = rows
-    left_out = ("checkpoint_id", "zeros", "is_zero_layer")
+    left_out = ("checkpoint_id", "zeros", "attention_zeros", "mlp_zeros", "is_zero_layer", "logical_bytes")
     assert [{k: v for k, v in row.items() if k not in left_out} for row in layers] == [
         {k: v for k, v in row.items() if k not in left_out} for row in dense[2]
     ]
+    in_layers = sum(row["logical_bytes"] for row in tensors.values() if row["layer_index"] is not None)
+    outside = sum(row["logical_bytes"] for row in tensors.values() if row["layer_index"] is None)
+    assert sum(row["logical_bytes"] for row in layers) == in_layers == checkpoint["logical_bytes"] - outside
     for word in ("params", "params_stored", "prunable_params", "layer_params", "embedding_params", "family"):
         assert checkpoint[word] == dense[0][word]
     assert not [note for note in checkpoint["notes"] if note["code"] in ("unplaced", "duplicate", "declared_size")]

@@ -27,7 +27,7 @@ ANSWERS = {
 NEVER_NAMES = {"by", "exclude", "macro", "materialized", "nulls", "over", "partition", "recursive", "replace", "view"}
 """Keywords that SQL would allow as names, and that none of our names is."""
 COUNT = re.compile(r"(n|num)_\w+|(\w+_)?(params|zeros|bytes)|(zero|heavy|medium|light|untouched)_layers|\w+_per_token")
-LAYER_LIST = re.compile(r"removed_layers|base_layers|layers_below_\w+")
+LAYER_LIST = re.compile(r"removed_layers|base_layers|(attention|mlp)_gone_layers|layers_below_\w+")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ import pytest
 from layerhouse.vocabulary import (
     ZERO_SHOT_TASKS,
     CheckpointStatus,
+    Gone,
+    KeptBy,
     LayerMatch,
     Level,
     LinkRule,
@@ -38,6 +40,8 @@ from layerhouse.warehouse.storage.schema import TABLES
 
 WORDS = {
     "action": {*RemovalAction},
+    "inactive_part": {*Gone},
+    "kept_by": {*KeptBy},
     "kind": {*UnitKind, *MeasureKind},
     "level": {*Level},
     "match": {*LayerMatch, *UnitMatch},
@@ -152,7 +156,7 @@ def test_views_spell_out_most_columns_of_words():
     assert found == set(WORDS) - {"module", "strategy"}
 
 
-@pytest.mark.parametrize(("macro", "words"), [("layer_level", Level), ("pruning_strategy", Strategy)])
+@pytest.mark.parametrize(("macro", "words"), [("layer_level", Level), ("pruning_strategy", Strategy), ("gone_part", Gone)])
 def test_a_macro_gives_every_word_of_its_enum(macro, words):
     [body] = parse(STATEMENTS[f"macro {macro}"])["statements"][0]["node"]["select_list"]
     assert {*results(body)} == {*words}

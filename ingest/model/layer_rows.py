@@ -32,7 +32,7 @@ from layerhouse.ingest.model.layer_sizes import (
 from layerhouse.ingest.model.placeholders import are_placeholders, is_block_weight
 from layerhouse.ingest.model.placement import BLOCK_MODULES, Placed, Placement, unique_tensors
 from layerhouse.ingest.model.token_cost import layer_kv_values, layer_macs
-from layerhouse.vocabulary import Module, Stack
+from layerhouse.vocabulary import Gone, Module, Stack
 
 Row = dict[str, Any]
 Zeros = Mapping[str, int]
@@ -45,7 +45,7 @@ UNCOUNTED_MODULES = frozenset({Module.NORM, Module.BUFFER, Module.OTHER})
 
 @dataclass(frozen=True)
 class _Layer:
-    """What equal layers share: all of a row but the layer number and the counts of zeros.
+    """What equal layers share: all of a row but the layer number, the bytes and the counts of zeros.
 
     `block_params` are the parameters of the modules that do the block's work.
     """
@@ -123,8 +123,9 @@ def _stack_rows(stack: str, checkpoint: _Checkpoint) -> tuple[list[Row], list[No
             layer = distinct[key] = _describe_layer(stack, tensors, unique, measured, checkpoint)
         sizes[index] = layer.sizes
         layer_notes += [(index, entry) for entry in layer.notes]
-        zeros, is_zero = _count_zeros(unique, checkpoint.zeros), _is_zero(unique, layer, checkpoint)
-        rows.append({**layer.row, "layer_index": index, "zeros": zeros, "is_zero_layer": is_zero})
+        is_zero = _is_zero(unique, layer, checkpoint)
+        counts = {**_zeros_by_part(unique, layer.row, checkpoint.zeros), "logical_bytes": _count_bytes(unique, checkpoint)}
+        rows.append({**layer.row, "layer_index": index, **counts, "is_zero_layer": is_zero})
     has_all = stack != Stack.MTP and not holds_adapter_alone(tensor.ref for tensor in placement.placed)
     notes = number_notes(stack, sorted(layers), config, family) if has_all else []
     notes += group_notes(layer_notes)
@@ -170,6 +171,7 @@ def _describe_layer(
     row["has_experts"] = _has_experts(tensors, checkpoint)
     row["macs_per_token"] = layer_macs(active, measured, experts_per_token) if is_known else None
     row["kv_values_per_token"] = layer_kv_values(active, measured, stack) if is_known else None
+    row["inactive_part"] = _inactive_part(unique, active)
     block_params = sum(tensor.params for tensor in unique if tensor.module in BLOCK_MODULES)
     return _Layer(measured, (*measured.notes, *added_biases(tensors, config)), row, block_params)
 
@@ -219,6 +221,39 @@ def _is_zero(tensors: Sequence[Placed], layer: _Layer, checkpoint: _Checkpoint) 
         return layer.block_params == 0
     zeros = _count_zeros([tensor for tensor in tensors if tensor.module in BLOCK_MODULES], checkpoint.zeros)
     return None if zeros is None else zeros == layer.block_params
+
+
+def _inactive_part(tensors: Sequence[Placed], active: Sequence[Placed]) -> Gone | None:
+    """Which part of a block the config drops while its weights are stored; None if it drops none."""
+    stored, used = (
+        {_part(tensor) for tensor in group if tensor.module in BLOCK_MODULES and (tensor.params or tensor.is_unread)}
+        for group in (tensors, active)
+    )
+    dropped = stored - used
+    if not dropped or dropped == stored:
+        return Gone.BLOCK if dropped else None
+    return Gone.ATTENTION_MLP if len(dropped) > 1 else Gone.ATTENTION if Module.ATTENTION in dropped else Gone.MLP
+
+
+def _part(tensor: Placed) -> str:
+    """The module of a block that a tensor is in; experts are an MLP."""
+    return str(Module.MLP) if tensor.module == Module.EXPERT else tensor.module
+
+
+def _zeros_by_part(tensors: Sequence[Placed], row: Row, zeros: Zeros | None) -> Row:
+    """Zero parameters of a layer, of its attention and of its MLP; None where they or the part's parameters are not known."""
+    counts: Row = {"zeros": _count_zeros(tensors, zeros)}
+    for part in (Module.ATTENTION, Module.MLP):
+        is_known = row[f"{part}_params"] is not None
+        part_tensors = [tensor for tensor in tensors if _part(tensor) == part]
+        counts[f"{part}_zeros"] = _count_zeros(part_tensors, zeros) if is_known else None
+    return counts
+
+
+def _count_bytes(tensors: Iterable[Placed], checkpoint: _Checkpoint) -> int | None:
+    """Bytes of the tensors, scales and buffers included, as the checkpoint's; None if it has others that were not read."""
+    is_known = not (checkpoint.placement.has_lost or checkpoint.has_placeholders)
+    return sum(tensor.ref.logical_bytes for tensor in tensors) if is_known else None
 
 
 def _count_zeros(tensors: Iterable[Placed], zeros: Zeros | None) -> int | None:

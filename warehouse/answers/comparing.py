@@ -9,13 +9,15 @@ import duckdb
 
 from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.warehouse.answers.query import (
+    counted_by,
+    keep_models,
     model_names,
     own_sql,
     run_sql,
-    study_rows,
 )
 from layerhouse.warehouse.render.picture import layer_picture
 
+MODELS = "SELECT * FROM models ORDER BY model_id"
 BASE_NAMES = """
 SELECT models.model_id, coalesce(min(bases.model_id), min(checkpoints.declared_name), min(checkpoints.source_uri)) AS base_name
 FROM models
@@ -27,23 +29,67 @@ ORDER BY models.model_id
 """
 
 
-def pictures(connection: duckdb.DuckDBPyConnection, globs: Sequence[str], *, is_unicode: bool) -> list[str]:
-    """The picture of each model that matches a glob and has a base other than itself, in the order of names."""
-    with own_sql(connection):
+LAYERS = """
+SELECT
+    layer_pruning.*,
+    kept_measure(
+        count(layer_pruning.nonzero_retention) OVER (PARTITION BY layer_pruning.model_id),
+        count(layer_pruning.retention) OVER (PARTITION BY layer_pruning.model_id)
+    ) AS kept_by,
+    by_measure(kept_by, retention, nonzero_retention, bytes_retention, macs_retention) AS kept_share,
+    layer_level(
+        is_removed,
+        is_zero_layer,
+        by_measure(
+            kept_by,
+            reduction_ratio,
+            reduction(base_nonzero_params, nonzero_params),
+            reduction(base_logical_bytes, logical_bytes),
+            reduction(base_macs_per_token, macs_per_token)
+        )
+    ) AS kept_level,
+    layer_changes.changes,
+    layer_changes.is_unchanged
+FROM layer_pruning
+LEFT JOIN layer_changes
+    ON layer_changes.model_id = layer_pruning.model_id
+    AND layer_changes.stack = layer_pruning.stack
+    AND layer_changes.layer_index = layer_pruning.layer_index
+ORDER BY
+    layer_pruning.model_id,
+    stack_rank(layer_pruning.stack),
+    layer_pruning.stack,
+    layer_pruning.base_layer_index NULLS LAST,
+    layer_pruning.layer_index NULLS LAST
+"""
+"""The layers of every model as they are drawn; what each picture is counted in is chosen for itself."""
+PICTURE_SQL = "\n".join((MODELS, BASE_NAMES, LAYERS))
+"""All SQL of a picture: what a session has to make views for."""
+
+
+def pictures(
+    connection: duckdb.DuckDBPyConnection, globs: Sequence[str], *, is_unicode: bool, by: str | None = None
+) -> list[str]:
+    """The picture of each model that matches a glob and has a base other than itself, in the order of names.
+
+    `by` is what they count in, of KeptBy; without it parameters that are not zero where these are known of all layers.
+    """
+    with own_sql(connection), counted_by(connection, by):
         base_names = dict(run_rows(connection, BASE_NAMES))
-    models, layers = study_rows(connection, globs)
+        models = keep_models(connection, run_sql(connection, MODELS), globs or ("*",)).to_pylist()
+        layers = keep_models(connection, run_sql(connection, LAYERS), globs or ("*",)).to_pylist()
     by_model: dict[str, list[dict[str, Any]]] = {}
     for layer in layers:
         by_model.setdefault(layer["model_id"], []).append(layer)
     return [
         layer_picture(
-            model,
-            by_model.get(model["model_id"], []),
+            model | {"kept_by": by_model[model["model_id"]][0]["kept_by"]},
+            by_model[model["model_id"]],
             base_name=base_names[model["model_id"]] or "its base",
             is_unicode=is_unicode,
         )
         for model in models
-        if model["model_id"] in base_names
+        if model["model_id"] in base_names and model["model_id"] in by_model
     ]
 
 

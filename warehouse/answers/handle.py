@@ -113,10 +113,14 @@ class Warehouse:
             model,
         )
 
-    def query(self, name: str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
-        """A named query, such as `summary`; `models` are globs of the models to keep. Raises NotFoundError."""
+    def query(self, name: str, *, models: list[str] | tuple[str, ...] = (), by: str | None = None) -> pl.DataFrame:
+        """A named query, such as `summary`; `models` are globs of the models to keep. Raises NotFoundError.
+
+        `by` is what kept shares are counted in: params, nonzero, bytes or macs; without it the query chooses. Raises UsageError
+        for another one, or a query without such shares.
+        """
         connection = self.connection_for(asked_by(query_text(name), models))
-        return _frame(run_query(connection, name, models))
+        return _frame(run_query(connection, name, models, by=by))
 
     def since(self, earlier: datetime | str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
         """One row a model: what it was at an earlier time, what it is now, and how it changed."""

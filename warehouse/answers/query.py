@@ -17,6 +17,7 @@ from layerhouse.errors import (
     UsageError,
     WarehouseError,
 )
+from layerhouse.vocabulary import KeptBy
 from layerhouse.warehouse.answers.answer_cache import damaged_answers
 from layerhouse.warehouse.answers.sql_text import sql_files
 from layerhouse.warehouse.storage.commits import list_commits
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 MODEL_COLUMN = "model_id"
 ERRORS_OF_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.SyntaxException)
 """Errors in the SQL itself, whatever the files hold."""
+KEPT_BY = "kept_by"
+"""The session variable that the macro kept_measure reads, and the column that says what the kept shares are counted in."""
 MODEL_NAMES = "SELECT model_id FROM models ORDER BY model_id"
 
 
@@ -105,15 +108,36 @@ def _head_comment(sql: str) -> Iterator[str]:
         yield line.removeprefix("--").strip()
 
 
-def run_query(connection: duckdb.DuckDBPyConnection, name: str, models: Sequence[str] = ()) -> pa.Table:
-    """Run a query by name. `models` are names or globs of the models to keep.
+def run_query(
+    connection: duckdb.DuckDBPyConnection, name: str, models: Sequence[str] = (), *, by: str | None = None
+) -> pa.Table:
+    """Run a query by name. `models` are names or globs of the models to keep; `by` is what kept shares are counted in.
 
-    Raises NotFoundError for an unknown query, or a glob that no model of the warehouse matches.
+    Raises NotFoundError for an unknown query, or a glob that no model of the warehouse matches; UsageError for a measure that
+    is not of KeptBy, or with a query that shows no kept shares.
     """
     sql = query_text(name)
-    with own_sql(connection):
+    if by is not None and "kept_measure(" not in sql:
+        measured = [other for other in query_names() if "kept_measure(" in query_text(other)]
+        raise UsageError(f"--by is for queries that show what is kept: {', '.join(measured)}")
+    with counted_by(connection, by), own_sql(connection):
         table = run_sql(connection, sql)
     return keep_models(connection, table, models) if models else table
+
+
+@contextmanager
+def counted_by(connection: duckdb.DuckDBPyConnection, measure: str | None) -> Iterator[None]:
+    """A context manager in which queries count kept shares in a measure; None leaves it to their rule. Raises UsageError."""
+    if measure is None:
+        yield
+        return
+    if measure not in [*KeptBy]:
+        raise UsageError(f"--by {measure}: choose one of {', '.join(KeptBy)}")
+    connection.execute(f"SET VARIABLE {KEPT_BY} = ?", [measure])
+    try:
+        yield
+    finally:
+        connection.execute(f"RESET VARIABLE {KEPT_BY}")
 
 
 def keep_models(connection: duckdb.DuckDBPyConnection, table: pa.Table, globs: Sequence[str]) -> pa.Table:

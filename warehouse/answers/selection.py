@@ -60,13 +60,14 @@ _SHORT_NAMES = {"ratio": "declared_ratio", "model": MODEL_COLUMN}
 class Selection:
     """What to show of a table.
 
-    `where` is an SQL condition on the table's columns; `sort` names columns, with `-` before a descending one; `tasks` are
-    globs. Without `columns` all are shown. `group` names columns; rows that are equal in them are put together. `is_complete`
-    keeps rows that have every task, `is_ranked` ranks the rows that `where` and `is_complete` keep, and `has_differences` adds
-    what each task differs by from the base.
+    `by` is what kept shares are counted in. `where` is an SQL condition on the table's columns; `sort` names columns, with `-`
+    before a descending one; `tasks` are globs. Without `columns` all are shown. `group` names columns; rows that are equal in
+    them are put together. `is_complete` keeps rows that have every task, `is_ranked` ranks the rows that `where` and
+    `is_complete` keep, and `has_differences` adds what each task differs by from the base.
     """
 
     models: tuple[str, ...] = ()
+    by: str | None = None
     where: str | None = None
     sort: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
@@ -100,7 +101,7 @@ class Selection:
     def asked_sql(self, name: str) -> str:
         """The SQL of all views that the selected part of a query's table takes."""
         parts = [query_text(name)]
-        if replace(self, models=()) != Selection():
+        if replace(self, models=(), by=None) != Selection():
             parts += [MODEL_NAMES, "SELECT * FROM run_measures"]
         if self.models:
             parts.append(MODEL_NAMES)
@@ -132,7 +133,7 @@ def select_table(connection: duckdb.DuckDBPyConnection, name: str, selection: Se
 
 def select_answer(connection: duckdb.DuckDBPyConnection, name: str, selection: Selection) -> Answer:
     """The selected part of a query's table and what is to be said of it. Raises NotFoundError and UsageError."""
-    return _select(connection, run_query(connection, name, selection.models), selection)
+    return _select(connection, run_query(connection, name, selection.models, by=selection.by), selection)
 
 
 def select_rows(connection: duckdb.DuckDBPyConnection, table: pa.Table, selection: Selection) -> pa.Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from layerhouse.vocabulary import Level, MeasureKind, Strategy, Verdict
+from layerhouse.vocabulary import Gone, KeptBy, LayerChange, Level, MeasureKind, Strategy, Verdict
 from layerhouse.warehouse.storage.columns import Column
 
 _GONE = "(base - own) / base: 0 is nothing, 1 all, negative is growth."
@@ -44,12 +44,70 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
         "where the zeros of either are not known.",
         "fraction",
     ),
-    "kept_by": ("What kept_share is of: nonzero (parameters that are not zero) or params.", None),
-    "kept_share": ("Share of the base's parameters, as kept_by says, that is left.", "fraction"),
+    "kept_by": (
+        "What kept shares are counted in, one for a table: `params`, `nonzero` (those that are not zero), `bytes` or `macs`.",
+        None,
+    ),
+    "kept_share": ("Share of what the base has of it, as kept_by says, that is left; null where it is not known.", "fraction"),
+    "kept_level": ("The level, counted as kept_by says.", None),
+    "special_layers.level": (
+        "`removed`, `zero`, `heavy` (over 80 % gone), `medium` (20 to 80 %), `light` (under 20 %), `untouched` or `grown`; "
+        "counted in kept_by, and null where that is not known.",
+        None,
+    ),
+    "correlation.kept_by": ("What kept_share and kept_layer_std are counted in; null for other numbers.", None),
+    "kept_layer_mean": ("Mean of the layers' kept shares over all blocks of the base, counted as kept_by says.", "fraction"),
+    "kept_layer_std": ("Sample standard deviation of the layers' kept shares, counted as kept_by says.", None),
+    "kept_share_min": ("Least kept share of them; null if none is known.", "fraction"),
+    "kept_share_max": ("Greatest kept share of them.", "fraction"),
+    "n_kept": ("Those whose kept share is known.", "models"),
+    "kept_share_mean": ("Mean of their kept shares.", "fraction"),
+    "n_sparsity": ("Those whose zeros are known.", "models"),
+    "sparsity_mean": ("Mean sparsity.", "fraction"),
+    "params_retention_mean": ("Mean params_retention.", "fraction"),
+    **{
+        text: (sentence, unit)
+        for measure in ("nonzero", "bytes", "macs")
+        for text, sentence, unit in (
+            (f"n_{measure}", f"Those whose {measure}_retention is known.", "models"),
+            (f"method_groups.{measure}_retention_mean", f"Mean {measure}_retention.", "fraction"),
+        )
+    },
     "nonzero_level": ("The level, by parameters that are not zero.", None),
-    "base_macs_per_token": ("Multiply-accumulates of one token in the linear weights of the block of the base.", "MACs"),
+    "base_macs_per_token": ("Multiply-accumulates of one token in the base, or in the block of the base.", "MACs"),
     "macs_retention": ("Share of the base's multiply-accumulates that is left, of the model or layer.", "fraction"),
     "bytes_retention": ("Share of the base's bytes, by shapes and types as they are stored, that is left.", "fraction"),
+    "params_retention": ("Share of the base's parameters that is left, zeros included.", "fraction"),
+    "layer_pruning.logical_bytes": ("Bytes of the layer's tensors as they are stored; 0 for a removed block.", "bytes"),
+    "models.logical_bytes": ("Bytes of the model's tensors as they are stored.", "bytes"),
+    "base_logical_bytes": ("The same of the base, or of the block of the base.", "bytes"),
+    "layer_pruning.macs_per_token": (
+        "Multiply-accumulates of one token in the layer's linear weights; 0 for a removed block.",
+        "MACs",
+    ),
+    **{
+        f"{base}{part}_nonzero_params": (f"Parameters of {text} that are not zero{where}.", "parameters")
+        for part, text in (("attention", "attention"), ("mlp", "the MLP"))
+        for base, where in (("", "; 0 for a removed block"), ("base_", ", in the block of the base"))
+    },
+    **{
+        f"{measure}_retention_{number}": (
+            f"{text} of {measure}_retention over all blocks of the base; null if any is not known.",
+            unit,
+        )
+        for measure in ("nonzero", "bytes", "macs")
+        for number, text, unit in (("mean", "Mean", "fraction"), ("std", "Sample standard deviation", None))
+    },
+    **{
+        f"{view}.stack": ("The stack that stands for the model, and that the columns about layers are of.", None)
+        for view in ("models", "layer_summary", "summary", "performance", "performance_variants")
+    },
+    "gone": (
+        "Which part of the block of the base does nothing any more: `block` (removed, or empty), `attention`, `mlp`, or "
+        "`attention_mlp` (both, beside a state-space mixer). A part is gone without parameters, if all of them are zero, or if "
+        "the config drops it. Null where none is known to be gone.",
+        None,
+    ),
     "base_attention_params": ("Parameters of attention in the block of the base.", "parameters"),
     "attention_reduction_ratio": (f"Share of the parameters of attention that is gone, {_GONE}", "fraction"),
     "base_mlp_params": ("Parameters of the MLP in the block of the base.", "parameters"),
@@ -63,6 +121,13 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
         "`removed`, `zero`, `heavy` (over 80 % gone), `medium` (20 to 80 %), `light` (under 20 %), `untouched` or `grown`.",
         None,
     ),
+    "changes": (
+        "What happened to the block besides cuts, as far as it is known; [] nothing: `duplicated`, `reordered`, `quantised`, "
+        "`factorised`, `grown`, `sliced`, `masked`, `refilled`, `changed`, `cast`, `added` or `removed` (tensors of it).",
+        None,
+    ),
+    "layer_changes.n_unknown": ("Tensors of the layer whose relation to the base is not known.", "tensors"),
+    "is_unchanged": ("True if every tensor of the layer and of its block is known to be identical, in its place.", None),
     # what happened to the base's tensors
     "verdict": ("What the relations of all tensors and layers amount to, as text with numbers.", None),
     "verdicts": (
@@ -230,7 +295,10 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     "speed_note": ("Why a speed is not compared, as text.", None),
     "is_on_front": ("True if no other model of the base is at least as good in both numbers and better in one.", None),
     "dominated_by": ("The models that are; [] none.", None),
-    "structure": ("retention_std, num_removed_layers, zero_layers or reduction_ratio.", None),
+    "structure": (
+        "retention_std, num_removed_layers, zero_layers, reduction_ratio, sparsity, kept_share or kept_layer_std.",
+        None,
+    ),
     "rank_correlation": ("Spearman's rank correlation, -1 to 1; null for under three models or without variation.", None),
     # groups
     "n_models": ("Models that the row is about.", "models"),
@@ -251,12 +319,18 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     "retention_std_max": ("Greatest retention_std.", "fraction"),
     "n_layers": ("Layers and removed blocks of that level.", "layers"),
     "base_layers": ("Blocks of the base that they are; null if any is not known.", None),
+    "attention_gone_layers": ("Those whose attention does nothing any more, but not all of the block; [] none.", None),
+    "mlp_gone_layers": ("Those whose MLP does nothing any more, but not all of the block; [] none.", None),
     "reduction_ratio_min": ("Least reduction_ratio of them.", "fraction"),
     "reduction_ratio_max": ("Greatest reduction_ratio of them.", "fraction"),
 }
 
 _WORDS: dict[str, type[StrEnum]] = {
     "level": Level,
+    "special_layers.level": Level,
+    "changes": LayerChange,
+    "gone": Gone,
+    "kept_by": KeptBy,
     "strategy": Strategy,
     "verdicts": Verdict,
     **{

@@ -81,6 +81,16 @@ _PER_LAYER = {
     "level": Column("level", TEXT),
 }
 
+_KEPT = {
+    "kept_by": Column("kept by", TEXT),
+    "kept_share": Column("kept share", RATIO),
+    "kept_level": Column("kept level", TEXT),
+    "kept_layer_mean": Column("kept layer mean", RATIO),
+    "kept_layer_std": Column("kept layer std", NUMBER),
+    "gone": Column("gone", TEXT),
+    "stack": Column("stack", TEXT),
+}
+
 _PERFORMANCE = {
     "params_b": Column("params", BILLIONS),
     "ppl_wikitext2": Column("ppl wikitext2", PPL, better="lower"),
@@ -129,7 +139,7 @@ _UNITS = {
     "jaccard": Column("overlap", RATIO),
 }
 
-COLUMNS = MappingProxyType(_SUMMARY | _PER_LAYER | _PERFORMANCE | _AGAINST_BASE | _UNITS)
+COLUMNS = MappingProxyType(_SUMMARY | _PER_LAYER | _KEPT | _PERFORMANCE | _AGAINST_BASE | _UNITS)
 
 _KINDS_IN_METADATA = {kind.name: kind for kind in (RATIO, NUMBER, COUNT, PPL)}
 
@@ -138,7 +148,7 @@ _FRACTIONS = frozenset(column.name for table in TABLES.values() for column in ta
 _CONVENTIONS = (
     (re.compile(r"\w*(std|var|variance)(_\w+)?"), NUMBER),
     (re.compile(r"\w*_(ratio|share|fraction|accuracy)(_(mean|median|min|max|best|worst))?"), RATIO),
-    (re.compile(r"\w*sparsity\w*|retention_mean\w*"), RATIO),
+    (re.compile(r"\w*sparsity\w*|\w*retention(_mean\w*)?"), RATIO),
     (re.compile(r"(ppl|perplexity)(_\w+)?"), PPL),
     (re.compile(r"throughput(_\w+)?"), RATE),
     (re.compile(r"latency_ms(_\w+)?"), MS),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerhouse.vocabulary import CheckpointStatus, Module, SourceKind, Stack, StatsLevel, UnitKind
+from layerhouse.vocabulary import CheckpointStatus, Gone, Module, SourceKind, Stack, StatsLevel, UnitKind
 from layerhouse.warehouse.storage.columns import COMMIT_COLUMNS, NOTES, TAGS, Column, Table
 
 CHECKPOINTS = Table(
@@ -50,7 +50,7 @@ CHECKPOINTS = Table(
         ),
         Column("zeros", "BIGINT", "Parameters whose value is zero.", "parameters"),
         Column("prunable_zeros", "BIGINT", "Prunable parameters whose value is zero.", "parameters"),
-        Column("logical_bytes", "BIGINT", "Size of the tensors by shape and type.", "bytes"),
+        Column("logical_bytes", "BIGINT", "Size of the tensors by shape and type; null if some were not read.", "bytes"),
         Column("stored_bytes", "BIGINT", "Size of the storages that hold the tensors.", "bytes"),
         Column("file_bytes", "BIGINT", "Size of the weight files.", "bytes"),
         Column("num_layers", "INTEGER", "Layers of the stack that stands for the model.", "layers"),
@@ -198,6 +198,15 @@ LAYERS = Table(
         Column("other_params", "BIGINT", "Parameters of everything else.", "parameters"),
         Column("role_params", "MAP(VARCHAR, BIGINT)", "Parameters by role: q_proj, k_proj, gate_proj, ...", "parameters"),
         Column("zeros", "BIGINT", "Parameters that are zero.", "parameters"),
+        Column("attention_zeros", "BIGINT", "Parameters of attention that are zero.", "parameters"),
+        Column("mlp_zeros", "BIGINT", "Parameters of the MLP, experts included, that are zero.", "parameters"),
+        Column(
+            "logical_bytes",
+            "BIGINT",
+            "Size of the layer's tensors by shape and type, scales and buffers included; of packed weights that of the words. "
+            "A tensor that two layers share counts in each. Null where some tensor was not read.",
+            "bytes",
+        ),
         Column("num_heads", "INTEGER", "Query heads.", "heads"),
         Column("num_kv_heads", "INTEGER", "Key and value heads (KV groups).", "heads"),
         Column("head_dim", "INTEGER", "Rows of a head."),
@@ -210,6 +219,13 @@ LAYERS = Table(
         Column("attention_type", "VARCHAR", "Class of the attention module, if a file states it."),
         Column("mlp_type", "VARCHAR", "Class of the MLP module, if a file states it."),
         Column("is_zero_layer", "BOOLEAN", "True if attention, MLP and state-space mixer have no parameters, or zeros alone."),
+        Column(
+            "inactive_part",
+            "VARCHAR",
+            "What the config drops of the layer while its weights are stored: `attention`, `mlp`, `attention_mlp` (both, and "
+            "not the state-space mixer) or `block`; null if nothing.",
+            words=Gone,
+        ),
         *COMMIT_COLUMNS,
     ),
     is_newest_shown=True,

@@ -15,6 +15,25 @@ CREATE OR REPLACE MACRO reduction(base_count, kept_count) AS (
     (base_count - kept_count) / nullif(base_count, 0)
 );
 
+-- What kept shares are counted in, one measure for a table: what the session asks for with SET VARIABLE kept_by, else
+-- parameters that are not zero where these are known of every row whose parameters are, else parameters.
+CREATE OR REPLACE MACRO kept_measure(num_nonzero, num_params) AS (
+    coalesce(
+        getvariable('kept_by'),
+        CASE WHEN num_nonzero > 0 AND num_nonzero >= num_params THEN 'nonzero' ELSE 'params' END
+    )
+);
+
+-- The one of four numbers that is counted in a measure.
+CREATE OR REPLACE MACRO by_measure(kept_by, by_params, by_nonzero, by_bytes, by_macs) AS (
+    CASE
+        WHEN kept_by = 'params' THEN by_params
+        WHEN kept_by = 'nonzero' THEN by_nonzero
+        WHEN kept_by = 'bytes' THEN by_bytes
+        WHEN kept_by = 'macs' THEN by_macs
+    END
+);
+
 -- Bytes as GiB.
 CREATE OR REPLACE MACRO gib(bytes) AS (
     bytes / 1073741824
@@ -59,6 +78,30 @@ CREATE OR REPLACE MACRO layer_level(is_removed, is_zero, reduction_ratio) AS (
         WHEN reduction_ratio > 0 THEN 'light'
         WHEN reduction_ratio = 0 THEN 'untouched'
         WHEN reduction_ratio < 0 THEN 'grown'
+    END
+);
+
+-- True if a part of a block (attention or mlp) does nothing: it has no parameters, they are all zero, or the config drops it.
+-- Null where its parameters are not known.
+CREATE OR REPLACE MACRO is_dead_part(part_params, part_nonzero, inactive_part, part) AS (
+    part_params = 0
+    OR coalesce(part_nonzero = 0, FALSE)
+    OR coalesce(inactive_part IN (part, 'attention_mlp', 'block'), FALSE)
+);
+
+-- The same of a whole block.
+CREATE OR REPLACE MACRO is_dead_block(is_zero, inactive_part) AS (
+    coalesce(inactive_part = 'block', FALSE) OR is_zero
+);
+
+-- Which part of a block of the base does nothing any more, null where none is known to: a removed block, a dead one, or one
+-- whose attention or MLP is dead.
+CREATE OR REPLACE MACRO gone_part(is_removed, is_dead, was_dead, is_attention_gone, is_mlp_gone) AS (
+    CASE
+        WHEN is_removed OR (is_dead AND NOT was_dead) THEN 'block'
+        WHEN is_attention_gone AND is_mlp_gone THEN 'attention_mlp'
+        WHEN is_attention_gone THEN 'attention'
+        WHEN is_mlp_gone THEN 'mlp'
     END
 );
 

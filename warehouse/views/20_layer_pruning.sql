@@ -104,6 +104,17 @@ sized_layers AS (
         CASE WHEN placed_layers.layer_index IS NULL THEN 0 ELSE layers.mlp_params END AS mlp_params,
         layers.zeros,
         CASE WHEN placed_layers.layer_index IS NULL THEN 0 ELSE layers.params - layers.zeros END AS nonzero_params,
+        CASE
+            WHEN placed_layers.layer_index IS NULL THEN 0
+            WHEN layers.zeros = 0 THEN layers.attention_params
+            ELSE layers.attention_params - layers.attention_zeros
+        END AS attention_nonzero_params,
+        CASE
+            WHEN placed_layers.layer_index IS NULL THEN 0
+            WHEN layers.zeros = 0 THEN layers.mlp_params
+            ELSE layers.mlp_params - layers.mlp_zeros
+        END AS mlp_nonzero_params,
+        CASE WHEN placed_layers.layer_index IS NULL THEN 0 ELSE layers.logical_bytes END AS logical_bytes,
         CASE WHEN placed_layers.layer_index IS NULL THEN 0 ELSE layers.macs_per_token END AS macs_per_token,
         layers.num_heads,
         layers.num_kv_heads,
@@ -112,6 +123,7 @@ sized_layers AS (
         layers.num_experts,
         layers.hidden_size,
         layers.is_zero_layer,
+        layers.inactive_part,
         CASE WHEN placed_layers.base_layer_index IS NULL THEN uniform_blocks.params ELSE base_layers.params END AS base_params,
         CASE
             WHEN placed_layers.base_layer_index IS NULL THEN uniform_blocks.attention_params
@@ -122,6 +134,17 @@ sized_layers AS (
             ELSE base_layers.mlp_params
         END AS base_mlp_params,
         base_layers.params - base_layers.zeros AS base_nonzero_params,
+        CASE
+            WHEN base_layers.zeros = 0 THEN base_layers.attention_params
+            ELSE base_layers.attention_params - base_layers.attention_zeros
+        END AS base_attention_nonzero_params,
+        CASE
+            WHEN base_layers.zeros = 0 THEN base_layers.mlp_params
+            ELSE base_layers.mlp_params - base_layers.mlp_zeros
+        END AS base_mlp_nonzero_params,
+        base_layers.is_zero_layer AS is_zero_block,
+        base_layers.inactive_part AS base_inactive_part,
+        base_layers.logical_bytes AS base_logical_bytes,
         base_layers.macs_per_token AS base_macs_per_token,
         base_layers.num_heads AS base_num_heads,
         base_layers.num_kv_heads AS base_num_kv_heads,
@@ -181,5 +204,21 @@ SELECT
     layer_level(is_removed, is_zero_layer, reduction(base_nonzero_params, nonzero_params)) AS nonzero_level,
     macs_per_token,
     base_macs_per_token,
-    CASE WHEN is_removed THEN 0 ELSE macs_per_token / nullif(base_macs_per_token, 0) END AS macs_retention
+    CASE WHEN is_removed THEN 0 ELSE macs_per_token / nullif(base_macs_per_token, 0) END AS macs_retention,
+    logical_bytes,
+    base_logical_bytes,
+    CASE WHEN is_removed THEN 0 ELSE logical_bytes / nullif(base_logical_bytes, 0) END AS bytes_retention,
+    attention_nonzero_params,
+    base_attention_nonzero_params,
+    mlp_nonzero_params,
+    base_mlp_nonzero_params,
+    gone_part(
+        is_removed,
+        is_dead_block(is_zero_layer, inactive_part),
+        is_dead_block(is_zero_block, base_inactive_part),
+        is_dead_part(attention_params, attention_nonzero_params, inactive_part, 'attention')
+        AND NOT is_dead_part(base_attention_params, base_attention_nonzero_params, base_inactive_part, 'attention'),
+        is_dead_part(mlp_params, mlp_nonzero_params, inactive_part, 'mlp')
+        AND NOT is_dead_part(base_mlp_params, base_mlp_nonzero_params, base_inactive_part, 'mlp')
+    ) AS gone
 FROM sized_layers;

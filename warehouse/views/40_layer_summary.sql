@@ -16,9 +16,14 @@ WITH main_layers AS (
 summed AS (
     SELECT
         model_id,
+        min(stack) AS stack,
         bool_or(match = 'none') AS is_map_unknown,
-        bool_or(layer_index IS NOT NULL AND base_layer_index IS NOT NULL AND block_use > 1) AS are_blocks_repeated,
-        bool_or(layer_index IS NOT NULL AND block_use = 1 AND base_layer_index < last_block) AS are_blocks_moved,
+        bool_or(block_use > 1) FILTER (
+            WHERE layer_index IS NOT NULL AND base_layer_index IS NOT NULL
+        ) AS are_blocks_repeated,
+        bool_or(block_use = 1 AND base_layer_index < last_block) FILTER (
+            WHERE layer_index IS NOT NULL AND base_layer_index IS NOT NULL
+        ) AS are_blocks_moved,
         count(is_zero_layer) = count(layer_index) AS are_zero_layers_known,
         count(level) = count(*) AS are_levels_known,
         count(reduction_ratio) = count(*) AS are_reductions_known,
@@ -35,6 +40,15 @@ summed AS (
         avg(retention) AS retention_mean,
         stddev_samp(retention) AS retention_std,
         var_samp(retention) AS retention_var,
+        count(nonzero_retention) = count(*) AS is_nonzero_known,
+        avg(nonzero_retention) AS nonzero_retention_mean,
+        stddev_samp(nonzero_retention) AS nonzero_retention_std,
+        count(bytes_retention) = count(*) AS are_bytes_known,
+        avg(bytes_retention) AS bytes_retention_mean,
+        stddev_samp(bytes_retention) AS bytes_retention_std,
+        count(macs_retention) = count(*) AS are_macs_known,
+        avg(macs_retention) AS macs_retention_mean,
+        stddev_samp(macs_retention) AS macs_retention_std,
         min(retention) FILTER (WHERE NOT is_removed) AS least_survivor_retention,
         list_sort(list(base_layer_index) FILTER (WHERE retention < 0.05)) AS layers_below_5pct,
         list_sort(list(base_layer_index) FILTER (WHERE retention < 0.10)) AS layers_below_10pct,
@@ -51,6 +65,7 @@ summed AS (
 )
 SELECT
     model_id,
+    stack,
     is_map_unknown,
     are_blocks_repeated,
     are_blocks_moved,
@@ -65,6 +80,12 @@ SELECT
     CASE WHEN are_retentions_known THEN retention_mean END AS retention_mean,
     CASE WHEN are_retentions_known THEN retention_std END AS retention_std,
     CASE WHEN are_retentions_known THEN retention_var END AS retention_var,
+    CASE WHEN is_nonzero_known THEN nonzero_retention_mean END AS nonzero_retention_mean,
+    CASE WHEN is_nonzero_known THEN nonzero_retention_std END AS nonzero_retention_std,
+    CASE WHEN are_bytes_known THEN bytes_retention_mean END AS bytes_retention_mean,
+    CASE WHEN are_bytes_known THEN bytes_retention_std END AS bytes_retention_std,
+    CASE WHEN are_macs_known THEN macs_retention_mean END AS macs_retention_mean,
+    CASE WHEN are_macs_known THEN macs_retention_std END AS macs_retention_std,
     CASE WHEN are_retentions_known THEN least_survivor_retention END AS least_survivor_retention,
     CASE
         WHEN are_retentions_known AND NOT is_map_unknown THEN CAST(coalesce(layers_below_5pct, []) AS INTEGER[])
