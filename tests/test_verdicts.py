@@ -367,7 +367,7 @@ def test_factors_have_the_heads_and_widths_of_their_weights(llama, tmp_path):
         own = tmp_path / naming.partition("_")[2][:6].strip(".|{}")
         wh = compared(own, changed, config, folder / "zoo" / "base")
         assert verdict_of(wh) == (["factorised"], "factorised: 98 factors of rank 12")
-        sizes = "num_heads, num_kv_heads, head_dim, intermediate_size, hidden_size, macs_per_token"
+        sizes = "num_heads, num_kv_heads, head_dim, intermediate_size, hidden_size, layers.macs_per_token"
         sql = f"SELECT DISTINCT {sizes} FROM layers JOIN checkpoints USING (checkpoint_id) WHERE model_id LIKE '%child'"
         macs = 12 * ((64 + 64) * 2 + (64 + 32) * 2 + (64 + 160) * 3)
         assert answer(wh, sql) == [(4, 2, 16, 160, 64, macs)]
