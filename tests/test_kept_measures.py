@@ -155,6 +155,21 @@ def test_the_bytes_of_layers_and_the_rest_sum_to_the_model_s(opened):
     assert all(total == in_layers + outside for _, total, in_layers, outside in rows)
 
 
+def test_tensors_sum_to_their_layers_in_every_measure(opened):
+    measures = ("params", "nonzero_params", "logical_bytes", "macs_per_token")
+    sums = ", ".join(f"sum({measure}), sum(base_{measure})" for measure in measures)
+    layers = ", ".join(f"{measure}, base_{measure}" for measure in measures)
+    where = "WHERE model_id = 'models/Wanda_50'"
+    sql = f"""
+        SELECT base_layer_index, {sums} FROM tensor_changes {where} AND base_layer_index IS NOT NULL GROUP BY ALL
+        EXCEPT SELECT base_layer_index, {layers} FROM layer_pruning {where}
+    """
+    connection = opened.connection_for(sql)
+    assert connection.sql(sql).fetchall() == []
+    count = f"SELECT count(*), count(DISTINCT base_layer_index) FROM tensor_changes {where} AND base_layer_index IS NOT NULL"
+    assert connection.sql(count).fetchall() == [(9 * LAYERS, LAYERS)]
+
+
 def test_correlation_and_methods_know_zeros_and_the_measure(opened):
     rows = opened.query("correlation", by="nonzero")
     found = {row["structure"]: (row["kept_by"], row["n_models"], row["rank_correlation"]) for row in rows.to_dicts()}

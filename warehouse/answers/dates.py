@@ -29,6 +29,7 @@ SELECT
     now.params - earlier.params AS params_change,
     earlier.reduction_ratio AS earlier_reduction_ratio,
     now.reduction_ratio,
+    coalesce(now.stack, earlier.stack) AS stack,
     earlier.num_layers AS earlier_num_layers,
     now.num_layers,
     earlier.removed_layers AS earlier_removed_layers,

@@ -121,6 +121,26 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
         "`removed`, `zero`, `heavy` (over 80 % gone), `medium` (20 to 80 %), `light` (under 20 %), `untouched` or `grown`.",
         None,
     ),
+    "tensor_changes.base_layer_index": ("Block of the base that its tensor is in; null outside of the layers.", None),
+    "tensor_changes.layer_index": ("The checkpoint's own layer number; null for a tensor that was removed.", None),
+    "base_dtype": ("Element type of the base's tensor.", None),
+    "tensor_changes.params": ("Parameters that the tensor adds to the model; 0 if it was removed.", "parameters"),
+    "tensor_changes.base_params": ("Parameters of the base's tensor.", "parameters"),
+    "tensor_changes.nonzero_params": ("Those that are not zero; 0 if it was removed.", "parameters"),
+    "tensor_changes.base_nonzero_params": ("Parameters of the base's tensor that are not zero.", "parameters"),
+    "tensor_changes.logical_bytes": ("Bytes of the tensor, without the scales of a packed one; 0 if it was removed.", "bytes"),
+    "tensor_changes.base_logical_bytes": ("Bytes of the base's tensor.", "bytes"),
+    "tensor_changes.macs_per_token": ("Multiply-accumulates of a token; null where not known, as of experts.", "MACs"),
+    "tensor_changes.base_macs_per_token": ("Multiply-accumulates of a token in the base's tensor.", "MACs"),
+    **{
+        f"tensor_changes.{measure}_retention": (f"Share of the base's tensor that is left, by {text}.", "fraction")
+        for measure, text in (
+            ("params", "parameters"),
+            ("nonzero", "parameters that are not zero"),
+            ("bytes", "bytes"),
+            ("macs", "multiply-accumulates"),
+        )
+    },
     "changes": (
         "What happened to the block besides cuts, as far as it is known; [] nothing: `duplicated`, `reordered`, `quantised`, "
         "`factorised`, `grown`, `sliced`, `masked`, `refilled`, `changed`, `cast`, `added` or `removed` (tensors of it).",

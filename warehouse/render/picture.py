@@ -76,7 +76,7 @@ def _header_lines(model: Row, base_name: str, *, is_unicode: bool) -> list[str]:
     column, unit, retention = MEASURES[model["kept_by"]]
     names = f"{visible(model['model_id'])} against {visible(base_name)}"
     counts = [f"{_count(model[f'base_{column}'])} {arrow} {_count(model[column])} {unit}{_gone_text(model, column)}"]
-    if column != "params":
+    if (model[f"base_{column}"], model[column]) != (model["base_params"], model["params"]):
         counts.append(f"{_count(model['base_params'])} {arrow} {_count(model['params'])} parameters")
     stack = "" if model["stack"] is None else f"{model['stack']} "
     counts.append(f"{stack}{_count(model['base_num_layers'])} {arrow} {_count(model['num_layers'])} layers")

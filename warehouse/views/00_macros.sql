@@ -81,6 +81,37 @@ CREATE OR REPLACE MACRO layer_level(is_removed, is_zero, reduction_ratio) AS (
     END
 );
 
+-- Parameters of a tensor that are not zero. A tensor that adds none, such as a head that repeats the embedding, has none.
+CREATE OR REPLACE MACRO nonzero_of(own_params, zeros) AS (
+    CASE WHEN own_params = 0 THEN 0 ELSE own_params - zeros END
+);
+
+-- Multiply-accumulates of a token in a tensor: the elements of a linear weight, none of a bias, a norm or a table of
+-- embeddings, and none where the config drops the sub-layer. Null for other tensors, for experts, of which each token takes
+-- some, and for a head that repeats the embedding.
+CREATE OR REPLACE MACRO tensor_macs(module, role, part, own_params, is_active) AS (
+    CASE
+        WHEN module IN ('norm', 'embedding') THEN 0
+        WHEN
+            module NOT IN ('attention', 'mlp', 'lm_head')
+            OR role NOT IN (
+                'q_proj',
+                'k_proj',
+                'v_proj',
+                'o_proj',
+                'qkv_proj',
+                'gate_proj',
+                'up_proj',
+                'gate_up_proj',
+                'down_proj',
+                'lm_head'
+            )
+            THEN NULL
+        WHEN part = 'bias' OR NOT is_active THEN 0
+        WHEN own_params > 0 THEN own_params
+    END
+);
+
 -- True if a part of a block (attention or mlp) does nothing: it has no parameters, they are all zero, or the config drops it.
 -- Null where its parameters are not known.
 CREATE OR REPLACE MACRO is_dead_part(part_params, part_nonzero, inactive_part, part) AS (
