@@ -158,17 +158,18 @@ def compare(
 ) -> None:
     """Show MODEL beside BASE, layer by layer: what was kept, cut and removed, and how each layer was matched.
 
-    BASE has to be the model that MODEL was last compared with. To compare it with another one: layerhouse ingest MODEL --base
-    BASE. With --format or --output, the table behind the picture is written instead.
+    BASE is any other model of the warehouse, by default the one that MODEL was last compared with. A comparison that is not
+    stored is made of stored rows, and changes no table. With --format or --output, the table behind the picture is written.
     """
-    from layerhouse.warehouse.answers.comparing import require_pair
+    from layerhouse.compare_call import compared
 
-    with opened_warehouse(warehouse, reading) as wh:
-        require_pair(wh.connection_for(), model, base)
+    with opened_warehouse(warehouse, reading) as wh, compared(wh, model, base) as (shown, texts):
         if output == OutputOptions():
-            print_lines("".join(draw(wh, (model,))))
+            print_lines("".join(draw(shown, (model,), base)))
         else:
-            show_query(wh, "per_layer", table.selection((model,)), output, table.layout)
+            show_query(shown, "per_layer", table.selection((model,)), output, table.layout)
+        for text in texts:
+            talk(text)
 
 
 @cli.command()

@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from layerhouse.warehouse.answers.handle import Warehouse
 
 
-def draw(wh: Warehouse, models: Sequence[str]) -> list[str]:
-    """The picture of each model that matches one of the globs and has a base other than itself."""
-    from layerhouse.warehouse.answers.comparing import pictures
+def draw(wh: Warehouse, models: Sequence[str], base: str | None = None) -> list[str]:
+    """The picture of each model that matches one of the globs and has a base other than itself.
+
+    Of one model beside a `base` that was named, also what became of the base's tensors and units.
+    """
+    from layerhouse.warehouse.answers.comparing import pair_lines, pictures
 
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    return pictures(wh.connection_for(), models, is_unicode=encoding.startswith("utf"))
+    drawn = pictures(wh.connection_for(), models, is_unicode=encoding.startswith("utf"), base_name=base)
+    return drawn if base is None else [*drawn, *(f"{line}\n" for line in pair_lines(wh.connection_for(), *models))]
 
 
 def is_picture_wanted(choice: bool | None, models: Sequence[str], output: OutputOptions) -> bool:

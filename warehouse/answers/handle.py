@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.warehouse.answers.pair_rows import PairRows
 from layerhouse.warehouse.answers.query import (
     asked_by,
     keep_models,
@@ -53,6 +55,13 @@ class Warehouse:
     def at(self, moment: datetime | str) -> Warehouse:
         """The same warehouse as it was at a time, opened in the same way."""
         return Warehouse(self.path, as_of=moment, verify=self._verify, skip_damaged=self._skip_damaged)
+
+    def with_pair(self, pair: PairRows) -> Warehouse:
+        """The same warehouse with one comparison, that of a pair, in place of all that are stored. Nothing is written."""
+        shown = copy(self)
+        shown._session = Session(self._snapshot, as_of=self.as_of, computes_all=self._verify).show_pair(pair)
+        shown._open_session = None
+        return shown
 
     def refresh(self) -> None:
         """List the commits again."""
