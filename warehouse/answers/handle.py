@@ -134,6 +134,17 @@ class Warehouse:
         with self.at(earlier) as before:
             return _frame(summary_since(before.connection_for(), self.connection_for(), models))
 
+    def differences(self, other: Warehouse, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
+        """One row for each difference of another warehouse from this one: models, structures, layers and scores."""
+        return _frame(self.differences_table(other, models))
+
+    def differences_table(self, other: Warehouse, models: list[str] | tuple[str, ...] = ()) -> pa.Table:
+        """The same as an Arrow table."""
+        from layerhouse.warehouse.answers.differences import asked_of_each, differences
+
+        asked = asked_of_each()
+        return differences(self.connection_for(asked), other.connection_for(asked), models)
+
     def sql(self, sql: str, *, safe: bool = False) -> pl.DataFrame:
         """The answer of SQL over all tables and views. Raises QueryError, and UsageError if two columns share a name.
 
