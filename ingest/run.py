@@ -101,8 +101,16 @@ class _Ingest:
             batch.drop_unfinished()
             raise
         self._comparer.compare_stored([plan.model.model_id for plan in self._plans])
-        if not self._dry_run and any(plan.has_new_analysis or plan.has_new_weights for plan in self._plans):
-            self._analyses.bases.settle()
+        if not self._dry_run:
+            self._settle_analyses()
+
+    def _settle_analyses(self) -> None:
+        """Compare analyses, also those that are not new, with the base that was named, or that turned out to be theirs."""
+        bases, names = self._analyses.bases, [plan.model.model_id for plan in self._plans if plan.model.analysis_files]
+        if self._chosen.base_name is not None and names:
+            bases.compare_with(self._chosen.base_name, names)
+        if any(plan.has_new_analysis or plan.has_new_weights for plan in self._plans):
+            bases.settle()
 
     def _reader(self) -> ReadAhead[ModelPlan, ReadWeights]:
         """What reads the weights of models, later ones ahead of their turn."""

@@ -125,6 +125,29 @@ class StudyBases:
             if found is not None and found.checkpoint_id != base.checkpoint_id and found.is_stored:
                 self._compare_again(children[base.checkpoint_id], found)
 
+    def compare_with(self, base_name: str, model_ids: Sequence[str]) -> None:
+        """Compare models whose analyses are in the warehouse, and that have no base and are none, with one that was named."""
+        base = self.model_base(base_name)
+        bases = {*self._known.comparisons.values()}
+        due = []
+        for model_id in model_ids:
+            sighting = self._known.sightings.get((model_id, SourceKind.ANALYSIS))
+            if base is None or sighting is None or (model_id, SourceKind.WEIGHTS) in self._known.sightings:
+                continue
+            checkpoint_id = sighting.checkpoint_id
+            is_alone = checkpoint_id not in self._known.comparisons and checkpoint_id not in bases
+            if is_alone and checkpoint_id != base.checkpoint_id and self._fits(model_id, checkpoint_id, base):
+                due.append(checkpoint_id)
+        if base is not None and due:
+            self._compare_again([*dict.fromkeys(due)], base)
+
+    def _fits(self, model_id: str, checkpoint_id: str, base: KnownBase) -> bool:
+        """Whether a model may be one of a base, by its number of layers; if not, that is reported."""
+        count = len(self._load_layers([checkpoint_id]).get(checkpoint_id, ()))
+        if reason := misfit_text(count, base):
+            self._context.report_event(EventKind.PASSED, model_id, reason)
+        return not reason
+
     def _add_new_weights(self) -> None:
         """Add models whose weights were taken in this ingest, and that may be a base of analyses."""
         for (model_id, kind), sighting in self._known.sightings.items():
@@ -155,6 +178,15 @@ class StudyBases:
             batch.flush()
         rows = read_rows(self._context.store_root, "layers", checkpoint_ids, LAYER_COLUMNS)
         return {checkpoint_id: _main_layers(layers) for checkpoint_id, layers in rows.items()}
+
+
+def misfit_text(num_layers: int, base: KnownBase) -> str:
+    """Why a model with so many layers cannot be one of a base; empty if it can."""
+    base_layers = base.structure.num_layers
+    if base_layers is None or num_layers <= base_layers:
+        return ""
+    name = next(iter(sorted(base.models or base.names)), "its base")
+    return f"not compared with {name}: base does not fit: {num_layers} vs {base_layers} layers"
 
 
 def _known_base(stored: StoredBase, *, is_base: bool) -> KnownBase:
@@ -281,7 +313,12 @@ class AnalysisTaker:
         """
         if errors and not any(name in parsed for name in (*STRUCTURE_NAMES, *COMPARISON_NAMES)):
             return None
-        named = self._named_base(model)
+        known = self._named_base(model)
+        own = own_structure(parsed)
+        if known is not None and own is not None and (reason := misfit_text(len(own.layers), known)):
+            self._context.report_event(EventKind.PASSED, model.model_id, reason)
+            known = None
+        named = None if known is None else self._as_base(known)
         try:
             rows = combine(parsed, model.shown, self._find_base, named)
         except InputError as error:
@@ -295,12 +332,11 @@ class AnalysisTaker:
         notes = [*rows.checkpoint["notes"], *(note("unreadable", f"{name} could not be read") for name in broken)]
         return replace(rows, checkpoint=rows.checkpoint | {"notes": notes})
 
-    def _named_base(self, model: FoundModel) -> Base | None:
+    def _named_base(self, model: FoundModel) -> KnownBase | None:
         """The base that the user named, unless it is the model itself."""
         if self.named_base is None or model.model_id == self.named_base:
             return None
-        known = self.bases.model_base(self.named_base)
-        return None if known is None else self._as_base(known)
+        return self.bases.model_base(self.named_base)
 
     def _base_id(self, rows: AnalysisRows) -> str | None:
         """The base that a model is compared with; its own checkpoint if it is a base itself."""

@@ -254,6 +254,38 @@ def test_analyses_without_a_base_take_the_one_that_is_named(tmp_path, together):
     ]
 
 
+def test_analyses_that_were_taken_before_are_compared_with_the_base_that_is_named(tmp_path):
+    put(tmp_path / "baselines/Base-7B" / PLAIN, named("Base-7B", *UNEVEN))
+    put_all(tmp_path / "results/A", {PLAIN: structure(FULL, HALF, FULL), REMOVAL: removal(2, of=4)})
+    put_all(tmp_path / "results/C", {PLAIN: structure(HALF), ORIGINAL: named("Other", FULL)})
+    put(tmp_path / "results/D" / PLAIN, structure(*(HALF,) * 5))
+    roots = (tmp_path / "baselines", tmp_path / "results")
+    ingest(*roots, into=tmp_path / "w")
+    report = ingest(*roots, into=tmp_path / "w", base="baselines/Base-7B")
+    assert [line for line in lines(report) if line.startswith("passed")] == [
+        "passed results/D: not compared with baselines/Base-7B: base does not fit: 5 vs 4 layers"
+    ]
+    query = "SELECT model_id, base_params, removed_layers FROM models ORDER BY model_id"
+    assert rows(tmp_path / "w", query) == [
+        ("baselines/Base-7B", 8596, []),
+        ("results/A", 8596, [2]),
+        ("results/C", 6024, []),
+        ("results/D", None, None),
+    ]
+
+
+def test_a_tuned_model_is_no_base_of_another_name(tmp_path):
+    """It has the layers of the base, whose own model is not here; a base without a name of its own is that model."""
+    put(tmp_path / "results/Base-7B-tuned" / PLAIN, named("Base-7B-tuned", *UNEVEN))
+    cut = structure(HALF, HALF, FULL, FULL)
+    put(tmp_path / "results/A" / COMPARISON, comparison(named("Base-7B", *UNEVEN), cut))
+    ingest(tmp_path / "results", into=tmp_path / "named")
+    assert bases(tmp_path / "named") == {"results/A": 0, "results/Base-7B-tuned": None}
+    put(tmp_path / "results/A" / COMPARISON, comparison(named(GENERIC, *UNEVEN), cut))
+    ingest(tmp_path / "results", into=tmp_path / "generic")
+    assert bases(tmp_path / "generic") == {"results/A": 0, "results/Base-7B-tuned": 0}
+
+
 # What two descriptions have in common
 
 

@@ -35,6 +35,14 @@ class KnownBase:
     is_described: bool = True
 
 
+GENERIC_NAMES = frozenset(
+    {
+        *("base", "base model", "baseline", "dense", "dense model", "model", "original", "original model", "pretrained"),
+        *("unpruned", "unpruned model", "\u57fa\u7840\u6a21\u578b", "\u539f\u59cb\u6a21\u578b", "\u539f\u6a21\u578b"),
+    }
+)
+"""Names that scripts give any base, in lower case; the last ones are Chinese for base model and original model."""
+
 LoadLayers = Callable[[Collection[str]], Mapping[str, Sequence[Layer]]]
 """The stored layers of checkpoints, by their ids."""
 
@@ -122,16 +130,19 @@ def name_end(name: str) -> str:
 
 
 def _own_model(group: Sequence[KnownBase], names: Collection[str | None]) -> KnownBase | None:
-    """The one description that is of a model of its own, if one of the models is clearly the base.
+    """The one description that is of a model of its own, if one of the models is clearly the base: by a name of the base; else
+    as other models have it as their base; else by its layers, if the base has no name of its own.
 
-    A model is not if its name declares how it was pruned: with values set to zero it has all layers of the base.
+    Layers alone do not tell: a tuned model has all layers of its base, and so has one with values set to zero. A model whose
+    name declares how it was pruned is no base.
     """
     ends = {name_end(name) for name in names if name}
+    is_generic = all(end.lower() in GENERIC_NAMES for end in ends)
     owned = [base for base in group if base.models]
     for is_base in (
         lambda base: any(name_end(model) in ends for model in base.models),
         lambda base: base.is_base,
-        lambda base: all(_declares_nothing(model) for model in base.models),
+        lambda base: is_generic and all(_declares_nothing(model) for model in base.models),
     ):
         chosen = [base for base in owned if is_base(base)]
         if len(chosen) == 1:
