@@ -220,10 +220,8 @@ def test_summarize_with_a_prefix_writes_the_study_form(study, tmp_path):
     assert [layer["layer_idx"] for layer in removed["layer_pruning"] if layer["is_zero"]] == [8, 9, 10]
     assert removed["zero_layers"] == []
     lines = (tmp_path / "summary.v1.txt").read_text("utf-8").splitlines()
-    assert [line.split()[0] for line in lines[6:11]] == [
-        *("baselines/Tiny-Base", "results/EmptyBlocks_1", "results/HeadPrune_2000", "baselines/ShortGPT_remove_3"),
-        "baselines/Uniform_2000",
-    ]
+    names = [line.split()[0] for line in lines[6:11]]
+    assert (names[0], sorted(names)) == ("baselines/Tiny-Base", [model["name"] for model in document["models"]])
 
 
 def test_summarize_with_a_known_suffix_writes_the_table(study, tmp_path):

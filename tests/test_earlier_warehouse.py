@@ -3,8 +3,8 @@
 `earlier/warehouse-VERSION` is such a warehouse, with what `layerhouse VERSION` answered in `answers-VERSION.zip`. It holds
 weights with spectra and units, analyses without weights, results, hand-made links, a rename, a drop, and a model whose content
 changed. Columns that were added since are not compared, and neither are the notes that its rows are stale. Scores of a task
-beside its usual one were in no table then; they are among the others now. The study's summary was a paragraph a model, and is its
-table now, with the same numbers.
+beside its usual one were in no table then; they are among the others now. The study's summary was a paragraph a model, and is
+the study's table now, with the same numbers.
 """
 
 from __future__ import annotations
