@@ -35,10 +35,8 @@ from layerhouse.errors import (
 from layerhouse.version import __version__
 
 if TYPE_CHECKING:
-    import polars
-
     from layerhouse.ingest.run import Event, Progress, Report
-    from layerhouse.warehouse.answers.handle import Warehouse
+    from layerhouse.opened_warehouse import OpenedWarehouse
 
 __all__ = [
     "DamagedWarehouseError",
@@ -50,7 +48,6 @@ __all__ = [
     "UsageError",
     "WarehouseError",
     "__version__",
-    "compare",
     "ingest",
     "open",
 ]
@@ -62,7 +59,7 @@ def open(
     as_of: datetime | str | None = None,
     verify: bool = False,
     skip_damaged: bool = False,
-) -> Warehouse:
+) -> OpenedWarehouse:
     """Open a warehouse for reading. Raises UsageError, MissingWarehouseError, DamagedWarehouseError or WarehouseError.
 
     as_of: show it as it was at this time.
@@ -70,25 +67,9 @@ def open(
     skip_damaged: answer without the commits that are damaged, instead of raising.
     """
     from layerhouse.local_paths import local_path
-    from layerhouse.warehouse.answers.handle import Warehouse
+    from layerhouse.opened_warehouse import OpenedWarehouse
 
-    return Warehouse(local_path(path), as_of=as_of, verify=verify, skip_damaged=skip_damaged)
-
-
-def compare(warehouse: Warehouse | str | Path, model: str, base: str | None = None) -> polars.DataFrame:
-    """Two models of a warehouse beside each other, by their stored rows: the table of the command `compare`, a row for every
-    layer and removed block.
-
-    `base` is any other model, by default the one that the model was last compared with. Nothing is stored. Raises NotFoundError
-    for an unknown model, and UsageError with the reason for two that cannot be compared.
-    """
-    from layerhouse.compare_call import compared
-
-    if isinstance(warehouse, str | Path):
-        with open(warehouse) as opened:
-            return compare(opened, model, base)
-    with compared(warehouse, model, base) as (shown, _):
-        return shown.query("per_layer", models=[model])
+    return OpenedWarehouse(local_path(path), as_of=as_of, verify=verify, skip_damaged=skip_damaged)
 
 
 def _mappings(wanted: bool) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""What `layerhouse compare` and `layerhouse.compare` do: two models of a warehouse beside each other, by their stored rows.
+"""What `layerhouse compare` and `wh.compare` do: two models of a warehouse beside each other, by their stored rows.
 
 A comparison that the warehouse has is shown as it is, with what its values told. Any other is made of the rows of both
 checkpoints, and nothing of it is stored.

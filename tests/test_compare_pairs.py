@@ -92,7 +92,7 @@ def pairs_of(frame):
 def test_comparing_siblings_changes_nothing(zoo, wh):
     commits, before = sorted((zoo / "w/commits").iterdir()), everything(wh)
     for pair in ((CUT, OTHER), (OTHER, CUT), (BASE, CUT), (SHORT, TUNED)):
-        assert len(lh.compare(wh, *pair)) in (2, 4)
+        assert len(wh.compare(*pair)) in (2, 4)
     assert layerhouse("compare", CUT, OTHER, "-w", zoo / "w").returncode == 0
     assert everything(wh) == before
     wh.refresh()
@@ -101,7 +101,7 @@ def test_comparing_siblings_changes_nothing(zoo, wh):
 
 
 def test_siblings_are_beside_each_other(wh):
-    frame = lh.compare(wh, CUT, OTHER)
+    frame = wh.compare(CUT, OTHER)
     assert [row[:2] for row in pairs_of(frame)] == [(index, index) for index in range(4)]
     assert frame["match"][3] == "exact"
     own, other = ({row["layer_index"]: row for row in wh.layers(model).to_dicts()} for model in (CUT, OTHER))
@@ -152,7 +152,7 @@ def test_what_values_alone_tell_is_said(zoo):
 
 def test_layers_that_the_other_lacks_are_added_and_removed(wh):
     """That is known as both were compared with the base: the layers themselves are like none of the other model."""
-    removed, added = lh.compare(wh, SHORT, OTHER), lh.compare(wh, OTHER, SHORT)
+    removed, added = wh.compare(SHORT, OTHER), wh.compare(OTHER, SHORT)
     assert pairs_of(removed) == [(0, 0, "exact"), (1, None, "exact"), (2, None, "exact"), (3, 1, "exact")]
     assert sorted(pairs_of(added), key=lambda row: row[1]) == [
         (0, 0, "exact"),
@@ -207,7 +207,7 @@ def test_the_picture_of_a_pair_names_both_and_counts_tensors_and_units(zoo):
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(wh, pair, text):
     with pytest.raises(UsageError) as caught:
-        lh.compare(wh, *pair)
+        wh.compare(*pair)
     assert str(caught.value).startswith(text)
     assert "\n" not in str(caught.value)
 
@@ -215,7 +215,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(wh, pair, text):
 def test_unknown_models_are_named(wh):
     for pair, kind in ((("x", BASE), "model"), ((CUT, "x"), "base")):
         with pytest.raises(NotFoundError, match=f"no {kind} 'x'"):
-            lh.compare(wh, *pair)
+            wh.compare(*pair)
 
 
 def test_another_architecture_is_refused_with_the_reason(tmp_path):
@@ -237,7 +237,7 @@ def test_analyses_are_compared_by_the_base_that_they_share(tmp_path):
     put_all(tmp_path / "results/D", {ANALYSIS: structure(FULL, FULL)})
     lh.ingest([tmp_path / "results"], warehouse=tmp_path / "w")
     with lh.open(tmp_path / "w") as wh:
-        frame = lh.compare(wh, "results/A", "results/B")
+        frame = wh.compare("results/A", "results/B")
         columns = ("base_layer_index", "layer_index", "match", "reduction_ratio", "level")
         assert frame.select(columns).rows() == [
             (0, 0, "positional", 0.0, "untouched"),
@@ -245,8 +245,8 @@ def test_analyses_are_compared_by_the_base_that_they_share(tmp_path):
             (2, None, "positional", 1.0, "removed"),
             (3, 2, "positional", 0.0, "untouched"),
         ]
-        assert pairs_of(lh.compare(wh, "results/C", "results/A")) == [(index, index, "positional") for index in range(3)]
-        assert {row[2] for row in pairs_of(lh.compare(wh, "results/D", "results/C"))} == {"none"}
+        assert pairs_of(wh.compare("results/C", "results/A")) == [(index, index, "positional") for index in range(3)]
+        assert {row[2] for row in pairs_of(wh.compare("results/D", "results/C"))} == {"none"}
 
 
 def rows_of_map(*blocks, match="exact", confidence=1.0, stack="text"):

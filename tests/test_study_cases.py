@@ -132,22 +132,28 @@ def test_the_front_of_a_base_has_all_of_its_models(tmp_path):
         ]
 
 
-def test_analyses_find_a_base_whose_weights_come_later(tmp_path):
+def test_analyses_find_a_base_whose_weights_come_later_and_take_one_that_is_named(tmp_path):
+    """A describes its base, which has a general name; B describes none, and takes the weights that --base names."""
     tiny_models.save(tiny_models.build(tiny_models.TinyModel("llama", tiny_models.GROUPED)), tmp_path / "baselines/Base-7B")
     ingest(tmp_path / "baselines", into=tmp_path / "measured")
-    (checkpoint,) = rows(tmp_path / "measured", "SELECT params, layer_params FROM models")
-    sizes = rows(
-        tmp_path / "measured", "SELECT params, attention_params, mlp_params, norm_params FROM layers ORDER BY layer_index"
-    )
+    columns = "params, attention_params, mlp_params, norm_params"
+    ((params,),) = rows(tmp_path / "measured", "SELECT params FROM models")
+    sizes = rows(tmp_path / "measured", f"SELECT {columns} FROM layers ORDER BY layer_index")
     listed = [
         {"layer_idx": index, "total": total, "attention": {"total": attention}, "mlp": {"total": mlp}, "norm": norm}
         for index, (total, attention, mlp, norm) in enumerate(sizes)
     ]
-    original = {"model_name": GENERIC, "total_params": checkpoint[0], "layers": listed}
-    put_all(tmp_path / "results/A", {ANALYSIS: {**original, "model_name": "A", "layers": listed[:2]}, ORIGINAL: original})
+    original = {"model_name": GENERIC, "total_params": params, "layers": listed}
+    pruned = {**original, "model_name": "A", "total_params": params - 2 * sizes[0][0], "layers": listed[:2]}
+    put_all(tmp_path / "results/A", {ANALYSIS: pruned, ORIGINAL: original})
+    put_all(tmp_path / "results/B", {ANALYSIS: {**pruned, "model_name": "B"}, REMOVAL: removal(0, 1, of=4)})
     ingest(tmp_path / "results", into=tmp_path / "w")
     ingest(tmp_path / "baselines", into=tmp_path / "w")
-    assert bases(tmp_path / "w") == {"baselines/Base-7B": 0, "results/A": 0}
+    assert bases(tmp_path / "w") == {"baselines/Base-7B": 0, "results/A": 0, "results/B": None}
+    ingest(tmp_path / "results", into=tmp_path / "w", base="baselines/Base-7B")
+    assert bases(tmp_path / "w") == {"baselines/Base-7B": 0, "results/A": 0, "results/B": 0}
+    (row,) = rows(tmp_path / "w", "SELECT base_params, removed_layers FROM models WHERE model_id = 'results/B'")
+    assert row == (params, [0, 1])
 
 
 # The base's own comparison

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import copy
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.warehouse.answers.pair_rows import PairRows
@@ -52,11 +52,11 @@ class Warehouse:
             raise UsageError("as_of: a datetime without a zone; give it one, such as tzinfo=UTC")
         self.refresh()
 
-    def at(self, moment: datetime | str) -> Warehouse:
+    def at(self, moment: datetime | str) -> Self:
         """The same warehouse as it was at a time, opened in the same way."""
-        return Warehouse(self.path, as_of=moment, verify=self._verify, skip_damaged=self._skip_damaged)
+        return type(self)(self.path, as_of=moment, verify=self._verify, skip_damaged=self._skip_damaged)
 
-    def with_pair(self, pair: PairRows) -> Warehouse:
+    def with_pair(self, pair: PairRows) -> Self:
         """The same warehouse with one comparison, that of a pair, in place of all that are stored. Nothing is written."""
         shown = copy(self)
         shown._session = Session(self._snapshot, as_of=self.as_of, computes_all=self._verify).show_pair(pair)
@@ -69,7 +69,7 @@ class Warehouse:
         self._session = Session(self._snapshot, as_of=self.as_of, computes_all=self._verify)
         self._open_session: Session | None = None
 
-    def __enter__(self) -> Warehouse:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
