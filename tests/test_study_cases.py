@@ -182,12 +182,13 @@ def test_a_base_that_is_compared_with_itself_stays_the_base(tmp_path, own):
         ]
 
 
-def test_a_model_with_all_layers_of_its_base_is_compared_with_it(tmp_path):
-    files = {COMPARISON: comparison(named("Base-7B", *UNEVEN), named("Wanda_5000", *UNEVEN))}
-    put_all(tmp_path / "results/Wanda_5000", files)
-    ingest(tmp_path / "results", into=tmp_path / "w")
-    (row,) = rows(tmp_path / "w", "SELECT base_checkpoint_id = checkpoint_id, reduction_ratio, method FROM models")
-    assert row == (False, 0.0, "Wanda")
+@pytest.mark.parametrize("folder", ["results/Wanda_5000", "Wanda_5000/Base-7B"])
+def test_a_model_with_all_layers_of_its_base_is_compared_with_it(tmp_path, folder):
+    files = {COMPARISON: comparison(named("Base-7B", *UNEVEN), named("pruned", *UNEVEN))}
+    put_all(tmp_path / folder, files)
+    ingest(tmp_path / folder.partition("/")[0], into=tmp_path / "w")
+    (row,) = rows(tmp_path / "w", "SELECT base_checkpoint_id = checkpoint_id, reduction_ratio FROM models")
+    assert row == (False, 0.0)
 
 
 # Files that disagree, and files that are cut

@@ -15,6 +15,7 @@ from typing import Any
 from layerhouse.errors import InputError
 from layerhouse.ingest.checkpoint.json_files import read_json
 from layerhouse.ingest.checkpoint.notes import Note
+from layerhouse.ingest.declarations.declare import declare
 from layerhouse.ingest.study.compared_models import base_structure, pruned_structure
 from layerhouse.ingest.study.disagreements import comparison_disagreements, file_disagreements, sum_disagreements
 from layerhouse.ingest.study.file_names import COMPARISON_NAMES, ORIGINAL_NAME, REMOVAL_NAME, STRUCTURE_NAMES
@@ -181,9 +182,12 @@ class _ModelFiles:
     def is_base_itself(self, pruned: Structure, base: Base, display_name: str) -> bool:
         """Whether the model is the base, compared with itself: it has the layers of the base, and a name of it.
 
-        Layers alone do not tell, as a model with values set to zero has all layers of its base.
+        Layers alone do not tell, as a model with values set to zero has all layers of its base; nor does a name below a folder
+        that names a method.
         """
         if (self.removal is not None and self.removal.layers) or not are_same(pruned, base.structure):
+            return False
+        if any(declare(folder).method is not None for folder in display_name.split("/")):
             return False
         names = {name_end(name) for name in (*base.names, self.base_name()) if name}
         return bool(names & {name_end(name) for name in (pruned.name, display_name) if name})
