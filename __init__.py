@@ -36,7 +36,7 @@ from layerhouse.version import __version__
 
 if TYPE_CHECKING:
     from layerhouse.ingest.run import Event, Progress, Report
-    from layerhouse.warehouse.answers.handle import Warehouse
+    from layerhouse.opened_warehouse import OpenedWarehouse
 
 __all__ = [
     "DamagedWarehouseError",
@@ -59,7 +59,7 @@ def open(
     as_of: datetime | str | None = None,
     verify: bool = False,
     skip_damaged: bool = False,
-) -> Warehouse:
+) -> OpenedWarehouse:
     """Open a warehouse for reading. Raises UsageError, MissingWarehouseError, DamagedWarehouseError or WarehouseError.
 
     as_of: show it as it was at this time.
@@ -67,9 +67,9 @@ def open(
     skip_damaged: answer without the commits that are damaged, instead of raising.
     """
     from layerhouse.local_paths import local_path
-    from layerhouse.warehouse.answers.handle import Warehouse
+    from layerhouse.opened_warehouse import OpenedWarehouse
 
-    return Warehouse(local_path(path), as_of=as_of, verify=verify, skip_damaged=skip_damaged)
+    return OpenedWarehouse(local_path(path), as_of=as_of, verify=verify, skip_damaged=skip_damaged)
 
 
 def _mappings(wanted: bool) -> AbstractContextManager[None]:

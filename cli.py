@@ -40,7 +40,14 @@ from layerhouse.terminal.picture import draw, is_picture_wanted
 from layerhouse.terminal.process import Commands, exit_without_teardown, run_to_exit
 from layerhouse.terminal.progress import ingest_display, report_line
 from layerhouse.terminal.study_files import model_files, write_batch_files, write_model_files, write_summary_files
-from layerhouse.terminal.tables import opened_warehouse, show_changes, show_query, show_table, write_init_script
+from layerhouse.terminal.tables import (
+    opened_warehouse,
+    show_changes,
+    show_differences,
+    show_query,
+    show_table,
+    write_init_script,
+)
 from layerhouse.vocabulary import EventKind
 
 __all__ = ["Exit", "cli", "main", "program"]
@@ -159,17 +166,38 @@ def compare(
 ) -> None:
     """Show MODEL beside BASE, layer by layer: what was kept, cut and removed, and how each layer was matched.
 
-    BASE has to be the model that MODEL was last compared with. To compare it with another one: layerhouse ingest MODEL --base
-    BASE. With --format or --output, the table behind the picture is written instead.
+    BASE is any other model of the warehouse, by default the one that MODEL was last compared with. A comparison that is not
+    stored is made of stored rows, and changes no table. With --format or --output, the table behind the picture is written.
     """
-    from layerhouse.warehouse.answers.comparing import require_pair
+    from layerhouse.compare_call import compared
 
-    with opened_warehouse(warehouse, reading) as wh:
-        require_pair(wh.connection_for(), model, base)
+    with opened_warehouse(warehouse, reading) as wh, compared(wh, model, base) as (shown, texts):
         if output == OutputOptions():
-            print_lines("".join(draw(wh, (model,), table.by)))
+            print_lines("".join(draw(shown, (model,), base, by=table.by)))
         else:
-            show_query(wh, "per_layer", table.selection((model,)), output, table.layout)
+            show_query(shown, "per_layer", table.selection((model,)), output, table.layout)
+        for text in texts:
+            talk(text)
+
+
+@cli.command()
+@click.argument("first", type=LocalPath(), metavar="WAREHOUSE_A")
+@click.argument("second", type=LocalPath(), metavar="WAREHOUSE_B")
+@model_option
+@reading_options
+@table_options
+@output_options
+def diff(
+    first: Path, second: Path, models: tuple[str, ...], reading: ReadingOptions, table: TableOptions, output: OutputOptions
+) -> None:
+    """Show what differs between two warehouses: models, their structures and layers, and scores.
+
+    Models are matched by their names. A row is something that only one of the two has, or a value that differs, with both
+    values. The exit code is 0 whether or not anything differs: an empty table says that nothing does.
+    """
+    with opened_warehouse(first, reading) as wh, opened_warehouse(second, reading) as other:
+        if not show_differences(wh, other, models, table, output):
+            talk(f"no differences between {first} and {second}")
 
 
 @cli.command()

@@ -69,7 +69,7 @@ def choose_models(roots: Sequence[Path], context: IngestContext, result_files: R
         if base.suffix.lower() == ".json" and base.is_file():
             return ChosenModels(models, base_config=base)
         return _put_base_first(models, base, context, result_files)
-    named = next((model for model in models if model.model_id == options.base and model.weight_files), None)
+    named = next((model for model in models if model.model_id == options.base and has_structure(model)), None)
     if named is not None:
         return ChosenModels((named, *[model for model in models if model is not named]), named.model_id)
     return ChosenModels(models, base_name=_name_in_warehouse(options.base, models, context))
@@ -81,12 +81,18 @@ def _report_remarks(remarks: Sequence[Remark], context: IngestContext) -> None:
 
 
 def _name_in_warehouse(base: str, models: Sequence[FoundModel], context: IngestContext) -> str:
-    """The base, if it is the name of a model with weights in the warehouse. Raises NotFoundError, with those of this ingest."""
-    names = {model_id for model_id, kind in context.known.sightings if kind == SourceKind.WEIGHTS}
+    """The base, if it is the name of a model with weights or an analysis in the warehouse. Raises NotFoundError, with those of
+    this ingest."""
+    names = {model_id for model_id, _ in context.known.sightings}
     if base not in names:
-        names |= {model.model_id for model in models if model.weight_files}
-        raise NotFoundError("base, neither a path nor a model with weights,", base, tuple(sorted(names)))
+        names |= {model.model_id for model in models if has_structure(model)}
+        raise NotFoundError("base, neither a path nor a model with weights or an analysis,", base, tuple(sorted(names)))
     return base
+
+
+def has_structure(model: FoundModel) -> bool:
+    """Whether a model has files that say what its layers are."""
+    return bool(model.weight_files or model.analysis_files)
 
 
 def _put_base_first(

@@ -71,6 +71,7 @@ class _Ingest:
         self._analyses, self._weights = AnalysisTaker(context), WeightsTaker(context)
         self._results = ResultTaker(context, result_files, _linkable_models(chosen.models, context.known))
         self._comparer = Comparer(context)
+        self._analyses.named_base = chosen.base_name
         self._plans = plan_models(chosen.models, context, self._weights, self._analyses)
 
     def run(self) -> None:
@@ -79,6 +80,8 @@ class _Ingest:
         base_name = None if self._dry_run else chosen.base_name
         if chosen.base_config is not None and not self._dry_run:
             self._comparer.base = take_config_base(chosen.base_config, self._context)
+        if not any(plan.model.weight_files for plan in self._plans):
+            base_name = None  # analyses find it by themselves
         if base_name is not None and base_name not in {plan.model.model_id for plan in self._plans}:
             self._comparer.set_base(base_name, is_among_models=False)
         batch.seal()
@@ -98,6 +101,16 @@ class _Ingest:
             batch.drop_unfinished()
             raise
         self._comparer.compare_stored([plan.model.model_id for plan in self._plans])
+        if not self._dry_run:
+            self._settle_analyses()
+
+    def _settle_analyses(self) -> None:
+        """Compare analyses, also those that are not new, with the base that was named, or that turned out to be theirs."""
+        bases, names = self._analyses.bases, [plan.model.model_id for plan in self._plans if plan.model.analysis_files]
+        if self._chosen.base_name is not None and names:
+            bases.compare_with(self._chosen.base_name, names)
+        if any(plan.has_new_analysis or plan.has_new_weights for plan in self._plans):
+            bases.settle()
 
     def _reader(self) -> ReadAhead[ModelPlan, ReadWeights]:
         """What reads the weights of models, later ones ahead of their turn."""
@@ -121,8 +134,8 @@ class _Ingest:
         """
         model, context = plan.model, self._context
         taken: list[str] = []
-        if plan.has_new_analysis and self._take_analysis(plan):
-            taken.append(count_text(len(model.analysis_files), "analysis file"))
+        if plan.has_new_analysis and (count := self._take_analysis(plan)):
+            taken.append(count_text(count, "analysis file"))
         weights = None
         if plan.has_new_weights:
             text, weights = self._take_weights(plan, reader)
@@ -139,11 +152,11 @@ class _Ingest:
         context.progress.count_model()
         return None if weights is None or weights.checkpoint is None else weights
 
-    def _take_analysis(self, plan: ModelPlan) -> bool:
-        """Whether the analysis files of a model were taken."""
+    def _take_analysis(self, plan: ModelPlan) -> int:
+        """How many analysis files of a model were taken."""
         with self._context.taking(plan.model.shown, plan.model.home):
             return self._analyses.take(plan.model, plan.declared)
-        return False
+        return 0
 
     def _take_weights(self, plan: ModelPlan, reader: ReadAhead[ModelPlan, ReadWeights]) -> tuple[str, ReadWeights | None]:
         """What a report says was taken of a model's weights, empty where nothing was, and what was read."""

@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from layerhouse.warehouse.answers.handle import Warehouse
 
 
-def draw(wh: Warehouse, models: Sequence[str], by: str | None = None) -> list[str]:
-    """The picture of each model that matches one of the globs and has a base other than itself, counted in a measure."""
-    from layerhouse.warehouse.answers.comparing import PICTURE_SQL, pictures
+def draw(wh: Warehouse, models: Sequence[str], base: str | None = None, *, by: str | None = None) -> list[str]:
+    """The picture of each model that matches one of the globs and has a base other than itself, counted in a measure.
+
+    Of one model beside a `base` that was named, also what became of the base's tensors and units.
+    """
+    from layerhouse.warehouse.answers.comparing import PICTURE_SQL, pair_lines, pictures
 
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    return pictures(wh.connection_for(PICTURE_SQL), models, is_unicode=encoding.startswith("utf"), by=by)
+    connection = wh.connection_for(PICTURE_SQL if base is None else None)
+    drawn = pictures(connection, models, is_unicode=encoding.startswith("utf"), by=by, base_name=base)
+    return drawn if base is None else [*drawn, *(f"{line}\n" for line in pair_lines(wh.connection_for(), *models))]
 
 
 def is_picture_wanted(choice: bool | None, models: Sequence[str], output: OutputOptions) -> bool:

@@ -154,6 +154,17 @@ def show_changes(wh: Warehouse, since: str, models: tuple[str, ...], table: Tabl
     show_table(select_rows(wh.connection_for(), changes, table.selection()), output, table.layout)
 
 
+def show_differences(
+    first: Warehouse, second: Warehouse, models: tuple[str, ...], table: TableOptions, output: OutputOptions
+) -> bool:
+    """Show what differs between two warehouses; return whether anything does."""
+    from layerhouse.warehouse.answers.selection import select_rows
+
+    compared = first.differences_table(second, models)
+    show_table(select_rows(first.connection_for(), compared, table.selection()), output, table.layout)
+    return bool(compared.num_rows)
+
+
 def write_init_script(warehouse: Path, reading: ReadingOptions, target: Path | None) -> None:
     """Write the SQL that opens the warehouse in any DuckDB session, to a file or stdout."""
     from layerhouse.warehouse.answers.session import init_script, parse_as_of

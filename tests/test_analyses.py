@@ -9,6 +9,7 @@ import pytest
 
 from layerhouse.errors import InputError
 from layerhouse.ingest.study.analyses import Base, combine, read_file
+from layerhouse.ingest.study.structures import read_structure
 from layerhouse.tests.study_files import (
     ANALYSIS,
     COMPARISON,
@@ -37,11 +38,11 @@ PRUNING = "analysis/pruning_comparison.json"
 
 @pytest.fixture
 def analyse(tmp_path):
-    """Read analysis files and combine them; `known` are bases by name and parameters."""
+    """Read analysis files and combine them; `known` is the base that is found whatever they describe."""
 
     def run(files, known=None):
         parsed = {Path(name).name: read_file(put(tmp_path / name, document), name) for name, document in files.items()}
-        return combine(parsed, "results/A", lambda name, params: (known or {}).get((name, params)))
+        return combine(parsed, "results/A", lambda structure: known)
 
     return run
 
@@ -207,25 +208,23 @@ def test_the_layer_count_of_the_base(analyse, files, num_layers, base_sizes):
     assert sizes(analysis.base_layers) == base_sizes
 
 
-def test_a_base_that_is_known_already_is_pointed_at(analyse):
-    known = {("Base", 9096): Base("b" * 32, 4, None)}
-    analysis = analyse({COMPARISON: comparison(base(), structure(FULL, FULL)), REMOVAL: removal(0, 2)}, known)
+KNOWN = Base("b" * 32, read_structure(base(), "known"), names=frozenset({"Base"}), is_known=True)
+
+
+@pytest.mark.parametrize("own", [{}, {ORIGINAL: base()}])
+def test_a_base_that_is_known_already_is_pointed_at(analyse, own):
+    files = {ANALYSIS: structure(FULL, FULL), COMPARISON: comparison(base(), structure(FULL, FULL)), REMOVAL: removal(0, 2)}
+    analysis = analyse(files | own, KNOWN)
     assert {row["base_checkpoint_id"] for row in analysis.layer_matches} == {"b" * 32}
     assert (analysis.base_checkpoint, analysis.base_layers) == (None, ())
     assert matches(analysis) == [(0, 1, "declared"), (1, 3, "declared"), (None, 0, "declared"), (None, 2, "declared")]
 
 
-@pytest.mark.parametrize("known", [{("Other", 9096): 4}, {("Base", 9097): 4}])
-def test_a_base_of_another_name_or_size_is_not_it(analyse, known):
-    bases = {key: Base("b" * 32, num_layers, None) for key, num_layers in known.items()}
-    analysis = analyse({COMPARISON: comparison(base(), structure(FULL, FULL))}, bases)
-    assert analysis.base_checkpoint["checkpoint_id"] != "b" * 32
-
-
-def test_an_original_of_its_own_wins_over_a_known_base(analyse):
-    known = {("Base", 9096): Base("b" * 32, 4, None)}
-    analysis = analyse({COMPARISON: comparison(base(), structure(FULL)), ORIGINAL: base()}, known)
-    assert analysis.base_checkpoint["checkpoint_id"] != "b" * 32
+def test_a_further_name_of_a_known_base_has_a_row(analyse):
+    analysis = analyse({COMPARISON: comparison(structure(FULL, name="original"), structure(HALF))}, KNOWN)
+    row = analysis.base_checkpoint
+    assert (row["checkpoint_id"], row["declared_name"], row["params"], row["num_layers"]) == ("b" * 32, "original", 9096, 4)
+    assert analysis.base_layers == ()
 
 
 @pytest.mark.parametrize("files", [{ORIGINAL: "base"}, {COMPARISON: "comparison"}])
@@ -415,7 +414,7 @@ def test_a_structure_alone_has_the_id_that_it_has_as_a_base(analyse):
 # In a warehouse
 
 SUMMARY = "SELECT model_id, reduction_ratio, removed_layers, num_removed_layers, base_num_layers FROM models ORDER BY model_id"
-BASES = "SELECT DISTINCT checkpoint_id, num_layers FROM checkpoints WHERE model_id IS NULL"
+BASES = "SELECT DISTINCT base_checkpoint_id FROM models"
 
 
 def test_a_base_is_its_own_base(tmp_path):
@@ -459,10 +458,13 @@ def test_bases_of_one_name_and_size_that_differ_are_none(tmp_path):
     assert rows(tmp_path / "w", f"SELECT base_num_layers FROM ({SUMMARY})") == [(3,), (3,), (None,)]
 
 
-def test_a_broken_removal_list_costs_the_analysis_and_not_the_results(tmp_path):
+def test_a_broken_removal_list_costs_itself_alone(tmp_path):
     files = {ANALYSIS: structure(FULL), REMOVAL: removal(4, of=4), RESULT: result()}
     put_all(tmp_path / "results/A", files)
     assert lines(ingest(tmp_path / "results", into=tmp_path / "w")) == [
         f"failed results/A/{REMOVAL}: layers_to_remove: layer 4 of a model of 4 layers (0 is the first)",
-        "taken results/A: 1 result file",
+        "taken results/A: 1 analysis file, 1 result file",
+    ]
+    assert rows(tmp_path / "w", "SELECT num_layers, status_note FROM models") == [
+        (1, "no base to compare with; layers_to_remove.json could not be read")
     ]

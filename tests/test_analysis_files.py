@@ -18,6 +18,8 @@ FILES = {
     "pruned_model_analysis.json",
     "original_model_analysis.json",
     "model_comparison.json",
+    "pruning_comparison.json",
+    "pruning_comparison.txt",
     "pruning_summary_by_layer.txt",
 }
 DATA = Path(__file__).parents[2] / "shared/data/llama3-8b"
@@ -75,9 +77,26 @@ def test_the_files_have_the_form_of_the_study(study):
             "reduction_ratio": 0.5,
             "intermediate_size": {"original": 352, "pruned": 176},
         }
+        assert files["pruning_comparison.json"] == files["model_comparison.json"]
         lines = files["pruning_summary_by_layer.txt"].splitlines()
-        assert lines[3] == "3  2 groups (24576 params)  176 channels (67584 params)  92160 params"
-        assert lines[-1] == "\u603b\u8ba1  6 groups (73728 params)  544 channels (208896 params)  282624 params"
+        assert lines[3].split() == ["Layer", "Attention剪枝", "MLP剪枝", "总参数剪枝"]
+        assert lines[8] == "3        2 groups (24,576 params)  176 channels (67,584 params)  92,160 params"
+        assert lines[-2] == "总计       6 groups (73,728 params)  544 channels (208,896 params)  282,624 params"
+
+
+def test_the_table_of_layers_is_found_and_read_as_the_study_does(study):
+    """By a header that begins with Layer and names the parameters; then a line each: layer, both counts, share that is left;
+    up to a line of `=`."""
+    with lh.open(study / "w") as wh:
+        lines = written(wh, "results/HeadPrune_2000")["pruning_comparison.txt"].splitlines()
+    (header,) = (at for at, line in enumerate(lines) if line.startswith("Layer") and "总参数" in line)
+    assert set(lines[header + 1]) == {"-"}
+    table = lines[header + 2 :]
+    end = next(at for at, line in enumerate(table) if line.startswith("="))
+    found = {int(cells[0]): cells[1:4] for cells in map(str.split, table[:end])}
+    assert [*found] == [*range(8)]
+    assert found[3] == ["184,576", "92,416", "50.07%"]
+    assert table[3].split()[4:] == ["49,152", "24,576", "135,168", "67,584"]
 
 
 def test_removed_blocks_have_a_file_and_count_as_removed_completely(study):
@@ -86,8 +105,8 @@ def test_removed_blocks_have_a_file_and_count_as_removed_completely(study):
         assert files["layers_to_remove.json"] == {"layers_to_remove": [4, 5], "n_remove": 2, "original_num_layers": 8}
         assert len(files["model_comparison.json"]["layers"]) == 6
         lines = files["pruning_summary_by_layer.txt"].splitlines()
-        assert lines[4] == "4  4 groups (49152 params)  352 channels (135168 params)  184576 params"
-        assert len(lines) == 9
+        assert lines[9] == "4        4 groups (49,152 params)  352 channels (135,168 params)  184,576 params"
+        assert len(lines) == 5 + 8 + 3
 
 
 @pytest.mark.parametrize("model", ["results/HeadPrune_2000", "baselines/ShortGPT_remove_2", "results/LLM-Pruner_2000"])
@@ -96,7 +115,8 @@ def test_written_files_read_back_as_the_same_rows(study, tmp_path, model):
     done = layerhouse("analysis", model, "-w", study / "w", "--output-dir", tmp_path / "again" / name / "analysis")
     assert done.returncode == 0
     assert done.stderr.count("wrote ") >= 5
-    lh.ingest(tmp_path / "again", warehouse=tmp_path / "w")
+    report = lh.ingest(tmp_path / "again", warehouse=tmp_path / "w")
+    assert [event.kind for event in report.events] == ["taken"]
     where = "FROM layers WHERE checkpoint_id = (SELECT checkpoint_id FROM current_checkpoints WHERE model_id = "
     with lh.open(study / "w") as first, lh.open(tmp_path / "w") as second:
         sql = f"SELECT {LAYER_COLUMNS} {where}"
@@ -163,6 +183,11 @@ def test_ingest_writes_the_files_next_to_each_model_and_does_not_read_them(tmp_p
         "results/HeadPrune_2000": "success",
         "results/LLM-Pruner_2000": "failed",
     }
+    summary = json.loads((tmp_path / "out/models_summary.json").read_text())
+    assert (summary["models_dir"], len(summary["models"])) == (str(tmp_path), 5)
+    assert summary["models"][2]["name"] == "baselines/ShortGPT_remove_2"
+    pruning = summary["models"][2]["pruning"]
+    assert pruning["original_params"] - pruning["pruned_params"] == 2 * 184_576
     foreign_file.unlink()
     second = layerhouse(*command, cwd=tmp_path)
     assert second.returncode == 0

@@ -219,7 +219,9 @@ def test_summarize_with_a_prefix_writes_the_study_form(study, tmp_path):
     assert removed["name"] == "baselines/ShortGPT_remove_3"
     assert [layer["layer_idx"] for layer in removed["layer_pruning"] if layer["is_zero"]] == [8, 9, 10]
     assert removed["zero_layers"] == []
-    assert (tmp_path / "summary.v1.txt").read_text("utf-8").splitlines()[-3].startswith("parameters")
+    lines = (tmp_path / "summary.v1.txt").read_text("utf-8").splitlines()
+    names = [line.split()[0] for line in lines[6:11]]
+    assert (names[0], sorted(names)) == ("baselines/Tiny-Base", [model["name"] for model in document["models"]])
 
 
 def test_summarize_with_a_known_suffix_writes_the_table(study, tmp_path):

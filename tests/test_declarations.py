@@ -48,6 +48,16 @@ NOTHING = Declaration()
         ("My-Method_2000_ft", "My-Method", 0.2, None, ("ft",)),
         ("MyMethod_remove_7_ft", "MyMethod", None, 7, ("ft",)),
         ("MyWanda_2000", "MyWanda", 0.2, None, ()),
+        ("taylor_only_2000", "taylor_only", 0.2, None, ()),
+        ("Taylor_only_20", "taylor_only", 0.2, None, ()),
+        ("Taylor_only_20_c4", "taylor_only", 0.2, None, ("c4",)),
+        ("Taylor_2nd_20", "taylor_2nd", 0.2, None, ()),
+        ("SliceGPT_PCA_2000", "SliceGPT_PCA", 0.2, None, ()),
+        ("my_method_0.2", "my_method", 0.2, None, ()),
+        ("My_Method_2000", "my_method", 0.2, None, ()),
+        ("a_b_c_d_2000_ft", "a_b_c_d", 0.2, None, ("ft",)),
+        ("my_method_remove_7", "my_method", None, 7, ()),
+        ("my_method-v2_0.25", "my_method-v2", 0.25, None, ()),
         ("optimus_2000", "optimus", 0.2, None, ()),
         ("tiny_0.25", None, 0.25, None, ()),
         ("tiny-0.25_ft", None, 0.25, None, ("ft",)),
@@ -115,7 +125,15 @@ def test_what_a_name_declares(model_id, method, ratio, removed_layers, tags):
             "foo-2000",
             "foo_20000",
             "foo_1.5",
-            "My_Method_2000",
+            "foo_bar_50",
+            "foo_bar_20000",
+            "foo_bar-2000",
+            "block_size_2048",
+            "my_model_2000",
+            "pruned_model_2000",
+            "my_llama_2000",
+            "Llama-3-8B_chat_2000",
+            "train_seed_0.5",
             "step_2000",
             "run_2024",
             "model_2000",
@@ -205,11 +223,12 @@ def test_the_rules_file_has_no_key_that_nothing_reads_and_no_word_twice():
         "size",
         "other_numbers",
         "no_methods",
+        "sizes",
         "file_endings",
         "families",
     }
-    assert [set(rule) for rule in DOCUMENT["ratios"]] == [{"pattern", "divisor", "anywhere", "names_method"}] * 3
-    for name in ("other_numbers", "no_methods", "file_endings", "families"):
+    assert [set(rule) for rule in DOCUMENT["ratios"]] == [{"pattern", "divisor", "anywhere", "names_method", "names_words"}] * 3
+    for name in ("other_numbers", "no_methods", "sizes", "file_endings", "families"):
         words = DOCUMENT["names"][name]
         assert words == [word.lower() for word in words]
         assert len(words) == len(set(words)), name

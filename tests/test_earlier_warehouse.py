@@ -3,7 +3,8 @@
 `earlier/warehouse-VERSION` is such a warehouse, with what `layerhouse VERSION` answered in `answers-VERSION.zip`. It holds
 weights with spectra and units, analyses without weights, results, hand-made links, a rename, a drop, and a model whose content
 changed. Columns that were added since are not compared, and neither are the notes that its rows are stale. Scores of a task
-beside its usual one were in no table then; they are among the others now. `correlation` has further structural numbers.
+beside its usual one were in no table then; they are among the others now. `correlation` has further structural numbers. The
+study's summary was a paragraph a model, and is the study's table now, with the same numbers.
 """
 
 from __future__ import annotations
@@ -137,9 +138,13 @@ def test_commands_print_as_before(warehouses, tmp_path, version, name):
     warehouse = warehouses / f"warehouse-{version}"
     if name == "study.txt":
         done = layerhouse("summarize", "--output", tmp_path / "study", "--warehouse", warehouse)
-        for suffix in (".txt", ".json"):
-            written = (tmp_path / f"study{suffix}").read_text("utf-8")
-            assert TIME.sub("TIME", written) == TIME.sub("TIME", recorded(version)[f"study{suffix}"])
+        written = (tmp_path / "study.json").read_text("utf-8")
+        assert TIME.sub("TIME", written) == TIME.sub("TIME", recorded(version)["study.json"])
+        table = re.findall(
+            r"^(\S+) +([\d,]+) +(\S+%|N/A) +\S+ +\S+$", (tmp_path / "study.txt").read_text("utf-8"), re.MULTILINE
+        )
+        before = re.findall(r"^(\S+)\n  parameters +([\d,]+) (?:.*\n  .*)*?", recorded(version)["study.txt"], re.MULTILINE)
+        assert [row[:2] for row in table] == before != []
     else:
         done = layerhouse(*COMMANDS[name], "--warehouse", warehouse)
         end = {"summarize.txt": "note", "performance.txt": "other scores"}.get(name)

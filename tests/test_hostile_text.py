@@ -63,6 +63,10 @@ WRONG = (
     (["layers", EVIL], 2),
     (["compare", MODEL, EVIL], 2),
     (["compare", EVIL], 2),
+    (["compare", MODEL, MODEL], 2),
+    (["diff", "layerhouse-data", EVIL], 3),
+    (["diff", EVIL, "layerhouse-data"], 3),
+    (["diff", "layerhouse-data", "layerhouse-data", "-m", EVIL], 2),
     (["analysis", EVIL, "-O", "out"], 2),
     (["query", EVIL], 2),
     (["tables", EVIL], 2),
@@ -195,6 +199,8 @@ def test_every_command_is_walked():
 def test_messages_pictures_scripts_and_files_show_it_escaped(study, tmp_path):
     commands = (
         (["compare", MODEL], 0),
+        (["compare", MODEL, "results/HeadPrune_2000"], 0),
+        (["compare", "results/HeadPrune_2000", MODEL], 0),
         (["layers", MODEL, "--picture"], 0),
         (["analysis", MODEL, "-O", f"{tmp_path}/{EVIL}"], 0),
         (["summarize", "-o", f"{tmp_path}/{EVIL}/summary"], 0),
@@ -203,6 +209,8 @@ def test_messages_pictures_scripts_and_files_show_it_escaped(study, tmp_path):
         (["export", "--duckdb", f"{tmp_path}/{EVIL}.duckdb"], 0),
         (["ingest", "results", "--write-analysis", f"{tmp_path}/{EVIL}w", "-w", f"{tmp_path}/{EVIL}-wh"], 1),
         (["sql", "--init", "-w", f"{tmp_path}/{EVIL}-wh"], 0),
+        (["diff", "layerhouse-data", f"{tmp_path}/{EVIL}-wh"], 0),
+        (["diff", f"{tmp_path}/{EVIL}-wh", f"{tmp_path}/{EVIL}-wh"], 0),
         (["rename", MODEL, f"other/{EVIL}", "-w", f"{tmp_path}/{EVIL}-wh"], 0),
         (["link", f"{study}/scores/{EVIL}.csv", f"other/{EVIL}", "-w", f"{tmp_path}/{EVIL}-wh"], 2),
         (["drop", f"other/{EVIL}", "-w", f"{tmp_path}/{EVIL}-wh"], 0),

@@ -155,7 +155,7 @@ def test_compare_draws_a_picture_or_writes_its_table(study):
         "baselines/ShortGPT_remove_2 against baselines/Tiny-Base\nkept by nonzero: 1,738,880 → 1,369,728 parameters that are "
     )
     assert drawn.stdout.startswith(head)
-    assert drawn.stdout.endswith("\n\nremoved: 2 (text 4-5)\nuntouched: 6 (text 0-3, 6-7)\n")
+    assert drawn.stdout.endswith("\n\nremoved: 2 (text 4-5)\nuntouched: 6 (text 0-3, 6-7)\ntensors: 57 identical, 18 removed\n")
     plain = layerhouse("compare", "baselines/ShortGPT_remove_2", "-w", "w", cwd=study, PYTHONIOENCODING="ascii")
     assert plain.stdout.isascii()
     assert "##########" in plain.stdout
@@ -169,10 +169,7 @@ def test_compare_draws_a_picture_or_writes_its_table(study):
         (("x",), "no model 'x'; there is "),
         (("results/HeadPrune_2000", "x"), "no base 'x'; there is "),
         ((demo.BASE,), "baselines/Tiny-Base is a base itself; name a model that was made from it"),
-        (
-            ("results/HeadPrune_2000", "results/LLM-Pruner_2000"),
-            "compare them with: layerhouse ingest results/HeadPrune_2000 --base results/LLM-Pruner_2000",
-        ),
+        (("results/HeadPrune_2000",) * 2, "results/HeadPrune_2000: name another model to compare it with"),
     ],
 )
 def test_an_unknown_pair_is_an_error_of_one_line(study, arguments, message):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import openpyxl
 import pytest
 
+import layerhouse as lh
 from layerhouse.tests.running import layerhouse
 from layerhouse.warehouse.answers.handle import Warehouse
 
@@ -142,6 +144,21 @@ def test_the_base_has_8_billion_parameters_for_every_comparison(summary):
 def test_all_comparisons_are_with_the_one_described_base(wh):
     bases = wh.sql("SELECT DISTINCT checkpoint_id, declared_name, num_layers, status FROM checkpoints WHERE model_id IS NULL")
     assert [row[1:] for row in bases.rows()] == [("Llama-3-8B-Instruct", 32, "ok")]
+
+
+def test_all_comparisons_are_with_one_base_whatever_the_files_call_it(tmp_path):
+    """As the study's scripts write it, who call every base the original model."""
+    shutil.copytree(STUDY, tmp_path / "study", ignore=shutil.ignore_patterns("*.csv"))
+    for number, path in enumerate(sorted((tmp_path / "study").rglob("*_comparison.json"))):
+        path.chmod(0o644)
+        document = json.loads(path.read_text("utf-8"))
+        path.write_text(json.dumps(document | {"original_name": ("Original Model", "原始模型", "/models/base")[number % 3]}))
+    lh.ingest([tmp_path / "study/results", tmp_path / "study/baselines"], warehouse=tmp_path / "w")
+    with Warehouse(tmp_path / "w") as wh:
+        bases = wh.sql("SELECT model_id, base_checkpoint_id FROM models WHERE base_checkpoint_id IS NOT NULL")
+        assert set(bases["model_id"]) == {HGSP, LLM_PRUNER, SHORT_7, SHORT_4}
+        assert bases["base_checkpoint_id"].n_unique() == 1
+        assert set(wh.query("against_base")["base_model_id"]) == {BASE}
 
 
 def test_removed_layers_are_named_where_a_file_names_them(summary):

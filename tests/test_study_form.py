@@ -11,7 +11,7 @@ import pytest
 from layerhouse.warehouse.answers.query import study_rows
 from layerhouse.warehouse.answers.session import connect
 from layerhouse.warehouse.storage.store import create_store, write_commit
-from layerhouse.warehouse.study.summary_form import study_document, study_json, study_text
+from layerhouse.warehouse.study.summary_form import models_summary, study_document, study_json, study_text
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 BIG = 2**53 + 1
@@ -203,70 +203,89 @@ def test_json_has_no_null_and_exact_integers(document):
     assert "模型" in study_json({"name": "模型"})
 
 
-def test_text_has_models_by_parameters_then_minimum_maximum_and_mean(rows):
+def test_text_is_the_table_of_the_study(rows):
+    """Headings and widths by which the study's other scripts find the columns; counts have separators of thousands."""
     models, layer_rows = rows
     some_models = [row for row in models if row["model_id"] in ("base", "results/cut", "reported")]
     assert study_text(study_document(some_models, layer_rows, now=NOW)) == (
+        f"{'=' * 120}\n"
+        "模型结构分析汇总表\n"
+        f"{'=' * 120}\n"
+        "\n"
+        f"模型名称{' ' * 36} {' ' * 12}总参数 {' ' * 6}剪枝比例 {' ' * 4}层数 {' ' * 6}完全剪空的层\n"
+        f"{'-' * 120}\n"
+        f"base{' ' * 36}           4,800      0.00%      4            0\n"
+        f"results/cut{' ' * 29}           3,200     33.33%      3            1\n"
+        f"reported{' ' * 32}           1,200        N/A      2          N/A\n"
+        "\n"
+        f"{'=' * 120}\n"
+        "\n\n"
         f"{'=' * 80}\n"
-        "Model summary: 3 models, 2026-01-31T12:00:00+00:00\n"
+        "统计信息\n"
         f"{'=' * 80}\n"
         "\n"
-        "base\n"
-        "  parameters           4,800 (0.000 B)\n"
-        "    embedding          500\n"
-        "    lm_head            300\n"
-        "    layers             4,000\n"
-        "  number of layers     4\n"
-        "  original parameters  4,800\n"
-        "  reduction            0.00%\n"
-        "  reduction of layers  0.00%\n"
+        "总模型数: 3\n"
         "\n"
-        "results/cut\n"
-        "  parameters           3,200 (0.000 B)\n"
-        "    embedding          500\n"
-        "    lm_head            300\n"
-        "    layers             2,400\n"
-        "  number of layers     3\n"
-        "  original parameters  4,800\n"
-        "  reduction            33.33%\n"
-        "  reduction of layers  40.00%\n"
-        "  zero layers          2\n"
-        "  blocks gone          1 2\n"
+        "参数量统计:\n"
+        "  最小: 1,200\n"
+        "  最大: 4,800\n"
+        "  平均: 3,066\n"
         "\n"
-        "reported\n"
-        "  parameters           1,200 (0.000 B)\n"
-        "    embedding          100\n"
-        "    lm_head            50\n"
-        "  number of layers     2\n"
+        "剪枝比例统计:\n"
+        "  最小: 0.00%\n"
+        "  最大: 33.33%\n"
+        "  平均: 16.67%\n"
         "\n"
-        f"{'-' * 80}\n"
-        "                                 minimum         maximum            mean  models\n"
-        "parameters                         1,200           4,800           3,067       3\n"
-        "reduction                          0.00%          33.33%          16.67%       2\n"
-        "reduction of layers                0.00%          40.00%          20.00%       2\n"
+        "完全剪空的层统计:\n"
+        "  有剪空层的模型数: 1\n"
+        "  总剪空层数: 1\n"
+        "\n"
+        f"{'=' * 80}\n"
     )
 
 
 def test_text_orders_equal_sizes_by_name_and_unknown_sizes_last():
     sizes = {"b": 5, "a": 5, "none": None, "zero": 0, "most": BIG}
     document = study_document([model_row(name, params=size) for name, size in sizes.items()], [], now=NOW)
-    assert re.findall(r"^[a-z]+$", study_text(document), re.MULTILINE) == ["most", "a", "b", "zero", "none"]
-    assert f"  parameters           {BIG:,} (9007199.255 B)\n" in study_text(document)
-    assert re.findall(r"^parameters.*", study_text(document), re.MULTILINE) == [
-        f"{'parameters':24}{0:>16,}{BIG:>16,}{BIG // 4 + 3:>16,}{4:>8}"
+    assert re.findall(r"^[a-z]+(?= )", study_text(document), re.MULTILINE) == ["most", "a", "b", "zero", "none"]
+    assert re.findall(r"^(?:most|none) .*", study_text(document), re.MULTILINE) == [
+        f"{'most':<40} {BIG:>15,} {'N/A':>10} {'N/A':>6} {'N/A':>12}",
+        f"{'none':<40} {'N/A':>15} {'N/A':>10} {'N/A':>6} {'N/A':>12}",
     ]
+    assert f"  平均: {(BIG + 10) // 4:,}\n" in study_text(document)
 
 
-def test_text_without_models_still_has_the_statistics():
+def test_text_without_models_says_so():
     document = study_document([], [], now=NOW)
     assert document == {"timestamp": NOW.isoformat(), "total_models": 0, "models": []}
-    dashes = f"{'-':>16}" * 3 + f"{0:>8}\n"
-    assert study_text(document).endswith(f"{'parameters':24}{dashes}{'reduction':24}{dashes}{'reduction of layers':24}{dashes}")
+    assert study_text(document).endswith(f"\n总模型数: 0\n\n{'=' * 80}\n")
+
+
+def test_models_summary_has_a_model_each_by_its_place():
+    """As the study's batch analysis writes it; what is not known is left out."""
+    cut = {"params": 3200, "num_layers": 3, "layer_params": 2400, "base_params": 4800, "reduction_ratio": 1 / 3}
+    models = [model_row("b", source_uri="/study/results/b", **cut), model_row("a", source_uri="/study/baselines/a", params=1)]
+    document = models_summary(models)
+    assert [*document] == ["timestamp", "models_dir", "models"]
+    assert (document["models_dir"], document["models"]) == (
+        "/study",
+        [
+            {"name": "baselines/a", "total_params": 1},
+            {
+                "name": "results/b",
+                "total_params": 3200,
+                "num_layers": 3,
+                "layer_params": 2400,
+                "pruning": {"original_params": 4800, "pruned_params": 3200, "reduction_ratio": 1 / 3},
+            },
+        ],
+    )
+    assert (models_summary(models[:1])["models_dir"], models_summary([])["models"]) == ("/study/results", [])
 
 
 def test_a_name_stays_on_its_line():
     text = study_text(study_document([model_row("a\nb\x1b[31m|模型", params=1)], [], now=NOW))
-    assert "\na\\nb\\u001b[31m|模型\n" in text
+    assert re.search(r"^a\\nb\\u001b\[31m\|模型 +1 ", text, re.MULTILINE)
 
 
 def model_row(model_id, **columns):

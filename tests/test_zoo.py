@@ -130,7 +130,10 @@ def test_every_broken_model_has_its_line_and_the_others_are_in(zoo, tmp_path):
 def test_a_base_that_is_nowhere_and_one_that_is_two_are_usage_errors(zoo, tmp_path):
     names = sorted(f"zoo/{name}" for name in FORMS)
     for base, said in (
-        ("gone", f"layerhouse: no base, neither a path nor a model with weights, 'gone'; there is {', '.join(names)}"),
+        (
+            "gone",
+            f"layerhouse: no base, neither a path nor a model with weights or an analysis, 'gone'; there is {', '.join(names)}",
+        ),
         (zoo, f"layerhouse: --base {zoo}: the base is one model with weights; found 6"),
     ):
         done = layerhouse("ingest", zoo, "--base", base, "-w", tmp_path / "w")

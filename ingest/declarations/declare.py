@@ -18,6 +18,9 @@ REVISION = re.compile(r"@[0-9a-f]{8,40}(?=/|$)")
 """The commit in the name of a snapshot of a hub cache, `org/name@COMMIT`."""
 SEPARATOR = re.compile(r"([-_+\s])")
 LEADING_NAME = re.compile(r"([A-Za-z][A-Za-z0-9.+-]*)_(.*)", re.DOTALL)
+NAME_WORD = re.compile(r"[A-Za-z][A-Za-z0-9.+-]*")
+MAX_WORDS = 4
+"""Words that the name of an unknown method has at most."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class RatioRule:
     divisor: int
     anywhere: bool
     names_method: bool
+    names_words: bool
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Rules:
     size: re.Pattern[str]
     other_numbers: frozenset[str]
     no_methods: frozenset[str]
+    no_last_words: frozenset[str]
     file_endings: tuple[str, ...]
 
 
@@ -72,14 +77,16 @@ def declare(model_id: str) -> Declaration:
     """What the last component of a model_id declares; of a `checkpoint-N` folder, the component before. Never raises.
 
     A known method anywhere in the name has precedence, a pruner before a quantiser. Otherwise an unknown word that is followed
-    by `_` and four digits or `remove_N` is the method (MyMethod_2000). The name of a base model is not a method, and numbers
-    within it are not ratios: Qwen2.5-0.5B declares nothing, Llama-3-8B_0.2 declares 0.2. Nor does a name over MAX_NAME.
+    by `_` and four digits or `remove_N` is the method (MyMethod_2000), and so are several such words, which a fraction may
+    follow too (my_method_0.2). The name of a base model is not a method, and numbers within it are not ratios: Qwen2.5-0.5B
+    declares nothing, Llama-3-8B_0.2 declares 0.2. Nor does a name over MAX_NAME.
     """
     rules = load_rules()
     name, tags = _name_of(model_id, rules)
     if len(name) > MAX_NAME:
         return Declaration(tags=tags)
-    declared = _declare_known(name, rules) or _declare_unknown(name, rules) or _declare_base(name, rules)
+    declared = _declare_known(name, rules) or _declare_unknown(name, rules) or _declare_words(name, rules)
+    declared = declared or _declare_base(name, rules)
     return replace(declared, tags={**declared.tags, **tags})
 
 
@@ -104,6 +111,7 @@ def load_rules() -> Rules:
         size=re.compile(names["size"], re.IGNORECASE),
         other_numbers=frozenset(names["other_numbers"]),
         no_methods=frozenset(names["other_numbers"] + names["no_methods"]),
+        no_last_words=frozenset(names["other_numbers"] + names["no_methods"] + names["sizes"]),
         file_endings=tuple(names["file_endings"]),
     )
 
@@ -141,6 +149,27 @@ def _declare_unknown(name: str, rules: Rules) -> Declaration | None:
     if not names_method and not rules.removed_layers.match(match[2]):
         return None
     return _declare_tail(match[1], f"_{match[2]}", rules)
+
+
+def _declare_words(name: str, rules: Rules) -> Declaration | None:
+    """What a name declares that begins with several words of an unknown method, by the number that follows them.
+
+    The method is in lower case: Foo_bar_2000 and foo_bar_3000 are of one.
+    """
+    words = name.split("_")
+    for count in range(2, min(MAX_WORDS, len(words) - 1) + 1):
+        method, tail = words[:count], "_".join(words[count:])
+        if not NAME_WORD.fullmatch(method[-1]) or not NAME_WORD.fullmatch(method[0]):
+            return None
+        number = tail.partition("_")[0].partition("-")[0]
+        is_ratio = any(rule.names_words and rule.pattern.fullmatch(number) for rule in rules.ratios)
+        if not is_ratio and not rules.removed_layers.match(tail):
+            continue
+        lowered = [word.lower() for word in method]
+        if lowered[-1] in rules.no_last_words or rules.no_methods.issuperset(lowered) or _is_base("_".join(method), rules):
+            return None
+        return _declare_tail("_".join(lowered), f"_{tail}", rules)
+    return None
 
 
 def _declare_base(name: str, rules: Rules) -> Declaration:
@@ -217,4 +246,4 @@ def _method_pattern(methods: dict[str, list[str]]) -> re.Pattern[str]:
 
 
 def _ratio_rule(rule: dict[str, Any]) -> RatioRule:
-    return RatioRule(re.compile(rule["pattern"]), rule["divisor"], rule["anywhere"], rule["names_method"])
+    return RatioRule(re.compile(rule["pattern"]), rule["divisor"], rule["anywhere"], rule["names_method"], rule["names_words"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from layerhouse.ingest.checkpoint.notes import Note, note
 from layerhouse.ingest.study.file_names import ORIGINAL_NAME
+from layerhouse.ingest.study.same_layers import differing_layers
 from layerhouse.ingest.study.structures import Comparison, Structure
 
 
@@ -26,15 +27,30 @@ def file_disagreements(files: Mapping[str, Structure] | Mapping[str, Comparison]
 
 
 def comparison_disagreements(pruned: Structure, comparison: Comparison, original: Structure | None) -> list[Note]:
-    """Where the comparison has other numbers of parameters than the analyses."""
+    """Where the comparison has other numbers of parameters than the analyses, or other layers."""
     notes = []
     if comparison.pruned.params != pruned.params:
         stated = f"the comparison says {comparison.pruned.params} parameters"
         notes.append(disagreement(f"{stated}, the analysis {pruned.params}, which is taken"))
+    elif layers := differing_layers(pruned, comparison.pruned):
+        notes.append(
+            disagreement(f"the comparison has other numbers in {layers_text(layers)} than the analysis, which is taken")
+        )
     if original is not None and comparison.original.params != original.params:
         stated = f"the comparison says {comparison.original.params} parameters of the base"
         notes.append(disagreement(f"{stated}, {ORIGINAL_NAME} {original.params}, which is taken"))
+    elif original is not None and (layers := differing_layers(original, comparison.original)):
+        of_base = f"{layers_text(layers)} of the base"
+        notes.append(disagreement(f"the comparison has other numbers in {of_base} than {ORIGINAL_NAME}, which is taken"))
     return notes
+
+
+def layers_text(layers: Sequence[int]) -> str:
+    """Some layers, named as far as they are few."""
+    if len(layers) == 1:
+        return f"layer {layers[0]}"
+    names = ", ".join(map(str, layers[:5]))
+    return f"layers {names}" if len(layers) <= 5 else f"{len(layers)} layers ({names}, ...)"
 
 
 def sum_disagreements(pruned: Structure) -> list[Note]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.vocabulary import SourceKind, UnitKind
 from layerhouse.warehouse.answers.query import (
     counted_by,
     keep_models,
@@ -15,7 +16,12 @@ from layerhouse.warehouse.answers.query import (
     own_sql,
     run_sql,
 )
+from layerhouse.warehouse.answers.sql_text import quote_literal
 from layerhouse.warehouse.render.picture import layer_picture
+from layerhouse.warehouse.storage.schema import arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MODELS = "SELECT * FROM models ORDER BY model_id"
 BASE_NAMES = """
@@ -67,12 +73,44 @@ PICTURE_SQL = "\n".join((MODELS, BASE_NAMES, LAYERS))
 """All SQL of a picture: what a session has to make views for."""
 
 
+RELATION_COUNTS = """
+SELECT tensor_matches.relation, count(*) AS num_tensors
+FROM tensor_matches
+JOIN current_checkpoints
+    ON current_checkpoints.checkpoint_id = tensor_matches.checkpoint_id
+    AND current_checkpoints.base_checkpoint_id = tensor_matches.base_checkpoint_id
+WHERE current_checkpoints.model_id = {model}
+GROUP BY tensor_matches.relation
+ORDER BY num_tensors DESC, relation NULLS LAST
+"""
+RELATION_TEXTS = {None: "whose relation is not known without their values"}
+UNIT_COUNTS = """
+SELECT
+    kind,
+    CAST(sum(num_base_units) AS BIGINT) AS num_base_units,
+    CAST(sum(num_exact) AS BIGINT) AS num_exact,
+    CAST(sum(num_similar) AS BIGINT) AS num_similar,
+    CAST(sum(num_unknown) AS BIGINT) AS num_unknown
+FROM kept_units
+WHERE model_id = {model}
+GROUP BY kind
+ORDER BY kind
+"""
+UNIT_TEXTS = {UnitKind.HEAD: "heads", UnitKind.KV_GROUP: "KV groups", UnitKind.NEURON: "neurons", UnitKind.EXPERT: "experts"}
+
+
 def pictures(
-    connection: duckdb.DuckDBPyConnection, globs: Sequence[str], *, is_unicode: bool, by: str | None = None
+    connection: duckdb.DuckDBPyConnection,
+    globs: Sequence[str],
+    *,
+    is_unicode: bool,
+    by: str | None = None,
+    base_name: str | None = None,
 ) -> list[str]:
     """The picture of each model that matches a glob and has a base other than itself, in the order of names.
 
     `by` is what they count in, of KeptBy; without it parameters that are not zero where these are known of all layers.
+    `base_name` is the base of all of them if it is named.
     """
     with own_sql(connection), counted_by(connection, by):
         base_names = dict(run_rows(connection, BASE_NAMES))
@@ -85,31 +123,78 @@ def pictures(
         layer_picture(
             model | {"kept_by": by_model[model["model_id"]][0]["kept_by"]},
             by_model[model["model_id"]],
-            base_name=base_names[model["model_id"]] or "its base",
+            base_name=base_name or base_names[model["model_id"]] or "its base",
             is_unicode=is_unicode,
         )
         for model in models
-        if model["model_id"] in base_names and model["model_id"] in by_model
+        if (base_name is not None or model["model_id"] in base_names) and model["model_id"] in by_model
     ]
 
 
-def require_pair(connection: duckdb.DuckDBPyConnection, model: str, base: str | None) -> None:
-    """Raise NotFoundError for an unknown model or base, and UsageError with advice unless the two were compared last."""
-    names = model_names(connection)
-    for name, kind in ((model, "model"), (base, "base")):
-        if name is not None and name not in names:
-            raise NotFoundError(kind, name, names)
-    with own_sql(connection):
-        models = run_sql(connection, "SELECT model_id, checkpoint_id, base_checkpoint_id FROM models").to_pylist()
-    rows = {row["model_id"]: row for row in models}
-    own = rows[model]
-    remedy = f"layerhouse ingest {model} --base {base or 'BASE'}"
-    if base is not None and rows[base]["checkpoint_id"] != own["base_checkpoint_id"]:
-        raise UsageError(f"{model} is not compared with {base}; compare them with: {remedy}")
+def require_base(connection: duckdb.DuckDBPyConnection, model: str) -> None:
+    """Raise NotFoundError for an unknown model, and UsageError with advice unless it was compared with a base."""
+    own = pair_side(connection, model)
     if own["base_checkpoint_id"] is None:
-        raise UsageError(f"{model} has no base; compare it with one by: {remedy}")
+        raise UsageError(f"{model} has no base; compare it with one by: layerhouse ingest {model} --base BASE")
     if own["base_checkpoint_id"] == own["checkpoint_id"]:
         raise UsageError(f"{model} is a base itself; name a model that was made from it")
+
+
+def pair_side(connection: duckdb.DuckDBPyConnection, model: str, kind: str = "model") -> dict[str, Any]:
+    """What a comparison has to know of a model's checkpoint. Raises NotFoundError for an unknown model, of this kind in the
+    message, and UsageError for one whose layers are not known."""
+    names = model_names(connection)
+    if model not in names:
+        raise NotFoundError(kind, model, names)
+    columns = "model_id, checkpoint_id, base_checkpoint_id, source_kind, params_source, status_note"
+    with own_sql(connection):
+        (side,) = run_sql(connection, f"SELECT {columns} FROM models WHERE model_id = {quote_literal(model)}").to_pylist()
+        key = quote_literal(side["checkpoint_id"] or "")
+        codes = "list_distinct(flatten(list([note.code FOR note IN notes])))"
+        sql = f"SELECT {codes} AS codes FROM checkpoints WHERE checkpoint_id = {key}"
+        (notes,) = run_sql(connection, sql).to_pylist()
+    if side["checkpoint_id"] is None:
+        raise UsageError(f"{model}: the warehouse has only results of this model, no structure to compare")
+    if side["source_kind"] == SourceKind.WEIGHTS and side["params_source"] != SourceKind.WEIGHTS:
+        reason = "unread" if "unread" in (notes["codes"] or ()) else "not known"
+        raise UsageError(f"{model} is not comparable: its parameters are {reason}, {side['status_note']}")
+    return dict(side)
+
+
+def is_pair_stored(connection: duckdb.DuckDBPyConnection, checkpoint_id: str, base_checkpoint_id: str) -> bool:
+    """Whether the warehouse has compared two checkpoints, at whatever time."""
+    ids = (quote_literal(checkpoint_id), quote_literal(base_checkpoint_id))
+    where = f"checkpoint_id = {ids[0]} AND base_checkpoint_id = {ids[1]}"
+    with own_sql(connection):
+        return bool(run_sql(connection, f"SELECT 1 AS one FROM layer_matches WHERE {where} LIMIT 1").num_rows)
+
+
+def checkpoint_table(connection: duckdb.DuckDBPyConnection, table: str, checkpoint_id: str, columns: Sequence[str]) -> pa.Table:
+    """The rows of a checkpoint in a stored table, with the types of the schema."""
+    import pyarrow as pa
+
+    schema = arrow_schema(table)
+    where = f"checkpoint_id = {quote_literal(checkpoint_id)}"
+    with own_sql(connection):
+        rows = run_sql(connection, f"SELECT {', '.join(columns)} FROM {table} WHERE {where}")
+    return rows.cast(pa.schema([schema.field(column).with_nullable(True) for column in columns]))
+
+
+def pair_lines(connection: duckdb.DuckDBPyConnection, model: str) -> list[str]:
+    """What became of the base's tensors and units, a line each, for a model that is compared with one."""
+    name = quote_literal(model)
+    with own_sql(connection):
+        relations = run_rows(connection, RELATION_COUNTS.format(model=name))
+        units = run_rows(connection, UNIT_COUNTS.format(model=name))
+    lines = []
+    if relations:
+        counts = [f"{count:,} {RELATION_TEXTS.get(relation, relation)}" for relation, count in relations]
+        lines.append(f"tensors: {', '.join(counts)}")
+    for kind, base_units, exact, similar, unknown in units:
+        others = ((similar, "similar"), (unknown, "of unknown origin"))
+        further = "".join(f", {count:,} {text}" for count, text in others if count)
+        lines.append(f"{UNIT_TEXTS.get(kind, kind)}: {exact:,} of {base_units:,} unchanged{further}")
+    return lines
 
 
 def run_rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:

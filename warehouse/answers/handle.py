@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.warehouse.answers.pair_rows import PairRows
 from layerhouse.warehouse.answers.query import (
     asked_by,
     keep_models,
@@ -50,9 +52,16 @@ class Warehouse:
             raise UsageError("as_of: a datetime without a zone; give it one, such as tzinfo=UTC")
         self.refresh()
 
-    def at(self, moment: datetime | str) -> Warehouse:
+    def at(self, moment: datetime | str) -> Self:
         """The same warehouse as it was at a time, opened in the same way."""
-        return Warehouse(self.path, as_of=moment, verify=self._verify, skip_damaged=self._skip_damaged)
+        return type(self)(self.path, as_of=moment, verify=self._verify, skip_damaged=self._skip_damaged)
+
+    def with_pair(self, pair: PairRows) -> Self:
+        """The same warehouse with one comparison, that of a pair, in place of all that are stored. Nothing is written."""
+        shown = copy(self)
+        shown._session = Session(self._snapshot, as_of=self.as_of, computes_all=self._verify).show_pair(pair)
+        shown._open_session = None
+        return shown
 
     def refresh(self) -> None:
         """List the commits again."""
@@ -60,7 +69,7 @@ class Warehouse:
         self._session = Session(self._snapshot, as_of=self.as_of, computes_all=self._verify)
         self._open_session: Session | None = None
 
-    def __enter__(self) -> Warehouse:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -128,6 +137,17 @@ class Warehouse:
 
         with self.at(earlier) as before:
             return _frame(summary_since(before.connection_for(), self.connection_for(), models))
+
+    def differences(self, other: Warehouse, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
+        """One row for each difference of another warehouse from this one: models, structures, layers and scores."""
+        return _frame(self.differences_table(other, models))
+
+    def differences_table(self, other: Warehouse, models: list[str] | tuple[str, ...] = ()) -> pa.Table:
+        """The same as an Arrow table."""
+        from layerhouse.warehouse.answers.differences import asked_of_each, differences
+
+        asked = asked_of_each()
+        return differences(self.connection_for(asked), other.connection_for(asked), models)
 
     def sql(self, sql: str, *, safe: bool = False) -> pl.DataFrame:
         """The answer of SQL over all tables and views. Raises QueryError, and UsageError if two columns share a name.

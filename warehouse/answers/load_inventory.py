@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import duckdb
 
 from layerhouse.version import RESULT_RULES_VERSION, RULES_VERSION
-from layerhouse.vocabulary import CheckpointStatus, LinkRule, SourceKind, Unrelated
+from layerhouse.vocabulary import LinkRule, SourceKind, Unrelated
 from layerhouse.warehouse.answers.query import own_sql
 from layerhouse.warehouse.answers.session import connect
-from layerhouse.warehouse.storage.inventory import DescribedBase, Inventory, Sighting, StoredResult
+from layerhouse.warehouse.storage.inventory import Inventory, Sighting, StoredBase, StoredResult
 
 COMPLETE = f"""
 CREATE TEMP TABLE complete AS
@@ -191,17 +192,46 @@ SELECT
 FROM tensor_matches
 GROUP BY checkpoint_id, base_checkpoint_id
 """
-DESCRIBED_BASES = f"""
-SELECT DISTINCT declared_name, params, checkpoint_id, num_layers
+STORED_BASES = """
+SELECT DISTINCT
+    checkpoint_id,
+    declared_name,
+    params,
+    layer_params,
+    num_layers,
+    embedding_params,
+    lm_head_params,
+    status,
+    source_kind,
+    model_id
 FROM checkpoints
-WHERE model_id IS NULL AND params IS NOT NULL AND status = '{CheckpointStatus.OK}'
-ORDER BY checkpoint_id
+WHERE model_id IS NULL AND params IS NOT NULL
+UNION ALL
+SELECT
+    checkpoint_id,
+    declared_name,
+    params,
+    layer_params,
+    num_layers,
+    embedding_params,
+    lm_head_params,
+    status,
+    source_kind,
+    model_id
+FROM current_checkpoints
+WHERE params IS NOT NULL AND coalesce(base_checkpoint_id = checkpoint_id, TRUE)
+ORDER BY checkpoint_id, declared_name, model_id
+"""
+STATED_REMOVALS = f"""
+SELECT DISTINCT checkpoint_id, declared
+FROM checkpoints
+WHERE source_kind = '{SourceKind.ANALYSIS}' AND contains(declared, 'layers_to_remove')
 """
 
 
 def load_inventory(root: Path) -> Inventory:
     """What the warehouse contains, for an ingest that does only what is new. Raises WarehouseError."""
-    connection, _ = connect(root, asked="checkpoint_facts sightings result_links")
+    connection, _ = connect(root, asked="checkpoint_facts sightings current_checkpoints result_links")
     known = Inventory()
     with connection, own_sql(connection):
         connection.execute(COMPLETE)
@@ -220,8 +250,10 @@ def _load_models(connection: duckdb.DuckDBPyConnection, known: Inventory) -> Non
     for model_id, folder in _rows(connection, NEWEST_FOLDERS):
         known.folders_by_model[model_id] = folder
         known.models_by_folder[folder] = model_id
-    for name, params, checkpoint_id, num_layers in _rows(connection, DESCRIBED_BASES):
-        known.bases.setdefault((name, params), []).append(DescribedBase(checkpoint_id, num_layers))
+    known.bases = [StoredBase(*columns) for columns in _rows(connection, STORED_BASES)]
+    for checkpoint_id, text in _rows(connection, STATED_REMOVALS):
+        declared = json.loads(text)
+        known.removals[checkpoint_id] = declared["layers_to_remove"], declared.get("original_num_layers")
 
 
 def _load_results(connection: duckdb.DuckDBPyConnection, known: Inventory) -> None:

@@ -22,6 +22,7 @@ from layerhouse.warehouse.answers.answer_cache import (
     kept_statements,
     write_kept,
 )
+from layerhouse.warehouse.answers.pair_rows import PairRows
 from layerhouse.warehouse.answers.reach import lock, memory_limit, new_connection, require_plausible_sizes
 from layerhouse.warehouse.answers.sql_text import quote_literal, spelled_literal, sql_files
 from layerhouse.warehouse.storage.commits import Snapshot, list_commits
@@ -72,6 +73,7 @@ class Session:
         folders: Sequence[Path] = (),
     ) -> None:
         self.snapshot = snapshot
+        self._pair: PairRows | None = None
         self._as_of, self._is_open, self._memory, self._folders = as_of, is_open, memory or memory_limit(), folders
         require_plausible_sizes(snapshot)
         self._empty_files = {name: [path] for name, path in self.snapshot.empty_files().items()}
@@ -80,6 +82,11 @@ class Session:
         self._is_small = self.snapshot.rows("checkpoints") + self.snapshot.rows("links") <= MOST_HELD
         if as_of is None and not computes_all and are_kept(files := answer_files(self.snapshot)):
             self._unmade |= kept_statements(files)
+
+    def show_pair(self, pair: PairRows) -> Session:
+        """Show the comparison of a pair in place of all that the warehouse has; called before anything is asked."""
+        self._pair, self._unmade = pair, pair.replaced(self._unmade)
+        return self
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -90,6 +97,8 @@ class Session:
             connection.execute("SET enable_progress_bar = false")
             if self._as_of is not None:
                 connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [self._as_of.isoformat()])
+            if self._pair is not None:
+                self._pair.add_to(connection)
             if not self._is_open:
                 lock(connection, [self.snapshot.root, *self._folders])
         return connection

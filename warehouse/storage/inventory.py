@@ -27,11 +27,22 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class DescribedBase:
-    """A base that analysis files described."""
+class StoredBase:
+    """A checkpoint that analyses may have as their base: one that files described, or one of a model without another base.
+
+    `name` is what its files call it, `model_id` None if it is no model here.
+    """
 
     checkpoint_id: str
+    name: str | None
+    params: int
+    layer_params: int | None
     num_layers: int | None
+    embedding_params: int | None
+    lm_head_params: int | None
+    status: str
+    source_kind: str
+    model_id: str | None
 
 
 @dataclass(frozen=True)
@@ -59,14 +70,16 @@ class StoredResult:
 class Inventory:
     """Models by their present names: after renames, without dropped ones.
 
-    `sightings` are by model and source kind, `bases` by declared name and parameters. `unlinked_results` are result files
-    without a model. `waiting_results` are these by their id, and those that name an adapter and have the model under it;
-    `dropped_results` by the name that their dropped model had last, `dropped_folders` its folders; `results_by_hand` the
-    models that a user linked, by the file and by the model, adapter and revision that the rows name. `former_names` has names
-    that models were renamed from. `results` are those whose rows were made by the present rules, `stale_results` the others.
-    `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint and its base: `related` those whose tensors
-    were compared, `unexplained` those of them where values would say how some tensor differs, `stale_related` those that were
-    compared by earlier rules, and `unit_pairs` those whose units were matched. `stale_checkpoints` have rows of earlier rules
+    `sightings` are by model and source kind. `bases` are checkpoints that analyses may be compared with, and `removals` the
+    blocks of the base that the analysis of a checkpoint says were removed, with the base's number of layers.
+    `unlinked_results` are result files without a model. `waiting_results` are these by their id, and those that name an
+    adapter and have the model under it; `dropped_results` by the name that their dropped model had last, `dropped_folders`
+    its folders; `results_by_hand` the models that a user linked, by the file and by the model, adapter and revision that
+    the rows name. `former_names` has names that models were renamed from. `results` are those whose rows were made by the
+    present rules, `stale_results` the others. `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint
+    and its base: `related` those whose tensors were compared, `unexplained` those of them where values would say how some
+    tensor differs, `stale_related` those that were compared by earlier rules, and `unit_pairs` those whose units were matched.
+    `stale_checkpoints` have rows of earlier rules
     alone. `checkpoints_with_units` are the checkpoints whose units were read.
     """
 
@@ -90,7 +103,8 @@ class Inventory:
     stale_checkpoints: set[str] = field(default_factory=set)
     checkpoints_with_units: set[str] = field(default_factory=set)
     unit_pairs: set[tuple[str, str]] = field(default_factory=set)
-    bases: dict[tuple[str | None, int], list[DescribedBase]] = field(default_factory=dict)
+    bases: list[StoredBase] = field(default_factory=list)
+    removals: dict[str, tuple[list[int], int | None]] = field(default_factory=dict)
 
     def forget(self, table: str, ids: Mapping[str, Set[str]]) -> None:
         """Forget rows of a table that were not written after all, by what their columns of ids hold."""

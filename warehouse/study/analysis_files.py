@@ -1,12 +1,13 @@
 """Writes the structure of a model as the files of the study scripts, so that programs that read them keep working.
 
 `ingest` reads the same form. A number that the warehouse does not know is left out. The comparison pairs layers by index, as
-the study scripts do; `layers_to_remove.json` has the removed blocks of the base, if they are known.
+the study scripts do, under both names that they read it by; `layers_to_remove.json` has the removed blocks of the base, if they
+are known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.vocabulary import Module, Role, SourceKind, Stack
 from layerhouse.warehouse.answers.query import model_names, own_sql, run_sql
 from layerhouse.warehouse.answers.sql_text import quote_literal
+from layerhouse.warehouse.study.comparison_form import comparison, comparison_text, layer_summary
 from layerhouse.warehouse.study.json_form import known_values, study_json
+from layerhouse.warehouse.study.summary_form import models_summary
 from layerhouse.warehouse.study.written_files import write_files
 
 Row = Mapping[str, Any]
 
 STRUCTURE, PRUNED, ORIGINAL = "model_structure.json", "pruned_model_analysis.json", "original_model_analysis.json"
-COMPARISON, LAYER_SUMMARY, REMOVED = "model_comparison.json", "pruning_summary_by_layer.txt", "layers_to_remove.json"
-BATCH = "batch_analysis_results.json"
-TOTAL_LABEL = "\u603b\u8ba1"
+COMPARISON, CHART_COMPARISON, REMOVED = "model_comparison.json", "pruning_comparison.json", "layers_to_remove.json"
+COMPARISON_TEXT, LAYER_SUMMARY = "pruning_comparison.txt", "pruning_summary_by_layer.txt"
+BATCH, MODELS = "batch_analysis_results.json", "models_summary.json"
 ATTENTION_ROLES = (Role.Q_PROJ, Role.K_PROJ, Role.V_PROJ, Role.O_PROJ, Role.QKV_PROJ)
 MLP_ROLES = (Role.GATE_PROJ, Role.UP_PROJ, Role.DOWN_PROJ, Role.GATE_UP_PROJ)
 ATTENTION, MLP = Module.ATTENTION, Module.MLP
@@ -67,10 +70,13 @@ def analysis_files(connection: duckdb.DuckDBPyConnection, model_id: str) -> dict
     where = f"WHERE model_id = {quote_literal(model_id)}"
     order = "ORDER BY stack_rank(stack), coalesce(base_layer_index, layer_index), layer_index"
     layers = _rows(connection, f"SELECT * FROM layer_pruning {where} {order}")
+    compared = comparison(original, pruned)
     files |= {
         ORIGINAL: study_json(original),
-        COMPARISON: study_json(_comparison(original, pruned)),
-        LAYER_SUMMARY: _layer_summary(layers),
+        COMPARISON: study_json(compared),
+        CHART_COMPARISON: study_json(compared),
+        COMPARISON_TEXT: comparison_text(compared),
+        LAYER_SUMMARY: layer_summary(layers),
     }
     if model["removed_layers"]:
         removal = {
@@ -85,18 +91,20 @@ def analysis_files(connection: duckdb.DuckDBPyConnection, model_id: str) -> dict
 def write_analyses(
     connection: duckdb.DuckDBPyConnection, models: Sequence[str], folder: Path, *, force: bool
 ) -> dict[str, str]:
-    """Write the files of each model into `analysis/` next to its weights, and batch_analysis_results.json into a folder.
+    """Write the files of each model into `analysis/` next to its weights, and those on all of them into a folder.
 
-    Models without weights are skipped: their rows were read from such files. Returns model ID -> error for each failure.
+    These are batch_analysis_results.json and models_summary.json. Models without weights have no files written: their rows were
+    read from such files. Returns model ID -> error for each failure.
     """
-    weight_models = _rows(
-        connection, f"SELECT model_id, source_uri FROM models WHERE source_kind = '{SourceKind.WEIGHTS}' ORDER BY model_id"
-    )
     results: dict[str, dict[str, Any]] = {}
     failures = {}
-    for row in weight_models:
+    analysed: list[Row] = []
+    for row in _rows(connection, "SELECT * FROM models WHERE checkpoint_id IS NOT NULL ORDER BY model_id"):
         model_id, model_folder = row["model_id"], Path(row["source_uri"])
         if model_id not in models:
+            continue
+        if row["source_kind"] != SourceKind.WEIGHTS:
+            analysed.append(row)
             continue
         try:
             if not model_folder.is_dir():
@@ -107,10 +115,11 @@ def write_analyses(
                 "status": "success",
                 "files": [str(model_folder / "analysis" / name) for name in sorted(files)],
             }
+            analysed.append(row)
         except UsageError as error:
             failures[model_id] = str(error)
             results[model_id] = {"status": "failed", "error": str(error)}
-    write_files(folder, {BATCH: study_json(results)}, force=force)
+    write_files(folder, {BATCH: study_json(results), MODELS: study_json(models_summary(analysed))}, force=force)
     return failures
 
 
@@ -175,87 +184,6 @@ def _layer_entry(row: Row, roles: Mapping[str, Mapping[str, int]]) -> dict[str, 
         norm=row["norm_params"],
         is_zero_layer=row["is_zero_layer"],
     )
-
-
-def _comparison(original: Mapping[str, Any], pruned: Mapping[str, Any]) -> dict[str, Any]:
-    """Both structures side by side; layers are paired by index, up to the shorter of the two."""
-    pairs = zip(original["layers"], pruned["layers"], strict=False)
-    return known_values(
-        original_name=original["model_name"],
-        pruned_name=pruned["model_name"],
-        total_params=_count_comparison(original["total_params"], pruned["total_params"]),
-        layer_params=_count_comparison(
-            original["layer_summary"].get("total_layer_params"), pruned["layer_summary"].get("total_layer_params")
-        ),
-        layers=[_layer_comparison(*pair) for pair in pairs],
-    )
-
-
-def _layer_comparison(original: Mapping[str, Any], pruned: Mapping[str, Any]) -> dict[str, Any]:
-    modules = {}
-    for part, sizes in ((ATTENTION, ("num_heads", "num_kv_heads")), (MLP, ("intermediate_size",))):
-        before, after = original.get(part, {}), pruned.get(part, {})
-        totals = _count_comparison(before.get("total"), after.get("total"))
-        if totals is not None:
-            known = [size for size in sizes if size in before and size in after]
-            modules[part] = totals | {size: {"original": before[size], "pruned": after[size]} for size in known}
-    return known_values(
-        layer_idx=pruned["layer_idx"],
-        total=_count_comparison(original.get("total"), pruned.get("total")),
-        **modules,
-        is_zero_layer=pruned.get("is_zero_layer"),
-    )
-
-
-def _count_comparison(original: int | None, pruned: int | None) -> dict[str, Any] | None:
-    if original is None or pruned is None:
-        return None
-    reduced = original - pruned
-    return {
-        "original": original,
-        "pruned": pruned,
-        "reduced": reduced,
-        "reduction_ratio": reduced / original if original else 0.0,
-    }
-
-
-def _layer_summary(layers: Sequence[Row]) -> str:
-    """A line per block of the base: removed KV groups, MLP channels and parameters, `?` if unknown; then a line of totals."""
-    sums: list[int | None] = [0] * 5
-    lines = []
-    for layer in layers:
-        counts = [*_removed_counts(layer)]
-        sums = [None if total is None or count is None else total + count for total, count in zip(sums, counts, strict=True)]
-        index = layer["base_layer_index"] if layer["base_layer_index"] is not None else layer["layer_index"]
-        lines.append(_layer_summary_line("?" if index is None else str(index), counts))
-    return "\n".join([*lines, _layer_summary_line(TOTAL_LABEL, sums)]) + "\n"
-
-
-def _removed_counts(layer: Row) -> Iterator[int | None]:
-    """KV groups and attention parameters, MLP channels and parameters, and all parameters that the block lost.
-
-    A module that lost no parameter lost no group and no channel, even if their number is unknown.
-    """
-    for name, module_params in (
-        ("num_kv_heads", "attention_params"),
-        ("attention_params", None),
-        ("intermediate_size", "mlp_params"),
-        ("mlp_params", None),
-        ("params", None),
-    ):
-        count = _removed_count(layer, name)
-        is_module_whole = module_params is not None and _removed_count(layer, module_params) == 0
-        yield 0 if count is None and is_module_whole else count
-
-
-def _removed_count(layer: Row, name: str) -> int | None:
-    before, after = layer[f"base_{name}"], 0 if layer["is_removed"] else layer[name]
-    return None if before is None or after is None else before - after
-
-
-def _layer_summary_line(label: str, counts: Sequence[int | None]) -> str:
-    groups, attention, channels, mlp, params = ("?" if count is None else str(count) for count in counts)
-    return f"{label}  {groups} groups ({attention} params)  {channels} channels ({mlp} params)  {params} params"
 
 
 def _in_order(roles: Mapping[str, int], first: Sequence[str]) -> dict[str, int]:

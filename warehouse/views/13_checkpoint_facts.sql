@@ -12,7 +12,9 @@ WITH first_sightings AS (
                 coalesce(rules_version, 1) DESC,
                 stats_level IS NOT DISTINCT FROM 'spectral' DESC,
                 commit_id,
-                model_id NULLS FIRST
+                model_id NULLS FIRST,
+                status,
+                declared_name
         ) = 1
 ),
 compared_pairs AS MATERIALIZED (
