@@ -79,7 +79,7 @@ def pair_rows(connection: duckdb.DuckDBPyConnection, own: Side, other: Side) -> 
     related = relate_tensors(checkpoint.tensors, base.tensors, matches)
     settle_packed(related)
     _mark_added(related, checkpoint, matches)
-    if count := sum(entry.has_open_values for entry in related):
+    if count := sum(entry.relation is None and entry.has_open_values for entry in related):
         command = f"layerhouse ingest {checkpoint.model_id} --base {base.model_id}"
         texts.append(f"how {count} tensors differ, only their values tell; they are read by: {command}")
     rows: dict[str, Any] = {

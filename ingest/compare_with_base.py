@@ -304,7 +304,8 @@ class Comparer:
         if opened is None or base_opened is None:
             absent = checkpoint if opened is None else base
             reason = f"the files of {absent.model_id} are not there as they were measured; with them: --compare values"
-            return [note("relation", f"how {len(unexplained)} tensors differ from the base's is not known: {reason}")]
+            count = sum(entry.relation is None for entry in unexplained)
+            return [note("relation", f"how {count} tensors differ from the base's is not known: {reason}")]
         refs, base_refs = (
             {placed.ref.name: placed.ref for placed in weights.placement.placed} for weights in (opened, base_opened)
         )

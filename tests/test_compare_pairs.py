@@ -146,7 +146,7 @@ def test_what_values_alone_tell_is_said(zoo):
     done = layerhouse("compare", TUNED, CUT, "-w", zoo / "w")
     assert done.returncode == 0
     count = 39 - 3 * 7  # of three layers all tensors but the norms are cut
-    what = f"how {count} tensors of one shape differ, only their values tell"
+    what = f"how {count} tensors differ, only their values tell"
     assert done.stderr.splitlines()[0] == f"{what}; they are read by: layerhouse ingest {TUNED} --base {CUT}"
 
 
