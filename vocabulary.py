@@ -256,6 +256,34 @@ class Strategy(StrEnum):
     NON_UNIFORM = "non_uniform"
 
 
+class Descent(StrEnum):
+    """What a checkpoint is among its kin."""
+
+    ROOT = "root"
+    """Others were made from it, and it from none of them."""
+    ALONE = "alone"
+    COPY = "copy"
+    CHILD = "child"
+    MERGE = "merge"
+    SIBLING = "sibling"
+    """It shares a base with others, which is not there."""
+    KIN = "kin"
+    """Of it and another one, either may be the parent, or an absent one that of both."""
+
+
+class BaseRule(StrEnum):
+    """Why a checkpoint is compared with its base, or with none."""
+
+    FOUND = "found"
+    """By its tensors."""
+    DECLARED = "declared"
+    """By its own files."""
+    NAMED = "named"
+    """By a user."""
+    NONE = "none"
+    """A user said that it has none."""
+
+
 class SourceKind(StrEnum):
     """What a model's structure was read from."""
 

@@ -1,0 +1,179 @@
+"""Which checkpoints are kin at all: mean signatures by role, which tuning, masking, packing and cutting leave alike.
+
+A checkpoint joins the first one that it is kin to, so that not all pairs are compared; kin that joined different ones, and
+checkpoints with an equal matrix, make these one clan.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from layerhouse.ingest.lineage.outline import LANES, Array, padded_lists, residual_width
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PROBE_COLUMNS = ("stack", "module", "role", "part", "is_parameter", "shape", "weight_shape", "signature")
+"""Columns of the stored table `tensors` that a probe is made of."""
+MIN_KINSHIP = 0.3
+"""Mean cosine from which on two checkpoints are kin, unless so few numbers are compared that chance may reach it."""
+CHANCE = 4.0
+"""Standard deviations of the mean cosine of unrelated checkpoints."""
+BLOCK = 512
+"""Checkpoints that are compared with the leaders at once."""
+LARGE_CLAN, WINDOW = 256, 48
+"""Members of a clan from which on not every pair is looked at, and how many are on either side of each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Mean signatures of unit length, of shape (roles, 64), and the width of the residual stream that they lie over."""
+
+    width: int | None
+    roles: tuple[str, ...]
+    vectors: Array
+
+
+def probe_of(tensors: pa.Table) -> Probe:
+    """The probe of a checkpoint from its rows, which have PROBE_COLUMNS."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = tensors.filter(
+        pc.and_(pc.and_(pc.is_valid(tensors.column("signature")), pc.is_valid(tensors.column("role"))), tensors.column("is_parameter"))
+    )
+    if not len(rows):
+        return Probe(residual_width(tensors), (), np.zeros((0, LANES), np.float32))
+    vectors, sizes = padded_lists(rows.column("signature"))
+    part = pc.if_else(pc.equal(pc.fill_null(rows.column("part"), ""), "bias"), "bias", "weight")
+    names = [pc.fill_null(rows.column(name), "") for name in ("stack", "module", "role")]
+    joined = pc.binary_join_element_wise(*names, part, pc.cast(pa.array(sizes), pa.string()), " ")
+    encoded = pc.dictionary_encode(joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined)
+    sums = np.zeros((len(encoded.dictionary), LANES))
+    np.add.at(sums, encoded.indices.to_numpy(), vectors)
+    lengths = np.linalg.norm(sums, axis=1)
+    order = [at for at in np.argsort(np.array(encoded.dictionary.to_pylist())) if lengths[at] > 1e-9]
+    roles = encoded.dictionary.to_pylist()
+    return Probe(
+        residual_width(tensors),
+        tuple(roles[at] for at in order),
+        (sums[order] / lengths[order][:, None]).astype(np.float32),
+    )
+
+
+class Kinship:
+    """The probes of many checkpoints, to compare. `comparisons` counts the pairs that were looked at."""
+
+    def __init__(self, probes: Sequence[Probe]) -> None:
+        self.comparisons = 0
+        names = {role: at for at, role in enumerate(sorted({role for probe in probes for role in probe.roles}))}
+        self._vectors = np.zeros((len(probes), max(len(names), 1) * LANES), np.float32)
+        self._has = np.zeros((len(probes), max(len(names), 1)), np.float32)
+        self.widths = [probe.width for probe in probes]
+        for row, probe in enumerate(probes):
+            places = np.array([names[role] for role in probe.roles], np.int64)
+            self._has[row, places] = 1
+            self._vectors.reshape(len(probes), -1, LANES)[row, places] = probe.vectors
+
+    def between(self, rows: Array, others: Array) -> tuple[Array, Array]:
+        """The mean cosine of each of `rows` with each of `others`, and whether they are kin."""
+        self.comparisons += len(rows) * len(others)
+        common = self._has[rows] @ self._has[others].T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            cosines = np.where(common > 0, (self._vectors[rows] @ self._vectors[others].T) / common, -1.0)
+            least = np.maximum(MIN_KINSHIP, CHANCE / np.sqrt(LANES * common))
+        return cosines, cosines >= least
+
+    def clans(self, equal: Iterable[tuple[int, int]] = ()) -> list[list[int]]:
+        """The clans as lists of checkpoints, the largest first; `equal` are pairs that share a matrix."""
+        union = _Union(len(self.widths))
+        for first, second in equal:
+            union.join(first, second)
+        by_width: dict[int | None, list[int]] = defaultdict(list)
+        for row, width in enumerate(self.widths):
+            by_width[width].append(row)
+        for members in by_width.values():
+            self._join_kin(np.array(members), union)
+        clans: dict[int, list[int]] = defaultdict(list)
+        for row in range(len(self.widths)):
+            clans[union.top(row)].append(row)
+        return sorted(clans.values(), key=lambda clan: (-len(clan), clan))
+
+    def _join_kin(self, members: Array, union: _Union) -> None:
+        leaders: list[int] = []
+        for low in range(0, len(members), BLOCK):
+            block = members[low : low + BLOCK]
+            is_led = np.zeros(len(block), bool)
+            if leaders:
+                kin = self.between(block, np.array(leaders))[1]
+                is_led = kin.any(axis=1)
+                for row, leader in zip(*np.nonzero(kin), strict=True):
+                    union.join(int(block[row]), leaders[leader])
+            rest = block[~is_led]
+            if not len(rest):
+                continue
+            kin = self.between(rest, rest)[1]
+            new: list[int] = []
+            for row in range(len(rest)):
+                led = [leader for leader in new if kin[row, leader]]
+                for leader in led:
+                    union.join(int(rest[row]), int(rest[leader]))
+                if not led:
+                    new.append(row)
+            leaders += [int(rest[row]) for row in new]
+
+    def nearest(self, clan: Sequence[int], count: int) -> list[list[int]]:
+        """For each member of a clan the nearest others, at most `count`, as positions in it.
+
+        In a large clan each member is compared with some pivots and with the members that are as near to its pivot as it is.
+        """
+        members = np.array(clan)
+        if len(members) <= LARGE_CLAN:
+            return _nearest(self.between(members, members)[0], np.arange(len(members)), np.arange(len(members)), count)
+        pivots = members[np.random.default_rng(0).choice(len(members), int(np.sqrt(len(members))), replace=False)]
+        cosines = self.between(members, pivots)[0]
+        cell, likeness = cosines.argmax(axis=1), cosines.max(axis=1)
+        order = np.lexsort((likeness, cell))
+        found: list[list[int]] = [[] for _ in range(len(members))]
+        for low in range(0, len(order), WINDOW):
+            own = order[low : low + WINDOW]
+            around = order[max(0, low - WINDOW) : low + 2 * WINDOW]
+            near = _nearest(self.between(members[own], members[around])[0], own, around, count)
+            for position, others in zip(own, near, strict=True):
+                found[position] = others
+        return found
+
+    def centre(self, clan: Sequence[int], count: int) -> list[int]:
+        """The members nearest to the mean of a clan, as positions in it."""
+        members = np.array(clan)
+        mean = self._vectors[members].sum(axis=0)
+        likeness = self._vectors[members] @ mean / np.sqrt(np.maximum(self._has[members].sum(axis=1), 1))
+        return [int(at) for at in np.argsort(-likeness, kind="stable")[:count]]
+
+
+def _nearest(cosines: Array, rows: Array, columns: Array, count: int) -> list[list[int]]:
+    """For each row the columns of the greatest cosines, without itself."""
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, : count + 1]
+    return [[int(columns[at]) for at in best if columns[at] != row][:count] for row, best in zip(rows, order, strict=True)]
+
+
+class _Union:
+    """Sets that grow together."""
+
+    def __init__(self, count: int) -> None:
+        self._above = list(range(count))
+
+    def top(self, one: int) -> int:
+        while self._above[one] != one:
+            self._above[one] = self._above[self._above[one]]
+            one = self._above[one]
+        return one
+
+    def join(self, one: int, other: int) -> None:
+        tops = sorted((self.top(one), self.top(other)))
+        self._above[tops[1]] = tops[0]
