@@ -87,7 +87,7 @@ def ingest(
     *,
     warehouse: str | Path = "layerhouse-data",
     exclude: Sequence[str] = (),
-    base: str | Path | None = None,
+    base: str | Path | None = "auto",
     name: str | None = None,
     dry_run: bool = False,
     stats: str = "full",
@@ -109,7 +109,8 @@ def ingest(
     An input that cannot be taken is an event of kind `failed` in the report; the others are taken all the same.
 
     exclude: globs of paths to skip.
-    base: the model that the others are compared with: a path, or the name of a model in the warehouse.
+    base: the model that the others are compared with: a path, or the name of a model in the warehouse; `auto` to find each
+        model's base by its tensors, `parent` to find the model that it was made from, `none` (or None) for no base.
     name: the name of the model, if there is only one; by default its path.
     dry_run: report what would be taken, and write nothing.
     stats: `full`; `spectral` to measure the spectra of weight matrices too; `none` to read headers only.
@@ -130,11 +131,12 @@ def ingest(
     from layerhouse.ingest.measure.devices import find_devices
     from layerhouse.ingest_call import ingest_into
     from layerhouse.local_paths import local_path
+    from layerhouse.vocabulary import BaseMode
 
     reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units, workers)
     if base is not None and not isinstance(base, str | Path):
         raise UsageError(f"base {base!r}: one path or one name")
-    base_text = None if base is None else str(local_path(base))
+    base_text = BaseMode.NONE.value if base is None else base if base in [*BaseMode] else str(local_path(base))
     options = Options(tuple(exclude), name, dry_run, base_text, reading, tuple(method_patterns), debug)
     paths = [local_path(root) for root in ([roots] if isinstance(roots, str | Path) else roots)]
     with _mappings(map_files and stats != "none"):

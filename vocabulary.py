@@ -271,6 +271,17 @@ class Descent(StrEnum):
     """Of it and another one, either may be the parent, or an absent one that of both."""
 
 
+class BaseMode(StrEnum):
+    """What models are compared with if no base is named."""
+
+    AUTO = "auto"
+    """The first of the ancestors that their tensors show."""
+    PARENT = "parent"
+    """The model that they were made from."""
+    NONE = "none"
+    """Nothing, now and later."""
+
+
 class BaseRule(StrEnum):
     """Why a checkpoint is compared with its base, or with none."""
 
@@ -323,6 +334,8 @@ class EventKind(StrEnum):
     UNCHANGED = "unchanged"
     PASSED = "passed"
     FAILED = "failed"
+    BASED = "based"
+    """It is compared with a base that was found by itself."""
 
 
 class CheckpointStatus(StrEnum):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from layerhouse.ingest.bases.choices import remember_choices
+from layerhouse.ingest.bases.find import BaseFinder
 from layerhouse.ingest.compare_with_base import Comparer
 from layerhouse.ingest.config_base import take_config_base
 from layerhouse.ingest.context import IngestContext, Options
@@ -22,7 +24,7 @@ from layerhouse.ingest.results.secret_texts import without_secrets
 from layerhouse.ingest.take_analysis import AnalysisTaker
 from layerhouse.ingest.take_results import ResultTaker
 from layerhouse.ingest.take_weights import ReadWeights, WeightsTaker
-from layerhouse.vocabulary import EventKind, SourceKind
+from layerhouse.vocabulary import BaseMode, EventKind, SourceKind
 from layerhouse.warehouse.storage.inventory import Inventory
 
 __all__ = ["Event", "Options", "Progress", "Report", "ingest_roots"]
@@ -97,7 +99,19 @@ class _Ingest:
         except BaseException:
             batch.drop_unfinished()
             raise
-        self._comparer.compare_stored([plan.model.model_id for plan in self._plans])
+        model_ids = [plan.model.model_id for plan in self._plans]
+        self._comparer.compare_stored(model_ids)
+        if not self._dry_run:
+            self._choose_bases(model_ids)
+
+    def _choose_bases(self, model_ids: Sequence[str]) -> None:
+        """Find the bases of models where none was named; else remember that one was, or that there is to be none."""
+        mode = self._context.options.base_mode
+        if mode in (BaseMode.AUTO, BaseMode.PARENT):
+            BaseFinder(self._context, mode).run(model_ids)
+        elif mode == BaseMode.NONE or self._comparer.base is not None:
+            base = self._comparer.base
+            remember_choices(self._context, model_ids, None if base is None else base.checkpoint_id)
 
     def _reader(self) -> ReadAhead[ModelPlan, ReadWeights]:
         """What reads the weights of models, later ones ahead of their turn."""

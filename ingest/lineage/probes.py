@@ -1,13 +1,13 @@
 """Which checkpoints are kin at all: mean signatures by role, which tuning, masking, packing and cutting leave alike.
 
-A checkpoint joins the first one that it is kin to, so that not all pairs are compared; kin that joined different ones, and
-checkpoints with an equal matrix, make these one clan.
+A checkpoint joins the first one that it is kin to, so that not all pairs are compared; one that is kin to several makes these
+one clan.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,6 +75,7 @@ class Kinship:
         self._vectors = np.zeros((len(probes), max(len(names), 1) * LANES), np.float32)
         self._has = np.zeros((len(probes), max(len(names), 1)), np.float32)
         self.widths = [probe.width for probe in probes]
+        self._widths = np.array([-1 if width is None else width for width in self.widths], np.int64)
         for row, probe in enumerate(probes):
             places = np.array([names[role] for role in probe.roles], np.int64)
             self._has[row, places] = 1
@@ -83,17 +84,18 @@ class Kinship:
     def between(self, rows: Array, others: Array) -> tuple[Array, Array]:
         """The mean cosine of each of `rows` with each of `others`, and whether they are kin."""
         self.comparisons += len(rows) * len(others)
+        if not len(rows) or not len(others):
+            return np.zeros((len(rows), len(others))), np.zeros((len(rows), len(others)), bool)
         common = self._has[rows] @ self._has[others].T
         with np.errstate(invalid="ignore", divide="ignore"):
             cosines = np.where(common > 0, (self._vectors[rows] @ self._vectors[others].T) / common, -1.0)
             least = np.maximum(MIN_KINSHIP, CHANCE / np.sqrt(LANES * common))
-        return cosines, cosines >= least
+        widths = self._widths[rows][:, None] == self._widths[others][None]
+        return cosines, (cosines >= least) & widths
 
-    def clans(self, equal: Iterable[tuple[int, int]] = ()) -> list[list[int]]:
-        """The clans as lists of checkpoints, the largest first; `equal` are pairs that share a matrix."""
-        union = _Union(len(self.widths))
-        for first, second in equal:
-            union.join(first, second)
+    def clans(self) -> list[list[int]]:
+        """The clans as lists of checkpoints, the largest first."""
+        union = Union(len(self.widths))
         by_width: dict[int | None, list[int]] = defaultdict(list)
         for row, width in enumerate(self.widths):
             by_width[width].append(row)
@@ -104,7 +106,7 @@ class Kinship:
             clans[union.top(row)].append(row)
         return sorted(clans.values(), key=lambda clan: (-len(clan), clan))
 
-    def _join_kin(self, members: Array, union: _Union) -> None:
+    def _join_kin(self, members: Array, union: Union) -> None:
         leaders: list[int] = []
         for low in range(0, len(members), BLOCK):
             block = members[low : low + BLOCK]
@@ -162,7 +164,7 @@ def _nearest(cosines: Array, rows: Array, columns: Array, count: int) -> list[li
     return [[int(columns[at]) for at in best if columns[at] != row][:count] for row, best in zip(rows, order, strict=True)]
 
 
-class _Union:
+class Union:
     """Sets that grow together."""
 
     def __init__(self, count: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 
 from layerhouse.version import RESULT_RULES_VERSION, RULES_VERSION
-from layerhouse.vocabulary import CheckpointStatus, LinkRule, SourceKind
+from layerhouse.vocabulary import BaseRule, CheckpointStatus, LinkRule, SourceKind
 from layerhouse.warehouse.answers.query import own_sql
 from layerhouse.warehouse.answers.session import connect
 from layerhouse.warehouse.storage.inventory import DescribedBase, Inventory, Sighting, StoredResult
@@ -172,11 +172,14 @@ FROM name_changes
 WHERE NOT is_dropped
 GROUP BY model_id
 """
-LAST_BASES = """
-SELECT checkpoint_id, arg_max(base_checkpoint_id, (commit_id, base_checkpoint_id))
+LAST_BASES = f"""
+SELECT layer_matches.checkpoint_id, arg_max(layer_matches.base_checkpoint_id, (layer_matches.commit_id, layer_matches.base_checkpoint_id))
 FROM layer_matches
-GROUP BY checkpoint_id
+LEFT JOIN base_choices ON base_choices.checkpoint_id = layer_matches.checkpoint_id AND base_choices.rule = '{BaseRule.NONE}'
+WHERE base_choices.commit_id IS NULL OR base_choices.commit_id < layer_matches.commit_id
+GROUP BY layer_matches.checkpoint_id
 """
+"""Not those of checkpoints that are to have no base since."""
 TENSOR_PAIRS = """
 SELECT
     checkpoint_id,
@@ -247,6 +250,8 @@ def _load_comparisons(connection: duckdb.DuckDBPyConnection, known: Inventory) -
         known.related.add((checkpoint_id, base_id))
         if not is_explained:
             known.unexplained.add((checkpoint_id, base_id))
+    for checkpoint_id, rule, base_id in _rows(connection, "SELECT checkpoint_id, rule, base_checkpoint_id FROM base_choices"):
+        known.base_choices[checkpoint_id] = rule, base_id
     known.unit_pairs = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM unit_matches"))
 
 

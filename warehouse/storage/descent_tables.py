@@ -20,7 +20,6 @@ DESCENTS = Table(
         ),
         Column("parent_checkpoint_id", "VARCHAR", "The checkpoint that it was made from; null if there is none or it is unknown."),
         Column("second_parent_checkpoint_id", "VARCHAR", "The other parent of a merge."),
-        Column("root_checkpoint_id", "VARCHAR", "The first of its known ancestors; null if it has no known parent."),
         Column(
             "rule",
             "VARCHAR",

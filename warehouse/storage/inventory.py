@@ -67,7 +67,8 @@ class Inventory:
     `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint and its base: `related` those whose tensors
     were compared, `unexplained` those of them where stored rows do not say how some tensor differs, and `unit_pairs` those
     whose units were matched. `stale_checkpoints` have rows of earlier rules alone. `checkpoints_with_units` are the
-    checkpoints whose units were read.
+    checkpoints whose units were read. `base_choices` has the rule by which the base of a checkpoint was last chosen, and the
+    base; those with the rule `none` are to have none.
     """
 
     sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)
@@ -89,6 +90,7 @@ class Inventory:
     stale_checkpoints: set[str] = field(default_factory=set)
     checkpoints_with_units: set[str] = field(default_factory=set)
     unit_pairs: set[tuple[str, str]] = field(default_factory=set)
+    base_choices: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     bases: dict[tuple[str | None, int], list[DescribedBase]] = field(default_factory=dict)
 
     def forget(self, table: str, ids: Mapping[str, Set[str]]) -> None:
@@ -110,6 +112,9 @@ class Inventory:
             self.related -= pairs
         elif table == "unit_matches":
             self.unit_pairs -= pairs
+        elif table == "base_choices":
+            for checkpoint in checkpoints:
+                self.base_choices.pop(checkpoint, None)
         elif table in ("results", "links"):
             self.results -= results
             self.unlinked_results -= results
