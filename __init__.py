@@ -136,7 +136,7 @@ def ingest(
     reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units, workers)
     if base is not None and not isinstance(base, str | Path):
         raise UsageError(f"base {base!r}: one path or one name")
-    base_text = BaseMode.NONE.value if base is None else base if base in [*BaseMode] else str(local_path(base))
+    base_text = BaseMode.NONE.value if base is None else str(base if base in [*BaseMode] else local_path(base))
     options = Options(tuple(exclude), name, dry_run, base_text, reading, tuple(method_patterns), debug)
     paths = [local_path(root) for root in ([roots] if isinstance(roots, str | Path) else roots)]
     with _mappings(map_files and stats != "none"):

@@ -18,6 +18,7 @@ from layerhouse.terminal.exit_codes import Exit
 from layerhouse.terminal.findings import show_findings
 from layerhouse.terminal.forms_table import list_forms
 from layerhouse.terminal.ingest_options import IngestOptions, ingest_options, stats_level
+from layerhouse.terminal.lineage import settle_lineage, show_trees
 from layerhouse.terminal.messages import print_lines, talk
 from layerhouse.terminal.options import (
     LocalPath,
@@ -169,6 +170,35 @@ def compare(
             print_lines("".join(draw(wh, (model,))))
         else:
             show_query(wh, "per_layer", table.selection((model,)), output, table.layout)
+
+
+@cli.command()
+@click.argument("model", nargs=-1)
+@warehouse_option
+@reading_options
+@click.option("--update", is_flag=True, help="First find the descent of all models anew, as after runs on several machines.")
+@table_options
+@output_options
+def lineage(
+    model: tuple[str, ...],
+    warehouse: Path,
+    reading: ReadingOptions,
+    update: bool,
+    table: TableOptions,
+    output: OutputOptions,
+) -> None:
+    """Show what each MODEL was made from, and what was made from it (names or globs; by default of all models).
+
+    The tree is found by the stored rows of the tensors; `ingest` compares models with its roots where no base is named. With
+    --format, --output or an option of tables, the table behind the tree is written instead.
+    """
+    if update:
+        settle_lineage(warehouse)
+    with opened_warehouse(warehouse, reading) as wh:
+        if output == OutputOptions() and table == TableOptions():
+            show_trees(wh, model)
+        else:
+            show_query(wh, "lineage", table.selection(model), output, table.layout)
 
 
 @cli.command()

@@ -53,9 +53,9 @@ class Reading:
 class Options:
     """How to ingest. `excludes` are globs; `name` renames the one model found; a dry run writes nothing.
 
-    `base` is the model that the others are compared with: a path, which is ingested too, the name of a model in the
-    warehouse, or a BaseMode; None compares nothing, and leaves later ingests free to. `method_patterns` are tried before the built-in rules for what a model's name declares. `debug` prints the
-    tracebacks of unexpected errors to stderr.
+    `base` is the model that the others are compared with: a path, which is ingested too, the name of a model in the warehouse,
+    or a BaseMode; None compares nothing, and leaves later ingests free to. `method_patterns` are tried before the built-in
+    rules for what a model's name declares. `debug` prints the tracebacks of unexpected errors to stderr.
     """
 
     excludes: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class Options:
     @property
     def base_mode(self) -> BaseMode | None:
         """What is compared if no base is named; None if one is, or if nothing is said."""
-        return BaseMode(self.base) if self.base in [*BaseMode] else None
+        return BaseMode(self.base) if self.base is not None and self.base in [*BaseMode] else None
 
 
 class IngestContext:

@@ -14,7 +14,7 @@ from layerhouse.ingest.bases.find import BaseFinder
 from layerhouse.ingest.compare_with_base import Comparer
 from layerhouse.ingest.config_base import take_config_base
 from layerhouse.ingest.context import IngestContext, Options
-from layerhouse.ingest.events import CallbackError, Event, Progress, ProgressCounter, Report, call, count_text
+from layerhouse.ingest.events import CallbackError, Event, Progress, ProgressCounter, Report, ReportEvent, call, count_text
 from layerhouse.ingest.model_files import FoundModel
 from layerhouse.ingest.plan import ChosenModels, ModelPlan, choose_models, plan_models
 from layerhouse.ingest.read_ahead import ReadAhead
@@ -27,7 +27,7 @@ from layerhouse.ingest.take_weights import ReadWeights, WeightsTaker
 from layerhouse.vocabulary import BaseMode, EventKind, SourceKind
 from layerhouse.warehouse.storage.inventory import Inventory
 
-__all__ = ["Event", "Options", "Progress", "Report", "ingest_roots"]
+__all__ = ["Event", "Options", "Progress", "Report", "ingest_roots", "settle_stored"]
 
 
 def ingest_roots(
@@ -45,14 +45,8 @@ def ingest_roots(
     cannot hold and WarehouseError where rows cannot be written. On KeyboardInterrupt what is finished is committed first.
     """
     report = Report()
-
-    def report_event(kind: EventKind, where: str, what: str) -> None:
-        event = Event(kind, where, without_secrets(what))
-        report.events.append(event)
-        call(on_event, event)
-
     progress = ProgressCounter(lambda progress: call(on_progress, progress))
-    context = IngestContext(store_root, known, options, report_event, progress)
+    context = IngestContext(store_root, known, options, _reporter(report, on_event), progress)
     result_files = ResultFiles(known)
     try:
         chosen = choose_models(roots, context, result_files)
@@ -63,6 +57,31 @@ def ingest_roots(
     except CallbackError as failed:
         raise failed.error from None
     return report
+
+
+def settle_stored(store_root: Path, known: Inventory, options: Options, on_event: Callable[[Event], None]) -> Report:
+    """Find the descent of every model of the warehouse anew, and compare those that have no base. Raises WarehouseError."""
+    report = Report()
+    context = IngestContext(store_root, known, options, _reporter(report, on_event), ProgressCounter())
+    try:
+        try:
+            BaseFinder(context, BaseMode.AUTO, is_whole=True).run(())
+        finally:
+            context.batch.flush()
+    except CallbackError as failed:
+        raise failed.error from None
+    return report
+
+
+def _reporter(report: Report, on_event: Callable[[Event], None]) -> ReportEvent:
+    """A callback that adds an event to a report and passes it on."""
+
+    def report_event(kind: EventKind, where: str, what: str) -> None:
+        event = Event(kind, where, without_secrets(what))
+        report.events.append(event)
+        call(on_event, event)
+
+    return report_event
 
 
 class _Ingest:

@@ -31,7 +31,11 @@ EVENT_WORDS = {
     EventKind.BASED: "base",
     EventKind.FAILED: "FAILED",
 }
-COUNT_WORDS = EVENT_WORDS | {EventKind.PLANNED: "would be taken", EventKind.FAILED: "failed", EventKind.BASED: "with a base found"}
+COUNT_WORDS = EVENT_WORDS | {
+    EventKind.PLANNED: "would be taken",
+    EventKind.FAILED: "failed",
+    EventKind.BASED: "with a base found",
+}
 
 
 @contextmanager

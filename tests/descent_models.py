@@ -92,7 +92,9 @@ class Zoo:
     def write(self, name: str, state: dict[str, Any], config: dict[str, Any], kind: str, parents: Sequence[str]) -> None:
         """Write tensors and a config as a model."""
         path = self.path(name, kind, parents)
-        save_file({key: value.contiguous().clone() for key, value in state.items()}, path / "model.safetensors", {"format": "pt"})
+        save_file(
+            {key: value.contiguous().clone() for key, value in state.items()}, path / "model.safetensors", {"format": "pt"}
+        )
         (path / "config.json").write_text(json.dumps(config, default=str))
 
 
@@ -103,7 +105,14 @@ def make(config: Any, seed: int) -> Model:
 
 
 def llama(
-    kind: type = LlamaConfig, *, hidden: int = 96, layers: int = 6, heads: int = 6, kv: int = 3, inner: int = 256, tied: bool = False
+    kind: type = LlamaConfig,
+    *,
+    hidden: int = 96,
+    layers: int = 6,
+    heads: int = 6,
+    kv: int = 3,
+    inner: int = 256,
+    tied: bool = False,
 ) -> Any:
     """The config of a small model of the kind of Llama."""
     return kind(
@@ -165,18 +174,19 @@ def narrowed(model: Model, groups: Sequence[int], neurons: int) -> Model:
     queries = torch.cat([torch.arange(group * ratio * size, (group + 1) * ratio * size) for group in groups])
     state, cut = model.state_dict(), {}
     for name, value in state.items():
+        kept = value
         if "q_proj" in name:
-            value = value[queries]
+            kept = value[queries]
         elif "k_proj" in name or "v_proj" in name:
-            value = value[keys]
+            kept = value[keys]
         elif "o_proj" in name:
-            value = value[:, queries]
+            kept = value[:, queries]
         elif ".mlp." in name:
             start = name.rpartition(".mlp.")[0]
             gate, down = state[f"{start}.mlp.gate_proj.weight"], state[f"{start}.mlp.down_proj.weight"]
             largest = (gate.norm(dim=1) * down.norm(dim=0)).topk(neurons).indices.sort().values
-            value = value[:, largest] if "down" in name else value[largest]
-        cut[name] = value.clone()
+            kept = value[:, largest] if "down" in name else value[largest]
+        cut[name] = kept.clone()
     narrow = make(config, 0)
     narrow.load_state_dict(cut)
     return narrow
@@ -241,7 +251,7 @@ def save_gptq(zoo: Zoo, name: str, model: Model, parent: str) -> None:
         scales = ((high - low) / 15).clamp(min=1e-8)
         zeros = torch.round(-low / scales)
         codes = (torch.round(groups / scales[:, None]) + zeros[:, None]).clamp(0, 15).reshape(columns, rows).to(torch.int64)
-        words, zero_codes = (sum(part[at::8] << (4 * at) for at in range(8)) for part in (codes, codes))
+        words = sum(codes[at::8] << (4 * at) for at in range(8))
         packed_zeros = (zeros.to(torch.int64) - 1) & 15
         zero_codes = sum(packed_zeros[:, at::8] << (4 * at) for at in range(8))
         place = key.removesuffix("weight")
@@ -334,7 +344,10 @@ def _state_of(model: Model) -> dict[str, Any]:
 
 
 def _config_of(model: Model, dtype: torch.dtype) -> dict[str, Any]:
-    config = model.config.to_dict() | {"architectures": [type(model).__name__], "torch_dtype": str(dtype).removeprefix("torch.")}
+    config = model.config.to_dict() | {
+        "architectures": [type(model).__name__],
+        "torch_dtype": str(dtype).removeprefix("torch."),
+    }
     return {key: value for key, value in config.items() if key not in ("_name_or_path", "dtype")}
 
 

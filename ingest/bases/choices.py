@@ -18,7 +18,11 @@ def remember_choices(context: IngestContext, model_ids: Sequence[str], base_id: 
         if sighting is None or known.base_choices.get(sighting.checkpoint_id) == choice:
             continue
         if base_id is None or (sighting.checkpoint_id != base_id and known.comparisons.get(sighting.checkpoint_id) == base_id):
-            rows[sighting.checkpoint_id] = {"checkpoint_id": sighting.checkpoint_id, "base_checkpoint_id": base_id, "rule": choice[0]}
+            rows[sighting.checkpoint_id] = {
+                "checkpoint_id": sighting.checkpoint_id,
+                "base_checkpoint_id": base_id,
+                "base_rule": choice[0],
+            }
     if rows:
         context.batch.add({"base_choices": [*rows.values()]})
         known.base_choices |= dict.fromkeys(rows, choice)

@@ -24,7 +24,7 @@ from layerhouse.ingest.bases.texts import based_text, baseless_text
 from layerhouse.ingest.compare_with_base import Comparer
 from layerhouse.ingest.context import IngestContext
 from layerhouse.ingest.lineage.clan import CENTRAL, NEAREST, Clan
-from layerhouse.ingest.lineage.explain import MASKED, LIKE, CAST
+from layerhouse.ingest.lineage.explain import CAST, LIKE, MASKED
 from layerhouse.ingest.lineage.outline import Codes, Facts
 from layerhouse.ingest.lineage.probes import Kinship, Union
 from layerhouse.ingest.lineage.settle import Verdict, settle
@@ -57,10 +57,10 @@ class Found:
         shares = (None,) * 5 if verdict.explained is None else verdict.explained.shares
         has_parent = self.parent is not None
         return {
-            "relation": str(verdict.relation),
+            "descent": str(verdict.relation),
             "parent_checkpoint_id": self.parent,
             "second_parent_checkpoint_id": self.second_parent,
-            "rule": None if self.rule is None else str(self.rule),
+            "parent_rule": None if self.rule is None else str(self.rule),
             "distance": verdict.distance if has_parent else None,
             "same_share": None if not has_parent or shares[0] is None or shares[1] is None else shares[0] + shares[1],
             "rounded_share": shares[CAST] if has_parent else None,
@@ -138,7 +138,7 @@ class BaseFinder:
         ids = [kin_of[place] for place in group]
         parents = Counter(parent for one in ids if (parent := stored.rows.get(one, {}).get("parent_checkpoint_id")) is not None)
         chosen |= {parent for parent, _ in parents.most_common(COMMON_PARENTS) if parent in stored.probes}
-        chosen |= {group_id for group_id in (kin_of[group[place]] for place in kinship.centre(group, COMMON_PARENTS))}
+        chosen.update(kin_of[group[place]] for place in kinship.centre(group, COMMON_PARENTS))
         chosen |= set([one for one in ids if self._is_waiting(one)][:MAX_WAITING])
         return {one for one in with_parents(stored, chosen) if one in stored.probes and one in set(ids)}
 
@@ -164,7 +164,7 @@ class BaseFinder:
         verdicts = settle(clan)
         for place, one in enumerate(ids):
             verdict = verdicts[place]
-            relation = stored.rows.get(one, {}).get("relation")
+            relation = stored.rows.get(one, {}).get("descent")
             if one not in wanted and not (stored.is_settled(one) and (relation in OPEN or self._is_waiting(one))):
                 continue
             self.found[one] = _found(clan, ids, place, verdict)
@@ -196,14 +196,18 @@ class BaseFinder:
             if base is not None and self._is_waiting(one):
                 by_base.setdefault(base, []).append(one)
             elif base is None and one in fresh and found.verdict.relation in (Descent.SIBLING, Descent.KIN):
-                self._say(EventKind.PASSED, stored.names[one], baseless_text(found.verdict.relation, self._name(found.nearest, stored)))
+                self._say(
+                    EventKind.PASSED,
+                    stored.names[one],
+                    baseless_text(found.verdict.relation, self._name(found.nearest, stored)),
+                )
         batch, known = self.context.batch, self.context.known
         for base, own in sorted(by_base.items()):
             comparer = Comparer(self.context)
             comparer.set_base(stored.names[base][0], is_among_models=False)
             comparer.compare_stored([stored.names[one][0] for one in own])
             choices = [
-                {"checkpoint_id": one, "base_checkpoint_id": base, "rule": str(self.found[one].rule or BaseRule.FOUND)}
+                {"checkpoint_id": one, "base_checkpoint_id": base, "base_rule": str(self.found[one].rule or BaseRule.FOUND)}
                 for one in own
                 if known.comparisons.get(one) == base
             ]
@@ -211,10 +215,14 @@ class BaseFinder:
                 batch.add({"base_choices": choices})
             for choice in choices:
                 one = str(choice["checkpoint_id"])
-                known.base_choices[one] = str(choice["rule"]), base
+                known.base_choices[one] = str(choice["base_rule"]), base
                 found = self.found[one]
-                parents = [self._name(parent, stored) or "" for parent in (found.parent, found.second_parent) if parent is not None]
-                self._say(EventKind.BASED, stored.names[one], based_text(stored.names[base][0], parents, found.verdict, found.rule))
+                parents = [
+                    self._name(parent, stored) or "" for parent in (found.parent, found.second_parent) if parent is not None
+                ]
+                self._say(
+                    EventKind.BASED, stored.names[one], based_text(stored.names[base][0], parents, found.verdict, found.rule)
+                )
             batch.seal()
             batch.flush_if_due()
 

@@ -17,10 +17,10 @@ from layerhouse.warehouse.storage.reading import read_newest, stream_rows
 Row = dict[str, Any]
 
 DESCENT_COLUMNS = (
-    "relation",
+    "descent",
     "parent_checkpoint_id",
     "second_parent_checkpoint_id",
-    "rule",
+    "parent_rule",
     "distance",
     "same_share",
     "rounded_share",
@@ -61,7 +61,7 @@ class StoredDescents:
 
     def is_settled(self, checkpoint_id: str) -> bool:
         """Whether the descent of a checkpoint was looked for."""
-        return self.rows.get(checkpoint_id, {}).get("relation") is not None
+        return self.rows.get(checkpoint_id, {}).get("descent") is not None
 
     def add_missing_probes(self, context: IngestContext) -> list[str]:
         """Make the probes of checkpoints that have none; their ids."""
@@ -112,7 +112,9 @@ def named_among(name: str, names: dict[str, tuple[str, ...]], own: str) -> Seque
     """The checkpoints of the models of this name, or else of those whose names end as it does."""
     exact = [checkpoint_id for checkpoint_id, models in names.items() if name in models and checkpoint_id != own]
     end = name.rpartition("/")[2]
-    return exact or [one for one, models in names.items() if one != own and end in {model.rpartition("/")[2] for model in models}]
+    return exact or [
+        one for one, models in names.items() if one != own and end in {model.rpartition("/")[2] for model in models}
+    ]
 
 
 def with_parents(stored: StoredDescents, checkpoint_ids: Collection[str]) -> set[str]:

@@ -13,13 +13,11 @@ def cheapest_parents(root: int, nodes: int, edges: Edges) -> dict[int, int]:
 
     Nodes are 0 to `nodes` - 1. Of equal costs the lower parent counts. Raises ValueError where a node cannot be reached.
     """
-    chosen = _solve(root, set(range(nodes)), {(p, c): (cost, (p, c)) for (p, c), cost in edges.items() if p != c and c != root})
+    chosen = _solve(root, set(range(nodes)), {(p, c): (cost, (p, c)) for (p, c), cost in edges.items() if c not in (p, root)})
     return {child: parent for parent, child in chosen}
 
 
-def _solve(
-    root: int, nodes: set[int], edges: dict[tuple[int, int], tuple[float, tuple[int, int]]]
-) -> set[tuple[int, int]]:
+def _solve(root: int, nodes: set[int], edges: dict[tuple[int, int], tuple[float, tuple[int, int]]]) -> set[tuple[int, int]]:
     """The chosen edges, by the names that they had before nodes were joined.
 
     `edges` has the cost and that name by (parent, child). One round takes the cheapest edge into every node; circles become

@@ -9,11 +9,12 @@ from functools import cached_property
 
 import numpy as np
 
-from layerhouse.ingest.lineage.explain import Explained, explain, rounded_codes
+from layerhouse.ingest.lineage.explain import Explained, explain
 from layerhouse.ingest.lineage.outline import ROUNDED, Array, Codes, Outline
 
 NEAREST, CENTRAL, SHARING = 12, 12, 4
-"""Members that each one is compared with: the nearest by probe, those nearest to the clan's mean, those of most equal tensors."""
+"""Members that each one is compared with: the nearest by probe, those nearest to the clan's mean, those of most
+equal tensors."""
 HUBS = 5
 """Members that every one is compared with: of those that are not packed, the most central and those of most equal tensors."""
 SMALL_CLAN = 48
@@ -36,7 +37,7 @@ class Clan:
         """The clan with its pairs; `nearest` and `central` are those by probe, as positions."""
         clan = Clan(members)
         partners = _partners(members, nearest, central)
-        roundings = rounded_codes([codes.of(name) for name in ROUNDED])
+        roundings = [codes.of(name) for name in ROUNDED]
         clan.near = [sorted(others) for others in partners]
         for child, others in enumerate(clan.near):
             found = explain(members[child], [members[other] for other in others], roundings)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerhouse.ingest.lineage.outline import ROUNDED, Array, Outline
+from layerhouse.ingest.lineage.outline import Array, Outline
 
 VALUES_COST, ROUNDED_COST = 2e-7, 4e-7
 """What a tensor costs that is not equal byte for byte, so that one that is comes first."""
@@ -115,13 +115,10 @@ def _compare(
     def of(name: str) -> Array:
         return np.stack([getattr(parent, name)[..., rows] for parent, rows in zip(parents, others, strict=True)])
 
-    def rows_of(name: str) -> Array:
-        return np.stack([getattr(parent, name)[rows] for parent, rows in zip(parents, others, strict=True)])
-
     hashes, shapes = of("hashes"), of("shapes")
     is_same = (hashes == child.hashes[own]) & (hashes != 0)
     is_shape = shapes == child.shapes[own]
-    distances = _distances(child, own, rows_of("signatures"), of("signature_sizes"), rows_of("sketches"), of("has_sketch"), of("squares"), is_shape)
+    distances = _distances(child, parents, own, others, is_shape)
     extremes, own_extremes = of("extremes"), child.extremes[:, own]
     are_extremes_kept = (extremes == own_extremes).all(axis=1)
     norms, own_norms = of("norms"), child.norms[own]
@@ -154,31 +151,21 @@ def _compare(
     return results
 
 
-def _distances(
-    child: Outline,
-    own: Array,
-    signatures: Array,
-    signature_sizes: Array,
-    sketches: Array,
-    has_sketch: Array,
-    squares: Array,
-    is_shape: Array,
-) -> Array:
+def _distances(child: Outline, parents: Sequence[Outline], own: Array, others: Sequence[Array], is_shape: Array) -> Array:
     """Squared distances of shape (parents, tensors), NaN where nothing can be compared."""
-    difference = sketches - child.sketches[own]
-    scale = (squares + child.squares[own]) / 2
+
+    def of(name: str) -> Array:
+        return np.stack([getattr(parent, name)[rows] for parent, rows in zip(parents, others, strict=True)])
+
+    difference = of("sketches") - child.sketches[own]
+    scale = (of("squares") + child.squares[own]) / 2
     square = np.einsum("kij,kij->ki", difference, difference, dtype=np.float64)
     by_sketch = np.divide(square, scale, out=np.zeros_like(square), where=scale > 0)
-    difference = signatures - child.signatures[own]
+    difference = of("signatures") - child.signatures[own]
     by_profile = np.einsum("kij,kij->ki", difference, difference, dtype=np.float64)
-    is_profiled = (signature_sizes == child.signature_sizes[own]) & (signature_sizes > 0)
-    is_sketched = is_shape & has_sketch & child.has_sketch[own]
+    sizes = of("signature_sizes")
+    is_profiled = (sizes == child.signature_sizes[own]) & (sizes > 0)
+    is_sketched = is_shape & of("has_sketch") & child.has_sketch[own]
     is_reordered = is_profiled & (by_sketch > REORDERED) & (by_profile < REORDERED_PROFILE)
     profile = np.where(is_profiled, by_profile, np.nan)
     return np.asarray(np.where(is_sketched & ~is_reordered, by_sketch, profile))
-
-
-def rounded_codes(code_of: Sequence[int]) -> tuple[int, ...]:
-    """The codes of the dtypes in ROUNDED, checked to be all of them."""
-    assert len(code_of) == len(ROUNDED)
-    return tuple(code_of)

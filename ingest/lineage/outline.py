@@ -152,17 +152,25 @@ ROUNDED = ("BF16", "F16", "F32")
 def outline_of(facts: Facts, tensors: pa.Table, codes: Codes) -> Outline:
     """The outline of a checkpoint from its rows, which have OUTLINE_COLUMNS."""
     columns = {
-        name: tensors.column(name).to_pylist() for name in OUTLINE_COLUMNS if name not in ("signature", "sketch", "is_parameter")
+        name: tensors.column(name).to_pylist()
+        for name in OUTLINE_COLUMNS
+        if name not in ("signature", "sketch", "is_parameter")
     }
     is_held = tensors.column("is_parameter").to_numpy(zero_copy_only=False).astype(bool)
-    is_adapter = bool(len(is_held)) and all(
-        module in (Module.ADAPTER, Module.QUANT_AUX) for module in columns["module"]
-    )
+    is_adapter = bool(len(is_held)) and all(module in (Module.ADAPTER, Module.QUANT_AUX) for module in columns["module"])
     signatures, signature_sizes = padded_lists(tensors.column("signature"))
     sketches, sketch_sizes = padded_lists(tensors.column("sketch"))
-    is_known = (sketch_sizes > 0) | (signature_sizes > 0) | np.array([text is not None for text in columns["content_hash"]], bool)
+    is_known = (
+        (sketch_sizes > 0) | (signature_sizes > 0) | np.array([text is not None for text in columns["content_hash"]], bool)
+    )
     rows = np.flatnonzero(is_held & is_known)
-    labels = sorted({(columns["stack"][row], columns["layer_index"][row]) for row in rows if columns["layer_index"][row] is not None and columns["stack"][row]})
+    labels = sorted(
+        {
+            (columns["stack"][row], columns["layer_index"][row])
+            for row in rows
+            if columns["layer_index"][row] is not None and columns["stack"][row]
+        }
+    )
     positions = {label: position for position, label in enumerate(labels)}
     blocks = np.array([positions.get((columns["stack"][row], columns["layer_index"][row]), -1) for row in rows], np.int32)
     keys = np.array([codes.of(_key(columns, row)) for row in rows], np.int32)
@@ -198,7 +206,7 @@ def outline_of(facts: Facts, tensors: pa.Table, codes: Codes) -> Outline:
     )
 
 
-def _key(columns: dict[str, list[Any]], row: int) -> tuple[Any, ...]:
+def _key(columns: dict[str, list[Any]], row: Any) -> tuple[Any, ...]:
     """What a tensor is in its block, whatever form it is stored in."""
     name, layer = columns["role"][row], columns["layer_index"][row]
     if name is None:
@@ -208,7 +216,7 @@ def _key(columns: dict[str, list[Any]], row: int) -> tuple[Any, ...]:
     return columns["stack"][row], columns["module"][row], name, part, columns["expert_index"][row]
 
 
-def _hash(columns: dict[str, list[Any]], row: int, form: int) -> int:
+def _hash(columns: dict[str, list[Any]], row: Any, form: int) -> int:
     """64 bits of a tensor's hash and of the number of its type and shape; 0 if the hash is unknown."""
     text = columns["content_hash"][row]
     if text is None:

@@ -45,7 +45,10 @@ def probe_of(tensors: pa.Table) -> Probe:
     import pyarrow.compute as pc
 
     rows = tensors.filter(
-        pc.and_(pc.and_(pc.is_valid(tensors.column("signature")), pc.is_valid(tensors.column("role"))), tensors.column("is_parameter"))
+        pc.and_(
+            pc.and_(pc.is_valid(tensors.column("signature")), pc.is_valid(tensors.column("role"))),
+            tensors.column("is_parameter"),
+        )
     )
     if not len(rows):
         return Probe(residual_width(tensors), (), np.zeros((0, LANES), np.float32))
@@ -110,10 +113,10 @@ class Kinship:
         leaders: list[int] = []
         for low in range(0, len(members), BLOCK):
             block = members[low : low + BLOCK]
-            is_led = np.zeros(len(block), bool)
+            is_led: Array = np.zeros(len(block), bool)
             if leaders:
                 kin = self.between(block, np.array(leaders))[1]
-                is_led = kin.any(axis=1)
+                is_led = np.asarray(kin.any(axis=1))
                 for row, leader in zip(*np.nonzero(kin), strict=True):
                     union.join(int(block[row]), leaders[leader])
             rest = block[~is_led]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -78,7 +78,7 @@ def settle(clan: Clan) -> list[Verdict]:
     edges = possible_parents(clan, rest, stacks)
     parents = plant(clan, rest, edges, stacks)
     for child, parent in parents.items():
-        verdicts[child] = _verdict(clan, child, parent, edges[child])
+        verdicts[child] = _verdict(clan, child, edges[child], parents)
     _choose_among_copies(clan, verdicts)
     _doubt_directions(clan, rest, verdicts)
     _doubt_unexplained(clan, rest, verdicts)
@@ -116,7 +116,13 @@ def _without_copies(clan: Clan, verdicts: dict[int, Verdict]) -> set[int]:
         def order(one: int, is_source: dict[int, bool] = is_source, is_lossy: dict[int, bool] = is_lossy) -> tuple[object, ...]:
             outline = clan.members[one]
             is_finest = is_source[one] and not is_lossy[one]
-            return not is_finest, -clan.shared_tensors[one], -outline.precision, outline.facts.names, outline.facts.checkpoint_id
+            return (
+                not is_finest,
+                -clan.shared_tensors[one],
+                -outline.precision,
+                outline.facts.names,
+                outline.facts.checkpoint_id,
+            )
 
         head, *copies = sorted(group, key=order)
         heads.add(head)
@@ -127,7 +133,7 @@ def _without_copies(clan: Clan, verdicts: dict[int, Verdict]) -> set[int]:
 
 
 def _choose_among_copies(clan: Clan, verdicts: dict[int, Verdict]) -> None:
-    """Of a parent and its copies, which explain a child alike, take the one that shares most of its bytes, then its precision."""
+    """Of a parent and its copies, which explain a child alike, take the one that shares its bytes, else its precision."""
     copies: dict[int, list[int]] = defaultdict(list)
     for member, verdict in verdicts.items():
         if verdict.relation == Descent.COPY and verdict.parent is not None:
@@ -146,11 +152,13 @@ def _choose_among_copies(clan: Clan, verdicts: dict[int, Verdict]) -> None:
         verdicts[child] = replace(verdict, parent=best, explained=clan.pairs.get((best, child), verdict.explained))
 
 
-def _verdict(clan: Clan, child: int, parent: int | None, edges: Sequence[Edge]) -> Verdict:
+def _verdict(clan: Clan, child: int, edges: Sequence[Edge], parents: Mapping[int, int | None]) -> Verdict:
+    """The verdict on a member of the tree; what was made from it is no rival of its parent."""
+    parent = parents[child]
     if parent is None:
         return Verdict(Descent.ROOT)
     chosen = next(edge for edge in edges if edge.parent == parent)
-    rival = next((edge for edge in edges if edge.parent != parent), None)
+    rival = next((edge for edge in edges if edge.parent != parent and not _descends(edge.parent, child, parents)), None)
     return Verdict(
         Descent.CHILD,
         parent,
@@ -159,6 +167,12 @@ def _verdict(clan: Clan, child: int, parent: int | None, edges: Sequence[Edge]) 
         rival_distance=None if rival is None else rival.explained.cost,
         is_certain=not clan.is_symmetric(parent, child),
     )
+
+
+def _descends(one: int | None, other: int, parents: Mapping[int, int | None]) -> bool:
+    while one is not None and one != other:
+        one = parents[one]
+    return one == other
 
 
 def _doubt_directions(clan: Clan, nodes: Iterable[int], verdicts: dict[int, Verdict]) -> None:
@@ -214,7 +228,9 @@ def _is_base_absent(clan: Clan, group: Sequence[int]) -> bool:
 def _angle(clan: Clan, node: int, group: Sequence[int]) -> float | None:
     """The median cosine of the ways from a member to each two others; None where it cannot be known."""
     others = [other for other in group if other != node and clan.members[other].form == clan.members[node].form]
-    others = sorted(others, key=lambda other: clan.pairs[other, node].cost if (other, node) in clan.pairs else np.inf)[:MAX_WAYS]
+    others = sorted(others, key=lambda other: clan.pairs[other, node].cost if (other, node) in clan.pairs else np.inf)[
+        :MAX_WAYS
+    ]
     if len(others) < 2:
         return None
     vectors = offsets([clan.members[one] for one in (node, *others)])

@@ -1,7 +1,7 @@
 """The tree of a clan without its copies and merges: the cheapest parents of all members together.
 
-What cannot be is left out: packed weights are no parent, zeros and removed blocks do not come back. Where two members could each
-be the parent, the place in the clan decides: a base is nearer to all than its children are.
+What cannot be is left out: packed weights are no parent, zeros and removed blocks do not come back. Where two members could
+each be the parent, the place in the clan decides: a base is nearer to all than its children are.
 """
 
 from __future__ import annotations

@@ -173,11 +173,11 @@ WHERE NOT is_dropped
 GROUP BY model_id
 """
 LAST_BASES = f"""
-SELECT layer_matches.checkpoint_id, arg_max(layer_matches.base_checkpoint_id, (layer_matches.commit_id, layer_matches.base_checkpoint_id))
-FROM layer_matches
-LEFT JOIN base_choices ON base_choices.checkpoint_id = layer_matches.checkpoint_id AND base_choices.rule = '{BaseRule.NONE}'
-WHERE base_choices.commit_id IS NULL OR base_choices.commit_id < layer_matches.commit_id
-GROUP BY layer_matches.checkpoint_id
+SELECT matches.checkpoint_id, arg_max(matches.base_checkpoint_id, (matches.commit_id, matches.base_checkpoint_id))
+FROM layer_matches AS matches
+LEFT JOIN base_choices AS choices ON choices.checkpoint_id = matches.checkpoint_id AND choices.base_rule = '{BaseRule.NONE}'
+WHERE choices.commit_id IS NULL OR choices.commit_id < matches.commit_id
+GROUP BY matches.checkpoint_id
 """
 """Not those of checkpoints that are to have no base since."""
 TENSOR_PAIRS = """
@@ -250,7 +250,9 @@ def _load_comparisons(connection: duckdb.DuckDBPyConnection, known: Inventory) -
         known.related.add((checkpoint_id, base_id))
         if not is_explained:
             known.unexplained.add((checkpoint_id, base_id))
-    for checkpoint_id, rule, base_id in _rows(connection, "SELECT checkpoint_id, rule, base_checkpoint_id FROM base_choices"):
+    for checkpoint_id, rule, base_id in _rows(
+        connection, "SELECT checkpoint_id, base_rule, base_checkpoint_id FROM base_choices"
+    ):
         known.base_choices[checkpoint_id] = rule, base_id
     known.unit_pairs = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM unit_matches"))
 

@@ -7,29 +7,31 @@ from layerhouse.warehouse.storage.columns import COMMIT_COLUMNS, Column, Table
 
 DESCENTS = Table(
     "descents",
-    "What a checkpoint was made from, found by the rows of its tensors; and the means of its signatures, by which kin is found.",
+    "What a checkpoint was made from, found by the rows of its tensors, and the mean signatures by which kin is found.",
     ("checkpoint_id",),
     (
         Column("checkpoint_id", "VARCHAR", "The checkpoint.", required=True),
         Column(
-            "relation",
+            "descent",
             "VARCHAR",
-            "`root` (others were made from it), `alone` (it has no kin), `copy`, `child`, `merge`, `sibling` (it shares an absent "
-            "base with others) or `kin` (nothing tells parent from child); null if it was not looked for.",
+            "`root` (others were made from it), `alone` (it has no kin), `copy`, `child`, `merge`, `sibling` (it shares an "
+            "absent base with others) or `kin` (nothing tells parent from child); null if it was not looked for.",
             words=Descent,
         ),
-        Column("parent_checkpoint_id", "VARCHAR", "The checkpoint that it was made from; null if there is none or it is unknown."),
+        Column(
+            "parent_checkpoint_id", "VARCHAR", "The checkpoint that it was made from; null if there is none or it is unknown."
+        ),
         Column("second_parent_checkpoint_id", "VARCHAR", "The other parent of a merge."),
         Column(
-            "rule",
+            "parent_rule",
             "VARCHAR",
-            "Why the parent is known: `found` (by tensors) or `declared` (by an adapter's files) ...",
+            "Why the parent is known: `found` (by tensors) or `declared` (by its files) ...",
             words=BaseRule,
         ),
         Column(
             "distance",
             "DOUBLE",
-            "What the parent leaves unexplained: the mean of the tensors' squared differences, each relative to its squared norm.",
+            "What the parent leaves unexplained: mean of the tensors' squared differences, each relative to its squared norm.",
         ),
         Column("same_share", "DOUBLE", "Share of the compared tensors whose values are the parent's.", "fraction"),
         Column("rounded_share", "DOUBLE", "Share that is the parent's rounded to another type.", "fraction"),
@@ -41,8 +43,8 @@ DESCENTS = Table(
         Column(
             "descent_confidence",
             "DOUBLE",
-            "By how much the parent leads: 1 less the ratio of its distance to the runner-up's; half of that where only the shape "
-            "of the tree tells parent from child.",
+            "By how much the parent leads: 1 less the ratio of its distance to the runner-up's; half of that where only the "
+            "shape of the tree tells parent from child.",
             "fraction",
         ),
         Column("probe_width", "BIGINT", "Width of the residual stream that the signatures lie over.", "elements"),
@@ -61,9 +63,9 @@ BASE_CHOICES = Table(
         Column("checkpoint_id", "VARCHAR", "The checkpoint.", required=True),
         Column("base_checkpoint_id", "VARCHAR", "The base that was chosen; null for none."),
         Column(
-            "rule",
+            "base_rule",
             "VARCHAR",
-            "`found` (by tensors), `declared` (by its files), `named` (by `--base`) or `none` (by `--base none`).",
+            "`found` (by tensors), `declared` (by its files), `named` (by a user), or `none` (a user said that it has none).",
             required=True,
             words=BaseRule,
         ),

@@ -105,16 +105,13 @@ class Inventory:
                     del self.sightings[key]
         elif table == "units":
             self.checkpoints_with_units -= checkpoints
-        elif table == "layer_matches":
+        elif table in ("layer_matches", "base_choices"):
             for checkpoint in checkpoints:
-                self.comparisons.pop(checkpoint, None)
+                (self.comparisons if table == "layer_matches" else self.base_choices).pop(checkpoint, None)
         elif table == "tensor_matches":
             self.related -= pairs
         elif table == "unit_matches":
             self.unit_pairs -= pairs
-        elif table == "base_choices":
-            for checkpoint in checkpoints:
-                self.base_choices.pop(checkpoint, None)
         elif table in ("results", "links"):
             self.results -= results
             self.unlinked_results -= results
