@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from layerhouse.ingest.bases.choices import remember_choices
-from layerhouse.ingest.bases.find import BaseFinder
 from layerhouse.ingest.compare_with_base import Comparer
 from layerhouse.ingest.config_base import take_config_base
 from layerhouse.ingest.context import IngestContext, Options
@@ -61,6 +59,8 @@ def ingest_roots(
 
 def settle_stored(store_root: Path, known: Inventory, options: Options, on_event: Callable[[Event], None]) -> Report:
     """Find the descent of every model of the warehouse anew, and compare those that have no base. Raises WarehouseError."""
+    from layerhouse.ingest.bases.find import BaseFinder
+
     report = Report()
     context = IngestContext(store_root, known, options, _reporter(report, on_event), ProgressCounter())
     try:
@@ -125,8 +125,12 @@ class _Ingest:
 
     def _choose_bases(self, model_ids: Sequence[str]) -> None:
         """Find the bases of models where none was named; else remember that one was, or that there is to be none."""
+        from layerhouse.ingest.bases.choices import remember_choices
+
         mode = self._context.options.base_mode
         if mode in (BaseMode.AUTO, BaseMode.PARENT):
+            from layerhouse.ingest.bases.find import BaseFinder
+
             BaseFinder(self._context, mode).run(model_ids)
         elif mode == BaseMode.NONE or self._comparer.base is not None:
             base = self._comparer.base

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -367,6 +368,18 @@ def _text(seed: int, language: int, length: int = 60_000) -> Any:
     return torch.from_numpy(tokens)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A context in which torch has one thread: for such small models more of them cost more than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def build_small_zoo(folder: Path, seed: int) -> Zoo:
     """Two bases of one config with children of several kinds: 13 models."""
     zoo = Zoo(folder, seed)
@@ -387,6 +400,7 @@ def build_small_zoo(folder: Path, seed: int) -> Zoo:
     return zoo
 
 
+@one_thread()
 def build_zoo(folder: Path, seed: int) -> Zoo:
     """Eight bases and models of no kin, in five families, with descendants of up to four generations: 60 models."""
     zoo = Zoo(folder, seed)

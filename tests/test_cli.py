@@ -245,6 +245,7 @@ def test_query_lists_shows_and_runs(study):
         "declared",
         "doubtful",
         "history",
+        "lineage",
         "methods",
         "missing",
         "per_layer",

@@ -80,8 +80,9 @@ def without_stale(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_notes(text: str) -> list[list[str]]:
-    """The cells of a table in text but for its last column."""
-    return [re.split(r" {2,}", line)[:-1] for line in text.splitlines()]
+    """The cells of a table in text but for its last column and those of the base, which later versions have before it."""
+    lines = [re.split(r" {2,}", line) for line in text.splitlines()]
+    return [cells[: lines[0].index("base") if "base" in lines[0] else -1] for cells in lines]
 
 
 def without_scores(text: str) -> list[list[str]]:

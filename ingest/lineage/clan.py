@@ -17,6 +17,8 @@ NEAREST, CENTRAL, SHARING = 12, 12, 4
 equal tensors."""
 HUBS = 5
 """Members that every one is compared with: of those that are not packed, the most central and those of most equal tensors."""
+MAX_PARTNERS = 64
+"""Of more members that chose one, those that it did not choose itself are left out."""
 SMALL_CLAN = 48
 """Up to this many members, every pair is compared."""
 MAX_SHARED = 64
@@ -99,7 +101,7 @@ class Clan:
 
 
 def _partners(members: Sequence[Outline], nearest: Sequence[Sequence[int]], central: Sequence[int]) -> list[set[int]]:
-    """For each member the others that it is compared with; the relation is symmetric."""
+    """For each member the others that may be its parent. Those that chose it are among them, if they are not too many."""
     count = len(members)
     if count <= SMALL_CLAN:
         return [set(range(count)) - {member} for member in range(count)]
@@ -115,9 +117,10 @@ def _partners(members: Sequence[Outline], nearest: Sequence[Sequence[int]], cent
     partners: list[set[int]] = [set() for _ in members]
     for member in range(count):
         sharing = [other for other, _ in shared[member].most_common(SHARING + 1)]
-        for other in (*nearest[member][:NEAREST], *hubs, *sharing):
-            if other != member:
-                partners[member].add(other)
+        partners[member].update(other for other in (*nearest[member][:NEAREST], *hubs, *sharing) if other != member)
+    for member, chosen in enumerate([sorted(own) for own in partners]):
+        for other in chosen:
+            if len(partners[other]) < MAX_PARTNERS:
                 partners[other].add(member)
     return partners
 

@@ -23,6 +23,9 @@ MIN_NEW_ZEROS = 0.1
 REORDERED, REORDERED_PROFILE = 0.8, 0.3
 """Sketches farther apart than the first, with signatures nearer than the second: the rows are in another order."""
 SAME, VALUES, CAST, MASKED, LIKE = range(5)
+Places = Array | slice
+"""Positions of tensors, or a slice of them, which copies nothing."""
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,9 @@ def explain(child: Outline, parents: Sequence[Outline], rounded_codes: Sequence[
     """
     alike = [index for index, parent in enumerate(parents) if parent.form == child.form]
     together: dict[int, Explained | None] = {}
-    everything = np.arange(len(child))
     for low in range(0, len(alike), 32):
         chunk = alike[low : low + 32]
-        found = _compare(child, [parents[index] for index in chunk], everything, [everything] * len(chunk), rounded_codes)
+        found = _compare(child, [parents[index] for index in chunk], ALL, [ALL] * len(chunk), rounded_codes)
         blocks = tuple(range(child.num_blocks))
         together |= {index: one and Explained(*one, blocks) for index, one in zip(chunk, found, strict=True)}
     for index, parent in enumerate(parents):
@@ -108,7 +110,7 @@ def match_blocks(child: Outline, parent: Outline) -> tuple[int, ...]:
 
 
 def _compare(
-    child: Outline, parents: Sequence[Outline], own: Array, others: Sequence[Array], rounded_codes: Sequence[int]
+    child: Outline, parents: Sequence[Outline], own: Places, others: Sequence[Places], rounded_codes: Sequence[int]
 ) -> list[tuple[float, tuple[float, float, float, float, float]] | None]:
     """Cost and shares by parent, over the tensors at `own` in the child and at `others` in each parent."""
 
@@ -151,7 +153,7 @@ def _compare(
     return results
 
 
-def _distances(child: Outline, parents: Sequence[Outline], own: Array, others: Sequence[Array], is_shape: Array) -> Array:
+def _distances(child: Outline, parents: Sequence[Outline], own: Places, others: Sequence[Places], is_shape: Array) -> Array:
     """Squared distances of shape (parents, tensors), NaN where nothing can be compared."""
 
     def of(name: str) -> Array:

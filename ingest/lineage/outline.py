@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -202,7 +202,7 @@ def outline_of(facts: Facts, tensors: pa.Table, codes: Codes) -> Outline:
         std == 0,
         _precision(facts, [columns["dtype"][row] for row in rows], sizes),
         is_adapter,
-        residual_width(tensors),
+        residual_width(columns),
     )
 
 
@@ -251,18 +251,13 @@ def _precision(facts: Facts, dtypes: list[str], sizes: Array) -> int:
     return int(np.bincount(known, weights=sizes).argmax())
 
 
-def residual_width(tensors: pa.Table) -> int | None:
+def residual_width(columns: Mapping[str, Sequence[Any]]) -> int | None:
     """The width of the residual stream: the columns of the token embedding, else the most common length of norms."""
-    import pyarrow.compute as pc
-
-    def rows_where(column: str, value: str) -> pa.Table:
-        return tensors.filter(pc.fill_null(pc.equal(tensors.column(column), value), False))
-
-    for row in rows_where("role", Role.EMBED_TOKENS).select(["shape", "weight_shape"]).to_pylist():
-        shape = row["weight_shape"] or row["shape"]
-        if len(shape) == 2:
-            return int(shape[1])
-    lengths = [shape[0] for shape in rows_where("module", Module.NORM).column("shape").to_pylist() if shape]
+    for role, weight_shape, shape in zip(columns["role"], columns["weight_shape"], columns["shape"], strict=True):
+        if role == Role.EMBED_TOKENS and len(own := weight_shape or shape) == 2:
+            return int(own[1])
+    norms = zip(columns["module"], columns["shape"], strict=True)
+    lengths = [shape[0] for module, shape in norms if module == Module.NORM and shape]
     return max(sorted(set(lengths)), key=lengths.count) if lengths else None
 
 

@@ -7,7 +7,7 @@ one clan.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,9 +24,10 @@ MIN_KINSHIP = 0.3
 """Mean cosine from which on two checkpoints are kin, unless so few numbers are compared that chance may reach it."""
 CHANCE = 4.0
 """Standard deviations of the mean cosine of unrelated checkpoints."""
-BLOCK = 512
-"""Checkpoints that are compared with the leaders at once."""
-LARGE_CLAN, WINDOW = 256, 48
+BLOCK, LEADERS = 512, 16
+"""Checkpoints that are compared with the leaders at once, and how many leaders they are compared with before those that found
+one are left out."""
+LARGE_CLAN, WINDOW = 128, 24
 """Members of a clan from which on not every pair is looked at, and how many are on either side of each."""
 
 
@@ -41,32 +42,19 @@ class Probe:
 
 def probe_of(tensors: pa.Table) -> Probe:
     """The probe of a checkpoint from its rows, which have PROBE_COLUMNS."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    rows = tensors.filter(
-        pc.and_(
-            pc.and_(pc.is_valid(tensors.column("signature")), pc.is_valid(tensors.column("role"))),
-            tensors.column("is_parameter"),
-        )
-    )
-    if not len(rows):
-        return Probe(residual_width(tensors), (), np.zeros((0, LANES), np.float32))
-    vectors, sizes = padded_lists(rows.column("signature"))
-    part = pc.if_else(pc.equal(pc.fill_null(rows.column("part"), ""), "bias"), "bias", "weight")
-    names = [pc.fill_null(rows.column(name), "") for name in ("stack", "module", "role")]
-    joined = pc.binary_join_element_wise(*names, part, pc.cast(pa.array(sizes), pa.string()), " ")
-    encoded = pc.dictionary_encode(joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined)
-    sums = np.zeros((len(encoded.dictionary), LANES))
-    np.add.at(sums, encoded.indices.to_numpy(), vectors)
-    lengths = np.linalg.norm(sums, axis=1)
-    order = [at for at in np.argsort(np.array(encoded.dictionary.to_pylist())) if lengths[at] > 1e-9]
-    roles = encoded.dictionary.to_pylist()
-    return Probe(
-        residual_width(tensors),
-        tuple(roles[at] for at in order),
-        (sums[order] / lengths[order][:, None]).astype(np.float32),
-    )
+    columns = {name: tensors.column(name).to_pylist() for name in PROBE_COLUMNS if name != "signature"}
+    vectors, sizes = padded_lists(tensors.column("signature"))
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, size in enumerate(sizes.tolist()):
+        role = columns["role"][row]
+        if size and role is not None and columns["is_parameter"][row]:
+            part = "bias" if columns["part"][row] == "bias" else "weight"
+            rows[f"{columns['stack'][row] or ''} {columns['module'][row] or ''} {role} {part} {size}"].append(row)
+    sums = {role: vectors[rows[role]].sum(axis=0, dtype=np.float64) for role in sorted(rows)}
+    lengths = {role: float(np.linalg.norm(total)) for role, total in sums.items()}
+    roles = tuple(role for role in sums if lengths[role] > 1e-9)
+    means = np.array([sums[role] / lengths[role] for role in roles], np.float32).reshape(-1, LANES)
+    return Probe(residual_width(columns), roles, means)
 
 
 class Kinship:
@@ -110,27 +98,47 @@ class Kinship:
         return sorted(clans.values(), key=lambda clan: (-len(clan), clan))
 
     def _join_kin(self, members: Array, union: Union) -> None:
-        leaders: list[int] = []
+        """Join kin: each member joins the first leaders that it is kin to, or leads; clans whose means are kin are one."""
+        led: dict[int, list[int]] = {}
         for low in range(0, len(members), BLOCK):
-            block = members[low : low + BLOCK]
-            is_led: Array = np.zeros(len(block), bool)
-            if leaders:
-                kin = self.between(block, np.array(leaders))[1]
-                is_led = np.asarray(kin.any(axis=1))
+            rest = members[low : low + BLOCK]
+            leaders = sorted(led, key=lambda leader: -len(led[leader]))
+            for first in range(0, len(leaders), LEADERS):
+                chosen = leaders[first : first + LEADERS]
+                kin = self.between(rest, np.array(chosen))[1]
                 for row, leader in zip(*np.nonzero(kin), strict=True):
-                    union.join(int(block[row]), leaders[leader])
-            rest = block[~is_led]
-            if not len(rest):
-                continue
-            kin = self.between(rest, rest)[1]
-            new: list[int] = []
-            for row in range(len(rest)):
-                led = [leader for leader in new if kin[row, leader]]
-                for leader in led:
-                    union.join(int(rest[row]), int(rest[leader]))
-                if not led:
-                    new.append(row)
-            leaders += [int(rest[row]) for row in new]
+                    union.join(int(rest[row]), chosen[leader])
+                    led[chosen[leader]].append(int(rest[row]))
+                rest = rest[~kin.any(axis=1)]
+            while len(rest):
+                kin = self.between(rest[:1], rest)[1][0]
+                leader = int(rest[0])
+                led[leader] = [int(one) for one in rest[kin | (rest == leader)]]
+                for one in led[leader]:
+                    union.join(one, leader)
+                rest = rest[~kin & (rest != leader)]
+        self._join_means(led, union)
+
+    def _join_means(self, led: Mapping[int, Sequence[int]], union: Union) -> None:
+        """Join the clans of leaders whose members are kin on average."""
+        leaders = [leader for leader, members in led.items() if len(members) > 1]
+        if len(leaders) < 2:
+            return
+        probes = [self._mean(np.array(led[leader])) for leader in leaders]
+        means = Kinship(probes)
+        rows = np.arange(len(leaders))
+        for one, other in zip(*np.nonzero(means.between(rows, rows)[1]), strict=True):
+            union.join(leaders[one], leaders[other])
+        self.comparisons += means.comparisons
+
+    def _mean(self, members: Array) -> Probe:
+        """The probe of the mean of some members of one width."""
+        vectors = self._vectors[members].sum(axis=0).reshape(-1, LANES)
+        lengths = np.linalg.norm(vectors, axis=1)
+        roles = np.flatnonzero(lengths > 1e-9)
+        return Probe(
+            self.widths[int(members[0])], tuple(map(str, roles)), (vectors[roles] / lengths[roles][:, None]).astype(np.float32)
+        )
 
     def nearest(self, clan: Sequence[int], count: int) -> list[list[int]]:
         """For each member of a clan the nearest others, at most `count`, as positions in it.

@@ -77,7 +77,7 @@ def settle(clan: Clan) -> list[Verdict]:
     rest = sorted(nodes - merges.keys())
     edges = possible_parents(clan, rest, stacks)
     parents = plant(clan, rest, edges, stacks)
-    for child, parent in parents.items():
+    for child in parents:
         verdicts[child] = _verdict(clan, child, edges[child], parents)
     _choose_among_copies(clan, verdicts)
     _doubt_directions(clan, rest, verdicts)
