@@ -1,4 +1,4 @@
-"""What models were made from, found by their tensors: a zoo of known descent, what follows from it, and the parts of the search."""
+"""What models were made from, found by their tensors: a zoo of known descent, what follows from it, parts of the search."""
 
 from __future__ import annotations
 
@@ -227,11 +227,15 @@ def test_the_command_draws_the_trees_and_writes_the_table(zoo, taken):
 
 
 def drawn_row(name, descent=None, parent=None, **others):
-    empty = dict.fromkeys(
-        ("second_parent_model", "parent_rule", "distance", "descent_confidence", "runner_up_model", "base_model")
-        + ("same_share", "rounded_share", "masked_share", "changed_share", "second_parent_share")
-    )
-    return {**empty, "model_id": name, "descent": descent, "parent_model": parent, **others}
+    texts = ("second_parent_model", "parent_rule", "runner_up_model", "base_model")
+    shares = ("same_share", "rounded_share", "masked_share", "changed_share", "second_parent_share")
+    return {
+        **dict.fromkeys((*texts, *shares, "distance", "descent_confidence")),
+        "model_id": name,
+        "descent": descent,
+        "parent_model": parent,
+        **others,
+    }
 
 
 def test_trees_are_drawn_with_their_evidence():

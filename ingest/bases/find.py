@@ -32,7 +32,7 @@ from layerhouse.vocabulary import BaseMode, BaseRule, Descent, EventKind, Source
 
 WHOLE_CLAN = 200
 """Up to this many kin, all of them are compared with each other."""
-NEAR_KIN, COMMON_PARENTS, MAX_WAITING = 24, 8, 1000
+NEAR_KIN, COMMON_PARENTS, MAX_WAITING = 16, 8, 1000
 """Of more kin: the nearest of each model, the ones that most have as their parent, and of those without a base this many."""
 OPEN = (None, Descent.ALONE, Descent.KIN, Descent.SIBLING, Descent.ROOT)
 """Relations that a new relative can change."""

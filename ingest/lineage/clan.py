@@ -28,17 +28,21 @@ MIN_EXACT = 0.99
 
 @dataclass(eq=False)
 class Clan:
-    """Outlines of kin, and what was found by comparing pairs of them: `pairs` by (parent, child), as positions."""
+    """Outlines of kin, and what was found by comparing pairs of them: `pairs` by (parent, child), as positions.
+
+    `near` has for each member the others that may be its parent, `references` those that may be the parent of every other one.
+    """
 
     members: Sequence[Outline]
     pairs: dict[tuple[int, int], Explained] = field(default_factory=dict)
     near: list[list[int]] = field(default_factory=list)
+    references: Sequence[int] = ()
 
     @staticmethod
     def compared(members: Sequence[Outline], codes: Codes, nearest: Sequence[Sequence[int]], central: Sequence[int]) -> Clan:
         """The clan with its pairs; `nearest` and `central` are those by probe, as positions."""
         clan = Clan(members)
-        partners = _partners(members, nearest, central)
+        partners, clan.references = _partners(members, nearest, central)
         roundings = [codes.of(name) for name in ROUNDED]
         clan.near = [sorted(others) for others in partners]
         for child, others in enumerate(clan.near):
@@ -100,11 +104,16 @@ class Clan:
         return bool(is_lost.mean() > 0.25)
 
 
-def _partners(members: Sequence[Outline], nearest: Sequence[Sequence[int]], central: Sequence[int]) -> list[set[int]]:
-    """For each member the others that may be its parent. Those that chose it are among them, if they are not too many."""
+def _partners(
+    members: Sequence[Outline], nearest: Sequence[Sequence[int]], central: Sequence[int]
+) -> tuple[list[set[int]], list[int]]:
+    """For each member the others that may be its parent, and those that may be the parent of every other one.
+
+    Those that chose a member are among its own choices, if they are not too many.
+    """
     count = len(members)
     if count <= SMALL_CLAN:
-        return [set(range(count)) - {member} for member in range(count)]
+        return [set(range(count)) - {member} for member in range(count)], [*range(count)]
     shared: list[Counter[int]] = [Counter() for _ in members]
     totals = Counter[int]()
     for group in _sharers(members):
@@ -122,7 +131,7 @@ def _partners(members: Sequence[Outline], nearest: Sequence[Sequence[int]], cent
         for other in chosen:
             if len(partners[other]) < MAX_PARTNERS:
                 partners[other].add(member)
-    return partners
+    return partners, sorted(set(hubs))
 
 
 def _sharers(members: Sequence[Outline]) -> Iterator[list[int]]:

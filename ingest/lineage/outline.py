@@ -141,6 +141,17 @@ class Outline:
     def constants(self) -> int:
         return int(self.is_constant.sum())
 
+    @cached_property
+    def has_equal_blocks(self) -> bool:
+        """Whether two of its blocks are equal, as in a model that was made by stacking the blocks of another one."""
+        kept = self.is_telling & (self.blocks >= 0) & (self.hashes != 0)
+        blocks: dict[int, list[tuple[int, int]]] = {}
+        for block, key, hashed in zip(
+            self.blocks[kept].tolist(), self.keys[kept].tolist(), self.hashes[kept].tolist(), strict=True
+        ):
+            blocks.setdefault(block, []).append((key, hashed))
+        return len({tuple(block) for block in blocks.values()}) < len(blocks)
+
     @property
     def num_blocks(self) -> int:
         return len(self.block_labels)

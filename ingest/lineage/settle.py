@@ -70,6 +70,7 @@ def settle(clan: Clan) -> list[Verdict]:
     verdicts: dict[int, Verdict] = {}
     nodes = _without_copies(clan, verdicts)
     stacks = {stacked for (of, stacked) in clan.pairs if stacked in nodes and of in nodes and clan.is_stack(stacked, of)}
+    stacks |= {node for node in nodes if clan.members[node].has_equal_blocks}
     merges = find_merges(clan, sorted(nodes))
     for child, merge in merges.items():
         explained = clan.pairs[merge.first, child]

@@ -70,11 +70,11 @@ def plant(clan: Clan, nodes: Sequence[int], edges: dict[int, list[Edge]], stacks
 
 
 def _ranks(clan: Clan, nodes: Sequence[int]) -> dict[int, float]:
-    """From 0 to 1, how far each node is from those that it was compared with."""
+    """From 0 to 1, how far each node is from the clan's references."""
     own = set(nodes)
     means = {}
     for node in nodes:
-        costs = [clan.pairs[node, other].cost for other in clan.near[node] if other in own and (node, other) in clan.pairs]
+        costs = [clan.pairs[other, node].cost for other in clan.references if other in own and (other, node) in clan.pairs]
         means[node] = float(np.mean(np.log10(np.array(costs) + 1e-9))) if costs else 1.0
     order = sorted(nodes, key=lambda node: (means[node], node))
     return {node: rank / max(1, len(order) - 1) for rank, node in enumerate(order)}
@@ -84,7 +84,7 @@ def _can_be(clan: Clan, parent: int, child: int, explained: Explained, stacks: s
     above, below = clan.members[parent], clan.members[child]
     if above.precision == 0 or explained.cost > MAX_COST or clan.is_rounded_from(parent, child):
         return False
-    if parent in stacks and (explained.exact <= 0.99 or clan.is_stack(parent, child)):
+    if parent in stacks and below.num_blocks < above.num_blocks:
         return False
     shares = above.facts.zero_share, below.facts.zero_share
     if shares[0] is not None and shares[1] is not None and shares[0] > shares[1] + 0.02:
