@@ -91,7 +91,8 @@ class Outline:
     """The tensors of one checkpoint, sorted by block and key. All arrays have an entry a tensor.
 
     `keys` are numbers for what a tensor is in its block, `blocks` the positions of the blocks, -1 outside of them. A hash of 0
-    is unknown. `rounded` has the extremes as BF16, F16 and F32 hold them, of shape (3, 2, tensors).
+    is unknown. `lengths` are the first two of each shape.
+    `rounded` has the extremes as BF16, F16 and F32 hold them, of shape (3, 2, tensors).
     """
 
     facts: Facts
@@ -100,6 +101,7 @@ class Outline:
     block_labels: tuple[tuple[str, int], ...]
     hashes: Array
     shapes: Array
+    lengths: Array
     dtypes: Array
     sizes: Array
     zeros: Array
@@ -200,6 +202,7 @@ def outline_of(facts: Facts, tensors: pa.Table, codes: Codes) -> Outline:
         tuple(labels),
         np.array([_hash(columns, row, form) for row, form in zip(rows, forms, strict=True)], np.uint64),
         np.array([codes.of(shape) for shape in shapes], np.int32),
+        np.array([(*shape[:2], 0, 0)[:2] for shape in shapes], np.int64).reshape(-1, 2),
         np.array([codes.of(columns["dtype"][row]) for row in rows], np.int32),
         sizes,
         _floats(columns["zeros"], rows),

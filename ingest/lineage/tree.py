@@ -13,7 +13,8 @@ import numpy as np
 
 from layerhouse.ingest.lineage.arborescence import cheapest_parents
 from layerhouse.ingest.lineage.clan import Clan
-from layerhouse.ingest.lineage.explain import LIKE, Explained
+from layerhouse.ingest.lineage.explain import LIKE, Explained, aligned
+from layerhouse.ingest.lineage.outline import Outline
 
 MAX_COST = 1.0
 """A squared distance from which on one explains nothing of the other: half of that of unrelated weights."""
@@ -56,10 +57,12 @@ def plant(clan: Clan, nodes: Sequence[int], edges: dict[int, list[Edge]], stacks
     ranks = _ranks(clan, nodes)
     places = {node: place for place, node in enumerate(nodes, 1)}
     largest = max((clan.members[node].facts.params or 0 for node in nodes if node not in stacks), default=0) or 1
+    sharing = max((clan.shared_tensors[node] for node in nodes), default=0) or 1
     costs = {
         (0, places[node]): ROOT_COST
         + 0.01 * ranks[node]
         - 0.02 * (clan.members[node].facts.params or 0) / largest
+        - 0.01 * clan.shared_tensors[node] / sharing
         + (0.05 if node in stacks else 0.0)
         for node in nodes
     }
@@ -84,12 +87,20 @@ def _can_be(clan: Clan, parent: int, child: int, explained: Explained, stacks: s
     above, below = clan.members[parent], clan.members[child]
     if above.precision == 0 or explained.cost > MAX_COST or clan.is_rounded_from(parent, child):
         return False
-    if parent in stacks and below.num_blocks < above.num_blocks:
-        return False
     shares = above.facts.zero_share, below.facts.zero_share
     if shares[0] is not None and shares[1] is not None and shares[0] > shares[1] + 0.02:
         return False
-    if above.constants < below.constants and above.num_blocks >= below.num_blocks and above.form == below.form:
+    if above.constants < below.constants and above.form == below.form:
+        return False
+    return _fits(clan, parent, child, explained, stacks)
+
+
+def _fits(clan: Clan, parent: int, child: int, explained: Explained, stacks: set[int]) -> bool:
+    """Whether a member has the size that a child of the other one can have."""
+    above, below = clan.members[parent], clan.members[child]
+    if parent in stacks and below.num_blocks < above.num_blocks:
+        return False
+    if above.facts.params != below.facts.params and _has_wider_blocks(below, above, explained):
         return False
     more = (above.facts.params or 0) - (below.facts.params or 0)
     is_shape_kept = above.num_blocks == below.num_blocks and above.width == below.width
@@ -97,6 +108,13 @@ def _can_be(clan: Clan, parent: int, child: int, explained: Explained, stacks: s
     if more < 0:
         return is_little or (child in stacks and clan.is_stack(child, parent))
     return not (more > 0 and is_little and explained.exact <= 0.5)
+
+
+def _has_wider_blocks(child: Outline, parent: Outline, explained: Explained) -> bool:
+    """Whether a tensor of a block is longer in the child: rows that were cut off do not come back."""
+    own, others = aligned(child, parent, explained.blocks)
+    is_wider = (child.lengths[own] > parent.lengths[others]).any(axis=1)
+    return bool((is_wider & (child.blocks[own] >= 0)).any())
 
 
 def _cost(clan: Clan, parent: int, child: int, explained: Explained, ranks: dict[int, float]) -> float:
