@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 
 import layerhouse as lh
+from layerhouse.ingest.bases.find import BaseFinder, Found
+from layerhouse.ingest.bases.stored import StoredDescents
 from layerhouse.ingest.lineage.arborescence import cheapest_parents
 from layerhouse.ingest.lineage.probes import LANES, Kinship, Probe
+from layerhouse.ingest.lineage.settle import Verdict
 from layerhouse.ingest_call import settle_warehouse
 from layerhouse.tests.descent_models import build_small_zoo
 from layerhouse.tests.running import layerhouse
+from layerhouse.vocabulary import BaseMode, Descent
 from layerhouse.warehouse.answers.lineage_tree import draw_trees
 
 SEED = 2027
@@ -338,3 +342,14 @@ def test_models_of_another_width_and_of_too_few_signatures_are_no_kin():
     few = Probe(64, ("other",), second.vectors[:1])
     assert len(Kinship([first, second, narrow, few]).clans()) == 3
     assert len(Kinship([first, Probe(64, (), np.zeros((0, LANES), np.float32))]).clans()) == 2
+
+
+def test_nothing_descends_from_itself_through_relatives_that_were_settled_before():
+    finder = BaseFinder(None, BaseMode.AUTO)
+    finder.found = {"a": Found(Verdict(Descent.CHILD, 1), "b"), "d": Found(Verdict(Descent.CHILD, 1), "a")}
+    stored = StoredDescents({}, rows={"b": {"parent_checkpoint_id": "c"}, "c": {"parent_checkpoint_id": "a"}})
+    finder._break_circles(stored)
+    assert {one: (found.verdict.relation, found.parent) for one, found in finder.found.items()} == {
+        "a": ("kin", None),
+        "d": ("child", "a"),
+    }

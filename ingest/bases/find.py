@@ -98,7 +98,9 @@ class BaseFinder:
             return
         missing = stored.add_missing_probes(context)
         facts = read_facts(context, stored.names)
-        self._settle(stored, facts, [one for one in targets if one in stored.probes and one in facts])
+        with context.taking("the descent of models"):
+            self._settle(stored, facts, [one for one in targets if one in stored.probes and one in facts])
+        self._break_circles(stored)
         rows = [stored.row(one, self.found[one].row) for one in self.found if self.found[one].row != stored.rows.get(one)]
         rows += [stored.row(one, {}) for one in missing if one not in self.found]
         if rows:
@@ -123,9 +125,12 @@ class BaseFinder:
             self._settle_clan(ids, [places[one] for one in ids], kinship, facts, stored, wanted)
 
     def _settle_alone(self, one: str, facts: dict[str, Facts], stored: StoredDescents) -> None:
+        """Settle one that is kin to none: an adapter by its files, and what has no signatures, as headers alone, not at all."""
         parent = declared_parent(facts[one], stored.names)
-        relation = Descent.ALONE if parent is None else Descent.CHILD
-        self.found[one] = Found(Verdict(relation), parent, rule=None if parent is None else BaseRule.DECLARED)
+        if parent is not None:
+            self.found[one] = Found(Verdict(Descent.CHILD), parent, rule=BaseRule.DECLARED)
+        elif stored.probes[one].roles:
+            self.found[one] = Found(Verdict(Descent.ALONE))
 
     def _context_of(
         self, stored: StoredDescents, kinship: Kinship, kin_of: Sequence[str], group: Sequence[int], wanted: Collection[str]
@@ -187,6 +192,18 @@ class BaseFinder:
                 above = self.found.get(parents[0])
                 if above is not None and above.verdict.relation == Descent.KIN:
                     self.found[parents[0]] = Found(Verdict(Descent.ROOT))
+
+    def _break_circles(self, stored: StoredDescents) -> None:
+        """Give no parent to what would descend from itself through relatives whose descent was settled before."""
+        for one in sorted(self.found):
+            seen: set[str] = set()
+            above = self.found[one].parent
+            while above is not None and above not in seen and above != one:
+                seen.add(above)
+                row = self.found[above].row if above in self.found else stored.rows.get(above, {})
+                above = row.get("parent_checkpoint_id")
+            if above == one:
+                self.found[one] = Found(Verdict(Descent.KIN), nearest=self.found[one].nearest)
 
     def _compare(self, stored: StoredDescents, fresh: Collection[str]) -> None:
         """Compare the checkpoints that have no base with the one that was found, base by base."""
