@@ -81,13 +81,25 @@ def _mappings(wanted: bool) -> AbstractContextManager[None]:
     return mappings_used()
 
 
+def _base_text(base: str | Path | None) -> str:
+    """The base as an ingest has it: a path or name, or a rule by which bases are found. Raises UsageError."""
+    from layerhouse.local_paths import local_path
+    from layerhouse.vocabulary import BaseMode
+
+    if base is None:
+        return BaseMode.NONE.value
+    if not isinstance(base, str | Path):
+        raise UsageError(f"base {base!r}: one path or one name")
+    return str(base if base in [*BaseMode] else local_path(base))
+
+
 @calls_as("layerhouse.ingest")
 def ingest(
     roots: Sequence[str | Path],
     *,
     warehouse: str | Path = "layerhouse-data",
     exclude: Sequence[str] = (),
-    base: str | Path | None = None,
+    base: str | Path | None = "auto",
     name: str | None = None,
     dry_run: bool = False,
     stats: str = "full",
@@ -109,7 +121,8 @@ def ingest(
     An input that cannot be taken is an event of kind `failed` in the report; the others are taken all the same.
 
     exclude: globs of paths to skip.
-    base: the model that the others are compared with: a path, or the name of a model in the warehouse.
+    base: what the others are compared with: a path, the name of a model in the warehouse, `auto` (each model's base, found by
+        its tensors), `parent` (what it was made from, found alike), `none` or None.
     name: the name of the model, if there is only one; by default its path.
     dry_run: report what would be taken, and write nothing.
     stats: `full`; `spectral` to measure the spectra of weight matrices too; `none` to read headers only.
@@ -132,10 +145,7 @@ def ingest(
     from layerhouse.local_paths import local_path
 
     reading = Reading(stats, near_zero, threads or available_cores(), find_devices(device), compare, units, workers)
-    if base is not None and not isinstance(base, str | Path):
-        raise UsageError(f"base {base!r}: one path or one name")
-    base_text = None if base is None else str(local_path(base))
-    options = Options(tuple(exclude), name, dry_run, base_text, reading, tuple(method_patterns), debug)
+    options = Options(tuple(exclude), name, dry_run, _base_text(base), reading, tuple(method_patterns), debug)
     paths = [local_path(root) for root in ([roots] if isinstance(roots, str | Path) else roots)]
     with _mappings(map_files and stats != "none"):
         return ingest_into(

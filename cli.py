@@ -19,6 +19,7 @@ from layerhouse.terminal.expectations import collect_expectations, show_outcomes
 from layerhouse.terminal.findings import show_findings
 from layerhouse.terminal.forms_table import list_forms
 from layerhouse.terminal.ingest_options import IngestOptions, ingest_options, stats_level
+from layerhouse.terminal.lineage import settle_lineage, show_trees
 from layerhouse.terminal.messages import print_lines, talk
 from layerhouse.terminal.options import (
     LocalPath,
@@ -198,6 +199,35 @@ def diff(
     with opened_warehouse(first, reading) as wh, opened_warehouse(second, reading) as other:
         if not show_differences(wh, other, models, table, output):
             talk(f"no differences between {first} and {second}")
+
+
+@cli.command()
+@click.argument("model", nargs=-1)
+@warehouse_option
+@reading_options
+@click.option("--update", is_flag=True, help="First find the descent of all models anew, as after runs on several machines.")
+@table_options
+@output_options
+def lineage(
+    model: tuple[str, ...],
+    warehouse: Path,
+    reading: ReadingOptions,
+    update: bool,
+    table: TableOptions,
+    output: OutputOptions,
+) -> None:
+    """Show what each MODEL was made from, and what was made from it (names or globs; by default of all models).
+
+    The tree is found by the stored rows of the tensors; `ingest` compares models with its roots where no base is named. With
+    --format, --output or an option of tables, the table behind the tree is written instead.
+    """
+    if update:
+        settle_lineage(warehouse)
+    with opened_warehouse(warehouse, reading) as wh:
+        if output == OutputOptions() and table == TableOptions():
+            show_trees(wh, model)
+        else:
+            show_query(wh, "lineage", table.selection(model), output, table.layout)
 
 
 @cli.command()

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from layerhouse.ingest.checkpoint.limits import scaled_limits
+from layerhouse.ingest.context import Reading, available_cores
 from layerhouse.ingest.model.family_files import check_own_families
-from layerhouse.ingest.run import Event, Options, Progress, Report, ingest_roots
+from layerhouse.ingest.run import Event, Options, Progress, Report, ingest_roots, settle_stored
 from layerhouse.warehouse.answers.answer_cache import is_large
 from layerhouse.warehouse.storage.commits import list_commits
 from layerhouse.warehouse.storage.inventory import Inventory
 from layerhouse.warehouse.storage.schema import TABLES
-from layerhouse.warehouse.storage.store import MARKER, create_store
+from layerhouse.warehouse.storage.store import MARKER, add_present_schema, create_store, open_store
 
 
 def ingest_into(
@@ -38,6 +39,18 @@ def ingest_into(
         from layerhouse.warehouse.answers.session import keep_answers
 
         keep_answers(warehouse)
+    return report
+
+
+def settle_warehouse(warehouse: Path, *, on_event: Callable[[Event], None]) -> Report:
+    """Find out anew what every model of a warehouse was made from, by its stored rows. Raises WarehouseError."""
+    root = open_store(warehouse)
+    add_present_schema(root)
+    report = settle_stored(root, _known(root), Options(reading=Reading(threads=available_cores())), on_event)
+    if is_large(list_commits(root)):
+        from layerhouse.warehouse.answers.session import keep_answers
+
+        keep_answers(root)
     return report
 
 

@@ -339,6 +339,45 @@ class Strategy(StrEnum):
     NON_UNIFORM = "non_uniform"
 
 
+class Descent(StrEnum):
+    """What a checkpoint is among its kin."""
+
+    ROOT = "root"
+    """Others were made from it, and it from none of them."""
+    ALONE = "alone"
+    COPY = "copy"
+    CHILD = "child"
+    MERGE = "merge"
+    SIBLING = "sibling"
+    """It shares a base with others, which is not there."""
+    KIN = "kin"
+    """Of it and another one, either may be the parent, or an absent one that of both."""
+
+
+class BaseMode(StrEnum):
+    """What models are compared with if no base is named."""
+
+    AUTO = "auto"
+    """The first of the ancestors that their tensors show."""
+    PARENT = "parent"
+    """The model that they were made from."""
+    NONE = "none"
+    """Nothing, now and later."""
+
+
+class BaseRule(StrEnum):
+    """Why a checkpoint is compared with its base, or with none."""
+
+    FOUND = "found"
+    """By its tensors."""
+    DECLARED = "declared"
+    """By its own files."""
+    NAMED = "named"
+    """By a user."""
+    NONE = "none"
+    """A user said that it has none."""
+
+
 class SourceKind(StrEnum):
     """What a model's structure was read from."""
 
@@ -378,6 +417,8 @@ class EventKind(StrEnum):
     UNCHANGED = "unchanged"
     PASSED = "passed"
     FAILED = "failed"
+    BASED = "based"
+    """It is compared with a base that was found by itself."""
 
 
 class CheckpointStatus(StrEnum):

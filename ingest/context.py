@@ -14,7 +14,7 @@ from layerhouse.ingest.batch import ID_COLUMNS, Batch, Piece
 from layerhouse.ingest.checkpoint.guard import Guard
 from layerhouse.ingest.checkpoint.regular_file import confined_to
 from layerhouse.ingest.events import ProgressCounter, ReportEvent
-from layerhouse.vocabulary import CompareMode, EventKind, StatsLevel
+from layerhouse.vocabulary import BaseMode, CompareMode, EventKind, StatsLevel
 from layerhouse.warehouse.storage.inventory import Inventory
 
 
@@ -53,9 +53,9 @@ class Reading:
 class Options:
     """How to ingest. `excludes` are globs; `name` renames the one model found; a dry run writes nothing.
 
-    `base` is the model that the others are compared with: a path, which is ingested too, or the name of a model in the
-    warehouse. `method_patterns` are tried before the built-in rules for what a model's name declares. `debug` prints the
-    tracebacks of unexpected errors to stderr.
+    `base` is the model that the others are compared with: a path, which is ingested too, the name of a model in the warehouse,
+    or a BaseMode; None compares nothing, and leaves later ingests free to. `method_patterns` are tried before the built-in
+    rules for what a model's name declares. `debug` prints the tracebacks of unexpected errors to stderr.
     """
 
     excludes: tuple[str, ...] = ()
@@ -65,6 +65,11 @@ class Options:
     reading: Reading = field(default_factory=Reading)
     method_patterns: tuple[str, ...] = ()
     debug: bool = False
+
+    @property
+    def base_mode(self) -> BaseMode | None:
+        """What is compared if no base is named; None if one is, or if nothing is said."""
+        return BaseMode(self.base) if self.base is not None and self.base in [*BaseMode] else None
 
 
 class IngestContext:

@@ -62,7 +62,7 @@ def choose_models(roots: Sequence[Path], context: IngestContext, result_files: R
     discovery = discover(roots, excludes=options.excludes, name=options.name, result_files=result_files, guard=context.guard)
     _report_remarks(discovery.remarks, context)
     models = _settle_names(discovery.models, context, options.name)
-    if options.base is None:
+    if options.base is None or options.base_mode is not None:
         return ChosenModels(models)
     base = Path(options.base)
     if identity_of(base) is not None:

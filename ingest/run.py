@@ -12,7 +12,7 @@ from pathlib import Path
 from layerhouse.ingest.compare_with_base import Comparer
 from layerhouse.ingest.config_base import take_config_base
 from layerhouse.ingest.context import IngestContext, Options
-from layerhouse.ingest.events import CallbackError, Event, Progress, ProgressCounter, Report, call, count_text
+from layerhouse.ingest.events import CallbackError, Event, Progress, ProgressCounter, Report, ReportEvent, call, count_text
 from layerhouse.ingest.model_files import FoundModel
 from layerhouse.ingest.plan import ChosenModels, ModelPlan, choose_models, plan_models
 from layerhouse.ingest.read_ahead import ReadAhead
@@ -22,10 +22,10 @@ from layerhouse.ingest.results.secret_texts import without_secrets
 from layerhouse.ingest.take_analysis import AnalysisTaker
 from layerhouse.ingest.take_results import ResultTaker
 from layerhouse.ingest.take_weights import ReadWeights, WeightsTaker
-from layerhouse.vocabulary import EventKind, SourceKind
+from layerhouse.vocabulary import BaseMode, EventKind, SourceKind
 from layerhouse.warehouse.storage.inventory import Inventory
 
-__all__ = ["Event", "Options", "Progress", "Report", "ingest_roots"]
+__all__ = ["Event", "Options", "Progress", "Report", "ingest_roots", "settle_stored"]
 
 
 def ingest_roots(
@@ -43,14 +43,8 @@ def ingest_roots(
     cannot hold and WarehouseError where rows cannot be written. On KeyboardInterrupt what is finished is committed first.
     """
     report = Report()
-
-    def report_event(kind: EventKind, where: str, what: str) -> None:
-        event = Event(kind, where, without_secrets(what))
-        report.events.append(event)
-        call(on_event, event)
-
     progress = ProgressCounter(lambda progress: call(on_progress, progress))
-    context = IngestContext(store_root, known, options, report_event, progress)
+    context = IngestContext(store_root, known, options, _reporter(report, on_event), progress)
     result_files = ResultFiles(known)
     try:
         chosen = choose_models(roots, context, result_files)
@@ -61,6 +55,33 @@ def ingest_roots(
     except CallbackError as failed:
         raise failed.error from None
     return report
+
+
+def settle_stored(store_root: Path, known: Inventory, options: Options, on_event: Callable[[Event], None]) -> Report:
+    """Find the descent of every model of the warehouse anew, and compare those that have no base. Raises WarehouseError."""
+    from layerhouse.ingest.bases.find import BaseFinder
+
+    report = Report()
+    context = IngestContext(store_root, known, options, _reporter(report, on_event), ProgressCounter())
+    try:
+        try:
+            BaseFinder(context, BaseMode.AUTO, is_whole=True).run(())
+        finally:
+            context.batch.flush()
+    except CallbackError as failed:
+        raise failed.error from None
+    return report
+
+
+def _reporter(report: Report, on_event: Callable[[Event], None]) -> ReportEvent:
+    """A callback that adds an event to a report and passes it on."""
+
+    def report_event(kind: EventKind, where: str, what: str) -> None:
+        event = Event(kind, where, without_secrets(what))
+        report.events.append(event)
+        call(on_event, event)
+
+    return report_event
 
 
 class _Ingest:
@@ -100,9 +121,11 @@ class _Ingest:
         except BaseException:
             batch.drop_unfinished()
             raise
-        self._comparer.compare_stored([plan.model.model_id for plan in self._plans])
+        model_ids = [plan.model.model_id for plan in self._plans]
+        self._comparer.compare_stored(model_ids)
         if not self._dry_run:
             self._settle_analyses()
+            self._choose_bases(model_ids)
 
     def _settle_analyses(self) -> None:
         """Compare analyses, also those that are not new, with the base that was named, or that turned out to be theirs."""
@@ -111,6 +134,19 @@ class _Ingest:
             bases.compare_with(self._chosen.base_name, names)
         if any(plan.has_new_analysis or plan.has_new_weights for plan in self._plans):
             bases.settle()
+
+    def _choose_bases(self, model_ids: Sequence[str]) -> None:
+        """Find the bases of models where none was named; else remember that one was, or that there is to be none."""
+        from layerhouse.ingest.bases.choices import remember_choices
+
+        mode = self._context.options.base_mode
+        if mode in (BaseMode.AUTO, BaseMode.PARENT):
+            from layerhouse.ingest.bases.find import BaseFinder
+
+            BaseFinder(self._context, mode).run(model_ids)
+        elif mode == BaseMode.NONE or self._comparer.base is not None:
+            base = self._comparer.base
+            remember_choices(self._context, model_ids, None if base is None else base.checkpoint_id)
 
     def _reader(self) -> ReadAhead[ModelPlan, ReadWeights]:
         """What reads the weights of models, later ones ahead of their turn."""

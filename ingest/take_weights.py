@@ -158,6 +158,7 @@ class WeightsTaker:
 
     def _remember(self, model: FoundModel, weights: ReadWeights, checkpoint: Row) -> None:
         self._known.checkpoints.add(weights.checkpoint_id)
+        self._known.folders_by_model[model.model_id] = model.source_uri
         self._known.stale_checkpoints.discard(weights.checkpoint_id)
         self._known.sightings[model.model_id, SourceKind.WEIGHTS] = Sighting(
             weights.fingerprint, weights.level, weights.checkpoint_id, checkpoint["params"], checkpoint["device"]

@@ -30,6 +30,8 @@ SELECT
     nonzero_params,
     size_gb,
     compact_size_gb,
+    base_model,
+    base_rule,
     status_note
 FROM models
 ORDER BY model_id;

@@ -8,14 +8,14 @@ import click
 
 from layerhouse.errors import UsageError
 from layerhouse.terminal.options import LocalPath, collected
-from layerhouse.vocabulary import CompareMode, StatsLevel
+from layerhouse.vocabulary import BaseMode, CompareMode, StatsLevel
 
 
 @dataclass(frozen=True)
 class IngestOptions:
     """Keyword arguments of `layerhouse.ingest`, by their names there."""
 
-    base: str | None
+    base: str
     stats: str
     compare: str
     near_zero: float | None
@@ -40,11 +40,14 @@ def stats_level(stats: str, *, spectral: bool) -> str:
     return StatsLevel.SPECTRAL
 
 
-def one_base(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
-    """The base that was given. Raises UsageError where it was given more than once, as only the last one would count."""
+def one_base(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str:
+    """The base that was given, or the rule that finds one.
+
+    Raises UsageError where it was given more than once, as only the last one would count.
+    """
     if len(values) > 1:
         raise UsageError(f"--base is given {len(values)} times: {', '.join(values)}; give one, and ingest once for each base")
-    return values[0] if values else None
+    return values[0] if values else BaseMode.AUTO.value
 
 
 ingest_options = collected(
@@ -54,8 +57,10 @@ ingest_options = collected(
         "--base",
         multiple=True,
         callback=one_base,
-        metavar="PATH|MODEL",
-        help="The model that the others were made from: its path, its name in the warehouse, or its config.json alone.",
+        metavar="PATH|MODEL|auto|parent|none",
+        help="The model that the others were made from: its path, its name in the warehouse, or its config.json alone. By "
+        "default auto: models that have no base yet are compared with the one that their tensors come from; parent: with the "
+        "one that they were made from at last; none: with none, now and later.",
     ),
     click.option(
         "--stats",

@@ -28,9 +28,14 @@ EVENT_WORDS = {
     EventKind.PLANNED: "would take",
     EventKind.UNCHANGED: "unchanged",
     EventKind.PASSED: "passed over",
+    EventKind.BASED: "base",
     EventKind.FAILED: "FAILED",
 }
-COUNT_WORDS = EVENT_WORDS | {EventKind.PLANNED: "would be taken", EventKind.FAILED: "failed"}
+COUNT_WORDS = EVENT_WORDS | {
+    EventKind.PLANNED: "would be taken",
+    EventKind.FAILED: "failed",
+    EventKind.BASED: "with a base found",
+}
 
 
 @contextmanager

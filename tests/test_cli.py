@@ -247,6 +247,7 @@ def test_query_lists_shows_and_runs(study):
         "declared",
         "doubtful",
         "history",
+        "lineage",
         "methods",
         "missing",
         "per_layer",

@@ -29,6 +29,7 @@ TABLES = (
         ["summarize"],
         ["summarize", "--since", "2020-01-01"],
         ["layers"],
+        ["lineage"],
         ["performance", "--tasks", "*"],
         ["tables"],
         ["formats"],
@@ -38,7 +39,7 @@ TABLES = (
     ["sql", f'SELECT 1 AS "{EVIL}", model_id FROM models'],
     *(
         ["query", name]
-        for name in ("history", "methods", "missing", "per_layer", "structure", "summary", "trade_off", "unlinked")
+        for name in ("history", "lineage", "methods", "missing", "per_layer", "structure", "summary", "trade_off", "unlinked")
     ),
 )
 """Commands that print a table."""
@@ -61,6 +62,7 @@ WRONG = (
     (["summarize", "--since", EVIL], 2),
     (["summarize", "-w", EVIL], 3),
     (["layers", EVIL], 2),
+    (["lineage", EVIL], 2),
     (["compare", MODEL, EVIL], 2),
     (["compare", EVIL], 2),
     (["compare", MODEL, MODEL], 2),

@@ -264,7 +264,7 @@ def tables_of(folder):
 
 
 def test_a_base_that_is_named_later_adds_only_matches_and_reads_no_weights(few):
-    ingest(few, "models")
+    ingest(few, "models", base="none")
     assert [removed for _, _, removed in base_rows(few)] == [None, None]
     before = tables_of(few)
     for path in few.glob("models/*/model.safetensors"):
@@ -273,10 +273,10 @@ def test_a_base_that_is_named_later_adds_only_matches_and_reads_no_weights(few):
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     report = ingest(few, "models", base="models/base")
     assert [event.kind for event in report.events] == ["unchanged", "unchanged"]
-    assert tables_of(few) == [*before, ["layer_matches", "tensor_matches"]]
+    assert tables_of(few) == [*before, ["base_choices", "layer_matches", "tensor_matches"]]
     assert base_rows(few) == COMPARED
     ingest(few, "models", base="models/base")
-    assert tables_of(few) == [*before, ["layer_matches", "tensor_matches"]]
+    assert tables_of(few) == [*before, ["base_choices", "layer_matches", "tensor_matches"]]
 
 
 def test_stored_rows_that_cannot_be_read_are_an_error_of_the_warehouse(few):

@@ -240,7 +240,7 @@ def test_a_layer_count_that_differs_from_the_configs_is_noted(study):
 
 def test_without_a_base_only_missing_layer_numbers_are_reported(study, tmp_path):
     folder, _ = study
-    lh.ingest([folder / "models/holes", folder / "models/stale"], warehouse=tmp_path / "w", threads=1)
+    lh.ingest([folder / "models/holes", folder / "models/stale"], warehouse=tmp_path / "w", threads=1, base=None)
     with lh.open(tmp_path / "w") as wh:
         rows = {row["model_id"]: row for row in wh.models().to_dicts()}
     assert "layers 2, 3 missing by number, of layers 0 to 5" in rows["models/holes"]["status_note"]

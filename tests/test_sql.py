@@ -52,6 +52,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "layer_matches": {"stack": "text", "match": "exact"},
     "unit_matches": {"stack": "text"},
     "tensor_matches": {},
+    "descents": {},
+    "base_choices": {"base_rule": "found"},
     "results": {"harness": "native", "status": "ok", "is_group": False, "source_uri": "/results/{result_id}.json"}
     | {"rules_version": RESULT_RULES_VERSION},
     "links": {"rule": "folder", "source_uri": "/results/{result_id}.json", "linked_at": datetime(2026, 1, 31, tzinfo=UTC)},

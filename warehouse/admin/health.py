@@ -16,7 +16,7 @@ from layerhouse.warehouse.answers.answer_cache import damaged_answers, own_files
 from layerhouse.warehouse.answers.session import answer_files, connect
 from layerhouse.warehouse.answers.sql_text import quote_identifier, quote_literal, sql_files
 from layerhouse.warehouse.storage.commit_file import Commit, DataFile, data_path
-from layerhouse.warehouse.storage.commits import Damage, Snapshot, list_commits
+from layerhouse.warehouse.storage.commits import CREATE, Damage, Snapshot, list_commits
 from layerhouse.warehouse.storage.own_files import COMMITS, DAMAGED, HEADS, KEPT, FaultyFileError
 from layerhouse.warehouse.storage.schema import TABLES, arrow_schema, schema_digest
 from layerhouse.warehouse.storage.store import (
@@ -189,7 +189,8 @@ def _schema_findings(root: Path, *, repair: bool) -> Iterator[Finding]:
     snapshot = list_commits(root)
     if snapshot.has_present_schema():
         return
-    is_readable = all(any(file.table == name for commit in snapshot.commits for file in commit.files) for name in TABLES)
+    written = {file.table for commit in snapshot.commits for file in commit.files}
+    is_readable = any(commit.operation == CREATE for commit in snapshot.commits) or written >= TABLES.keys()
     if repair:
         add_present_schema(root)
     what = "made by a version with other columns, which read as null" if is_readable else "a table has no file at all"

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from layerhouse.version import RESULT_RULES_VERSION, RULES_VERSION
-from layerhouse.vocabulary import LinkRule, SourceKind, Unrelated
+from layerhouse.vocabulary import BaseRule, LinkRule, SourceKind, Unrelated
 from layerhouse.warehouse.answers.query import own_sql
 from layerhouse.warehouse.answers.session import connect
 from layerhouse.warehouse.storage.inventory import Inventory, Sighting, StoredBase, StoredResult
@@ -173,11 +173,14 @@ FROM name_changes
 WHERE NOT is_dropped
 GROUP BY model_id
 """
-LAST_BASES = """
-SELECT checkpoint_id, arg_max(base_checkpoint_id, (commit_id, base_checkpoint_id))
-FROM layer_matches
-GROUP BY checkpoint_id
+LAST_BASES = f"""
+SELECT matches.checkpoint_id, arg_max(matches.base_checkpoint_id, (matches.commit_id, matches.base_checkpoint_id))
+FROM layer_matches AS matches
+LEFT JOIN base_choices AS choices ON choices.checkpoint_id = matches.checkpoint_id AND choices.base_rule = '{BaseRule.NONE}'
+WHERE choices.commit_id IS NULL OR choices.commit_id < matches.commit_id
+GROUP BY matches.checkpoint_id
 """
+"""Not those of checkpoints that are to have no base since."""
 TENSOR_PAIRS = f"""
 SELECT
     checkpoint_id,
@@ -287,6 +290,10 @@ def _load_comparisons(connection: duckdb.DuckDBPyConnection, known: Inventory) -
             known.stale_related.add((checkpoint_id, base_id))
         if not is_explained:
             known.unexplained.add((checkpoint_id, base_id))
+    for checkpoint_id, rule, base_id in _rows(
+        connection, "SELECT checkpoint_id, base_rule, base_checkpoint_id FROM base_choices"
+    ):
+        known.base_choices[checkpoint_id] = rule, base_id
     known.unit_pairs = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM unit_matches"))
 
 

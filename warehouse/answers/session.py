@@ -264,10 +264,14 @@ def parse_as_of(text: str) -> datetime:
 
 
 def _table_view(table: Table, absent_columns: frozenset[str]) -> str:
-    """A stored table as a view: the rows that were committed until `as_of`. A column that no file has yet is null.
+    """A stored table as a view: the rows that were committed until `as_of`. A column that no file has yet is null; a table
+    that no file has yet is empty.
 
     Of a fact that several commits hold, only the rows of the first commit, or of the newest if the table says so.
     """
+    if len(absent_columns) == len(table.columns):
+        nulls = ",\n".join(f"    CAST(NULL AS {column.type}) AS {column.name}" for column in table.columns)
+        return f"CREATE OR REPLACE VIEW {table.name} AS\nSELECT\n{nulls}\nWHERE FALSE;"
     scan = f"read_parquet(getvariable('files').{table.name}, union_by_name = true, hive_partitioning = false)"
     until = "ingested_at <= coalesce(getvariable('as_of'), CAST('infinity' AS TIMESTAMPTZ))"
     columns = ",\n".join(

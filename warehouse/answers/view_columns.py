@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from layerhouse.vocabulary import Gone, KeptBy, LayerChange, Level, MeasureKind, Strategy, Verdict
+from layerhouse.vocabulary import BaseRule, Gone, KeptBy, LayerChange, Level, MeasureKind, Strategy, Verdict
 from layerhouse.warehouse.storage.columns import Column
 
 _GONE = "(base - own) / base: 0 is nothing, 1 all, negative is growth."
@@ -156,6 +156,17 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
         "otherwise), `cast`, `unknown`.",
         None,
     ),
+    "base_model": ("Name of the base that it is compared with: of a model that has it, or as files call it.", None),
+    "base_rule": (
+        "Why that is its base: `found` (by tensors), `declared` (by its files) or `named` (by a user); `none` where a user "
+        "said that it has none. Null for a base itself, and where none was looked for or found.",
+        None,
+    ),
+    "parent_model": ("Model that it was made from; null if there is none or it is not known.", None),
+    "second_parent_model": ("The other parent of a merge.", None),
+    "root_model": ("The first of its known ancestors; null if it has no known parent.", None),
+    "generation": ("Steps from the root; null if it has no known parent.", None),
+    "runner_up_model": ("The next best parent.", None),
     "base_model_id": ("Model that has the base's checkpoint.", None),
     "n_tensors": ("Tensors with parameters, of the checkpoint and of the base.", "tensors"),
     "n_identical": ("Tensors whose bytes are those of the base.", "tensors"),
@@ -346,6 +357,7 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
 }
 
 _WORDS: dict[str, type[StrEnum]] = {
+    "base_rule": BaseRule,
     "level": Level,
     "special_layers.level": Level,
     "changes": LayerChange,

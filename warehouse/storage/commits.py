@@ -61,9 +61,12 @@ class Snapshot:
         return sum(file.rows for commit in self.commits for file in commit.files if file.table == table)
 
     def empty_files(self) -> dict[str, str]:
-        """The newest file without rows of every table. Raises WarehouseError if a table has none."""
+        """The newest file without rows of every table that the version which made the warehouse has; of one that it has not the
+        first file, if there is any. Raises WarehouseError if there is none of any table.
+        """
         files = {file.table: str(self.root / file.path) for file in self._created_files()}
-        if missing := [name for name in TABLES if name not in files]:
+        files |= {name: own[0] for name in TABLES if name not in files and files and (own := self.files(name))}
+        if missing := [name for name in TABLES if not files]:
             cause = "".join(f"{damage.path}: {damage.what}; " for damage in self.damages[:1])
             raise WarehouseError(
                 f"{self.root}: {cause}there is no file for the table {missing[0]}; mend it with: "
@@ -82,6 +85,7 @@ class Snapshot:
         import pyarrow.parquet as pq
 
         created = [file for file in self._created_files() if file.table == table]
+        created = created or [file for commit in self.commits for file in commit.files if file.table == table]
         written = {name for file in created for name in pq.read_schema(self.root / file.path).names}
         return frozenset(TABLES[table].column_names) - written
 

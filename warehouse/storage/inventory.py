@@ -79,8 +79,9 @@ class Inventory:
     present rules, `stale_results` the others. `comparisons` has the last base of each checkpoint. Pairs are of a checkpoint
     and its base: `related` those whose tensors were compared, `unexplained` those of them where values would say how some
     tensor differs, `stale_related` those that were compared by earlier rules, and `unit_pairs` those whose units were matched.
-    `stale_checkpoints` have rows of earlier rules
-    alone. `checkpoints_with_units` are the checkpoints whose units were read.
+    `stale_checkpoints` have rows of earlier rules alone. `checkpoints_with_units` are the checkpoints whose units were read.
+    `base_choices` has the rule by which the base of a checkpoint was last chosen, and the base; those with the rule `none` are
+    to have none.
     """
 
     sightings: dict[tuple[str, str], Sighting] = field(default_factory=dict)
@@ -105,6 +106,7 @@ class Inventory:
     unit_pairs: set[tuple[str, str]] = field(default_factory=set)
     bases: list[StoredBase] = field(default_factory=list)
     removals: dict[str, tuple[list[int], int | None]] = field(default_factory=dict)
+    base_choices: dict[str, tuple[str, str | None]] = field(default_factory=dict)
 
     def forget(self, table: str, ids: Mapping[str, Set[str]]) -> None:
         """Forget rows of a table that were not written after all, by what their columns of ids hold."""
@@ -118,9 +120,9 @@ class Inventory:
                     del self.sightings[key]
         elif table == "units":
             self.checkpoints_with_units -= checkpoints
-        elif table == "layer_matches":
+        elif table in ("layer_matches", "base_choices"):
             for checkpoint in checkpoints:
-                self.comparisons.pop(checkpoint, None)
+                (self.comparisons if table == "layer_matches" else self.base_choices).pop(checkpoint, None)
         elif table == "tensor_matches":
             self.related -= pairs
         elif table == "unit_matches":

@@ -96,6 +96,25 @@ def read_greatest(root: Path, table: str, column: str) -> dict[str, Any]:
     return {checkpoint_id: value for checkpoint_id, value in chosen.items() if value is not None}
 
 
+def read_newest(root: Path, table: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The newest row of each checkpoint. Raises WarehouseError."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    files = list_commits(root).require_whole().files(table)
+    if not files:
+        return []
+    names = [*dict.fromkeys((*columns, "checkpoint_id", "commit_id"))]
+    dataset = ds.dataset(files, schema=arrow_schema(table), format="parquet")
+    try:
+        rows = dataset.to_table(columns=names).sort_by("commit_id")
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(root, error) from None
+    last = {checkpoint_id: at for at, checkpoint_id in enumerate(rows.column("checkpoint_id").to_pylist())}
+    newest: list[dict[str, Any]] = rows.take(pa.array(sorted(last.values()), pa.int64())).to_pylist()
+    return newest
+
+
 def _unreadable(root: Path, error: Exception) -> WarehouseError:
     """The error that a stored file cannot be read. Raises DamagedWarehouseError, which names it, if it is damaged."""
     list_commits(root, verify=True).require_whole()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from layerhouse.warehouse.storage.checkpoint_tables import CHECKPOINTS, LAYERS, TENSORS, UNITS
 from layerhouse.warehouse.storage.columns import COMMIT_COLUMNS, NOTES, TAGS, Column, Table
+from layerhouse.warehouse.storage.descent_tables import BASE_CHOICES, DESCENTS
 from layerhouse.warehouse.storage.match_tables import LAYER_MATCHES, TENSOR_MATCHES, UNIT_MATCHES
 from layerhouse.warehouse.storage.result_tables import LINKS, REMOVALS, RESULTS
 
@@ -28,7 +29,20 @@ __all__ = [
 
 TABLES: dict[str, Table] = {
     table.name: table
-    for table in (CHECKPOINTS, TENSORS, LAYERS, UNITS, LAYER_MATCHES, UNIT_MATCHES, TENSOR_MATCHES, RESULTS, LINKS, REMOVALS)
+    for table in (
+        CHECKPOINTS,
+        TENSORS,
+        LAYERS,
+        UNITS,
+        LAYER_MATCHES,
+        UNIT_MATCHES,
+        TENSOR_MATCHES,
+        DESCENTS,
+        BASE_CHOICES,
+        RESULTS,
+        LINKS,
+        REMOVALS,
+    )
 }
 
 
@@ -43,6 +57,7 @@ def _arrow_type(sql_type: str) -> pa.DataType:
         "DOUBLE": pa.float64(),
         "BOOLEAN": pa.bool_(),
         "TIMESTAMPTZ": pa.timestamp("us", tz="UTC"),
+        "VARCHAR[]": pa.list_(pa.string()),
         "BIGINT[]": pa.list_(pa.int64()),
         "INTEGER[]": pa.list_(pa.int32()),
         "DOUBLE[]": pa.list_(pa.float64()),

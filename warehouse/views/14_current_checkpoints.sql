@@ -8,6 +8,7 @@ WITH newest_sightings AS (
 )
 SELECT
     newest_sightings.*,
-    checkpoint_facts.base_checkpoint_id
+    checkpoint_facts.base_checkpoint_id,
+    checkpoint_facts.base_rule
 FROM newest_sightings
 JOIN checkpoint_facts ON checkpoint_facts.checkpoint_id = newest_sightings.checkpoint_id;

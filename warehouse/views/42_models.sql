@@ -36,6 +36,8 @@ SELECT
     CASE WHEN own.checkpoint_id IS NULL THEN declared_names.tags ELSE own.tags END AS tags,
     own.checkpoint_id,
     own.base_checkpoint_id,
+    base_names.base_model,
+    own.base_rule,
     CASE WHEN own.checkpoint_id IS NULL THEN 'results' ELSE own.source_kind END AS source_kind,
     own.source_uri,
     own.container,
@@ -117,6 +119,7 @@ SELECT
 FROM status_notes
 LEFT JOIN own_checkpoints AS own ON own.model_id = status_notes.model_id
 LEFT JOIN checkpoint_facts AS bases ON bases.checkpoint_id = own.base_checkpoint_id
+LEFT JOIN base_names ON base_names.checkpoint_id = own.base_checkpoint_id
 LEFT JOIN layer_summary ON layer_summary.model_id = status_notes.model_id
 LEFT JOIN declared_names ON declared_names.model_id = status_notes.model_id
 LEFT JOIN reported ON reported.model_id = status_notes.model_id;

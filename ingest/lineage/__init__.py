@@ -1,0 +1,1 @@
+"""Which checkpoint each one was made from, found by the stored rows of their tensors alone."""
