@@ -13,9 +13,10 @@ from typing import NoReturn
 import click
 
 from layerhouse.errors import UsageError
+from layerhouse.terminal.demo_tables import show_demo
 from layerhouse.terminal.engine import engine_text, version_option
 from layerhouse.terminal.exit_codes import Exit
-from layerhouse.terminal.expectations import collect_expectations, show_outcomes
+from layerhouse.terminal.expectations import ExpectationOptions, collect_expectations, expectation_options, show_outcomes
 from layerhouse.terminal.findings import show_findings
 from layerhouse.terminal.forms_table import list_forms
 from layerhouse.terminal.ingest_options import IngestOptions, ingest_options, stats_level
@@ -209,12 +210,7 @@ def diff(
 @table_options
 @output_options
 def lineage(
-    model: tuple[str, ...],
-    warehouse: Path,
-    reading: ReadingOptions,
-    update: bool,
-    table: TableOptions,
-    output: OutputOptions,
+    model: tuple[str, ...], warehouse: Path, reading: ReadingOptions, update: bool, table: TableOptions, output: OutputOptions
 ) -> None:
     """Show what each MODEL was made from, and what was made from it (names or globs; by default of all models).
 
@@ -361,28 +357,15 @@ def formats(output: OutputOptions) -> None:
 @click.argument("conditions", nargs=-1, metavar="CONDITION...")
 @warehouse_option
 @reading_options
-@model_option
-@click.option("--each", type=click.Choice(["models", "layers"]), help="What a condition is asked of.  [default: models]")
-@click.option("--file", type=LocalPath(exists=True, dir_okay=False), help="A TOML file of conditions: tables [[expect]].")
-@click.option("--format", "-f", "format_name", type=click.Choice(["text", "json", "junit"]), default="text", show_default=True)
-def expect(
-    conditions: tuple[str, ...],
-    warehouse: Path,
-    reading: ReadingOptions,
-    models: tuple[str, ...],
-    each: str | None,
-    file: Path | None,
-    format_name: str,
-) -> None:
+@expectation_options
+def expect(conditions: tuple[str, ...], warehouse: Path, reading: ReadingOptions, expected: ExpectationOptions) -> None:
     """Check that models meet each CONDITION, SQL over the columns of `models` or `layer_pruning`.
 
     One that is null fails, too. Exit code 1 means that a condition is not met.
     """
-    from layerhouse.warehouse.answers.expectations import check_expectations
-
-    expectations = collect_expectations(conditions, models, each, file)
+    expectations = collect_expectations(conditions, expected)
     with opened_warehouse(warehouse, reading) as wh:
-        are_met = show_outcomes(check_expectations(wh.connection_for(), expectations), format_name)
+        are_met = show_outcomes(wh, expectations, expected.format_name)
     if not are_met:
         sys.exit(Exit.SOME_FAILED)
 
@@ -449,23 +432,7 @@ def export(warehouse: Path, as_of: str | None, verify: bool, target: Path) -> No
 @click.option("--keep", type=LocalPath(), metavar="FOLDER", help="Make the study in this folder and keep it.")
 def demo(keep: Path | None) -> None:
     """Make a small study of real checkpoints, ingest it, and print three tables."""
-    import layerhouse
-    from layerhouse.demo import BASE, SHOWN_MODEL, demo_study
-
-    with demo_study(keep) as folder:
-        warehouse, roots = folder / "layerhouse-data", [folder / "baselines", folder / "results"]
-        with ingest_display(quiet=False) as (on_event, on_progress):
-            report = layerhouse.ingest(
-                roots, warehouse=warehouse, base=folder / BASE, map_files=True, on_event=on_event, on_progress=on_progress
-            )
-        talk(report_line(report, warehouse, dry_run=False))
-        with opened_warehouse(warehouse) as wh:
-            for name, models in (("summary", ()), ("per_layer", (SHOWN_MODEL,)), ("performance", ())):
-                click.echo("", nl=name != "summary")
-                caption = f"{name} of {SHOWN_MODEL}" if models else name
-                show_query(wh, name, TableOptions().selection(models), OutputOptions(format_name="text"), caption=caption)
-        if keep is not None:
-            talk(f"the study and its warehouse are in {folder}")
+    show_demo(keep)
 
 
 def main() -> NoReturn:

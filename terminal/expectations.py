@@ -4,26 +4,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+import click
+
 from layerhouse.errors import UsageError
 from layerhouse.escapes import visible
 from layerhouse.terminal.messages import print_lines, talk
+from layerhouse.terminal.options import LocalPath, collected, model_option
 
 if TYPE_CHECKING:
     from layerhouse.warehouse.answers.expectations import Expectation, Outcome
+    from layerhouse.warehouse.answers.handle import Warehouse
 
 TEXT, JSON, JUNIT = "text", "json", "junit"
 
 
-def collect_expectations(
-    conditions: Sequence[str], models: Sequence[str], each: str | None, file: Path | None
-) -> list[Expectation]:
-    """The expectations that are typed, and those of a file, of which options choose the models. Raises UsageError."""
+@dataclass(frozen=True)
+class ExpectationOptions:
+    """What conditions are asked of, and how the outcomes are printed, as typed."""
+
+    models: tuple[str, ...] = ()
+    each: str | None = None
+    file: Path | None = None
+    format_name: str = TEXT
+
+
+expectation_options = collected(
+    "expected",
+    ExpectationOptions,
+    model_option,
+    click.option("--each", type=click.Choice(["models", "layers"]), help="What a condition is asked of.  [default: models]"),
+    click.option("--file", type=LocalPath(exists=True, dir_okay=False), help="A TOML file of conditions: tables [[expect]]."),
+    click.option("--format", "-f", "format_name", type=click.Choice([TEXT, JSON, JUNIT]), default=TEXT, show_default=True),
+)
+
+
+def collect_expectations(conditions: Sequence[str], options: ExpectationOptions) -> list[Expectation]:
+    """The expectations that are typed, and those of a file. Raises UsageError."""
     from layerhouse.warehouse.answers.expectations import MODELS, Expectation, read_expectations
 
+    models, each, file = options.models, options.each, options.file
     typed = [Expectation(condition, tuple(models), each or MODELS) for condition in conditions]
     if file is None and not typed:
         raise UsageError('no condition; name one, as: layerhouse expect "prunable_sparsity >= 0.49", or a --file of them')
@@ -32,8 +56,11 @@ def collect_expectations(
     return typed if file is None else [*typed, *read_expectations(file)]
 
 
-def show_outcomes(outcomes: Sequence[Outcome], format_name: str) -> bool:
-    """Print the outcomes; return whether all expectations are met."""
+def show_outcomes(wh: Warehouse, expectations: Sequence[Expectation], format_name: str) -> bool:
+    """Print the outcomes of expectations; return whether all are met."""
+    from layerhouse.warehouse.answers.expectations import check_expectations
+
+    outcomes = check_expectations(wh.connection_for(), expectations)
     failed = [outcome for outcome in outcomes if not outcome.is_met]
     if format_name == JSON:
         print_lines(json.dumps(_as_json(outcomes), ensure_ascii=False, indent=2, default=str))
