@@ -13,7 +13,6 @@ from typing import NoReturn
 import click
 
 from layerhouse.errors import UsageError
-from layerhouse.terminal.demo_tables import show_demo
 from layerhouse.terminal.engine import engine_text, version_option
 from layerhouse.terminal.exit_codes import Exit
 from layerhouse.terminal.expectations import ExpectationOptions, collect_expectations, expectation_options, show_outcomes
@@ -432,6 +431,8 @@ def export(warehouse: Path, as_of: str | None, verify: bool, target: Path) -> No
 @click.option("--keep", type=LocalPath(), metavar="FOLDER", help="Make the study in this folder and keep it.")
 def demo(keep: Path | None) -> None:
     """Make a small study of real checkpoints, ingest it, and print three tables."""
+    from layerhouse.demo import show_demo
+
     show_demo(keep)
 
 

@@ -119,3 +119,29 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 def _metric(task: str) -> str:
     return "acc_norm,none" if task in NORMED_TASKS else "acc,none"
+
+
+def show_demo(keep: Path | None) -> None:
+    """Make the study in the folder `keep`, or in a temporary one, ingest it, and print three tables."""
+    import click
+
+    import layerhouse
+    from layerhouse.terminal.messages import talk
+    from layerhouse.terminal.options import OutputOptions, TableOptions
+    from layerhouse.terminal.progress import ingest_display, report_line
+    from layerhouse.terminal.tables import opened_warehouse, show_query
+
+    with demo_study(keep) as folder:
+        warehouse, roots = folder / "layerhouse-data", [folder / "baselines", folder / "results"]
+        with ingest_display(quiet=False) as (on_event, on_progress):
+            report = layerhouse.ingest(
+                roots, warehouse=warehouse, base=folder / BASE, map_files=True, on_event=on_event, on_progress=on_progress
+            )
+        talk(report_line(report, warehouse, dry_run=False))
+        with opened_warehouse(warehouse) as wh:
+            for name, models in (("summary", ()), ("per_layer", (SHOWN_MODEL,)), ("performance", ())):
+                click.echo("", nl=name != "summary")
+                caption = f"{name} of {SHOWN_MODEL}" if models else name
+                show_query(wh, name, TableOptions().selection(models), OutputOptions(format_name="text"), caption=caption)
+        if keep is not None:
+            talk(f"the study and its warehouse are in {folder}")
