@@ -171,3 +171,23 @@ def _distances(child: Outline, parents: Sequence[Outline], own: Places, others: 
     is_reordered = is_profiled & (by_sketch > REORDERED) & (by_profile < REORDERED_PROFILE)
     profile = np.where(is_profiled, by_profile, np.nan)
     return np.asarray(np.where(is_sketched & ~is_reordered, by_sketch, profile))
+
+
+def untouched_share(child: Outline, parent: Outline, blocks: Sequence[int]) -> float | None:
+    """Of the tensors that have no more zeros than the parent's and are packed on neither side, the share that has its values,
+    perhaps rounded; None if there are no such tensors.
+    """
+    own, others = aligned(child, parent, blocks)
+    are_norms_known = ~np.isnan(child.norms[own]) & ~np.isnan(parent.norms[others])
+    is_shape = child.shapes[own] == parent.shapes[others]
+    is_untouched = are_norms_known & is_shape & (child.zeros[own] <= parent.zeros[others] + MIN_NEW_ZEROS * child.sizes[own])
+    own, others = own[is_untouched], others[is_untouched]
+    weights = child.weights[own]
+    if not weights.sum():
+        return None
+    is_same = (child.hashes[own] == parent.hashes[others]) & (child.hashes[own] != 0)
+    differs = child.dtypes[own] != parent.dtypes[others]
+    is_near = np.abs(child.norms[own] - parent.norms[others]) <= 2e-3 * parent.norms[others]
+    rounded = np.concatenate([parent.extremes[np.newaxis], parent.rounded])[:, :, others]
+    is_rounded = differs & is_near & (rounded == child.extremes[:, own]).all(axis=1).any(axis=0)
+    return float(weights[is_same | is_rounded].sum() / weights.sum())

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from layerhouse.ingest.lineage.clan import Clan, offsets
-from layerhouse.ingest.lineage.explain import MASKED, SAME, Explained
+from layerhouse.ingest.lineage.explain import MASKED, SAME, Explained, untouched_share
 from layerhouse.ingest.lineage.merges import Merge, find_merges
 from layerhouse.ingest.lineage.tree import Edge, plant, possible_parents
 from layerhouse.vocabulary import Descent
@@ -24,8 +24,9 @@ CLEAR_ANCHORS = 2
 """By how many children, whose direction is known, one of two has to lead for it to be the parent."""
 MIN_BYTES = 0.25
 """Share of equal bytes from which on they tell which of several copies a checkpoint was made from."""
-MIN_UNCHANGED = 0.1
-"""Share of a masked or cut checkpoint that its parent explains exactly; with less it may be the child of an absent one."""
+MIN_UNTOUCHED, MIN_MASKED, MIN_UNCHANGED = 0.5, 0.5, 0.1
+"""Shares that a parent has to explain exactly: of the tensors that were neither masked nor packed, or else of all; and of a
+checkpoint that is stored more finely than it."""
 
 
 @dataclass(frozen=True)
@@ -246,8 +247,9 @@ def _angle(clan: Clan, node: int, group: Sequence[int]) -> float | None:
 
 
 def _doubt_unexplained(clan: Clan, nodes: Iterable[int], verdicts: dict[int, Verdict]) -> None:
-    """Take back the parent of a member that is masked, or stored more finely, and of which nothing is exactly the parent's: it
-    may come from an absent one.
+    """Take back the parent of a member of which nothing is exactly the parent's that should be: it may come from an absent one.
+
+    Of a masked or packed one that is what was neither masked nor packed; of one that is stored more finely, anything.
     """
     for node in nodes:
         verdict = verdicts[node]
@@ -256,6 +258,11 @@ def _doubt_unexplained(clan: Clan, nodes: Iterable[int], verdicts: dict[int, Ver
         child, parent = clan.members[node], clan.members[verdict.parent]
         shares = child.facts.zero_share or 0.0, parent.facts.zero_share or 0.0
         unchanged = verdict.explained.exact + verdict.explained.shares[MASKED]
-        is_masked = child.precision > 0 and shares[0] > shares[1] + 0.02
-        if (is_masked or child.precision > parent.precision) and unchanged < MIN_UNCHANGED:
+        is_masked = shares[0] > shares[1] + 0.02
+        if is_masked or not child.precision:
+            share = untouched_share(child, parent, verdict.explained.blocks)
+            is_doubtful = (is_masked if share is None else share < MIN_UNTOUCHED) and unchanged < MIN_MASKED
+        else:
+            is_doubtful = child.precision > parent.precision and unchanged < MIN_UNCHANGED
+        if is_doubtful:
             verdicts[node] = replace(verdict, relation=Descent.KIN, parent=None)
