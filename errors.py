@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+LISTED = 12
+"""Known names that an error lists. Of more, it names those that are most like the unknown one first."""
+
 
 class LayerhouseError(Exception):
     """Base of all errors that a user can cause or fix. Their text is a single line, except for QueryError."""
@@ -17,9 +20,13 @@ class NotFoundError(UsageError):
     """An unknown name; `choices` are the known ones."""
 
     def __init__(self, kind: str, name: str, choices: tuple[str, ...]) -> None:
+        from difflib import get_close_matches
+
         self.kind, self.name, self.choices = kind, name, choices
-        listed = ", ".join(choices[:12]) + (f" and {len(choices) - 12} more" if len(choices) > 12 else "")
-        super().__init__(f"no {kind} {name!r}; there is {listed or 'none'}")
+        listed = ", ".join(choices[:LISTED]) + (f" and {len(choices) - LISTED} more" if len(choices) > LISTED else "")
+        nearest = get_close_matches(name, choices) if len(choices) > LISTED else []
+        near = f"the nearest is {', '.join(nearest)}; " if nearest else ""
+        super().__init__(f"no {kind} {name!r}; {near}there is {listed or 'none'}")
 
 
 class QueryError(UsageError):

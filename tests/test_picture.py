@@ -50,6 +50,7 @@ LAYER = {
 MODEL = {
     "model_id": "m",
     "kept_by": "params",
+    "verdict": None,
     "stack": "text",
     "base_params": 1000,
     "params": 900,
@@ -292,22 +293,22 @@ def test_a_masked_model_is_drawn_by_what_is_not_zero(drawn):
     assert lines[1].startswith(
         "kept by nonzero: 357,440 → 206,912 parameters that are not zero, 42.11% gone; 357,440 → 357,440 "
     )
-    assert " ".join(lines[5].split()) == "text 1 1 similar 100% █████░░░░░ 50% █████░░░░░ 50% 4 2 160 medium masked"
-    assert " ".join(lines[6].split()) == "text 2 2 exact 100% ██████████ 100% ██████████ 100% 4 2 160 untouched"
+    assert " ".join(lines[6].split()) == "text 1 1 similar 100% █████░░░░░ 50% █████░░░░░ 50% 4 2 160 medium masked"
+    assert " ".join(lines[7].split()) == "text 2 2 exact 100% ██████████ 100% ██████████ 100% 4 2 160 untouched"
     assert "█ left, ░ left and zero, · gone" in lines
     by_params = drawn("params")["masked"]
     assert by_params[1].startswith("kept by params: 357,440 → 357,440 parameters, 0.00% gone; text 8 → 8 layers; masked;")
-    assert " ".join(by_params[5].split()) == "text 1 1 similar 100% █████░░░░░ 100% █████░░░░░ 100% 4 2 160 untouched masked"
+    assert " ".join(by_params[6].split()) == "text 1 1 similar 100% █████░░░░░ 100% █████░░░░░ 100% 4 2 160 untouched masked"
     assert last_lines(by_params)[0] == "49.9% of the values zero in 7 of 8 blocks (text 0-1, 3-7)"
 
 
 def test_bytes_and_macs_are_drawn_by_block(drawn):
     by_bytes = drawn("bytes")
-    assert " ".join(by_bytes["packed"][4].split()[5:]) == "██▊······· 27% 4 2 160 medium quantised"
+    assert " ".join(by_bytes["packed"][5].split()[5:]) == "██▊······· 27% 4 2 160 medium quantised"
     assert last_lines(by_bytes["packed"])[0] == "medium: 8 (text 0-7)"
     assert last_lines(by_bytes["half precision"])[0] == "medium: 8 (text 0-7)"
     dropped = drawn("macs")["dropped"]
-    assert " ".join(dropped[5].split()[5:]) == "███████▏·· 71% 4 2 160 medium attention gone"
+    assert " ".join(dropped[6].split()[5:]) == "███████▏·· 71% 4 2 160 medium attention gone"
 
 
 def test_an_added_block_is_not_a_negative_share_that_is_gone(drawn):
@@ -315,7 +316,7 @@ def test_an_added_block_is_not_a_negative_share_that_is_gone(drawn):
 
 
 def test_the_stack_stands_beside_every_layer_number(drawn):
-    rows = [line.split()[:3] for line in drawn()["cut"][4:12]]
+    rows = [line.split()[:3] for line in drawn()["cut"][5:13]]
     assert rows == [
         ["text", "0", "0"], ["text", "1", "1"], ["text", "2", "-"], ["text", "3", "2"],
         ["vision", "0", "0"], ["vision", "1", "1"], ["vision", "2", "-"], ["vision", "3", "2"],

@@ -15,6 +15,7 @@ from layerhouse import demo
 from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.tests.running import layerhouse
 from layerhouse.tests.test_export import read_markdown, read_text_table, text_of
+from layerhouse.warehouse.answers.query import matching_models
 from layerhouse.warehouse.answers.selection import (
     Selection,
     filter_rows,
@@ -264,3 +265,34 @@ def test_columns_of_one_name_are_one_line(tmp_path):
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "two columns are named 'a'" in done.stderr
         assert not (tmp_path / f"t.{suffix}").exists()
+
+
+MODEL_NAMES = ("results/HGSP_2000", "results/HGSP_2000/step", "baselines/HGSP_2000", "baselines/Wanda_2000", "x/[a]")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("results/HGSP_2000", {"results/HGSP_2000"}),
+        ("results/*", {"results/HGSP_2000", "results/HGSP_2000/step"}),
+        ("Wanda_2000", {"baselines/Wanda_2000"}),
+        ("step", {"results/HGSP_2000/step"}),
+        ("HGSP_2000/step", {"results/HGSP_2000/step"}),
+        ("[a]", {"x/[a]"}),
+        ("*Wanda_2000", {"baselines/Wanda_2000"}),
+        ("*/HGSP_2000", {"results/HGSP_2000", "baselines/HGSP_2000"}),
+    ],
+)
+def test_a_model_is_found_by_its_name_a_glob_or_the_only_ending(text, found):
+    assert matching_models(MODEL_NAMES, text) == found
+
+
+@pytest.mark.parametrize(("text", "what"), [("HGSP_2000", "2 models have names that end in 'HGSP_2000'"), ("000", "no model")])
+def test_an_ending_of_several_names_or_none_is_refused(text, what):
+    with pytest.raises(UsageError, match=what):
+        matching_models(MODEL_NAMES, text)
+
+
+def test_an_unknown_name_among_many_gets_the_nearest_ones():
+    error = NotFoundError("model", "results/HGSP_200", tuple(f"a/{number}" for number in range(20)) + MODEL_NAMES)
+    assert str(error).startswith("no model 'results/HGSP_200'; the nearest is results/HGSP_2000")

@@ -18,7 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import layerhouse as lh
+from layerhouse import demo
 from layerhouse.tests.tiny_models import GPT2, GROUPED, TinyModel, build
+from layerhouse.warehouse.answers.comparing import PICTURE_SQL, pictures
 
 LAYERS = 7
 State = dict[str, Any]
@@ -223,6 +225,9 @@ def make_zoo(form: Form, root: Path) -> list[tuple[str, ...]]:
 def zoo(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("zoo")
     models = make_zoo(FORMS[request.param], folder / "zoo")
+    for model in (folder / "zoo").iterdir():
+        document = {"model_path": f"zoo/{model.name}", "metrics": {"ppl": {"ptb": 20.0}}}
+        demo.write_json(model / "evaluation" / "evaluation_results.json", document)
     report = lh.ingest([folder / "zoo"], base=folder / "zoo" / "base", warehouse=folder / "wh")
     assert report.count("failed") == 0
     return models, lh.open(folder / "wh")
@@ -250,6 +255,47 @@ def test_every_change_and_every_pair_of_changes_has_its_words_and_sentences(zoo)
         if words != sorted(kinds, key=ORDER.index) or not are_right:
             wrong["+".join(kinds)] = text
     assert wrong == {}
+
+
+PICTURE_LINES = {
+    "sliced": r"^light: .*\b3\b",
+    "factorised": r"^factorised: 1 \(text 4\)",
+    "quantised": r"^quantised: 1 \(text 5\)",
+    "masked": r"of the values zero, .* in the base, in .*text 0",
+    "refilled": r"^refilled: 1 \(text 2\)",
+    "tuned": r"^other values: \d \(text .*1",
+    "blocks_removed": r"^removed: 1 \(text 6\)",
+    "blocks_repeated": r"^duplicated: text 0 twice",
+    "blocks_reordered": r"^reordered: 2 \(text (2-3|3-4)\)",
+    "cast": r"^another type: ",
+    "grown": r"^every block as it was|^untouched: ",
+}
+"""What a picture says of each change; of rows that were added to the vocabulary, no block tells."""
+
+
+def test_the_picture_has_the_verdict_and_a_line_for_every_change(zoo):
+    models, wh = zoo
+    verdicts = {model: text for model, _, text in answer(wh, VERDICTS)}
+    drawn = {text.partition(" against ")[0]: text for text in pictures(wh.connection_for(PICTURE_SQL), (), is_unicode=True)}
+    wrong = {}
+    for kinds in models:
+        name = f"zoo/{'+'.join(kinds)}"
+        assert drawn[name].splitlines()[2] == verdicts[name]
+        missing = [kind for kind in kinds if not re.search(PICTURE_LINES[kind], drawn[name], re.MULTILINE)]
+        if missing and not (kinds[0] == "grown" and len(kinds) > 1):
+            wrong[name] = missing, drawn[name]
+    assert wrong == {}
+
+
+def test_at_equal_quality_the_model_that_keeps_least_is_the_front_of_the_trade_off(zoo):
+    models, wh = zoo
+    for by, column in (("nonzero", "nonzero_retention"), ("bytes", "bytes_retention")):
+        rows = wh.query("trade_off", by=by).select("model_id", "kept_by", "kept_share", "is_on_front").rows()
+        shares = dict(answer(wh, f"SELECT model_id, {column} FROM models"))
+        assert len(rows) == len(models) + 1
+        assert all((kept_by, share) == (by, shares[model]) for model, kept_by, share, _ in rows)
+        least = min(shares.values())
+        assert {model for model, *_, is_on_front in rows if is_on_front} == {name for name in shares if shares[name] == least}
 
 
 LEVELS = """

@@ -23,7 +23,14 @@ from layerhouse.warehouse.storage.schema import arrow_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MODELS = "SELECT * FROM models ORDER BY model_id"
+MODELS = """
+SELECT models.*, checkpoint_changes.verdict
+FROM models
+LEFT JOIN checkpoint_changes
+    ON checkpoint_changes.checkpoint_id = models.checkpoint_id
+    AND checkpoint_changes.base_checkpoint_id = models.base_checkpoint_id
+ORDER BY models.model_id
+"""
 BASE_NAMES = """
 SELECT models.model_id, coalesce(min(bases.model_id), min(checkpoints.declared_name), min(checkpoints.source_uri)) AS base_name
 FROM models

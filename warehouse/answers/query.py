@@ -140,8 +140,22 @@ def counted_by(connection: duckdb.DuckDBPyConnection, measure: str | None) -> It
         connection.execute(f"RESET VARIABLE {KEPT_BY}")
 
 
+def matching_models(names: Sequence[str], text: str) -> set[str]:
+    """The model of this name, else those that match a glob, else the one whose name ends in `/` and the text.
+
+    Raises NotFoundError if there is none, and UsageError if several names have that ending.
+    """
+    found = {name for name in names if name == text} or {name for name in names if fnmatch.fnmatchcase(name, text)}
+    found = found or {name for name in names if name.endswith(f"/{text}")}
+    if not found:
+        raise NotFoundError("model", text, tuple(names))
+    if len(found) > 1 and all(name.endswith(f"/{text}") for name in found) and not fnmatch.fnmatchcase(min(found), text):
+        raise UsageError(f"{len(found)} models have names that end in {text!r}: {', '.join(sorted(found)[:12])}")
+    return found
+
+
 def keep_models(connection: duckdb.DuckDBPyConnection, table: pa.Table, globs: Sequence[str]) -> pa.Table:
-    """The rows whose model is named in `globs` or matches one. Raises NotFoundError for a glob that no model matches."""
+    """The rows whose model is named in `globs` or matches one. See matching_models."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -150,10 +164,7 @@ def keep_models(connection: duckdb.DuckDBPyConnection, table: pa.Table, globs: S
     names = model_names(connection)
     kept: set[str] = set()
     for glob in globs:
-        matching = {name for name in names if name == glob} or {name for name in names if fnmatch.fnmatchcase(name, glob)}
-        if not matching:
-            raise NotFoundError("model", glob, names)
-        kept |= matching
+        kept |= matching_models(names, glob)
     return table.filter(pc.is_in(table[MODEL_COLUMN], pa.array(sorted(kept), pa.string())))
 
 

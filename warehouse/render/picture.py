@@ -40,7 +40,8 @@ TIMES = {2: "twice", 3: "three times"}
 
 
 def layer_picture(model: Row, layers: Sequence[Row], *, base_name: str, is_unicode: bool) -> str:
-    """Draw a row of the models view, with `kept_by`, and its layers: rows of layer_pruning and layer_changes together.
+    """Draw a row of the models view, with `kept_by` and `verdict`, and its layers: rows of layer_pruning with those of
+    layer_changes.
 
     An unknown number is `-` or `?`, never a bar.
     """
@@ -84,7 +85,8 @@ def _header_lines(model: Row, base_name: str, *, is_unicode: bool) -> list[str]:
     mean = model[f"{retention}_mean"]
     if mean is not None:
         counts.append(f"kept of a block {mean:.2%} on average, deviation {_decimal(model[f'{retention}_std'])}")
-    return [names, f"kept by {model['kept_by']}: {'; '.join(counts)}"]
+    verdict = [] if model["verdict"] is None else [visible(model["verdict"])]
+    return [names, f"kept by {model['kept_by']}: {'; '.join(counts)}", *verdict]
 
 
 def _gone_text(model: Row, column: str) -> str:
@@ -202,7 +204,7 @@ def _places(layers: Iterable[Row]) -> str:
 def _zeros_line(layers: Sequence[Row]) -> str:
     """The blocks in which more values are zero than in the base's, and their share there; empty if none is known to be one."""
     known = [layer for layer in layers if layer["zeros"] is not None and layer["base_nonzero_params"] is not None]
-    sparser = [layer for layer in known if _zero_share(layer) > _base_zero_share(layer)]
+    sparser = [layer for layer in known if _has_new_zeros(layer) and _zero_share(layer) > _base_zero_share(layer)]
     params = sum(layer["params"] for layer in sparser)
     share = sum(layer["zeros"] for layer in sparser) / params if params else 0.0
     if not sparser:
@@ -213,6 +215,12 @@ def _zeros_line(layers: Sequence[Row]) -> str:
     num_blocks = sum(not layer["is_removed"] for layer in layers)
     of_all = f"{len(sparser)} of {num_blocks} blocks ({_places(sparser)})"
     return f"{_share_text(share)} of the values zero{before} in {of_all}"
+
+
+def _has_new_zeros(layer: Row) -> bool:
+    """Whether a layer has zeros that its block has not. One that was cut may have a greater share without any."""
+    base_zeros = layer["base_params"] - layer["base_nonzero_params"]
+    return layer["zeros"] > base_zeros or LayerChange.MASKED in (layer["changes"] or ())
 
 
 def _share_text(share: float) -> str:
