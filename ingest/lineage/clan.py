@@ -81,7 +81,8 @@ class Clan:
         found = self.pairs.get((of, stacked))
         if found is None or self.members[stacked].num_blocks <= self.members[of].num_blocks:
             return False
-        return found.exact > 0.95 and len(set(found.blocks)) < len(found.blocks)
+        are_all_placed = min(found.blocks, default=-1) >= 0
+        return are_all_placed and found.exact > 0.95 and len(set(found.blocks)) < len(found.blocks)
 
     def is_symmetric(self, one: int, other: int) -> bool:
         """Whether either of two could have been made from the other, by tuning, as far as the two alone tell."""

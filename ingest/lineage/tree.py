@@ -87,6 +87,8 @@ def _can_be(clan: Clan, parent: int, child: int, explained: Explained, stacks: s
     above, below = clan.members[parent], clan.members[child]
     if above.precision == 0 or explained.cost > MAX_COST or clan.is_rounded_from(parent, child):
         return False
+    if above.num_blocks == 0 < below.num_blocks:
+        return False
     shares = above.facts.zero_share, below.facts.zero_share
     if shares[0] is not None and shares[1] is not None and shares[0] > shares[1] + 0.02:
         return False
