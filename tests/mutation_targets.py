@@ -408,7 +408,7 @@ CHECKPOINTS = (
 def analysis_of(path: Path) -> Answer:
     """The rows of the analysis files in a folder, as Arrow takes them."""
     parsed = {file.name: read_file(file, file.name) for file in sorted(path.parent.glob("*.json"))}
-    rows = combine(parsed, "m", lambda name, params: None)
+    rows = combine(parsed, "m", lambda structure: None)
     base = [] if rows.base_checkpoint is None else [rows.base_checkpoint]
     rows_to_arrow("checkpoints", [{**row, "model_id": "m"} for row in (rows.checkpoint, *base)])
     rows_to_arrow("layers", [*rows.layers, *rows.base_layers])

@@ -93,11 +93,11 @@ def cells_of(text: str, end: str | None = None) -> list[dict[str, str]]:
 
 
 def picture_of(text: str) -> list[list[str]]:
-    """The cells of a picture, without the stack and the measure, and without what layers and lines below it say besides."""
+    """The cells of a picture, without the stack, the measure and the verdict, and without what layers and lines say besides."""
     head, table, below = text.replace("kept by params: ", "").split("\n\n")
     rows = [re.split(r" {2,}", re.sub("^(stack|text) +", "", line)) for line in table.splitlines()]
     levels = [line for line in below.splitlines() if line.partition(":")[0] in [*Level] and not line.startswith("untouched")]
-    lines = [[line.replace("text ", "")] for line in (*head.splitlines(), *levels)]
+    lines = [[line.replace("text ", "")] for line in (*head.splitlines()[:2], *levels)]
     return [*lines, *(row[: row.index("level") + 1 if "level" in row else 12] for row in rows)]
 
 

@@ -56,6 +56,7 @@ def test_rows_are_those_of_the_layers_table():
         "attention_zeros": None,
         "mlp_zeros": None,
         "logical_bytes": 86272,
+        "has_experts": False,
         "num_heads": 4,
         "num_kv_heads": 2,
         "head_dim": 16,

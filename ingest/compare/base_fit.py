@@ -49,8 +49,6 @@ def judge_fit(tensors: Sequence[Row], base_tensors: Sequence[Row]) -> Fit:
     ]
     if (is_vocab_changed and (layers != base_layers or is_hidden_changed)) or (layers > base_layers and is_hidden_changed):
         return _refuse(", ".join(differences))
-    if not layers and base_layers:
-        return _refuse(f"no layer is there, and the base has {base_layers}")
     if not _layer_keys(tensors) & _layer_keys(base_tensors):
         names = "; its own are {}; the base's {}".format(*map(_layer_names, (tensors, base_tensors)))
         return _refuse(f"the layers have no tensor in common{names}")
