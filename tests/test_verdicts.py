@@ -384,6 +384,15 @@ def test_the_part_of_a_grown_tensor_that_the_base_has_is_compared(llama, tmp_pat
     assert verdict_of(wh)[1] == "grown: 2 tensors by 2,560 parameters; tuned: other values in 1 tensor"
 
 
+def test_a_tensor_that_grew_in_front_of_the_bases_rows_is_not_called_tuned(llama, tmp_path):
+    folder, state, config = llama
+    name = "model.embed_tokens.weight"
+    changed = {**state, name: torch.cat([torch.randn((8, 64), generator=generator()) * 0.02, state[name]])}
+    wh = compared(tmp_path, changed, config, folder / "zoo" / "base")
+    assert verdict_of(wh) == (["grown"], "grown: 1 tensor by 512 parameters")
+    assert answer(wh, "SELECT changed, altered FROM tensor_matches WHERE relation = 'grown'") == [(None, None)]
+
+
 def test_a_missing_final_norm_makes_a_model_incomplete_and_no_layer_removal(llama, tmp_path):
     folder, state, config = llama
     kept = {name: tensor for name, tensor in state.items() if name != "model.norm.weight"}

@@ -225,10 +225,13 @@ def compare_values(
     pairs = list(open_pairs(related, refs, base_refs))
     with ThreadPoolExecutor(max(1, threads)) as pool:
         for pair, counted in pool.map(compare, pairs):
-            pair.entry.difference = counted
-            if pair.entry.relation != Relation.GROWN:
-                pair.entry.relation = relation_of(counted, is_cast=pair.ref.dtype != pair.base_ref.dtype)
             on_bytes(pair.ref.logical_bytes)
+            is_grown = pair.entry.relation == Relation.GROWN
+            if is_grown and (counted.cosine or 0.0) < MIN_KINSHIP:
+                continue  # the base's rows or columns may lie elsewhere in it, so that nothing was compared
+            pair.entry.difference = counted
+            if not is_grown:
+                pair.entry.relation = relation_of(counted, is_cast=pair.ref.dtype != pair.base_ref.dtype)
     _check_orders(pair.entry for pair in pairs)
 
 
