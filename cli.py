@@ -13,10 +13,9 @@ from typing import NoReturn
 import click
 
 from layerhouse.errors import UsageError
-from layerhouse.terminal.engine import engine_text, version_option
+from layerhouse.terminal.engine import version_option
 from layerhouse.terminal.exit_codes import Exit
 from layerhouse.terminal.expectations import ExpectationOptions, collect_expectations, expectation_options, show_outcomes
-from layerhouse.terminal.findings import show_findings
 from layerhouse.terminal.forms_table import list_forms
 from layerhouse.terminal.ingest_options import IngestOptions, ingest_options, stats_level
 from layerhouse.terminal.lineage import settle_lineage, show_trees
@@ -27,14 +26,12 @@ from layerhouse.terminal.options import (
     ReadingOptions,
     TableOptions,
     TaskOptions,
-    as_of_option,
     model_option,
     output_options,
     reading_options,
     summary_output_options,
     table_options,
     task_options,
-    verify_option,
     warehouse_option,
 )
 from layerhouse.terminal.picture import draw, is_picture_wanted
@@ -49,6 +46,7 @@ from layerhouse.terminal.tables import (
     show_table,
     write_init_script,
 )
+from layerhouse.terminal.upkeep import check, drop, export, link, rename
 from layerhouse.vocabulary import EventKind
 
 __all__ = ["Exit", "cli", "main", "program"]
@@ -226,32 +224,6 @@ def lineage(
 
 
 @cli.command()
-@click.argument("file", required=False)
-@click.argument("model", required=False)
-@click.option(
-    "--from",
-    "table",
-    type=LocalPath(exists=True, dir_okay=False),
-    metavar="CSV",
-    help="Make many links at once, from a table with the columns file, model and, where needed, of.",
-)
-@click.option("--of", metavar="NAME", help="Of a FILE with results of several models, those of the model that it calls NAME.")
-@warehouse_option
-def link(file: str | None, model: str | None, table: Path | None, of: str | None, warehouse: Path) -> None:
-    """Declare that the results in FILE are MODEL's, for later ingests too.
-
-    `layerhouse query unlinked` lists the files for which no model was found, with the command for each.
-    """
-    from layerhouse.warehouse.admin.link_results import LinkRequest, link_results, read_requests
-
-    if (table is None) == (file is None or model is None) or (table is not None and of is not None):
-        raise UsageError("name a FILE and a MODEL, or a table with --from")
-    requests = read_requests(table) if table is not None else [LinkRequest(str(file), str(model), of)]
-    link_results(warehouse, requests)
-    talk(f"linked {len(requests)} result file{'' if len(requests) == 1 else 's'}")
-
-
-@cli.command()
 @click.argument("model")
 @warehouse_option
 @reading_options
@@ -370,70 +342,16 @@ def expect(conditions: tuple[str, ...], warehouse: Path, reading: ReadingOptions
 
 
 @cli.command()
-@warehouse_option
-@click.option(
-    "--repair",
-    is_flag=True,
-    help="Set damaged commits and leftovers of interrupted runs aside, so that their models are ingested again.",
-)
-@click.option("--restore", is_flag=True, help="Put back the commits that were set aside, as far as their files are whole.")
-def check(warehouse: Path, repair: bool, restore: bool) -> None:
-    """Check a warehouse: read every file in full and test the constraints on its rows. Exit code 3 means that it is broken."""
-    from layerhouse.warehouse.admin.health import check_warehouse, count_set_aside
-
-    findings = check_warehouse(warehouse, repair=repair, restore=restore)
-    talk(f"layerhouse {engine_text()}")
-    is_broken = show_findings(findings, warehouse, repair=repair)
-    if count := count_set_aside(warehouse):
-        command = f"layerhouse check --restore --warehouse {warehouse}"
-        talk(f"{count} set aside in {warehouse / 'damaged'}; put back what is whole with: {command}")
-    if is_broken:
-        sys.exit(Exit.BROKEN)
-
-
-@cli.command()
-@click.argument("model")
-@warehouse_option
-def drop(model: str, warehouse: Path) -> None:
-    """Leave MODEL and its results out of every answer. With --as-of an earlier time they are still there."""
-    from layerhouse.warehouse.admin.removals import drop_model
-
-    drop_model(warehouse, model)
-    talk(f"dropped {model}")
-
-
-@cli.command()
-@click.argument("model")
-@click.argument("new_name")
-@warehouse_option
-def rename(model: str, new_name: str, warehouse: Path) -> None:
-    """Rename MODEL to NEW_NAME, for later ingests of its folder too."""
-    from layerhouse.warehouse.admin.removals import rename_model
-
-    rename_model(warehouse, model, new_name)
-    talk(f"renamed {model} to {new_name}")
-
-
-@cli.command()
-@warehouse_option
-@as_of_option
-@verify_option
-@click.option("--duckdb", "target", type=LocalPath(), required=True, metavar="FILE", help="The database to write.")
-def export(warehouse: Path, as_of: str | None, verify: bool, target: Path) -> None:
-    """Write a self-contained DuckDB database with every table and view, for any DuckDB client."""
-    from layerhouse.warehouse.answers.session import export_database, parse_as_of
-
-    export_database(warehouse, target, as_of=None if as_of is None else parse_as_of(as_of), verify=verify)
-    talk(f"wrote {target}")
-
-
-@cli.command()
 @click.option("--keep", type=LocalPath(), metavar="FOLDER", help="Make the study in this folder and keep it.")
 def demo(keep: Path | None) -> None:
     """Make a small study of real checkpoints, ingest it, and print three tables."""
     from layerhouse.demo import show_demo
 
     show_demo(keep)
+
+
+for command in (link, check, drop, rename, export):
+    cli.add_command(command)
 
 
 def main() -> NoReturn:
