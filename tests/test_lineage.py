@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import random
@@ -9,6 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 import layerhouse as lh
 from layerhouse.ingest.bases.find import BaseFinder, Found
@@ -17,7 +19,7 @@ from layerhouse.ingest.lineage.arborescence import cheapest_parents
 from layerhouse.ingest.lineage.probes import LANES, Kinship, Probe
 from layerhouse.ingest.lineage.settle import Verdict
 from layerhouse.ingest_call import settle_warehouse
-from layerhouse.tests.descent_models import build_small_zoo
+from layerhouse.tests.descent_models import Zoo, build_small_zoo, llama, make, masked, with_layers
 from layerhouse.tests.running import layerhouse
 from layerhouse.vocabulary import BaseMode, Descent
 from layerhouse.warehouse.answers.lineage_tree import draw_trees
@@ -135,6 +137,42 @@ def test_without_their_base_siblings_have_no_parent(zoo, tmp_path):
     assert found["tuned"] == found["tuned too"] == ("kin", None, None)
     assert found["second masked"] == ("alone", None, None)
     assert {base for base, _ in bases(zoo, tmp_path / "w").values()} <= {None, "tuned", "tuned too"}
+
+
+def shifted(model, noise, only=lambda name: True):
+    """A copy of a model whose weights of these names are moved a little, as by light tuning."""
+    generator = torch.Generator().manual_seed(7)
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.ndim > 1 and only(name):
+                value.add_(torch.randn(value.shape, generator=generator), alpha=noise * value.std().item())
+    return model
+
+
+def test_a_lightly_tuned_model_does_not_stand_in_for_an_absent_base(tmp_path):
+    zoo = Zoo(tmp_path / "light", SEED)
+    base = zoo.save("base", make(llama(hidden=64, layers=4, heads=4, kv=2, inner=160), 11), "root")
+    light = zoo.save("light", shifted(base, 0.02), "tuned", ["base"])
+    zoo.save("cut light", with_layers(light, [0, 1, 2]), "shorter", ["light"])
+    zoo.save("queries", shifted(base, 0.3, lambda name: "q_proj" in name), "tuned in part", ["base"])
+    zoo.save("upper half", shifted(base, 0.3, lambda name: "layers.2" in name), "tuned in part", ["base"])
+    zoo.save("gates", shifted(base, 0.3, lambda name: "gate_proj" in name), "tuned in part", ["base"])
+    zoo.save("shorter", with_layers(base, [0, 1, 3]), "shorter", ["base"])
+    zoo.save("shorter too", with_layers(base, [0, 2, 3]), "shorter", ["base"])
+    zoo.save("masked", masked(base, 0.5), "masked", ["base"])
+    zoo.known = {name: model_id for model_id, name in zoo.model_names().items()}
+
+    children = [name for name in zoo.known if name != "base"]
+    ingest(zoo, tmp_path / "without", *children)
+    found = descents(zoo, tmp_path / "without")
+    assert found.pop("cut light") == ("child", "light", None)
+    assert {name: parent for name, (_, parent, _) in found.items()} == dict.fromkeys(found)
+    assert {found[name][0] for name in ("light", "queries", "shorter", "masked")} == {"sibling"}
+
+    ingest(zoo, tmp_path / "with", *zoo.known)
+    parents = {name: parent for name, (_, parent, _) in descents(zoo, tmp_path / "with").items()}
+    assert parents == {name: next(iter(zoo.origins[name].parents), None) for name in zoo.known}
 
 
 def test_a_base_that_comes_later_is_found_by_those_without_one_alone(zoo, tmp_path):

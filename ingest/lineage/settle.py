@@ -9,6 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
+from layerhouse.ingest.lineage.absent import find_orphans
 from layerhouse.ingest.lineage.clan import Clan, offsets
 from layerhouse.ingest.lineage.explain import MASKED, SAME, Explained, untouched_share
 from layerhouse.ingest.lineage.merges import Merge, find_merges
@@ -84,6 +85,8 @@ def settle(clan: Clan) -> list[Verdict]:
     _choose_among_copies(clan, verdicts)
     _doubt_directions(clan, rest, verdicts)
     _doubt_unexplained(clan, rest, verdicts)
+    for node in find_orphans(clan, {node: verdicts[node].parent for node in rest}):
+        verdicts[node] = Verdict(Descent.SIBLING)
     has_children = {parent for verdict in verdicts.values() for parent in (verdict.parent, verdict.second_parent)}
     for node in rest:
         if verdicts[node].relation == Descent.ROOT and node not in has_children:
