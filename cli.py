@@ -26,7 +26,7 @@ from layerhouse.terminal.options import (
     ReadingOptions,
     TableOptions,
     TaskOptions,
-    model_option,
+    model_arguments,
     output_options,
     reading_options,
     summary_output_options,
@@ -99,15 +99,15 @@ def ingest(
 
 
 @cli.command()
+@model_arguments
 @warehouse_option
-@model_option
 @reading_options
 @table_options
 @click.option("--since", metavar="TIME", help="Show what each model was at this earlier time beside what it is.")
 @summary_output_options
 def summarize(
-    warehouse: Path,
     models: tuple[str, ...],
+    warehouse: Path,
     reading: ReadingOptions,
     table: TableOptions,
     since: str | None,
@@ -126,7 +126,7 @@ def summarize(
 
 
 @cli.command()
-@click.argument("model", nargs=-1)
+@model_arguments
 @warehouse_option
 @reading_options
 @click.option(
@@ -137,7 +137,7 @@ def summarize(
 @table_options
 @output_options
 def layers(
-    model: tuple[str, ...],
+    models: tuple[str, ...],
     warehouse: Path,
     reading: ReadingOptions,
     picture: bool | None,
@@ -146,11 +146,11 @@ def layers(
 ) -> None:
     """Show the layers of each MODEL (a name or glob; by default of all models)."""
     with opened_warehouse(warehouse, reading) as wh:
-        pictures = draw(wh, model, table.by) if is_picture_wanted(picture, model, output) else []
+        pictures = draw(wh, models, by=table.by) if is_picture_wanted(picture, models, output) else []
         if pictures:
             print_lines("\n".join(pictures))
         else:
-            show_query(wh, "per_layer", table.selection(model), output, table.layout)
+            show_query(wh, "per_layer", table.selection(models), output, table.layout)
 
 
 @cli.command()
@@ -170,19 +170,21 @@ def compare(
     """
     from layerhouse.compare_call import compared
 
-    with opened_warehouse(warehouse, reading) as wh, compared(wh, model, base) as (shown, texts):
-        if output == OutputOptions():
-            print_lines("".join(draw(shown, (model,), base, by=table.by)))
-        else:
-            show_query(shown, "per_layer", table.selection((model,)), output, table.layout)
-        for text in texts:
-            talk(text)
+    with opened_warehouse(warehouse, reading) as wh:
+        model, base = wh.find_model(model), None if base is None else wh.find_model(base, "base")
+        with compared(wh, model, base) as (shown, texts):
+            if output == OutputOptions():
+                print_lines("".join(draw(shown, (model,), base, by=table.by)))
+            else:
+                show_query(shown, "per_layer", table.selection((model,)), output, table.layout)
+            for text in texts:
+                talk(text)
 
 
 @cli.command()
 @click.argument("first", type=LocalPath(), metavar="WAREHOUSE_A")
 @click.argument("second", type=LocalPath(), metavar="WAREHOUSE_B")
-@model_option
+@model_arguments
 @reading_options
 @table_options
 @output_options
@@ -200,14 +202,14 @@ def diff(
 
 
 @cli.command()
-@click.argument("model", nargs=-1)
+@model_arguments
 @warehouse_option
 @reading_options
 @click.option("--update", is_flag=True, help="First find the descent of all models anew, as after runs on several machines.")
 @table_options
 @output_options
 def lineage(
-    model: tuple[str, ...], warehouse: Path, reading: ReadingOptions, update: bool, table: TableOptions, output: OutputOptions
+    models: tuple[str, ...], warehouse: Path, reading: ReadingOptions, update: bool, table: TableOptions, output: OutputOptions
 ) -> None:
     """Show what each MODEL was made from, and what was made from it (names or globs; by default of all models).
 
@@ -218,9 +220,9 @@ def lineage(
         settle_lineage(warehouse)
     with opened_warehouse(warehouse, reading) as wh:
         if output == OutputOptions() and table == TableOptions():
-            show_trees(wh, model)
+            show_trees(wh, models)
         else:
-            show_query(wh, "lineage", table.selection(model), output, table.layout)
+            show_query(wh, "lineage", table.selection(models), output, table.layout)
 
 
 @cli.command()
@@ -235,15 +237,15 @@ def analysis(model: str, warehouse: Path, reading: ReadingOptions, output_dir: P
 
 
 @cli.command()
+@model_arguments
 @warehouse_option
-@model_option
 @reading_options
 @task_options
 @table_options
 @output_options
 def performance(
-    warehouse: Path,
     models: tuple[str, ...],
+    warehouse: Path,
     reading: ReadingOptions,
     tasks: TaskOptions,
     table: TableOptions,
@@ -256,16 +258,16 @@ def performance(
 
 @cli.command()
 @click.argument("name", required=False)
+@model_arguments
 @warehouse_option
-@model_option
 @reading_options
 @click.option("--show", is_flag=True, help="Print the SQL instead of running it.")
 @table_options
 @output_options
 def query(
     name: str | None,
-    warehouse: Path,
     models: tuple[str, ...],
+    warehouse: Path,
     reading: ReadingOptions,
     show: bool,
     table: TableOptions,

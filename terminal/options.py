@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerhouse.local_paths import local_path
+from layerhouse.terminal.messages import talk
 from layerhouse.vocabulary import KeptBy
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class TableOptions:
             sort=split_names(self.sort or ""),
             columns=split_names(self.columns or ""),
             group=split_names(self.group or ""),
+            language=self.language,
+            on_hint=talk,
         )
 
     @property
@@ -63,8 +66,7 @@ class TableOptions:
         """How the table is set in formats for reading."""
         from layerhouse.warehouse.render.registry import Layout
 
-        group = self.selection().group_columns
-        return Layout(language=self.language, digits=self.digits, marks_best=self.best, group=group)
+        return Layout(language=self.language, digits=self.digits, marks_best=self.best)
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,21 @@ reading_options = collected(
     click.option("--skip-damaged", is_flag=True, help="Answer without the commits that are damaged; the exit code is still 3."),
 )
 model_option = click.option(
-    "-m", "--model", "models", metavar="GLOB", multiple=True, help="Show only models that match; repeatable."
+    "-m", "--model", "models", metavar="MODEL", multiple=True, help="A name, the end of one, or a glob; repeatable."
 )
+
+
+def model_arguments(command: Command) -> Command:
+    """A decorator for the commands of tables: models are named as arguments or with -m, and reach the command as `models`."""
+
+    @functools.wraps(command)
+    def collect(*args: Any, named_models: tuple[str, ...], models: tuple[str, ...], **values: Any) -> Any:
+        return command(*args, models=(*named_models, *models), **values)
+
+    decorated: Command = model_option(collect)
+    return click.argument("named_models", nargs=-1, metavar="[MODEL]...")(decorated)
+
+
 format_option = click.option("-f", "--format", "format_name", metavar="FORMAT", help=FORMATS_HELP)
 raw_option = click.option(
     "--raw",

@@ -70,8 +70,7 @@ def drop(model: str, warehouse: Path) -> None:
     """Leave MODEL and its results out of every answer. With --as-of an earlier time they are still there."""
     from layerhouse.warehouse.admin.removals import drop_model
 
-    drop_model(warehouse, model)
-    talk(f"dropped {model}")
+    talk(f"dropped {drop_model(warehouse, model)}")
 
 
 @click.command()
@@ -82,8 +81,7 @@ def rename(model: str, new_name: str, warehouse: Path) -> None:
     """Rename MODEL to NEW_NAME, for later ingests of its folder too."""
     from layerhouse.warehouse.admin.removals import rename_model
 
-    rename_model(warehouse, model, new_name)
-    talk(f"renamed {model} to {new_name}")
+    talk(f"renamed {rename_model(warehouse, model, new_name)} to {new_name}")
 
 
 @click.command()

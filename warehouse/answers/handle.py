@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Self
 from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.warehouse.answers.pair_rows import PairRows
 from layerhouse.warehouse.answers.query import (
+    MODEL_NAMES,
     asked_by,
     keep_models,
+    model_names,
     own_sql,
     query_text,
     run_query,
     run_sql,
+    the_model,
 )
 from layerhouse.warehouse.answers.reach import require_reading
 from layerhouse.warehouse.answers.session import Session, parse_as_of, read_snapshot
@@ -98,6 +101,13 @@ class Warehouse:
     def damages(self) -> tuple[Damage, ...]:
         """Why commits are left out, with `skip_damaged`: files that are damaged. Empty in a healthy warehouse."""
         return self._snapshot.damages
+
+    def find_model(self, name: str, kind: str = "model") -> str:
+        """The full name of a model, by its name or by an ending of it that no other name has, such as its last part.
+
+        Raises NotFoundError, with this kind in the message, and UsageError for an ending of several names.
+        """
+        return the_model(model_names(self.connection_for(MODEL_NAMES)), name, kind)
 
     def models(self) -> pl.DataFrame:
         """One row a model: what it is now, compared with its base."""
