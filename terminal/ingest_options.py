@@ -120,7 +120,12 @@ ingest_options = collected(
         help="Also write the study scripts' files beside each model, and batch_analysis_results.json into DIR.",
     ),
     click.option("--force", is_flag=True, help="Let --write-analysis overwrite files that layerhouse did not write."),
-    click.option("--name", metavar="MODEL", help="Name of the model, if there is only one; by default its path is its name."),
+    click.option(
+        "--name",
+        metavar="MODEL",
+        help="Name of the model, if there is only one; by default its path. A new folder under the name of a model of the "
+        "warehouse is its next content, as of a nightly run.",
+    ),
     click.option("--exclude", metavar="GLOB", multiple=True, help="Skip paths that match; repeatable."),
     click.option("-n", "--dry-run", is_flag=True, help="Report what would be taken; write nothing."),
     click.option("-q", "--quiet", is_flag=True, help="Report only failures."),
