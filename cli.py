@@ -113,7 +113,7 @@ def summarize(
     since: str | None,
     output: OutputOptions,
 ) -> None:
-    """Show the summary table: what each model kept of its base, one row per model."""
+    """Show what each MODEL kept of its base, one row per model."""
     from layerhouse.warehouse.render.target import is_prefix
 
     with opened_warehouse(warehouse, reading) as wh:
@@ -144,7 +144,10 @@ def layers(
     table: TableOptions,
     output: OutputOptions,
 ) -> None:
-    """Show the layers of each MODEL (a name or glob; by default of all models)."""
+    """Show the layers of each MODEL, by default of all.
+
+    A single model on a terminal is drawn beside its base.
+    """
     with opened_warehouse(warehouse, reading) as wh:
         pictures = draw(wh, models, by=table.by) if is_picture_wanted(picture, models, output) else []
         if pictures:
@@ -163,7 +166,9 @@ def layers(
 def compare(
     model: str, base: str | None, warehouse: Path, reading: ReadingOptions, table: TableOptions, output: OutputOptions
 ) -> None:
-    """Show MODEL beside BASE, layer by layer: what was kept, cut and removed, and how each layer was matched.
+    """Show MODEL beside BASE, layer by layer.
+
+    It shows what was kept, cut and removed, and how each layer was matched.
 
     BASE is any other model of the warehouse, by default the one that MODEL was last compared with. A comparison that is not
     stored is made of stored rows, and changes no table. With --format or --output, the table behind the picture is written.
@@ -191,10 +196,11 @@ def compare(
 def diff(
     first: Path, second: Path, models: tuple[str, ...], reading: ReadingOptions, table: TableOptions, output: OutputOptions
 ) -> None:
-    """Show what differs between two warehouses: models, their structures and layers, and scores.
+    """Show what differs between two warehouses.
 
-    Models are matched by their names. A row is something that only one of the two has, or a value that differs, with both
-    values. The exit code is 0 whether or not anything differs: an empty table says that nothing does.
+    Models, their structures and layers, and scores are compared; models are matched by their names. A row is something that
+    only one of the two has, or a value that differs, with both values. The exit code is 0 whether or not anything differs:
+    an empty table says that nothing does.
     """
     with opened_warehouse(first, reading) as wh, opened_warehouse(second, reading) as other:
         if not show_differences(wh, other, models, table, output):
@@ -211,7 +217,7 @@ def diff(
 def lineage(
     models: tuple[str, ...], warehouse: Path, reading: ReadingOptions, update: bool, table: TableOptions, output: OutputOptions
 ) -> None:
-    """Show what each MODEL was made from, and what was made from it (names or globs; by default of all models).
+    """Show what each MODEL was made from, and what from it.
 
     The tree is found by the stored rows of the tensors; `ingest` compares models with its roots where no base is named. With
     --format, --output or an option of tables, the table behind the tree is written instead.
@@ -232,7 +238,10 @@ def lineage(
 @click.option("-O", "--output-dir", type=LocalPath(), required=True, metavar="DIR", help="Folder to write into.")
 @click.option("--force", is_flag=True, help="Overwrite files that layerhouse did not write.")
 def analysis(model: str, warehouse: Path, reading: ReadingOptions, output_dir: Path, force: bool) -> None:
-    """Write MODEL's structure as the files of the study scripts: its layers, its base's layers, and their comparison."""
+    """Write MODEL's structure as the files of the study scripts.
+
+    They have its layers, its base's layers, and the comparison of both.
+    """
     write_model_files(model_files(warehouse, reading, model), output_dir, force=force)
 
 
@@ -251,7 +260,7 @@ def performance(
     table: TableOptions,
     output: OutputOptions,
 ) -> None:
-    """Show the performance table: quality, speed and memory beside structure."""
+    """Show quality, speed and memory of each MODEL beside structure."""
     with opened_warehouse(warehouse, reading) as wh:
         show_query(wh, tasks.query, tasks.added_to(table.selection(models)), output, table.layout)
 
@@ -293,10 +302,10 @@ def query(
 @click.option("--safe", is_flag=True, help="Refuse everything but one SELECT over the tables and views.")
 @output_options
 def sql(statement: str | None, warehouse: Path, reading: ReadingOptions, init: bool, safe: bool, output: OutputOptions) -> None:
-    """Run the SQL STATEMENT over every table and view; `-` reads it from standard input.
+    """Run the SQL STATEMENT over every table and view.
 
-    A statement runs in DuckDB with your rights: it can read and write files and attach databases. --safe is for statements of
-    others, and for warehouses of others.
+    `-` reads it from standard input. A statement runs in DuckDB with your rights: it can read and write files and attach
+    databases. --safe is for statements of others, and for warehouses of others.
     """
     if init == (statement is not None):
         raise UsageError("give a statement, or --init")
@@ -313,7 +322,10 @@ def sql(statement: str | None, warehouse: Path, reading: ReadingOptions, init: b
 @warehouse_option
 @output_options
 def tables(name: str | None, warehouse: Path, output: OutputOptions) -> None:
-    """List the tables and views with their sizes; with NAME, list its columns, types, units and meaning."""
+    """List the tables and views, or the columns of the one NAME.
+
+    Tables and views have their sizes, columns their types, units and meaning.
+    """
     from layerhouse.warehouse.answers.tables import list_columns, list_tables
 
     show_table(list_tables(warehouse) if name is None else list_columns(warehouse, name), output)
@@ -322,7 +334,10 @@ def tables(name: str | None, warehouse: Path, output: OutputOptions) -> None:
 @cli.command()
 @output_options
 def formats(output: OutputOptions) -> None:
-    """List the forms of stored weights that are read: who writes each, and whether its zeros are counted."""
+    """List the forms of stored weights that are read.
+
+    The table says who writes each, and whether its zeros are counted.
+    """
     show_table(list_forms(), output)
 
 
@@ -332,9 +347,10 @@ def formats(output: OutputOptions) -> None:
 @reading_options
 @expectation_options
 def expect(conditions: tuple[str, ...], warehouse: Path, reading: ReadingOptions, expected: ExpectationOptions) -> None:
-    """Check that models meet each CONDITION, SQL over the columns of `models` or `layer_pruning`.
+    """Check that models meet each CONDITION.
 
-    One that is null fails, too. Exit code 1 means that a condition is not met.
+    A CONDITION is SQL over the columns of `models` or `layer_pruning`. One that is null fails, too. Exit code 1 means that
+    a condition is not met.
     """
     expectations = collect_expectations(conditions, expected)
     with opened_warehouse(warehouse, reading) as wh:
@@ -346,7 +362,10 @@ def expect(conditions: tuple[str, ...], warehouse: Path, reading: ReadingOptions
 @cli.command()
 @click.option("--keep", type=LocalPath(), metavar="FOLDER", help="Make the study in this folder and keep it.")
 def demo(keep: Path | None) -> None:
-    """Make a small study of real checkpoints, ingest it, and print three tables."""
+    """Make a small study, ingest it, and print three tables.
+
+    The checkpoints of the study are real ones, small and random.
+    """
     from layerhouse.demo import show_demo
 
     show_demo(keep)
