@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from layerhouse.errors import UsageError
+from layerhouse.terminal.completion import complete_column, complete_models, complete_queries, complete_tables, completion
 from layerhouse.terminal.engine import version_option
 from layerhouse.terminal.exit_codes import Exit
 from layerhouse.terminal.expectations import ExpectationOptions, collect_expectations, expectation_options, show_outcomes
@@ -157,8 +158,8 @@ def layers(
 
 
 @cli.command()
-@click.argument("model")
-@click.argument("base", required=False)
+@click.argument("model", shell_complete=complete_models)
+@click.argument("base", required=False, shell_complete=complete_models)
 @warehouse_option
 @reading_options
 @table_options
@@ -232,7 +233,7 @@ def lineage(
 
 
 @cli.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @warehouse_option
 @reading_options
 @click.option("-O", "--output-dir", type=LocalPath(), required=True, metavar="DIR", help="Folder to write into.")
@@ -266,7 +267,7 @@ def performance(
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_queries)
 @model_arguments
 @warehouse_option
 @reading_options
@@ -318,7 +319,7 @@ def sql(statement: str | None, warehouse: Path, reading: ReadingOptions, init: b
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_tables)
 @warehouse_option
 @output_options
 def tables(name: str | None, warehouse: Path, output: OutputOptions) -> None:
@@ -342,7 +343,7 @@ def formats(output: OutputOptions) -> None:
 
 
 @cli.command()
-@click.argument("conditions", nargs=-1, metavar="CONDITION...")
+@click.argument("conditions", nargs=-1, metavar="CONDITION...", shell_complete=complete_column)
 @warehouse_option
 @reading_options
 @expectation_options
@@ -371,7 +372,7 @@ def demo(keep: Path | None) -> None:
     show_demo(keep)
 
 
-for command in (link, check, drop, rename, export):
+for command in (link, check, drop, rename, export, completion):
     cli.add_command(command)
 
 

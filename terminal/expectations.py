@@ -39,7 +39,15 @@ expectation_options = collected(
     model_option,
     click.option("--each", type=click.Choice(["models", "layers"]), help="What a condition is asked of.  [default: models]"),
     click.option("--file", type=LocalPath(exists=True, dir_okay=False), help="A TOML file of conditions: tables [[expect]]."),
-    click.option("--format", "-f", "format_name", type=click.Choice([TEXT, JSON, JUNIT]), default=TEXT, show_default=True),
+    click.option(
+        "-f",
+        "--format",
+        "format_name",
+        type=click.Choice([TEXT, JSON, JUNIT]),
+        default=TEXT,
+        show_default=True,
+        help="A line for each failure, or all outcomes as JSON or in JUnit's XML.",
+    ),
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import click
 
 from layerhouse.errors import UsageError
+from layerhouse.terminal.completion import models_or_paths
 from layerhouse.terminal.options import LocalPath, collected
 from layerhouse.vocabulary import BaseMode, CompareMode, StatsLevel
 
@@ -57,6 +58,7 @@ ingest_options = collected(
         "--base",
         multiple=True,
         callback=one_base,
+        shell_complete=models_or_paths,
         metavar="PATH|MODEL|auto|parent|none",
         help="The model that the others were made from: its path, its name in the warehouse, or its config.json alone. By "
         "default auto: models that have no base yet are compared with the one that their tensors come from; parent: with the "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerhouse.local_paths import local_path
+from layerhouse.terminal.completion import complete_column, complete_columns, complete_formats, complete_models
 from layerhouse.terminal.messages import talk
 from layerhouse.vocabulary import KeptBy
 
@@ -168,7 +169,13 @@ reading_options = collected(
     click.option("--skip-damaged", is_flag=True, help="Answer without the commits that are damaged; the exit code is still 3."),
 )
 model_option = click.option(
-    "-m", "--model", "models", metavar="MODEL", multiple=True, help="A name, the end of one, or a glob; repeatable."
+    "-m",
+    "--model",
+    "models",
+    metavar="MODEL",
+    multiple=True,
+    shell_complete=complete_models,
+    help="A name, the end of one, or a glob; repeatable.",
 )
 
 
@@ -180,10 +187,12 @@ def model_arguments(command: Command) -> Command:
         return command(*args, models=(*named_models, *models), **values)
 
     decorated: Command = model_option(collect)
-    return click.argument("named_models", nargs=-1, metavar="[MODEL]...")(decorated)
+    return click.argument("named_models", nargs=-1, metavar="[MODEL]...", shell_complete=complete_models)(decorated)
 
 
-format_option = click.option("-f", "--format", "format_name", metavar="FORMAT", help=FORMATS_HELP)
+format_option = click.option(
+    "-f", "--format", "format_name", metavar="FORMAT", shell_complete=complete_formats, help=FORMATS_HELP
+)
 raw_option = click.option(
     "--raw",
     is_flag=True,
@@ -219,10 +228,25 @@ table_options = collected(
         help="Count what is kept in all parameters, in those that are not zero, in bytes or in MACs; by default in those that "
         "are not zero if they are known of every row, else in all.",
     ),
-    click.option("--columns", metavar="A,B,...", help="Show these columns, in this order."),
-    click.option("--where", metavar="SQL", help="Show only rows that satisfy this condition on the columns."),
-    click.option("--sort", metavar="A,-B,...", help="Sort by these columns; a leading - sorts one in descending order."),
-    click.option("--group", metavar="A,B,...", help="Group rows by these columns, such as method,ratio; bases come first."),
+    click.option("--columns", metavar="A,B,...", shell_complete=complete_columns, help="Show these columns, in this order."),
+    click.option(
+        "--where",
+        metavar="SQL",
+        shell_complete=complete_column,
+        help="Show only rows that satisfy this condition on the columns.",
+    ),
+    click.option(
+        "--sort",
+        metavar="A,-B,...",
+        shell_complete=complete_columns,
+        help="Sort by these columns; a leading - sorts one in descending order.",
+    ),
+    click.option(
+        "--group",
+        metavar="A,B,...",
+        shell_complete=complete_columns,
+        help="Group rows by these columns, such as method,ratio; bases come first.",
+    ),
     click.option("--best", is_flag=True, help="Set the best value of each column, or group, in bold (markdown, html, latex)."),
     click.option("--digits", type=click.IntRange(0, 12), metavar="N", help="Number of decimals, in formats made for reading."),
     click.option(

