@@ -32,6 +32,28 @@ if TYPE_CHECKING:
     from layerhouse.warehouse.storage.commits import Damage
 
 
+FIRST_MODELS = """
+SELECT
+    model_id,
+    method,
+    base_model,
+    params,
+    reduction_ratio,
+    prunable_sparsity,
+    num_layers,
+    strategy
+FROM models
+ORDER BY model_id
+LIMIT 10
+"""
+COUNTS = """
+SELECT
+    (SELECT count(*) FROM models) AS num_models,
+    (SELECT count(*) FROM current_checkpoints) AS num_structures,
+    (SELECT count(*) FROM model_results) AS num_results
+"""
+
+
 class Warehouse:
     """A warehouse opened for reading, with the commits that it had then; `refresh()` adds later ones. A context manager.
 
@@ -71,6 +93,20 @@ class Warehouse:
         self._snapshot = read_snapshot(self.path, verify=self._verify, skip_damaged=self._skip_damaged)
         self._session = Session(self._snapshot, as_of=self.as_of, computes_all=self._verify)
         self._open_session: Session | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: where it is, how much it holds, and the first models."""
+        from layerhouse.warehouse.render.overview import overview_html
+
+        connection = self.connection_for(f"{FIRST_MODELS}\n{COUNTS}")
+        with own_sql(connection):
+            models = run_sql(connection, FIRST_MODELS)
+            (counts,) = run_sql(connection, COUNTS).to_pylist()
+        as_of = None if self.as_of is None else self.as_of.isoformat()
+        return overview_html(str(self.path), as_of, [*counts.values()], models)
 
     def __enter__(self) -> Self:
         return self
