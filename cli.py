@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from layerhouse.errors import UsageError
+from layerhouse.terminal.completion import complete_column, complete_models, complete_queries, complete_tables, completion
 from layerhouse.terminal.engine import version_option
 from layerhouse.terminal.exit_codes import Exit
 from layerhouse.terminal.expectations import ExpectationOptions, collect_expectations, expectation_options, show_outcomes
@@ -26,7 +27,7 @@ from layerhouse.terminal.options import (
     ReadingOptions,
     TableOptions,
     TaskOptions,
-    model_option,
+    model_arguments,
     output_options,
     reading_options,
     summary_output_options,
@@ -99,21 +100,21 @@ def ingest(
 
 
 @cli.command()
+@model_arguments
 @warehouse_option
-@model_option
 @reading_options
 @table_options
 @click.option("--since", metavar="TIME", help="Show what each model was at this earlier time beside what it is.")
 @summary_output_options
 def summarize(
-    warehouse: Path,
     models: tuple[str, ...],
+    warehouse: Path,
     reading: ReadingOptions,
     table: TableOptions,
     since: str | None,
     output: OutputOptions,
 ) -> None:
-    """Show the summary table: what each model kept of its base, one row per model."""
+    """Show what each MODEL kept of its base, one row per model."""
     from layerhouse.warehouse.render.target import is_prefix
 
     with opened_warehouse(warehouse, reading) as wh:
@@ -126,7 +127,7 @@ def summarize(
 
 
 @cli.command()
-@click.argument("model", nargs=-1)
+@model_arguments
 @warehouse_option
 @reading_options
 @click.option(
@@ -137,25 +138,28 @@ def summarize(
 @table_options
 @output_options
 def layers(
-    model: tuple[str, ...],
+    models: tuple[str, ...],
     warehouse: Path,
     reading: ReadingOptions,
     picture: bool | None,
     table: TableOptions,
     output: OutputOptions,
 ) -> None:
-    """Show the layers of each MODEL (a name or glob; by default of all models)."""
+    """Show the layers of each MODEL, by default of all.
+
+    A single model on a terminal is drawn beside its base.
+    """
     with opened_warehouse(warehouse, reading) as wh:
-        pictures = draw(wh, model, table.by) if is_picture_wanted(picture, model, output) else []
+        pictures = draw(wh, models, by=table.by) if is_picture_wanted(picture, models, output) else []
         if pictures:
             print_lines("\n".join(pictures))
         else:
-            show_query(wh, "per_layer", table.selection(model), output, table.layout)
+            show_query(wh, "per_layer", table.selection(models), output, table.layout)
 
 
 @cli.command()
-@click.argument("model")
-@click.argument("base", required=False)
+@click.argument("model", shell_complete=complete_models)
+@click.argument("base", required=False, shell_complete=complete_models)
 @warehouse_option
 @reading_options
 @table_options
@@ -163,36 +167,41 @@ def layers(
 def compare(
     model: str, base: str | None, warehouse: Path, reading: ReadingOptions, table: TableOptions, output: OutputOptions
 ) -> None:
-    """Show MODEL beside BASE, layer by layer: what was kept, cut and removed, and how each layer was matched.
+    """Show MODEL beside BASE, layer by layer.
+
+    It shows what was kept, cut and removed, and how each layer was matched.
 
     BASE is any other model of the warehouse, by default the one that MODEL was last compared with. A comparison that is not
     stored is made of stored rows, and changes no table. With --format or --output, the table behind the picture is written.
     """
     from layerhouse.compare_call import compared
 
-    with opened_warehouse(warehouse, reading) as wh, compared(wh, model, base) as (shown, texts):
-        if output == OutputOptions():
-            print_lines("".join(draw(shown, (model,), base, by=table.by)))
-        else:
-            show_query(shown, "per_layer", table.selection((model,)), output, table.layout)
-        for text in texts:
-            talk(text)
+    with opened_warehouse(warehouse, reading) as wh:
+        model, base = wh.find_model(model), None if base is None else wh.find_model(base, "base")
+        with compared(wh, model, base) as (shown, texts):
+            if output == OutputOptions():
+                print_lines("".join(draw(shown, (model,), base, by=table.by)))
+            else:
+                show_query(shown, "per_layer", table.selection((model,)), output, table.layout)
+            for text in texts:
+                talk(text)
 
 
 @cli.command()
 @click.argument("first", type=LocalPath(), metavar="WAREHOUSE_A")
 @click.argument("second", type=LocalPath(), metavar="WAREHOUSE_B")
-@model_option
+@model_arguments
 @reading_options
 @table_options
 @output_options
 def diff(
     first: Path, second: Path, models: tuple[str, ...], reading: ReadingOptions, table: TableOptions, output: OutputOptions
 ) -> None:
-    """Show what differs between two warehouses: models, their structures and layers, and scores.
+    """Show what differs between two warehouses.
 
-    Models are matched by their names. A row is something that only one of the two has, or a value that differs, with both
-    values. The exit code is 0 whether or not anything differs: an empty table says that nothing does.
+    Models, their structures and layers, and scores are compared; models are matched by their names. A row is something that
+    only one of the two has, or a value that differs, with both values. The exit code is 0 whether or not anything differs:
+    an empty table says that nothing does.
     """
     with opened_warehouse(first, reading) as wh, opened_warehouse(second, reading) as other:
         if not show_differences(wh, other, models, table, output):
@@ -200,16 +209,16 @@ def diff(
 
 
 @cli.command()
-@click.argument("model", nargs=-1)
+@model_arguments
 @warehouse_option
 @reading_options
 @click.option("--update", is_flag=True, help="First find the descent of all models anew, as after runs on several machines.")
 @table_options
 @output_options
 def lineage(
-    model: tuple[str, ...], warehouse: Path, reading: ReadingOptions, update: bool, table: TableOptions, output: OutputOptions
+    models: tuple[str, ...], warehouse: Path, reading: ReadingOptions, update: bool, table: TableOptions, output: OutputOptions
 ) -> None:
-    """Show what each MODEL was made from, and what was made from it (names or globs; by default of all models).
+    """Show what each MODEL was made from, and what from it.
 
     The tree is found by the stored rows of the tensors; `ingest` compares models with its roots where no base is named. With
     --format, --output or an option of tables, the table behind the tree is written instead.
@@ -218,54 +227,57 @@ def lineage(
         settle_lineage(warehouse)
     with opened_warehouse(warehouse, reading) as wh:
         if output == OutputOptions() and table == TableOptions():
-            show_trees(wh, model)
+            show_trees(wh, models)
         else:
-            show_query(wh, "lineage", table.selection(model), output, table.layout)
+            show_query(wh, "lineage", table.selection(models), output, table.layout)
 
 
 @cli.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @warehouse_option
 @reading_options
 @click.option("-O", "--output-dir", type=LocalPath(), required=True, metavar="DIR", help="Folder to write into.")
 @click.option("--force", is_flag=True, help="Overwrite files that layerhouse did not write.")
 def analysis(model: str, warehouse: Path, reading: ReadingOptions, output_dir: Path, force: bool) -> None:
-    """Write MODEL's structure as the files of the study scripts: its layers, its base's layers, and their comparison."""
+    """Write MODEL's structure as the files of the study scripts.
+
+    They have its layers, its base's layers, and the comparison of both.
+    """
     write_model_files(model_files(warehouse, reading, model), output_dir, force=force)
 
 
 @cli.command()
+@model_arguments
 @warehouse_option
-@model_option
 @reading_options
 @task_options
 @table_options
 @output_options
 def performance(
-    warehouse: Path,
     models: tuple[str, ...],
+    warehouse: Path,
     reading: ReadingOptions,
     tasks: TaskOptions,
     table: TableOptions,
     output: OutputOptions,
 ) -> None:
-    """Show the performance table: quality, speed and memory beside structure."""
+    """Show quality, speed and memory of each MODEL beside structure."""
     with opened_warehouse(warehouse, reading) as wh:
         show_query(wh, tasks.query, tasks.added_to(table.selection(models)), output, table.layout)
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_queries)
+@model_arguments
 @warehouse_option
-@model_option
 @reading_options
 @click.option("--show", is_flag=True, help="Print the SQL instead of running it.")
 @table_options
 @output_options
 def query(
     name: str | None,
-    warehouse: Path,
     models: tuple[str, ...],
+    warehouse: Path,
     reading: ReadingOptions,
     show: bool,
     table: TableOptions,
@@ -291,10 +303,10 @@ def query(
 @click.option("--safe", is_flag=True, help="Refuse everything but one SELECT over the tables and views.")
 @output_options
 def sql(statement: str | None, warehouse: Path, reading: ReadingOptions, init: bool, safe: bool, output: OutputOptions) -> None:
-    """Run the SQL STATEMENT over every table and view; `-` reads it from standard input.
+    """Run the SQL STATEMENT over every table and view.
 
-    A statement runs in DuckDB with your rights: it can read and write files and attach databases. --safe is for statements of
-    others, and for warehouses of others.
+    `-` reads it from standard input. A statement runs in DuckDB with your rights: it can read and write files and attach
+    databases. --safe is for statements of others, and for warehouses of others.
     """
     if init == (statement is not None):
         raise UsageError("give a statement, or --init")
@@ -307,11 +319,14 @@ def sql(statement: str | None, warehouse: Path, reading: ReadingOptions, init: b
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_tables)
 @warehouse_option
 @output_options
 def tables(name: str | None, warehouse: Path, output: OutputOptions) -> None:
-    """List the tables and views with their sizes; with NAME, list its columns, types, units and meaning."""
+    """List the tables and views, or the columns of the one NAME.
+
+    Tables and views have their sizes, columns their types, units and meaning.
+    """
     from layerhouse.warehouse.answers.tables import list_columns, list_tables
 
     show_table(list_tables(warehouse) if name is None else list_columns(warehouse, name), output)
@@ -320,19 +335,23 @@ def tables(name: str | None, warehouse: Path, output: OutputOptions) -> None:
 @cli.command()
 @output_options
 def formats(output: OutputOptions) -> None:
-    """List the forms of stored weights that are read: who writes each, and whether its zeros are counted."""
+    """List the forms of stored weights that are read.
+
+    The table says who writes each, and whether its zeros are counted.
+    """
     show_table(list_forms(), output)
 
 
 @cli.command()
-@click.argument("conditions", nargs=-1, metavar="CONDITION...")
+@click.argument("conditions", nargs=-1, metavar="CONDITION...", shell_complete=complete_column)
 @warehouse_option
 @reading_options
 @expectation_options
 def expect(conditions: tuple[str, ...], warehouse: Path, reading: ReadingOptions, expected: ExpectationOptions) -> None:
-    """Check that models meet each CONDITION, SQL over the columns of `models` or `layer_pruning`.
+    """Check that models meet each CONDITION.
 
-    One that is null fails, too. Exit code 1 means that a condition is not met.
+    A CONDITION is SQL over the columns of `models` or `layer_pruning`. One that is null fails, too. Exit code 1 means that
+    a condition is not met.
     """
     expectations = collect_expectations(conditions, expected)
     with opened_warehouse(warehouse, reading) as wh:
@@ -344,13 +363,16 @@ def expect(conditions: tuple[str, ...], warehouse: Path, reading: ReadingOptions
 @cli.command()
 @click.option("--keep", type=LocalPath(), metavar="FOLDER", help="Make the study in this folder and keep it.")
 def demo(keep: Path | None) -> None:
-    """Make a small study of real checkpoints, ingest it, and print three tables."""
+    """Make a small study, ingest it, and print three tables.
+
+    The checkpoints of the study are real ones, small and random.
+    """
     from layerhouse.demo import show_demo
 
     show_demo(keep)
 
 
-for command in (link, check, drop, rename, export):
+for command in (link, check, drop, rename, export, completion):
     cli.add_command(command)
 
 

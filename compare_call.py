@@ -48,6 +48,7 @@ def compared(wh: Warehouse, model: str, base: str | None) -> Iterator[tuple[Ware
         yield wh, []
         return
     own, other = pair_side(connection, model), pair_side(connection, base, "base")
+    model, base = own["model_id"], other["model_id"]
     if model == base:
         raise UsageError(f"{model}: name another model to compare it with")
     ids = own["checkpoint_id"], other["checkpoint_id"]

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 LISTED = 12
-"""Known names that an error lists. Of more, it names those that are most like the unknown one first."""
+"""Known names that an error lists."""
+MAX_NEAREST = 3
+LIKENESS_RANGE = 0.1
+"""How much less alike than the nearest a name may be that stands beside it."""
+LEAST_LIKENESS = 0.6
+"""How alike two names have to be, of 1, for one to be a typing error of the other."""
 
 
 class LayerhouseError(Exception):
@@ -20,13 +25,40 @@ class NotFoundError(UsageError):
     """An unknown name; `choices` are the known ones."""
 
     def __init__(self, kind: str, name: str, choices: tuple[str, ...]) -> None:
-        from difflib import get_close_matches
-
         self.kind, self.name, self.choices = kind, name, choices
         listed = ", ".join(choices[:LISTED]) + (f" and {len(choices) - LISTED} more" if len(choices) > LISTED else "")
-        nearest = get_close_matches(name, choices) if len(choices) > LISTED else []
-        near = f"the nearest is {', '.join(nearest)}; " if nearest else ""
-        super().__init__(f"no {kind} {name!r}; {near}there is {listed or 'none'}")
+        super().__init__(f"no {kind} {name!r}; {did_you_mean(name, choices)}there is {listed or 'none'}")
+
+
+def did_you_mean(name: str, choices: Sequence[str]) -> str:
+    """A question after the known names that are most like an unknown one, with a blank behind it; empty if none is."""
+    nearest = [repr(choice) for choice in nearest_names(name, choices)]
+    return f"did you mean {' or '.join(nearest)}? " if nearest else ""
+
+
+def nearest_names(name: str, choices: Sequence[str]) -> list[str]:
+    """The known names of which an unknown one may be a typing error, the most similar first.
+
+    Of paths, the last parts are compared: names of one folder are not alike because they share its path.
+    """
+    from difflib import SequenceMatcher
+
+    wanted = name.casefold()
+    matcher, whole = SequenceMatcher(autojunk=False), SequenceMatcher(autojunk=False)
+    matcher.set_seq2(_last_part(wanted))
+    whole.set_seq2(wanted)
+    found = []
+    for choice in choices:
+        matcher.set_seq1(_last_part(choice.casefold()))
+        if min(matcher.real_quick_ratio(), matcher.quick_ratio()) >= LEAST_LIKENESS and matcher.ratio() >= LEAST_LIKENESS:
+            whole.set_seq1(choice.casefold())
+            found.append((-matcher.ratio(), -whole.ratio(), choice))
+    found.sort()
+    return [choice for likeness, _, choice in found[:MAX_NEAREST] if likeness <= found[0][0] + LIKENESS_RANGE]
+
+
+def _last_part(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2]
 
 
 class QueryError(UsageError):

@@ -16,10 +16,12 @@ class OpenedWarehouse(Warehouse):
     def compare(self, model: str, base: str | None = None) -> pl.DataFrame:
         """Two models beside each other, by their stored rows: a row for every layer and removed block.
 
-        `base` is any other model, by default the one that the model was last compared with. Nothing is stored. Raises
-        NotFoundError for an unknown model, and UsageError with the reason for two that cannot be compared.
+        `base` is any other model, by default the one that the model was last compared with. Both may be endings of names.
+        Nothing is stored. Raises NotFoundError for an unknown model, and UsageError for an ending of several names, and with
+        the reason for two models that cannot be compared.
         """
         from layerhouse.compare_call import compared
 
-        with compared(self, model, base) as (shown, _):
-            return shown.query("per_layer", models=[model])
+        name = self.find_model(model)
+        with compared(self, name, base) as (shown, _):
+            return shown.query("per_layer", models=[name])

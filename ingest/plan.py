@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,7 +116,10 @@ def _put_base_first(
 
 
 def _settle_names(models: Sequence[FoundModel], context: IngestContext, new_name: str | None) -> tuple[FoundModel, ...]:
-    """The models with the names that their folders have in the warehouse; a name that another folder has is a failure."""
+    """The models with the names that their folders have in the warehouse.
+
+    A name that another folder has is a failure, unless it was given: then the folder holds the next content of that model.
+    """
     settled = []
     for model in models:
         folder = model.source_uri
@@ -124,8 +128,11 @@ def _settle_names(models: Sequence[FoundModel], context: IngestContext, new_name
         if new_name is not None and name != new_name:
             what = f"in the warehouse as {name}; rename it with: layerhouse rename {name} {new_name}"
             context.report_event(EventKind.FAILED, folder, what)
-        elif other is not None and other != folder and os.path.lexists(other):
-            what = f"its name {name} is that of {other} in the warehouse; give it another with --name NAME"
+        elif new_name is None and other is not None and other != folder and os.path.lexists(other):
+            what = (
+                f"its name {name} is that of {other} in the warehouse; give it another with --name NAME, "
+                f"or continue that model with --name {shlex.quote(name)}"
+            )
             context.report_event(EventKind.FAILED, folder, what)
         else:
             settled.append(replace(model, model_id=name))

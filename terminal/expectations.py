@@ -39,7 +39,15 @@ expectation_options = collected(
     model_option,
     click.option("--each", type=click.Choice(["models", "layers"]), help="What a condition is asked of.  [default: models]"),
     click.option("--file", type=LocalPath(exists=True, dir_okay=False), help="A TOML file of conditions: tables [[expect]]."),
-    click.option("--format", "-f", "format_name", type=click.Choice([TEXT, JSON, JUNIT]), default=TEXT, show_default=True),
+    click.option(
+        "-f",
+        "--format",
+        "format_name",
+        type=click.Choice([TEXT, JSON, JUNIT]),
+        default=TEXT,
+        show_default=True,
+        help="A line for each failure, or all outcomes as JSON or in JUnit's XML.",
+    ),
 )
 
 
@@ -60,7 +68,7 @@ def show_outcomes(wh: Warehouse, expectations: Sequence[Expectation], format_nam
     """Print the outcomes of expectations; return whether all are met."""
     from layerhouse.warehouse.answers.expectations import check_expectations
 
-    outcomes = check_expectations(wh.connection_for(), expectations)
+    outcomes = check_expectations(wh.connection_for(), expectations, on_hint=talk)
     failed = [outcome for outcome in outcomes if not outcome.is_met]
     if format_name == JSON:
         print_lines(json.dumps(_as_json(outcomes), ensure_ascii=False, indent=2, default=str))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import click
 
 from layerhouse.errors import UsageError
+from layerhouse.terminal.completion import models_or_paths
 from layerhouse.terminal.options import LocalPath, collected
 from layerhouse.vocabulary import BaseMode, CompareMode, StatsLevel
 
@@ -57,6 +58,7 @@ ingest_options = collected(
         "--base",
         multiple=True,
         callback=one_base,
+        shell_complete=models_or_paths,
         metavar="PATH|MODEL|auto|parent|none",
         help="The model that the others were made from: its path, its name in the warehouse, or its config.json alone. By "
         "default auto: models that have no base yet are compared with the one that their tensors come from; parent: with the "
@@ -120,7 +122,12 @@ ingest_options = collected(
         help="Also write the study scripts' files beside each model, and batch_analysis_results.json into DIR.",
     ),
     click.option("--force", is_flag=True, help="Let --write-analysis overwrite files that layerhouse did not write."),
-    click.option("--name", metavar="MODEL", help="Name of the model, if there is only one; by default its path is its name."),
+    click.option(
+        "--name",
+        metavar="MODEL",
+        help="Name of the model, if there is only one; by default its path. A new folder under the name of a model of the "
+        "warehouse is its next content, as of a nightly run.",
+    ),
     click.option("--exclude", metavar="GLOB", multiple=True, help="Skip paths that match; repeatable."),
     click.option("-n", "--dry-run", is_flag=True, help="Report what would be taken; write nothing."),
     click.option("-q", "--quiet", is_flag=True, help="Report only failures."),

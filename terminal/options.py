@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerhouse.local_paths import local_path
+from layerhouse.terminal.completion import complete_column, complete_columns, complete_formats, complete_models
+from layerhouse.terminal.messages import talk
 from layerhouse.vocabulary import KeptBy
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class TableOptions:
             sort=split_names(self.sort or ""),
             columns=split_names(self.columns or ""),
             group=split_names(self.group or ""),
+            language=self.language,
+            on_hint=talk,
         )
 
     @property
@@ -63,8 +67,7 @@ class TableOptions:
         """How the table is set in formats for reading."""
         from layerhouse.warehouse.render.registry import Layout
 
-        group = self.selection().group_columns
-        return Layout(language=self.language, digits=self.digits, marks_best=self.best, group=group)
+        return Layout(language=self.language, digits=self.digits, marks_best=self.best)
 
 
 @dataclass(frozen=True)
@@ -166,9 +169,30 @@ reading_options = collected(
     click.option("--skip-damaged", is_flag=True, help="Answer without the commits that are damaged; the exit code is still 3."),
 )
 model_option = click.option(
-    "-m", "--model", "models", metavar="GLOB", multiple=True, help="Show only models that match; repeatable."
+    "-m",
+    "--model",
+    "models",
+    metavar="MODEL",
+    multiple=True,
+    shell_complete=complete_models,
+    help="A name, the end of one, or a glob; repeatable.",
 )
-format_option = click.option("-f", "--format", "format_name", metavar="FORMAT", help=FORMATS_HELP)
+
+
+def model_arguments(command: Command) -> Command:
+    """A decorator for the commands of tables: models are named as arguments or with -m, and reach the command as `models`."""
+
+    @functools.wraps(command)
+    def collect(*args: Any, named_models: tuple[str, ...], models: tuple[str, ...], **values: Any) -> Any:
+        return command(*args, models=(*named_models, *models), **values)
+
+    decorated: Command = model_option(collect)
+    return click.argument("named_models", nargs=-1, metavar="[MODEL]...", shell_complete=complete_models)(decorated)
+
+
+format_option = click.option(
+    "-f", "--format", "format_name", metavar="FORMAT", shell_complete=complete_formats, help=FORMATS_HELP
+)
 raw_option = click.option(
     "--raw",
     is_flag=True,
@@ -204,10 +228,25 @@ table_options = collected(
         help="Count what is kept in all parameters, in those that are not zero, in bytes or in MACs; by default in those that "
         "are not zero if they are known of every row, else in all.",
     ),
-    click.option("--columns", metavar="A,B,...", help="Show these columns, in this order."),
-    click.option("--where", metavar="SQL", help="Show only rows that satisfy this condition on the columns."),
-    click.option("--sort", metavar="A,-B,...", help="Sort by these columns; a leading - sorts one in descending order."),
-    click.option("--group", metavar="A,B,...", help="Group rows by these columns, such as method,ratio; bases come first."),
+    click.option("--columns", metavar="A,B,...", shell_complete=complete_columns, help="Show these columns, in this order."),
+    click.option(
+        "--where",
+        metavar="SQL",
+        shell_complete=complete_column,
+        help="Show only rows that satisfy this condition on the columns.",
+    ),
+    click.option(
+        "--sort",
+        metavar="A,-B,...",
+        shell_complete=complete_columns,
+        help="Sort by these columns; a leading - sorts one in descending order.",
+    ),
+    click.option(
+        "--group",
+        metavar="A,B,...",
+        shell_complete=complete_columns,
+        help="Group rows by these columns, such as method,ratio; bases come first.",
+    ),
     click.option("--best", is_flag=True, help="Set the best value of each column, or group, in bold (markdown, html, latex)."),
     click.option("--digits", type=click.IntRange(0, 12), metavar="N", help="Number of decimals, in formats made for reading."),
     click.option(

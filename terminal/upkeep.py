@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from layerhouse.errors import UsageError
+from layerhouse.terminal.completion import complete_models, paths
 from layerhouse.terminal.engine import engine_text
 from layerhouse.terminal.exit_codes import Exit
 from layerhouse.terminal.findings import show_findings
@@ -16,8 +17,8 @@ from layerhouse.terminal.options import LocalPath, as_of_option, verify_option, 
 
 
 @click.command()
-@click.argument("file", required=False)
-@click.argument("model", required=False)
+@click.argument("file", required=False, shell_complete=paths)
+@click.argument("model", required=False, shell_complete=complete_models)
 @click.option(
     "--from",
     "table",
@@ -28,9 +29,10 @@ from layerhouse.terminal.options import LocalPath, as_of_option, verify_option, 
 @click.option("--of", metavar="NAME", help="Of a FILE with results of several models, those of the model that it calls NAME.")
 @warehouse_option
 def link(file: str | None, model: str | None, table: Path | None, of: str | None, warehouse: Path) -> None:
-    """Declare that the results in FILE are MODEL's, for later ingests too.
+    """Declare that the results in FILE are MODEL's.
 
-    `layerhouse query unlinked` lists the files for which no model was found, with the command for each.
+    Later ingests keep to it. `layerhouse query unlinked` lists the files for which no model was found, with the command for
+    each.
     """
     from layerhouse.warehouse.admin.link_results import LinkRequest, link_results, read_requests
 
@@ -50,7 +52,10 @@ def link(file: str | None, model: str | None, table: Path | None, of: str | None
 )
 @click.option("--restore", is_flag=True, help="Put back the commits that were set aside, as far as their files are whole.")
 def check(warehouse: Path, repair: bool, restore: bool) -> None:
-    """Check a warehouse: read every file in full and test the constraints on its rows. Exit code 3 means that it is broken."""
+    """Read every file of a warehouse and test its rows.
+
+    Files are read in full and compared with what was committed. Exit code 3 means that the warehouse is broken.
+    """
     from layerhouse.warehouse.admin.health import check_warehouse, count_set_aside
 
     findings = check_warehouse(warehouse, repair=repair, restore=restore)
@@ -64,26 +69,27 @@ def check(warehouse: Path, repair: bool, restore: bool) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @warehouse_option
 def drop(model: str, warehouse: Path) -> None:
-    """Leave MODEL and its results out of every answer. With --as-of an earlier time they are still there."""
+    """Leave MODEL and its results out of every answer.
+
+    With --as-of an earlier time they are still there.
+    """
     from layerhouse.warehouse.admin.removals import drop_model
 
-    drop_model(warehouse, model)
-    talk(f"dropped {model}")
+    talk(f"dropped {drop_model(warehouse, model)}")
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.argument("new_name")
 @warehouse_option
 def rename(model: str, new_name: str, warehouse: Path) -> None:
     """Rename MODEL to NEW_NAME, for later ingests of its folder too."""
     from layerhouse.warehouse.admin.removals import rename_model
 
-    rename_model(warehouse, model, new_name)
-    talk(f"renamed {model} to {new_name}")
+    talk(f"renamed {rename_model(warehouse, model, new_name)} to {new_name}")
 
 
 @click.command()
@@ -92,7 +98,10 @@ def rename(model: str, new_name: str, warehouse: Path) -> None:
 @verify_option
 @click.option("--duckdb", "target", type=LocalPath(), required=True, metavar="FILE", help="The database to write.")
 def export(warehouse: Path, as_of: str | None, verify: bool, target: Path) -> None:
-    """Write a self-contained DuckDB database with every table and view, for any DuckDB client."""
+    """Write a DuckDB database with every table and view.
+
+    It is one file with all rows in it, for any DuckDB client.
+    """
     from layerhouse.warehouse.answers.session import export_database, parse_as_of
 
     export_database(warehouse, target, as_of=None if as_of is None else parse_as_of(as_of), verify=verify)

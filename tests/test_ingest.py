@@ -216,7 +216,7 @@ def test_a_name_in_the_warehouse_belongs_to_its_folder_while_that_is_there(tmp_p
     ingest(tmp_path / "x/results", into=warehouse)
     assert lines(ingest(tmp_path / "y/results", into=warehouse)) == [
         f"failed y/results/A: its name results/A is that of {tmp_path}/x/results/A in the warehouse; "
-        "give it another with --name NAME"
+        "give it another with --name NAME, or continue that model with --name results/A"
     ]
     assert lines(ingest(tmp_path / "y/results", into=warehouse, name="y/A")) == ["taken y/A: 1 result file"]
     assert lines(ingest(tmp_path / "y/results", into=warehouse)) == ["unchanged y/A: nothing new"]

@@ -295,4 +295,4 @@ def test_an_ending_of_several_names_or_none_is_refused(text, what):
 
 def test_an_unknown_name_among_many_gets_the_nearest_ones():
     error = NotFoundError("model", "results/HGSP_200", tuple(f"a/{number}" for number in range(20)) + MODEL_NAMES)
-    assert str(error).startswith("no model 'results/HGSP_200'; the nearest is results/HGSP_2000")
+    assert str(error).startswith("no model 'results/HGSP_200'; did you mean 'results/HGSP_2000' or ")

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.errors import UsageError
 from layerhouse.file_door import open_regular
 from layerhouse.vocabulary import LinkRule
-from layerhouse.warehouse.answers.query import model_names, own_sql
+from layerhouse.warehouse.answers.query import model_names, own_sql, the_model
 from layerhouse.warehouse.answers.session import connect, keep_answers
 from layerhouse.warehouse.storage.store import write_commit
 
@@ -44,8 +44,8 @@ ORDER BY source_uri, named, result_id
 
 @dataclass(frozen=True)
 class LinkRequest:
-    """The results in `file` are those of `model_id`. Of a file that names several models, those rows that name `of`; an empty
-    text stands for rows that name none.
+    """The results in `file` are those of `model_id`, a name or the ending of one name alone. Of a file that names several
+    models, those rows that name `of`; an empty text stands for rows that name none.
     """
 
     file: str
@@ -64,8 +64,8 @@ class _Part(NamedTuple):
 def link_results(root: Path, requests: Sequence[LinkRequest]) -> int:
     """Link results to models, all or none, and return the number of links. A later ingest keeps these links.
 
-    Raises NotFoundError for a model that is not in the warehouse, UsageError for a file without results in it, and for a file
-    of several models where the request does not say of which.
+    Raises NotFoundError for a model that is not in the warehouse, UsageError for an ending of several names, a file without
+    results in it, and a file of several models where the request does not say of which.
     """
     connection, _ = connect(root, asked="models result_links")
     with connection, own_sql(connection):
@@ -76,15 +76,14 @@ def link_results(root: Path, requests: Sequence[LinkRequest]) -> int:
         parts_by_file.setdefault(source_uri, []).append(_Part(*columns))
     links = []
     for request in requests:
-        if request.model_id not in names:
-            raise NotFoundError("model", request.model_id, names)
+        model_id = the_model(names, request.model_id)
         addresses = (str(Path(request.file).absolute()), str(Path(request.file).resolve()), request.file)
         address = next((address for address in addresses if address in parts_by_file), None)
         if address is None:
             what = f"no results of this file in the warehouse; take it with: layerhouse ingest {shlex.quote(request.file)}"
             raise UsageError(f"{request.file}: {what}")
         for part in _chosen(request, parts_by_file[address]):
-            link = {"result_id": part.result_id, "model_id": request.model_id, "rule": LinkRule.BY_HAND, "source_uri": address}
+            link = {"result_id": part.result_id, "model_id": model_id, "rule": LinkRule.BY_HAND, "source_uri": address}
             links.append(link | {"file_id": part.file_id, "linked_at": datetime.now(UTC), "tags": {}})
     write_commit(root, {"links": links}, "link")
     keep_answers(root)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.errors import UsageError
 from layerhouse.vocabulary import SourceKind, UnitKind
 from layerhouse.warehouse.answers.query import (
     counted_by,
@@ -15,6 +15,7 @@ from layerhouse.warehouse.answers.query import (
     model_names,
     own_sql,
     run_sql,
+    the_model,
 )
 from layerhouse.warehouse.answers.sql_text import quote_literal
 from layerhouse.warehouse.render.picture import layer_picture
@@ -141,6 +142,7 @@ def pictures(
 def require_base(connection: duckdb.DuckDBPyConnection, model: str) -> None:
     """Raise NotFoundError for an unknown model, and UsageError with advice unless it was compared with a base."""
     own = pair_side(connection, model)
+    model = own["model_id"]
     if own["base_checkpoint_id"] is None:
         raise UsageError(f"{model} has no base; compare it with one by: layerhouse ingest {model} --base BASE")
     if own["base_checkpoint_id"] == own["checkpoint_id"]:
@@ -149,10 +151,8 @@ def require_base(connection: duckdb.DuckDBPyConnection, model: str) -> None:
 
 def pair_side(connection: duckdb.DuckDBPyConnection, model: str, kind: str = "model") -> dict[str, Any]:
     """What a comparison has to know of a model's checkpoint. Raises NotFoundError for an unknown model, of this kind in the
-    message, and UsageError for one whose layers are not known."""
-    names = model_names(connection)
-    if model not in names:
-        raise NotFoundError(kind, model, names)
+    message, and UsageError for an ending of several names and a model whose layers are not known."""
+    model = the_model(model_names(connection), model, kind)
     columns = "model_id, checkpoint_id, base_checkpoint_id, source_kind, params_source, status_note"
     with own_sql(connection):
         (side,) = run_sql(connection, f"SELECT {columns} FROM models WHERE model_id = {quote_literal(model)}").to_pylist()

@@ -6,16 +6,17 @@ known is not as expected.
 
 from __future__ import annotations
 
-import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.errors import UsageError
+from layerhouse.warehouse.answers.naming.columns import find_column
+from layerhouse.warehouse.answers.naming.condition import fraction_hints, parse_condition
 from layerhouse.warehouse.answers.query import MODEL_COLUMN, keep_models, own_sql, run_sql
-from layerhouse.warehouse.answers.selection import judge_rows
+from layerhouse.warehouse.answers.selection import ignore, judge_rows
 
 if TYPE_CHECKING:
     import duckdb
@@ -107,11 +108,14 @@ def _texts(value: str | list[Any], where: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def check_expectations(connection: duckdb.DuckDBPyConnection, expectations: Sequence[Expectation]) -> list[Outcome]:
+def check_expectations(
+    connection: duckdb.DuckDBPyConnection, expectations: Sequence[Expectation], on_hint: Callable[[str], None] = ignore
+) -> list[Outcome]:
     """The outcome of every expectation for every row that it is asked of, in their order.
 
-    A model without layers does not meet what is expected of each layer. Raises NotFoundError for a glob that no model matches,
-    and UsageError for a condition that DuckDB refuses and if there is no model.
+    `on_hint` is called with each hint on a condition. A model without layers does not meet what is expected of each layer.
+    Raises NotFoundError for a glob that no model matches, and UsageError for a condition that DuckDB refuses and if there is no
+    model.
     """
     with own_sql(connection):
         measured = {row["model_id"]: row for row in run_sql(connection, MEASURED).to_pylist()}
@@ -125,6 +129,8 @@ def check_expectations(connection: duckdb.DuckDBPyConnection, expectations: Sequ
             for each in (MODELS, expectation.each)
         )
         outcomes += _judge(table, expectation, measured)
+        for hint in fraction_hints(tables[expectation.each], expectation.condition):
+            on_hint(hint)
         without_rows = sorted({*models[MODEL_COLUMN].to_pylist()} - {*table[MODEL_COLUMN].to_pylist()})
         outcomes += [Outcome(expectation, model, None, None, None, {}, "no layers are known") for model in without_rows]
     return outcomes
@@ -132,8 +138,9 @@ def check_expectations(connection: duckdb.DuckDBPyConnection, expectations: Sequ
 
 def _judge(table: pa.Table, expectation: Expectation, measured: Mapping[str, Mapping[str, Any]]) -> Iterator[Outcome]:
     judged = judge_rows(table, expectation.condition)
-    words = set(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", expectation.condition))
-    named = [name for name in table.column_names if name in words]
+    names = parse_condition(expectation.condition).columns
+    columns = {find_column(table.schema, name) for name in names}
+    named = [name for name in table.column_names if name in columns]
     for row, is_met in zip(table.to_pylist(), judged, strict=True):
         values = {name: row[name] for name in named}
         is_removed = row.get("is_removed") is True

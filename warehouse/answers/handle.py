@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Self
 from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.warehouse.answers.pair_rows import PairRows
 from layerhouse.warehouse.answers.query import (
+    MODEL_NAMES,
     asked_by,
     keep_models,
+    model_names,
     own_sql,
     query_text,
     run_query,
     run_sql,
+    the_model,
 )
 from layerhouse.warehouse.answers.reach import require_reading
 from layerhouse.warehouse.answers.session import Session, parse_as_of, read_snapshot
@@ -27,6 +30,28 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from layerhouse.warehouse.storage.commits import Damage
+
+
+FIRST_MODELS = """
+SELECT
+    model_id,
+    method,
+    base_model,
+    params,
+    reduction_ratio,
+    prunable_sparsity,
+    num_layers,
+    strategy
+FROM models
+ORDER BY model_id
+LIMIT 10
+"""
+COUNTS = """
+SELECT
+    (SELECT count(*) FROM models) AS num_models,
+    (SELECT count(*) FROM current_checkpoints) AS num_structures,
+    (SELECT count(*) FROM model_results) AS num_results
+"""
 
 
 class Warehouse:
@@ -69,6 +94,20 @@ class Warehouse:
         self._session = Session(self._snapshot, as_of=self.as_of, computes_all=self._verify)
         self._open_session: Session | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: where it is, how much it holds, and the first models."""
+        from layerhouse.warehouse.render.overview import overview_html
+
+        connection = self.connection_for(f"{FIRST_MODELS}\n{COUNTS}")
+        with own_sql(connection):
+            models = run_sql(connection, FIRST_MODELS)
+            (counts,) = run_sql(connection, COUNTS).to_pylist()
+        as_of = None if self.as_of is None else self.as_of.isoformat()
+        return overview_html(str(self.path), as_of, [*counts.values()], models)
+
     def __enter__(self) -> Self:
         return self
 
@@ -98,6 +137,13 @@ class Warehouse:
     def damages(self) -> tuple[Damage, ...]:
         """Why commits are left out, with `skip_damaged`: files that are damaged. Empty in a healthy warehouse."""
         return self._snapshot.damages
+
+    def find_model(self, name: str, kind: str = "model") -> str:
+        """The full name of a model, by its name or by an ending of it that no other name has, such as its last part.
+
+        Raises NotFoundError, with this kind in the message, and UsageError for an ending of several names.
+        """
+        return the_model(model_names(self.connection_for(MODEL_NAMES)), name, kind)
 
     def models(self) -> pl.DataFrame:
         """One row a model: what it is now, compared with its base."""

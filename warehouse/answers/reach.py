@@ -137,14 +137,26 @@ def require_reading(sql: str) -> None:
 
 def beyond_reading(select: str) -> str | None:
     """What in a SELECT may do more than read tables: a file, a statement that writes, a function that changes something."""
+    parsed = parse_select(select)
+    if parsed is None:
+        return "SQL that is nested so deeply"
+    try:
+        return f"what is no SELECT ({parsed['error_message']})" if parsed["error"] else next(_reasons(parsed), None)
+    except RecursionError:
+        return "SQL that is nested so deeply"
+
+
+def parse_select(select: str) -> dict[str, Any] | None:
+    """The parsed form of a SELECT, as DuckDB serializes it; one with `error` for other SQL, None where it is nested too
+    deeply."""
     with new_connection() as parser:
         lock(parser)
         ((answer,),) = parser.execute("SELECT json_serialize_sql(CAST(? AS VARCHAR))", [select]).fetchall()
     try:
-        parsed = json.loads(answer)
-        return f"what is no SELECT ({parsed['error_message']})" if parsed["error"] else next(_reasons(parsed), None)
+        parsed: dict[str, Any] = json.loads(answer)
     except RecursionError:
-        return "SQL that is nested so deeply"
+        return None
+    return parsed
 
 
 def _reasons(node: Any) -> Iterator[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -20,6 +21,8 @@ from layerhouse.warehouse.answers.leaderboard import (
     rank_rows,
     unranked_tasks,
 )
+from layerhouse.warehouse.answers.naming.columns import SHORT_NAMES, find_column, question, resolve_columns
+from layerhouse.warehouse.answers.naming.condition import aliases, as_where, fraction_hints, parse_condition
 from layerhouse.warehouse.answers.query import (
     MODEL_COLUMN,
     MODEL_NAMES,
@@ -42,18 +45,18 @@ from layerhouse.warehouse.answers.task_columns import (
     runs_of,
     zero_shot_table,
 )
+from layerhouse.warehouse.render.cells import mark_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MODEL_COLUMNS = ("method", "declared_ratio", "declared_removed_layers", "strategy")
-"""Columns of the view models by which every table of models can be filtered, sorted and grouped, even if it lacks them."""
-
 _BASE_COLUMNS = ("base_model_id",)
 """Columns of the query against_base that are of the model, whichever run of it the row shows."""
-_RANKS = re.compile(rf"\b({MEAN_RANK}|{NUM_RANKED})\b", re.IGNORECASE)
+_UNKNOWN_COLUMN = re.compile(r'Referenced column "(.+)" not found')
 
-_SHORT_NAMES = {"ratio": "declared_ratio", "model": MODEL_COLUMN}
+
+def ignore(_: str) -> None:
+    """Take no notice of a hint."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ class Selection:
 
     `by` is what kept shares are counted in. `where` is an SQL condition on the table's columns; `sort` names columns, with `-`
     before a descending one; `tasks` are globs. Without `columns` all are shown. `group` names columns; rows that are equal in
-    them are put together. `is_complete` keeps rows that have every task, `is_ranked` ranks the rows that `where` and
-    `is_complete` keep, and `has_differences` adds what each task differs by from the base.
+    them are put together. Columns are named as find_column finds them, and may be those of the view models. `is_complete` keeps
+    rows that have every task, `is_ranked` ranks the rows that `where` and `is_complete` keep, and `has_differences` adds what
+    each task differs by from the base. `language` is that of headings; `on_hint` is called with each hint on the condition.
     """
 
     models: tuple[str, ...] = ()
@@ -79,11 +83,13 @@ class Selection:
     is_complete: bool = False
     is_ranked: bool = False
     has_differences: bool = False
+    language: str = field(default="en", compare=False)
+    on_hint: Callable[[str], None] = field(default=ignore, compare=False)
 
     @property
     def group_columns(self) -> tuple[str, ...]:
         """The columns of `group`, with short names resolved."""
-        return tuple(_SHORT_NAMES.get(name, name) for name in self.group)
+        return tuple(SHORT_NAMES.get(name, name) for name in self.group)
 
     @property
     def option_of_tasks(self) -> str | None:
@@ -154,9 +160,10 @@ def _select(connection: duckdb.DuckDBPyConnection, table: pa.Table, selection: S
         table = add_differences(connection, replace(shown, table=table))
     own_columns = [*table.column_names]
     table = _with_named_columns(connection, table, selection)
-    is_of_ranks = selection.is_ranked and _RANKS.search(selection.where or "") is not None
-    if selection.where is not None and not is_of_ranks:
-        table = filter_rows(table, selection.where)
+    in_condition = parse_condition(selection.where or "").columns
+    is_of_ranks = selection.is_ranked and any(_is_rank(name, selection.language) for name in in_condition)
+    if not is_of_ranks:
+        table = _filtered(table, selection)
     num_rows = table.num_rows
     if selection.is_complete:
         table = complete_rows(table, tasks)
@@ -164,9 +171,8 @@ def _select(connection: duckdb.DuckDBPyConnection, table: pa.Table, selection: S
     if selection.is_ranked:
         table = rank_rows(table, tasks)
         own_columns[1:1] = [MEAN_RANK, NUM_RANKED]
-        if selection.where is not None and is_of_ranks:
-            table = filter_rows(table, selection.where)
-    _require(table, "--group", selection.group_columns)
+        if is_of_ranks:
+            table = _filtered(table, selection)
     unranked = unranked_tasks(tasks) if selection.is_ranked else ()
     table = _sorted(table, selection)
     runs = tuple(runs_of(table)) if MODEL_COLUMN in table.column_names else ()
@@ -183,26 +189,58 @@ def _task_table(connection: duckdb.DuckDBPyConnection, table: pa.Table, selectio
 
 
 def _with_named_columns(connection: duckdb.DuckDBPyConnection, table: pa.Table, selection: Selection) -> pa.Table:
-    """The table with those columns of its models that the selection may name and the table lacks."""
-    names = (name.removeprefix("-") for name in (*selection.sort, *selection.columns))
-    named = {_SHORT_NAMES.get(name, name) for name in names}.union(selection.group_columns) - {MEAN_RANK, NUM_RANKED}
-    if selection.where is not None or not named <= set(table.column_names):
-        table = _with_model_columns(connection, table)
+    """The table with those columns of its models that the selection names and the table lacks. Raises UsageError."""
+    language = selection.language
+    named = {"--columns": selection.columns, "--group": selection.group}
+    named["--sort"] = tuple(name.removeprefix("-") for name in selection.sort)
+    in_condition = parse_condition(selection.where or "").columns
+    asked = {*chain(*named.values()), *in_condition}
+    unknown = {name for name in asked if find_column(table.schema, name, language) is None}
+    later = {name for name in unknown if selection.is_ranked and _is_rank(name, language)}
+    of_models: list[str] = []
+    if unknown > later and MODEL_COLUMN in table.column_names:
+        with own_sql(connection):
+            schema = run_sql(connection, "SELECT * FROM models LIMIT 0").schema
+            of_models = schema.names
+            found = {find_column(schema, name, language) for name in unknown - later} - {None, *table.column_names}
+            if found:
+                columns = ", ".join(quote_identifier(name) for name in of_models if name in {MODEL_COLUMN, *found})
+                table = _joined(table, run_sql(connection, f"SELECT {columns} FROM models"))
+    for option, names in named.items():
+        resolve_columns(table.schema, option, [name for name in names if name not in later], language, of_models)
     return table
 
 
+def _is_rank(name: str, language: str) -> bool:
+    """Whether a column is one of those that ranking adds."""
+    import pyarrow as pa
+
+    return find_column(pa.schema([(MEAN_RANK, pa.float64()), (NUM_RANKED, pa.int64())]), name, language) is not None
+
+
+def _filtered(table: pa.Table, selection: Selection) -> pa.Table:
+    if selection.where is None:
+        return table
+    for hint in fraction_hints(table, selection.where, selection.language):
+        selection.on_hint(hint)
+    return filter_rows(table, selection.where, selection.language)
+
+
 def _sorted(table: pa.Table, selection: Selection) -> pa.Table:
+    """The table in its order; of groups, it also says in its metadata where each starts."""
     sort = selection.sort or ((MEAN_RANK,) if selection.is_ranked else ())
-    return sort_rows(table, sort, selection.group_columns) if sort or selection.group_columns else table
+    groups = resolve_columns(table.schema, "--group", selection.group, selection.language)
+    table = sort_rows(table, sort, groups, selection.language) if sort or groups else table
+    return mark_groups(table, groups) if groups else table
 
 
 def _shown_columns(table: pa.Table, own_columns: Sequence[str], selection: Selection) -> pa.Table:
     """The columns that are asked for, or else the table's own after those of the groups."""
     if selection.columns:
-        _require(table, "--columns", selection.columns)
-        return table.select(list(dict.fromkeys(_SHORT_NAMES.get(name, name) for name in selection.columns)))
+        return table.select([*resolve_columns(table.schema, "--columns", selection.columns, selection.language)])
     first = [name for name in own_columns[:1] if name == MODEL_COLUMN]
-    return table.select(list(dict.fromkeys([*first, *selection.group_columns, *own_columns])))
+    groups = resolve_columns(table.schema, "--group", selection.group, selection.language)
+    return table.select(list(dict.fromkeys([*first, *groups, *own_columns])))
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -213,28 +251,39 @@ def split_names(text: str) -> tuple[str, ...]:
         raise UsageError(f"{text[:200]!r}: not names between commas; put a name with a line break in double quotes") from None
 
 
-def filter_rows(table: pa.Table, condition: str) -> pa.Table:
+def filter_rows(table: pa.Table, condition: str, language: str = "en") -> pa.Table:
     """The rows for which an SQL condition over the columns holds. It cannot reach files, other tables or a second statement.
 
-    Raises UsageError with DuckDB's reason and the columns.
+    A column may be named by its heading in double quotes. Raises UsageError with DuckDB's reason and the columns.
     """
-    with _locked_session(table, f"--where {condition!r}") as (relation, row):
-        _require_condition(condition)
+    with _condition_session(table, f"--where {condition!r}", condition, language) as (relation, row):
         kept = relation.filter(condition).project(row).fetchall()
     return table.take(_positions(sorted(number for (number,) in kept)))
 
 
 def judge_rows(table: pa.Table, condition: str) -> list[bool | None]:
     """For every row whether an SQL condition over the columns holds; None where it is null. See filter_rows."""
-    with _locked_session(table, repr(condition)) as (relation, row):
-        _require_condition(condition)
+    with _condition_session(table, repr(condition), condition) as (relation, row):
         judged = relation.project(f"CAST((\n{condition}\n) AS BOOLEAN), {row}").fetchall()
     return [is_met for is_met, _ in sorted(judged, key=lambda pair: pair[1])]
 
 
+@contextmanager
+def _condition_session(
+    table: pa.Table, option: str, condition: str, language: str = "en"
+) -> Iterator[tuple[duckdb.DuckDBPyRelation, str]]:
+    """A locked session for a condition, which may name columns by their headings; see _locked_session."""
+    named = table
+    for name, column in aliases(table.schema, condition, language).items():
+        named = named.append_column(name, table[column])
+    with _locked_session(named, option, table.schema) as session:
+        _require_condition(condition)
+        yield session
+
+
 def _require_condition(condition: str) -> None:
     """Raise DuckDB's ParserException unless a text is one condition, which can only read the row."""
-    select = f"SELECT 1 WHERE (\n{condition}\n)"
+    select = as_where(condition)
     statements = duckdb.extract_statements(select)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise duckdb.ParserException("it is not one condition")
@@ -242,15 +291,16 @@ def _require_condition(condition: str) -> None:
         raise duckdb.ParserException(f"{reason} is refused")
 
 
-def sort_rows(table: pa.Table, names: Sequence[str], groups: Sequence[str] = ()) -> pa.Table:
+def sort_rows(table: pa.Table, names: Sequence[str], groups: Sequence[str] = (), language: str = "en") -> pa.Table:
     """The rows sorted by columns, with `-` before a descending one; null and NaN come last, and equal rows keep their order.
 
     `groups` are columns to sort by first; rows without a group, such as bases, come before all others.
     """
-    keys = [(name.removeprefix("-"), "DESC" if name.startswith("-") else "ASC") for name in names]
-    keys = [(_SHORT_NAMES.get(name, name), direction) for name, direction in keys]
-    _require(table, "--sort", [name for name, _ in keys])
-    with _locked_session(table, "--sort") as (relation, row):
+    keys = []
+    for name in names:
+        (column,) = resolve_columns(table.schema, "--sort", [name.removeprefix("-")], language)
+        keys.append((column, "DESC" if name.startswith("-") else "ASC"))
+    with _locked_session(table, "--sort", table.schema) as (relation, row):
         order = [f"{quote_identifier(name)} NULLS FIRST" for name in groups]
         for name, direction in keys:
             column = quote_identifier(name)
@@ -262,8 +312,11 @@ def sort_rows(table: pa.Table, names: Sequence[str], groups: Sequence[str] = ())
 
 
 @contextmanager
-def _locked_session(table: pa.Table, option: str) -> Iterator[tuple[duckdb.DuckDBPyRelation, str]]:
-    """The table as the only relation of a locked session, and the quoted name of a column that numbers its rows."""
+def _locked_session(table: pa.Table, option: str, schema: pa.Schema) -> Iterator[tuple[duckdb.DuckDBPyRelation, str]]:
+    """The table as the only relation of a locked session, and the quoted name of a column that numbers its rows.
+
+    An error of DuckDB is a UsageError with the names in the schema, of which the nearest to an unknown one come first.
+    """
     import pyarrow as pa
 
     number = "row_number"
@@ -277,22 +330,15 @@ def _locked_session(table: pa.Table, option: str) -> Iterator[tuple[duckdb.DuckD
             yield session.table("answer"), quote_identifier(number)
         except duckdb.Error as error:
             reason = str(error).splitlines()[0].rstrip("!. ")
-            raise UsageError(f"{option}: {reason}; the columns are {', '.join(table.column_names)}") from None
+            unknown = _UNKNOWN_COLUMN.search(reason)
+            near = question(schema, unknown[1]) if unknown else ""
+            raise UsageError(f"{option}: {reason}; {near}the columns are {', '.join(schema.names)}") from None
 
 
 def _positions(numbers: list[int]) -> pa.Array:
     import pyarrow as pa
 
     return pa.array(numbers, pa.int64())
-
-
-def _with_model_columns(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> pa.Table:
-    """A table of models with the columns of _MODEL_COLUMNS that it lacks."""
-    if MODEL_COLUMN not in table.column_names:
-        return table
-    with own_sql(connection):
-        models = run_sql(connection, f"SELECT {MODEL_COLUMN}, {', '.join(_MODEL_COLUMNS)} FROM models")
-    return _joined(table, models)
 
 
 def _with_base(table: pa.Table, against_base: pa.Table) -> pa.Table:
@@ -319,9 +365,3 @@ def _joined(table: pa.Table, models: pa.Table) -> pa.Table:
         if name not in table.column_names:
             table = table.append_column(models.schema.field(name), models[name].take(positions))
     return table
-
-
-def _require(table: pa.Table, option: str, names: Sequence[str]) -> None:
-    for name in names:
-        if _SHORT_NAMES.get(name, name) not in table.column_names:
-            raise UsageError(f"{option}: no column {name!r}; the columns are {', '.join(table.column_names)}")

@@ -33,6 +33,11 @@ def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
     stream.write(_document(title, layout.language, body).encode())
 
 
+def table_element(table: pa.Table, layout: Layout) -> str:
+    """The `<table>` element alone, for a page of someone else."""
+    return "\n".join(_table_lines(render_cells(table, layout), layout.caption))
+
+
 def _document(title: str, language: str, body: str) -> str:
     """The page around a body that is already HTML."""
     return (

@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, BinaryIO
 
 from layerhouse.errors import UsageError
+from layerhouse.warehouse.render.cells import unmark_groups
 from layerhouse.warehouse.render.values import refuse_repeated_names
 
 if TYPE_CHECKING:
@@ -27,4 +28,4 @@ def write(table: pa.Table, stream: BinaryIO, layout: Layout) -> None:
         except pa.ArrowNotImplementedError:
             what = f"parquet: column {field.name!r} has a type that it lacks, {field.type}"
             raise UsageError(f"{what}; cast it to text in the query, or use csv or json") from None
-    pq.write_table(table, stream, compression="zstd")
+    pq.write_table(unmark_groups(table), stream, compression="zstd")

@@ -24,6 +24,9 @@ MIN_SUFFIX, MAX_SUFFIX = "_min", "_max"
 """Two number columns with these suffixes, directly after the column they name, hold its bounds. A null with known bounds reads
 `varies 803-14336`."""
 
+GROUP_STARTS = b"layerhouse.group_starts"
+"""The key of a table's metadata that has the first row of every group."""
+
 _MAX_DIGITS = 12
 
 
@@ -54,7 +57,9 @@ def render_cells(table: pa.Table, layout: Layout) -> RenderedTable:
     for index, error in errors.items():
         columns[index] = _with_digits_for_errors(columns[index], [row[error] for row in rows])
     bounds = _bound_columns(names, columns)
-    groups = list(_groups(rows, [names.index(name) for name in layout.group if name in names]))
+    groups = _marked_groups(table)
+    if groups is None:
+        groups = list(_groups(rows, [names.index(name) for name in layout.group if name in names]))
     best = _best_cells(rows, columns, groups) if layout.marks_best else set()
     merged = {*errors.values(), *(index + step for index in bounds for step in (1, 2))}
     own_columns = [index for index in range(len(names)) if index not in merged]
@@ -132,6 +137,31 @@ def _groups(rows: Sequence[Sequence[Any]], keys: Sequence[int]) -> Iterator[tupl
         if number == len(rows) or any(rows[number][key] != rows[start][key] for key in keys):
             yield start, number
             start = number
+
+
+def mark_groups(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The table with the first row of every group in its metadata: a run of rows that are equal in these columns.
+
+    So the groups are known where the columns are not shown.
+    """
+    rows = list(iter_rows(table.select([*names])))
+    starts = ",".join(str(start) for start, _ in _groups(rows, range(len(names))))
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), GROUP_STARTS: starts})
+
+
+def unmark_groups(table: pa.Table) -> pa.Table:
+    """The table without what mark_groups added."""
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != GROUP_STARTS}
+    return table.replace_schema_metadata(metadata or None)
+
+
+def _marked_groups(table: pa.Table) -> list[tuple[int, int]] | None:
+    """The groups that mark_groups found, as _groups gives them; None if it marked none."""
+    marked = (table.schema.metadata or {}).get(GROUP_STARTS)
+    if marked is None:
+        return None
+    starts = [int(start) for start in marked.decode().split(",") if start]
+    return [*zip(starts, [*starts[1:], table.num_rows], strict=True)]
 
 
 def _best_cells(

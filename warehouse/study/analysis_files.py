@@ -13,9 +13,9 @@ from typing import Any
 
 import duckdb
 
-from layerhouse.errors import NotFoundError, UsageError
+from layerhouse.errors import UsageError
 from layerhouse.vocabulary import Module, Role, SourceKind, Stack
-from layerhouse.warehouse.answers.query import model_names, own_sql, run_sql
+from layerhouse.warehouse.answers.query import model_names, own_sql, run_sql, the_model
 from layerhouse.warehouse.answers.sql_text import quote_literal
 from layerhouse.warehouse.study.comparison_form import comparison, comparison_text, layer_summary
 from layerhouse.warehouse.study.json_form import known_values, study_json
@@ -49,11 +49,12 @@ ORDER BY layer_index
 """
 
 
-def analysis_files(connection: duckdb.DuckDBPyConnection, model_id: str) -> dict[str, str]:
-    """File name -> text; only the files of the model itself if it has no base. Raises NotFoundError and UsageError."""
-    names = model_names(connection)
-    if model_id not in names:
-        raise NotFoundError("model", model_id, names)
+def analysis_files(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]:
+    """File name -> text; only the files of the model itself if it has no base.
+
+    `name` is that of the model, or the ending of its name alone. Raises NotFoundError and UsageError.
+    """
+    model_id = the_model(model_names(connection), name)
     (model,) = _rows(connection, f"SELECT * FROM models WHERE model_id = {quote_literal(model_id)}")
     if model["checkpoint_id"] is None:
         raise UsageError(f"{model_id}: the warehouse has only results of this model, no structure to write")

@@ -1,0 +1,1 @@
+"""What users call columns: their names, their headings in a language, and the columns that a condition names."""
