@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.warehouse.answers.comparing import LAYERS
@@ -12,11 +12,18 @@ from layerhouse.warehouse.answers.selection import Selection, select_rows, selec
 from layerhouse.warehouse.answers.sql_text import quote_identifier, quote_literal
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
-    from layerhouse.warehouse.answers.handle import Warehouse
-
 Rows = list[dict[str, Any]]
+
+
+class Source(Protocol):
+    """What rows are asked of: a warehouse that is open."""
+
+    def connection_for(self, sql: str | None = None) -> duckdb.DuckDBPyConnection:
+        """The session with the views that some SQL needs."""
+
 
 MODELS = """
 SELECT
@@ -272,13 +279,13 @@ ORDER BY placed_layers.model_id, placed_layers.block
 """
 
 
-def query_rows(wh: Warehouse, name: str, selection: Selection) -> Rows:
+def query_rows(wh: Source, name: str, selection: Selection) -> Rows:
     """The selected rows of a named query."""
     rows: Rows = select_table(wh.connection_for(selection.asked_sql(name)), name, selection).to_pylist()
     return rows
 
 
-def own_rows(wh: Warehouse, sql: str, selection: Selection) -> Rows:
+def own_rows(wh: Source, sql: str, selection: Selection) -> Rows:
     """The selected rows of SQL of layerhouse itself. Raises NotFoundError and UsageError as a query does."""
     connection = wh.connection_for(f"{sql}\n{MODELS}")
     with counted_by(connection, selection.by), own_sql(connection):
@@ -289,29 +296,29 @@ def own_rows(wh: Warehouse, sql: str, selection: Selection) -> Rows:
     return rows
 
 
-def layer_rows(wh: Warehouse, selection: Selection) -> Rows:
+def layer_rows(wh: Source, selection: Selection) -> Rows:
     """The layers of models; what is kept is counted in the measure that is known of each model."""
     return own_rows(wh, LAYERS, selection)
 
 
-def role_rows(wh: Warehouse, model: str, selection: Selection) -> Rows:
+def role_rows(wh: Source, model: str, selection: Selection) -> Rows:
     """The weights of a model by layer and role."""
     return own_rows(wh, ROLES.format(model=quote_literal(model)), selection)
 
 
-def spectrum_rows(wh: Warehouse, column: str, selection: Selection) -> Rows:
+def spectrum_rows(wh: Source, column: str, selection: Selection) -> Rows:
     """A number of the spectra by model and block. Raises UsageError for a column that is none."""
     if column not in SPECTRAL_COLUMNS:
         raise UsageError(f"no measure {column!r} of spectra; there is {', '.join(SPECTRAL_COLUMNS)}")
     return own_rows(wh, SPECTRA.format(column=column), selection)
 
 
-def model_rows(wh: Warehouse) -> dict[str, dict[str, Any]]:
+def model_rows(wh: Source) -> dict[str, dict[str, Any]]:
     """What figures need of every model, by its name."""
     return {row["model_id"]: row for row in own_rows(wh, MODELS, Selection())}
 
 
-def with_columns(wh: Warehouse, rows: Rows, columns: Sequence[str]) -> Rows:
+def with_columns(wh: Source, rows: Rows, columns: Sequence[str]) -> Rows:
     """Rows of models with those columns of the tables of performance and models that they lack. Raises NotFoundError."""
     missing = [column for column in dict.fromkeys(columns) if rows and column not in rows[0]]
     if not missing:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.warehouse.answers.figure_rows import (
     MEAN_COLUMNS,
     UNITS,
     Rows,
+    Source,
     layer_rows,
     model_rows,
     own_rows,
@@ -35,9 +36,6 @@ from layerhouse.warehouse.render.plots.tasks import BEYOND, DELTA, task_grid
 from layerhouse.warehouse.render.plots.tradeoff import KEPT_SHARE, MEAN_ACCURACY, column_scatter, trade_off
 from layerhouse.warehouse.render.plots.units import KINDS as UNIT_KINDS
 from layerhouse.warehouse.render.plots.units import unit_panels
-
-if TYPE_CHECKING:
-    from layerhouse.warehouse.answers.handle import Warehouse
 
 Draw = Callable[[Look], Spec]
 LABELS = ("front", "all", "none")
@@ -93,12 +91,12 @@ class Figure:
 
     name: str
     description: str
-    prepare: Callable[[Warehouse, tuple[str, ...], FigureOptions], Draw]
+    prepare: Callable[[Source, tuple[str, ...], FigureOptions], Draw]
     is_of_one_model: bool = False
     axes: frozenset[str] = frozenset()
 
 
-def make_plot(wh: Warehouse, kind: str, models: Sequence[str], options: FigureOptions) -> Plot:
+def make_plot(wh: Source, kind: str, models: Sequence[str], options: FigureOptions) -> Plot:
     """One figure of the models that match one of the globs, by default of all.
 
     Raises NotFoundError and UsageError, also for several models of a kind that shows one.
@@ -111,9 +109,7 @@ def make_plot(wh: Warehouse, kind: str, models: Sequence[str], options: FigureOp
     return _plot(wh, figure, chosen, options)
 
 
-def make_plots(
-    wh: Warehouse, kind: str, models: Sequence[str], options: FigureOptions
-) -> tuple[dict[str, Plot], dict[str, str]]:
+def make_plots(wh: Source, kind: str, models: Sequence[str], options: FigureOptions) -> tuple[dict[str, Plot], dict[str, str]]:
     """A figure of each model that matches one of the globs, by its name; and why others have none, by theirs.
 
     Raises UsageError for a kind that shows several models, or if no model has a figure.
@@ -136,7 +132,7 @@ class NoValuesError(UsageError):
     """Nothing of what a figure shows is known."""
 
 
-def chosen_models(wh: Warehouse, models: Sequence[str]) -> list[str]:
+def chosen_models(wh: Source, models: Sequence[str]) -> list[str]:
     """The names of the models that match one of the globs, by default of all. Raises NotFoundError."""
     names = model_names(wh.connection_for(MODEL_NAMES))
     if not models:
@@ -161,7 +157,7 @@ def _figure(kind: str, options: FigureOptions) -> Figure:
     return figure
 
 
-def _plot(wh: Warehouse, figure: Figure, models: tuple[str, ...], options: FigureOptions) -> Plot:
+def _plot(wh: Source, figure: Figure, models: tuple[str, ...], options: FigureOptions) -> Plot:
     width = Width() if options.width is None else Width.parse(options.width)
     draw = figure.prepare(wh, models, options)
     names = model_names(wh.connection_for(MODEL_NAMES))
@@ -169,7 +165,7 @@ def _plot(wh: Warehouse, figure: Figure, models: tuple[str, ...], options: Figur
     return Plot(figure.name, draw, look, width)
 
 
-def _layers(wh: Warehouse, models: tuple[str, ...], options: FigureOptions) -> Draw:
+def _layers(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:
     rows = layer_rows(wh, options.selection(models))
     chosen = split_names(options.measure or options.y or RETENTION)
     own = _require_values(rows, chosen, models)
@@ -195,7 +191,7 @@ def _require_values(rows: Rows, measures: Sequence[str], models: Sequence[str]) 
     return rows
 
 
-def _heat(wh: Warehouse, models: tuple[str, ...], options: FigureOptions) -> Draw:
+def _heat(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:
     measure = options.measure or options.y or RETENTION
     rows = _require_values(query_rows(wh, "per_layer", options.selection(models)), [measure], models)
     methods = {name: row["method"] for name, row in model_rows(wh).items()}
@@ -203,7 +199,7 @@ def _heat(wh: Warehouse, models: tuple[str, ...], options: FigureOptions) -> Dra
     return lambda look: heat_map(rows, look, measure=measure)
 
 
-def _roles(wh: Warehouse, models: tuple[str, ...], options: FigureOptions) -> Draw:
+def _roles(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:
     measure = options.measure or options.y or RETENTION
     rows = _main_stack(role_rows(wh, models[0], options.selection(())))
     if not rows:
@@ -217,7 +213,7 @@ def _main_stack(rows: Rows) -> Rows:
     return [row for row in rows if row["stack"] == rows[0]["stack"]]
 
 
-def _trade_off(wh: Warehouse, models: tuple[str, ...], options: FigureOptions) -> Draw:
+def _trade_off(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:
     rows = query_rows(wh, "trade_off", options.selection(models))
     if not rows:
         raise NoValuesError(f"no model has both a known reduction and a score; {_NO_VALUES}")
@@ -242,11 +238,11 @@ def _quality(asked: str, measures: Sequence[str]) -> str | None:
     return of_dataset[0] if len(of_dataset) == 1 else None
 
 
-def _speed(wh: Warehouse, models: tuple[str, ...], options: FigureOptions) -> Draw:
+def _speed(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:
     return _columns(wh, models, options, options.x or KEPT_SHARE, options.measure or options.y or "throughput_bs1")
 
 
-def _columns(wh: Warehouse, models: tuple[str, ...], options: FigureOptions, x: str, y: str) -> Draw:
+def _columns(wh: Source, models: tuple[str, ...], options: FigureOptions, x: str, y: str) -> Draw:
     """Points of the table of performance by two columns."""
     rows = with_columns(wh, query_rows(wh, "performance", options.selection(models)), ["method", x, y])
     if not any(row[x] is not None and row[y] is not None for row in rows):
@@ -254,7 +250,7 @@ def _columns(wh: Warehouse, models: tuple[str, ...], options: FigureOptions, x: 
     return lambda look: column_scatter(rows, look, x=x, y=y)
 
 
-def _tasks(wh: Warehouse, models: tuple[str, ...], options: FigureOptions) -> Draw:
+def _tasks(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:
     selection = replace(options.selection(models), has_differences=True, tasks=split_names(options.tasks or ""))
     rows = query_rows(wh, "performance", selection)
     columns = [*rows[0]] if rows else []
@@ -267,14 +263,14 @@ def _tasks(wh: Warehouse, models: tuple[str, ...], options: FigureOptions) -> Dr
     return lambda look: task_grid(rows, look, tasks=known)
 
 
-def _units(wh: Warehouse, models: tuple[str, ...], options: FigureOptions) -> Draw:
+def _units(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:
     rows = _main_stack(own_rows(wh, UNITS, replace(options.selection(models), by=None)))
     if not any(row["num_base_units"] and row["kind"] in UNIT_KINDS for row in rows):
         raise NoValuesError(f"{models[0]}: the heads and neurons of its base are not known; {_NO_VALUES}")
     return lambda look: unit_panels(rows, look, model=models[0])
 
 
-def _spectra(wh: Warehouse, models: tuple[str, ...], options: FigureOptions) -> Draw:
+def _spectra(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:
     measure = options.measure or options.y or ALPHA
     rows = spectrum_rows(wh, measure, options.selection(models))
     if not any(row["value"] is not None for row in rows):

@@ -136,10 +136,10 @@ def _panel(
     layers = [_bars(bars, x, y, measure, look), *_marks_of_the_absent(placed, bars, x, measure, look, top, width)]
     if measure.is_share:
         layers += [{"data": {"values": [{"y": line} for line in LINES]}, "mark": _dashed(), "encoding": _at("y")}]
-    layers += _numbers(bars, x, measure, look, width)
     mean = means.get(measure.name)
     if mean is not None:
         layers += _mean_line(mean, _mean_texts(look, means)[measure.name], look)
+    layers += _numbers(bars, x, measure, look, width)
     return {"width": width, "height": _height(look), "layer": layers}
 
 

@@ -54,8 +54,10 @@ def frame(look: Look, title: str | None, description: str, body: Spec, notes: Se
     limit = look.width - 2 * PADDING
     is_wide = any(text_width(note, look.size) > limit * 0.6 for note in notes)
     lines = [line for note in notes for line in wrap(note, look.size, limit)]
-    heading: Spec = {"text": wrap(title, look.size + 2.5, limit), "subtitle": lines} if title else {}
-    if lines and not title:
+    heading: Spec = {"text": wrap(title, look.size + 2.5, limit)} if title else {}
+    if lines and title:
+        heading["subtitle"] = lines
+    elif lines:
         heading = {"text": lines, "fontSize": look.size, "fontWeight": "normal", "color": look.tones.muted}
     return {
         "$schema": SCHEMA,
