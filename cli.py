@@ -36,6 +36,7 @@ from layerhouse.terminal.options import (
     warehouse_option,
 )
 from layerhouse.terminal.picture import draw, is_picture_wanted
+from layerhouse.terminal.plot import FigureOutput, PlotOptions, figure_output_options, list_kinds, plot_options, write_figures
 from layerhouse.terminal.process import Commands, exit_without_teardown, run_to_exit
 from layerhouse.terminal.progress import ingest_display, report_line
 from layerhouse.terminal.study_files import model_files, write_batch_files, write_model_files, write_summary_files
@@ -293,6 +294,35 @@ def query(
     else:
         with opened_warehouse(warehouse, reading) as wh:
             show_query(wh, name, table.selection(models), output, table.layout)
+
+
+@cli.command()
+@click.argument("kind", required=False)
+@click.argument("model", nargs=-1)
+@warehouse_option
+@model_option
+@reading_options
+@plot_options
+@figure_output_options
+def plot(
+    kind: str | None,
+    model: tuple[str, ...],
+    warehouse: Path,
+    models: tuple[str, ...],
+    reading: ReadingOptions,
+    figure: PlotOptions,
+    output: FigureOutput,
+) -> None:
+    """Draw a figure of each MODEL (a name or glob; by default of all models) into a file; without KIND, list the kinds.
+
+    The suffix of the file selects the format: .svg, .png, .pdf, .html, or .json for the Vega-Lite specification. layers, roles
+    and units show one model each: a folder in place of the file takes a file for each model.
+    """
+    if kind is None:
+        list_kinds(output)
+        return
+    with opened_warehouse(warehouse, reading) as wh:
+        write_figures(wh, kind, (*model, *models), figure, output)
 
 
 @cli.command()

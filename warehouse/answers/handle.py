@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import copy
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.warehouse.answers.pair_rows import PairRows
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from layerhouse.warehouse.answers.figures import FigureKeywords
+    from layerhouse.warehouse.render.plots.plot import Plot
     from layerhouse.warehouse.storage.commits import Damage
 
 
@@ -176,6 +178,17 @@ class Warehouse:
         """
         connection = self.connection_for(asked_by(query_text(name), models))
         return _frame(run_query(connection, name, models, by=by))
+
+    def plot(self, kind: str, *models: str, **options: Unpack[FigureKeywords]) -> Plot:
+        """A figure, such as `wh.plot("heat")` or `wh.plot("layers", "HGSP_2000", measure="reduction")`.
+
+        Kinds are layers, heat, roles, tradeoff, tasks, units, speed and spectra; `models` are names or globs. Options are
+        those of `layerhouse plot`: measure, x, y, by, where, tasks, label, width, dark, language. Raises NotFoundError and
+        UsageError.
+        """
+        from layerhouse.warehouse.answers.figures import figure_options, make_plot
+
+        return make_plot(self, kind, models, figure_options(options))
 
     def since(self, earlier: datetime | str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
         """One row a model: what it was at an earlier time, what it is now, and how it changed."""
