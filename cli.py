@@ -44,6 +44,7 @@ from layerhouse.terminal.tables import (
     opened_warehouse,
     show_changes,
     show_differences,
+    show_list,
     show_query,
     show_table,
     write_init_script,
@@ -153,7 +154,7 @@ def layers(
     with opened_warehouse(warehouse, reading) as wh:
         pictures = draw(wh, models, by=table.by) if is_picture_wanted(picture, models, output) else []
         if pictures:
-            print_lines("\n".join(pictures))
+            print_lines("\n".join(pictures), has_pager=output.pager)
         else:
             show_query(wh, "per_layer", table.selection(models), output, table.layout)
 
@@ -180,8 +181,8 @@ def compare(
     with opened_warehouse(warehouse, reading) as wh:
         model, base = wh.find_model(model), None if base is None else wh.find_model(base, "base")
         with compared(wh, model, base) as (shown, texts):
-            if output == OutputOptions():
-                print_lines("".join(draw(shown, (model,), base, by=table.by)))
+            if output.is_default:
+                print_lines("".join(draw(shown, (model,), base, by=table.by)), has_pager=output.pager)
             else:
                 show_query(shown, "per_layer", table.selection((model,)), output, table.layout)
             for text in texts:
@@ -227,7 +228,7 @@ def lineage(
     if update:
         settle_lineage(warehouse)
     with opened_warehouse(warehouse, reading) as wh:
-        if output == OutputOptions() and table == TableOptions():
+        if output.is_default and table == TableOptions():
             show_trees(wh, models)
         else:
             show_query(wh, "lineage", table.selection(models), output, table.layout)
@@ -288,7 +289,7 @@ def query(
     from layerhouse.warehouse.answers.query import query_list, query_text
 
     if name is None:
-        show_table(query_list(), output)
+        show_list(query_list(), output)
     elif show:
         print_lines(query_text(name))
     else:
@@ -298,31 +299,30 @@ def query(
 
 @cli.command()
 @click.argument("kind", required=False)
-@click.argument("model", nargs=-1)
+@model_arguments
 @warehouse_option
-@model_option
 @reading_options
 @plot_options
 @figure_output_options
 def plot(
     kind: str | None,
-    model: tuple[str, ...],
     warehouse: Path,
     models: tuple[str, ...],
     reading: ReadingOptions,
     figure: PlotOptions,
     output: FigureOutput,
 ) -> None:
-    """Draw a figure of each MODEL (a name or glob; by default of all models) into a file; without KIND, list the kinds.
+    """Draw a figure of models into a file; without KIND, list the kinds.
 
-    The suffix of the file selects the format: .svg, .png, .pdf, .html, or .json for the Vega-Lite specification. layers, roles
-    and units show one model each: a folder in place of the file takes a file for each model.
+    MODEL is a name or glob; by default, all models are drawn. The suffix of the file selects the format: .svg, .png, .pdf,
+    .html, or .json for the Vega-Lite specification. layers, roles and units show one model each: a folder in place of the file
+    takes a file for each model.
     """
     if kind is None:
         list_kinds(output)
         return
     with opened_warehouse(warehouse, reading) as wh:
-        write_figures(wh, kind, (*model, *models), figure, output)
+        write_figures(wh, kind, models, figure, output)
 
 
 @cli.command()
@@ -359,7 +359,7 @@ def tables(name: str | None, warehouse: Path, output: OutputOptions) -> None:
     """
     from layerhouse.warehouse.answers.tables import list_columns, list_tables
 
-    show_table(list_tables(warehouse) if name is None else list_columns(warehouse, name), output)
+    show_list(list_tables(warehouse) if name is None else list_columns(warehouse, name), output)
 
 
 @cli.command()
@@ -369,7 +369,7 @@ def formats(output: OutputOptions) -> None:
 
     The table says who writes each, and whether its zeros are counted.
     """
-    show_table(list_forms(), output)
+    show_list(list_forms(), output)
 
 
 @cli.command()

@@ -9,6 +9,7 @@ import click
 
 from layerhouse.escapes import visible, visible_lines
 from layerhouse.terminal.exit_codes import Exit
+from layerhouse.terminal.screen.device import screen, show_text
 
 
 def talk(text: str) -> None:
@@ -16,9 +17,14 @@ def talk(text: str) -> None:
     click.echo(visible(text), err=True)
 
 
-def print_lines(text: str) -> None:
-    """Write lines to stdout, with what is hidden in each as escapes."""
-    click.echo(visible_lines(text), nl=not text.endswith("\n"))
+def print_lines(text: str, *, has_pager: bool = True) -> None:
+    """Write lines to stdout, with what is hidden in each as escapes; on a terminal through the pager if they are many."""
+    shown = visible_lines(text) + ("" if text.endswith("\n") else "\n")
+    target = screen(has_pager=has_pager)
+    if target is None:
+        click.echo(shown, nl=False)
+    else:
+        show_text(shown, target)
 
 
 def fail(text: str, code: Exit, *, has_lines: bool = False) -> NoReturn:

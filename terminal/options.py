@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from layerhouse.warehouse.answers.selection import Selection
     from layerhouse.warehouse.render.registry import Layout
 
+ALL_COLUMNS = "all"
+"""What --columns takes for all columns."""
+
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
@@ -27,11 +30,22 @@ FORMATS_HELP = "text, csv, json, ndjson, markdown, parquet, xlsx, html or latex.
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Where a table goes and in which format; both None: as text to stdout. `raw` leaves texts in csv as they are."""
+    """Where a table goes and in which format; both None: as text to stdout. `raw` leaves texts in csv as they are.
+
+    Of a terminal: `wide` shows all columns, `vertical` each row as a card, and `pager` whether long texts are paged.
+    """
 
     output: Path | None = None
     format_name: str | None = None
     raw: bool = False
+    wide: bool = False
+    vertical: bool = False
+    pager: bool = True
+
+    @property
+    def is_default(self) -> bool:
+        """Whether nothing is asked for that only a table has."""
+        return replace(self, pager=True) == OutputOptions()
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ class TableOptions:
             by=self.by,
             where=self.where,
             sort=split_names(self.sort or ""),
-            columns=split_names(self.columns or ""),
+            columns=() if self.columns == ALL_COLUMNS else split_names(self.columns or ""),
             group=split_names(self.group or ""),
             language=self.language,
             on_hint=talk,
@@ -67,7 +81,11 @@ class TableOptions:
         """How the table is set in formats for reading."""
         from layerhouse.warehouse.render.registry import Layout
 
-        return Layout(language=self.language, digits=self.digits, marks_best=self.best)
+        is_whole = self.columns == ALL_COLUMNS
+        is_chosen = bool(self.columns) and not is_whole
+        return Layout(
+            language=self.language, digits=self.digits, marks_best=self.best, are_columns_chosen=is_chosen, is_whole=is_whole
+        )
 
 
 @dataclass(frozen=True)
@@ -198,12 +216,18 @@ raw_option = click.option(
     is_flag=True,
     help="In csv, leave texts that a spreadsheet would take for formulas as they are, without an apostrophe.",
 )
+screen_options = (
+    click.option("--wide", is_flag=True, help="On a terminal, show all columns, not only those that fit."),
+    click.option("--vertical", is_flag=True, help="On a terminal, show each row as a card: a line for each of its values."),
+    click.option("--pager/--no-pager", default=True, help="Whether texts longer than the terminal go through PAGER."),
+)
 output_options = collected(
     "output",
     OutputOptions,
     click.option("-o", "--output", type=LocalPath(), help="Write to this file; its suffix selects the format."),
     format_option,
     raw_option,
+    *screen_options,
 )
 summary_output_options = collected(
     "output",
@@ -218,6 +242,7 @@ summary_output_options = collected(
     ),
     format_option,
     raw_option,
+    *screen_options,
 )
 table_options = collected(
     "table",
@@ -228,7 +253,12 @@ table_options = collected(
         help="Count what is kept in all parameters, in those that are not zero, in bytes or in MACs; by default in those that "
         "are not zero if they are known of every row, else in all.",
     ),
-    click.option("--columns", metavar="A,B,...", shell_complete=complete_columns, help="Show these columns, in this order."),
+    click.option(
+        "--columns",
+        metavar="A,B,...",
+        shell_complete=complete_columns,
+        help="Show these columns, in this order; `all` for all of them.",
+    ),
     click.option(
         "--where",
         metavar="SQL",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from layerhouse.errors import UsageError
+from layerhouse.terminal.screen.device import screen
 
 if TYPE_CHECKING:
     from layerhouse.terminal.options import OutputOptions
@@ -21,8 +22,11 @@ def draw(wh: Warehouse, models: Sequence[str], base: str | None = None, *, by: s
     from layerhouse.warehouse.answers.comparing import PICTURE_SQL, pair_lines, pictures
 
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    target = screen()
     connection = wh.connection_for(PICTURE_SQL if base is None else None)
-    drawn = pictures(connection, models, is_unicode=encoding.startswith("utf"), by=by, base_name=base)
+    drawn = pictures(
+        connection, models, is_unicode=encoding.startswith("utf"), by=by, base_name=base, width=target and target.width
+    )
     return drawn if base is None else [*drawn, *(f"{line}\n" for line in pair_lines(wh.connection_for(), *models))]
 
 

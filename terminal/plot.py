@@ -14,7 +14,7 @@ import click
 from layerhouse.errors import UsageError
 from layerhouse.terminal.messages import talk
 from layerhouse.terminal.options import LocalPath, OutputOptions, collected
-from layerhouse.terminal.tables import show_table
+from layerhouse.terminal.tables import show_list
 from layerhouse.vocabulary import KeptBy
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def list_kinds(output: FigureOutput) -> None:
     if output != FigureOutput():
         raise UsageError(f"name the kind of the figure: {', '.join(FIGURES)}")
     names, texts = [*FIGURES], [figure.description for figure in FIGURES.values()]
-    show_table(pa.table({"kind": pa.array(names, pa.string()), "description": pa.array(texts, pa.string())}), OutputOptions())
+    show_list(pa.table({"kind": pa.array(names, pa.string()), "description": pa.array(texts, pa.string())}), OutputOptions())
 
 
 def write_figures(wh: Warehouse, kind: str, models: Sequence[str], figure: PlotOptions, output: FigureOutput) -> None:

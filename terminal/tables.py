@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from layerhouse.escapes import visible_lines
 from layerhouse.terminal.exit_codes import Exit
 from layerhouse.terminal.messages import fail, print_lines, talk
 from layerhouse.terminal.options import OutputOptions, ReadingOptions, TableOptions
+from layerhouse.terminal.screen.device import Screen, screen, show_text
+from layerhouse.terminal.screen.form import Glance
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,8 +48,18 @@ def opened_warehouse(path: Path, reading: ReadingOptions = READ_ALL) -> Iterator
             fail(f"{path}: some of it is damaged; see: layerhouse check --warehouse {path}", Exit.BROKEN)
 
 
-def show_table(table: pa.Table, output: OutputOptions, layout: Layout | None = None, caption: str | None = None) -> None:
-    """Write a table to a file, or to stdout as wide as the terminal. Raises UsageError for a binary format on a terminal."""
+def show_table(
+    table: pa.Table,
+    output: OutputOptions,
+    layout: Layout | None = None,
+    caption: str | None = None,
+    *,
+    glance: Glance | None = None,
+) -> None:
+    """Write a table to a file or to stdout. Raises UsageError for a binary format on a terminal.
+
+    On a terminal, text is shown at a glance if a glance is given and not all columns are asked for.
+    """
     from layerhouse.warehouse.render import FORMATS, Layout, write_table
     from layerhouse.warehouse.render.target import choose_format, write_table_file
 
@@ -58,16 +69,39 @@ def show_table(table: pa.Table, output: OutputOptions, layout: Layout | None = N
         write_table_file(table, format_name, output.output, layout)
         talk(f"wrote {output.output}")
         return
-    is_terminal = sys.stdout.isatty()
-    if is_terminal and FORMATS[format_name].is_binary:
+    target = screen(has_pager=output.pager)
+    if target is None:
+        buffer = io.BytesIO()
+        write_table(table, format_name, buffer, layout, caption=caption)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(buffer.getvalue())
+        sys.stdout.buffer.flush()
+        return
+    if FORMATS[format_name].is_binary:
         raise UsageError(f"{format_name} is not for a terminal; name a file with --output")
-    width = shutil.get_terminal_size().columns if is_terminal else None
+    if format_name == "text" and (text := _at_a_glance(table, replace(layout, caption=caption), output, target, glance)):
+        show_text(text, target)
+        return
     buffer = io.BytesIO()
-    write_table(table, format_name, buffer, layout, width=width, caption=caption)
-    data = visible_lines(buffer.getvalue().decode()).encode() if is_terminal else buffer.getvalue()
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    write_table(table, format_name, buffer, layout, width=target.width, caption=caption)
+    show_text(visible_lines(buffer.getvalue().decode()), target)
+
+
+def _at_a_glance(table: pa.Table, layout: Layout, output: OutputOptions, target: Screen, glance: Glance | None) -> str | None:
+    """The table as a person reads it on a terminal; None if it is to be shown whole."""
+    from layerhouse.terminal.screen.glance import card_text, fits, glance_text
+
+    if output.vertical:
+        return card_text(table, layout, target, glance)
+    if glance is None or output.wide or layout.is_whole:
+        return None
+    is_card = table.num_rows == 1 and not layout.are_columns_chosen and not fits(table, layout, target, glance)
+    return (card_text if is_card else glance_text)(table, layout, target, glance)
+
+
+def show_list(table: pa.Table, output: OutputOptions) -> None:
+    """Show a table whose last column is prose, which is wrapped on a terminal. See show_table."""
+    show_table(table, output, glance=Glance(wraps_last=True))
 
 
 def show_query(
@@ -86,8 +120,19 @@ def show_query(
     else:
         connection = wh.connection_for(selection.asked_sql(name))
         table = select_table(connection, name, selection)
-        show_table(table, output, layout, caption)
+        show_table(table, output, layout, caption, glance=_glance(wh, name, output))
         _talk_of_shares(table, selection.by)
+
+
+def _glance(wh: Warehouse, query: str | None, output: OutputOptions) -> Glance | None:
+    """How a table of models is shown at a glance; None where it is not for a terminal."""
+    from layerhouse.warehouse.answers.query import SHORT_MODEL_NAMES, run_sql
+    from layerhouse.warehouse.render.short_names import shortest_endings
+
+    if output.output is not None or not sys.stdout.isatty():
+        return None
+    names = run_sql(wh.connection_for(SHORT_MODEL_NAMES), SHORT_MODEL_NAMES).column(0).to_pylist()
+    return Glance(query, shortest_endings(names))
 
 
 def show_runs(
@@ -110,7 +155,7 @@ def show_runs(
         asked = {*selection.columns, *selection.group_columns}
         silent = [column for column in OF_VARIANTS if column in table.column_names and column not in asked]
         table = table.drop_columns([column for column in silent if table[column].null_count == table.num_rows])
-    show_table(table, output, layout, caption)
+    show_table(table, output, layout, caption, glance=_glance(wh, name, output))
     _talk_of_shares(table, selection.by)
     _talk_of_answer(answer, *count_blanks(connection, answer.runs))
     if name == PLAIN_RUNS and (count := count_models_with_hidden_runs(connection, answer.runs)):
@@ -151,7 +196,8 @@ def show_changes(wh: Warehouse, since: str, models: tuple[str, ...], table: Tabl
         raise UsageError("--by is not for --since, which shows parameters")
     with wh.at(since) as earlier:
         changes = summary_since(earlier.connection_for(), wh.connection_for(), models)
-    show_table(select_rows(wh.connection_for(), changes, table.selection()), output, table.layout)
+    rows = select_rows(wh.connection_for(), changes, table.selection())
+    show_table(rows, output, table.layout, glance=_glance(wh, None, output))
 
 
 def show_differences(
@@ -161,7 +207,8 @@ def show_differences(
     from layerhouse.warehouse.answers.selection import select_rows
 
     compared = first.differences_table(second, models)
-    show_table(select_rows(first.connection_for(), compared, table.selection()), output, table.layout)
+    rows = select_rows(first.connection_for(), compared, table.selection())
+    show_table(rows, output, table.layout, glance=_glance(first, None, output))
     return bool(compared.num_rows)
 
 

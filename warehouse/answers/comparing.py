@@ -114,11 +114,12 @@ def pictures(
     is_unicode: bool,
     by: str | None = None,
     base_name: str | None = None,
+    width: int | None = None,
 ) -> list[str]:
     """The picture of each model that matches a glob and has a base other than itself, in the order of names.
 
     `by` is what they count in, of KeptBy; without it parameters that are not zero where these are known of all layers.
-    `base_name` is the base of all of them if it is named.
+    `base_name` is the base of all of them if it is named, and `width` the width of the terminal that they are for.
     """
     with own_sql(connection), counted_by(connection, by):
         base_names = dict(run_rows(connection, BASE_NAMES))
@@ -133,6 +134,7 @@ def pictures(
             by_model[model["model_id"]],
             base_name=base_name or base_names[model["model_id"]] or "its base",
             is_unicode=is_unicode,
+            width=width,
         )
         for model in models
         if (base_name is not None or model["model_id"] in base_names) and model["model_id"] in by_model

@@ -69,7 +69,7 @@ def _title(column: Column) -> str:
 
 def _block(column: Column, column_cells: Sequence[Cell]) -> _Block:
     heading = visible(column.heading)
-    cells = [_cell(cell) for cell in column_cells]
+    cells = [cell_text(cell) for cell in column_cells]
     lengths = [cell_len(text) for text in (heading, *cells)]
     width = max(lengths)
     padded = [
@@ -79,7 +79,7 @@ def _block(column: Column, column_cells: Sequence[Cell]) -> _Block:
     return _Block(padded[0], tuple(padded[1:]), width)
 
 
-def _cell(cell: Cell) -> str:
+def cell_text(cell: Cell) -> str:
     """The text of a cell, in quotes where it would look like an empty cell or a null."""
     if not cell.is_null and cell.text in ("", "-"):
         return f'"{cell.text}"'

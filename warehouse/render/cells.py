@@ -32,17 +32,19 @@ _MAX_DIGITS = 12
 
 @dataclass(frozen=True)
 class Cell:
-    """One value as text, not yet escaped for a format."""
+    """One value as text, not yet escaped for a format, and the value itself."""
 
     text: str
     is_null: bool
     is_best: bool = False
+    value: Any = None
 
 
 @dataclass(frozen=True)
 class RenderedTable:
-    """Columns and rows as text. `group_starts` has the first row of every group except the first group."""
+    """Columns, by their names in the table, and rows as text. `group_starts` has the first row of every group but the first."""
 
+    names: tuple[str, ...]
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     group_starts: frozenset[int]
@@ -64,12 +66,15 @@ def render_cells(table: pa.Table, layout: Layout) -> RenderedTable:
     merged = {*errors.values(), *(index + step for index in bounds for step in (1, 2))}
     own_columns = [index for index in range(len(names)) if index not in merged]
     return RenderedTable(
+        tuple(names[index] for index in own_columns),
         tuple(columns[index] for index in own_columns),
         tuple(
             tuple(
                 _range_cell(row, index, columns[index])
                 if index in bounds and row[index] is None and row[index + 1] is not None
-                else Cell(_cell_text(row, index, columns[index], errors), row[index] is None, (number, index) in best)
+                else Cell(
+                    _cell_text(row, index, columns[index], errors), row[index] is None, (number, index) in best, row[index]
+                )
                 for index in own_columns
             )
             for number, row in enumerate(rows)

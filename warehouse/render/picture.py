@@ -5,6 +5,7 @@ A bar shows apart what is left, what is left and zero, and what is gone. All sha
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 ZERO, ZERO_ASCII = "░", ":"
 LEGENDS = {True: "█ left, ░ left and zero, · gone", False: "# left, : left and zero, . gone"}
 PLACE_HEADINGS = ("stack", "base", "layer", "match", "sure")
+BASE_COLUMN, LAYER_COLUMN = 1, 2
+AS_IN_BASE = "as in the base"
 BAR_HEADINGS = {True: ("attention", "", "MLP", ""), False: ("block", "")}
 SIZE_HEADINGS = ("heads", "KV heads", "MLP width", "level", "also")
 LISTED_LEVELS = (Level.REMOVED, Level.ZERO, Level.HEAVY, Level.MEDIUM, Level.LIGHT, Level.GROWN)
@@ -39,21 +42,58 @@ LEAST_SHARE = 0.001
 TIMES = {2: "twice", 3: "three times"}
 
 
-def layer_picture(model: Row, layers: Sequence[Row], *, base_name: str, is_unicode: bool) -> str:
+def layer_picture(model: Row, layers: Sequence[Row], *, base_name: str, is_unicode: bool, width: int | None = None) -> str:
     """Draw a row of the models view, with `kept_by` and `verdict`, and its layers: rows of layer_pruning with those of
     layer_changes.
 
-    An unknown number is `-` or `?`, never a bar.
+    An unknown number is `-` or `?`, never a bar. With the width of a terminal, lines are wrapped at words, columns that say the
+    same of all layers are told in a line below, and percentages stand without bars where there is no room.
     """
-    lines = [*_header_lines(model, base_name, is_unicode=is_unicode), ""]
+    header = _header_lines(model, base_name, is_unicode=is_unicode)
+    lines = [*header, ""] if width is None else [line for text in header for line in wrapped(text, width)]
     by_part = model["kept_by"] in (KeptBy.PARAMS, KeptBy.NONZERO)
     headings = (*PLACE_HEADINGS, *BAR_HEADINGS[by_part], *SIZE_HEADINGS)
     table = [headings, *(_layer_cells(layer, model["kept_by"], is_unicode=is_unicode) for layer in layers)]
-    widths = [max(cell_len(row[column]) for row in table) for column in range(len(headings))]
-    lines += ["  ".join(_padded(text, width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    if any((ZERO if is_unicode else ZERO_ASCII) in cell for row in table[1:] for cell in row[len(PLACE_HEADINGS) :]):
+    is_zero_drawn = any(
+        (ZERO if is_unicode else ZERO_ASCII) in cell for row in table[1:] for cell in row[len(PLACE_HEADINGS) :]
+    )
+    summary = _summary_lines(layers, model["kept_by"])
+    if width is not None:
+        table, said = _compact(table, width, len(BAR_HEADINGS[by_part]))
+        summary = [line for text in ("; ".join(summary), said) for line in wrapped(text, width)]
+    widths = [max(cell_len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines += ["  ".join(_padded(text, size) for text, size in zip(row, widths, strict=True)).rstrip() for row in table]
+    if is_zero_drawn:
         lines.append(LEGENDS[is_unicode])
-    return "\n".join([*lines, "", *_summary_lines(layers, model["kept_by"])]) + "\n"
+    return "\n".join([*lines, *([""] if width is None else []), *summary]) + "\n"
+
+
+def _compact(table: Sequence[Sequence[str]], width: int, num_bars: int) -> tuple[list[list[str]], str]:
+    """A table with fewer columns, and what those left out say of every layer; `num_bars` columns are bars and percentages."""
+    headings, *rows = table
+    first_bar = len(PLACE_HEADINGS)
+    bars = range(first_bar, first_bar + num_bars, 2)
+    kept, said = [], []
+    if [row[BASE_COLUMN] for row in rows] == [row[LAYER_COLUMN] for row in rows]:
+        rows = [[*row[:LAYER_COLUMN], AS_IN_BASE, *row[LAYER_COLUMN + 1 :]] for row in rows]
+    for column, heading in enumerate(headings):
+        is_bar = first_bar <= column < first_bar + num_bars
+        texts = {row[column] for row in rows}
+        if is_bar or len(texts) > 1 or column == BASE_COLUMN:
+            kept.append(column)
+        elif not texts <= {"-", ""}:
+            said.append(f"{heading} {next(iter(texts))}")
+    cells = [[row[column] for column in kept] for row in (headings, *rows)]
+    if sum(max(map(cell_len, column)) + 2 for column in zip(*cells, strict=True)) - 2 > width:
+        cells[0] = [headings[column - 1] if column - 1 in bars else headings[column] for column in kept]
+        cells = [[text for text, column in zip(row, kept, strict=True) if column not in bars] for row in cells]
+    return cells, f"every layer: {', '.join(said)}" if said else ""
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A text in lines of at most this many cells, broken between words alone."""
+    wide = sum(cell_len(letter) > 1 for letter in text[:width])
+    return textwrap.wrap(text, max(width - wide, 20), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def bar(share: float | None, zero_share: float = 0.0, *, is_unicode: bool) -> str:

@@ -22,7 +22,8 @@ class Layout:
     table, and below it `notes`, each on what all values of some columns have in common. `language` is the language of the
     headings. `digits` replaces the number of decimals of each kind that has decimals. `marks_best` makes the best value of a
     column bold, separately in each run of rows that are equal in the columns of `group`. `is_raw` leaves texts in csv as they
-    are, also where a spreadsheet would take them for formulas.
+    are, also where a spreadsheet would take them for formulas. `are_columns_chosen` says that the columns were asked for one
+    by one, and `is_whole` that all were asked for: a terminal then leaves out none that it has no room for.
     """
 
     width: int | None = None
@@ -33,6 +34,8 @@ class Layout:
     marks_best: bool = False
     group: tuple[str, ...] = ()
     is_raw: bool = False
+    are_columns_chosen: bool = False
+    is_whole: bool = False
 
 
 Writer = Callable[["pa.Table", BinaryIO, Layout], None]
