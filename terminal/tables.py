@@ -100,8 +100,8 @@ def _at_a_glance(table: pa.Table, layout: Layout, output: OutputOptions, target:
 
 
 def show_list(table: pa.Table, output: OutputOptions) -> None:
-    """Show a table whose last column is prose, which is wrapped on a terminal. See show_table."""
-    show_table(table, output, glance=Glance(wraps_last=True))
+    """Show a table of prose, which is wrapped on a terminal. See show_table."""
+    show_table(table, output, glance=Glance(is_list=True))
 
 
 def show_query(

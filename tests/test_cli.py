@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import pty
 import re
 import subprocess
 import sys
@@ -18,7 +16,7 @@ import pytest
 from layerhouse import demo
 from layerhouse.ingest.measure.kernels.cpu import IS_BUILT
 from layerhouse.tests import study_builder
-from layerhouse.tests.running import CLEAN, layerhouse
+from layerhouse.tests.running import CLEAN, layerhouse, run_on_terminal
 from layerhouse.version import __version__
 from layerhouse.warehouse.storage.schema import TABLES
 
@@ -328,26 +326,6 @@ def test_names_cannot_write_escapes_to_the_terminal(tmp_path):
     assert "\x1b" not in result.stderr
     assert r"results/a\x1b[31m\nb" in result.stderr
     assert "\x1b" not in layerhouse("summarize", "-w", tmp_path / "w").stdout
-
-
-def run_on_terminal(arguments, cwd):
-    """Run the command on a pseudo terminal of 100 columns; return its exit code and output."""
-    controller, terminal = pty.openpty()
-    environment = {**CLEAN, "COLUMNS": "100", "TERM": "xterm"}
-    command = [sys.executable, "-m", "layerhouse", *map(str, arguments)]
-    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=cwd, env=environment) as process:
-        os.close(terminal)
-        output = b""
-        while True:
-            try:
-                block = os.read(controller, 65536)
-            except OSError:
-                break
-            if not block:
-                break
-            output += block
-    os.close(controller)
-    return process.returncode, output.decode()
 
 
 def test_a_terminal_gets_a_progress_bar_and_lines(study, tmp_path):

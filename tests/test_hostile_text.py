@@ -16,8 +16,7 @@ import layerhouse as lh
 from layerhouse import demo
 from layerhouse.cli import cli
 from layerhouse.tests import study_builder
-from layerhouse.tests.running import CLEAN, layerhouse
-from layerhouse.tests.test_cli import run_on_terminal
+from layerhouse.tests.running import CLEAN, layerhouse, run_on_terminal
 
 EVIL = "=e\x1b[31m\r\x07\x7f\x9b2J\u202e\u2066\u2028\u200b\U000e0041\nlayerhouse: all is well\tz"
 """A name that would colour, ring, clear, turn round and end the line, and write one of its own."""

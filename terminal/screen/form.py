@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Glance:
-    """The query that a table answers, what stands for names of models, and whether its last column is prose to wrap."""
+    """The query that a table answers, what stands for names of models, and whether it is a list, whose prose is wrapped."""
 
     query: str | None = None
     short_names: Mapping[str, str] | None = None
-    wraps_last: bool = False
+    is_list: bool = False

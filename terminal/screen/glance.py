@@ -56,11 +56,11 @@ def glance_text(table: pa.Table, layout: Layout, target: Screen, glance: Glance)
     notes = _Notes()
     blocks = [_block(rendered, index, glance, notes, target) for index in range(len(rendered.columns))]
     unknown = [block for index, block in enumerate(blocks) if index and _is_empty(rendered, index)]
-    are_all_shown = layout.are_columns_chosen or glance.wraps_last
+    are_all_shown = layout.are_columns_chosen or glance.is_list
     constant = {} if are_all_shown else _constants(rendered, blocks, unknown)
     left = [block for block in blocks if block not in unknown and block.name not in constant]
-    if glance.wraps_last and left:
-        left[-1] = _wrapped_block(left, target.width)
+    if glance.is_list:
+        left = _narrowed(left, target.width)
     shown = left if are_all_shown else _fitting(left, target.width, glance.query)
     lines = _head_lines(layout, target.width)
     for number, part in enumerate(_parts(shown, target.width)):
@@ -141,7 +141,7 @@ def _block(rendered: RenderedTable, index: int, glance: Glance, notes: _Notes, t
     if (
         column.kind.name == "text"
         and index
-        and not glance.wraps_last
+        and not glance.is_list
         and any(cell_len(text) > LONG_TEXT and " " in text for text in texts)
     ):
         pairs = zip(texts, rendered.rows, strict=True)
@@ -161,15 +161,26 @@ def _shown(rendered: RenderedTable, index: int, text: str, glance: Glance | None
     return visible(glance.short_names.get(text, text))
 
 
-def _wrapped_block(blocks: Sequence[_Block], width: int) -> _Block:
-    """The last of some columns, as wide as the others leave room for; its cells have several lines."""
-    last = blocks[-1]
-    room = max(width - sum(block.width + len(GAP) for block in blocks[:-1]), MIN_PROSE)
-    if last.width <= room:
-        return last
-    cells = tuple("\n".join(_wrapped(text.strip(), room, indent=0)) for text in last.cells)
-    longest = max(cell_len(line) for text in (*last.heading, *cells) for line in text.split("\n"))
-    return replace(last, heading=tuple(line.strip() for line in last.heading), cells=cells, colored=cells, width=longest)
+def _narrowed(blocks: Sequence[_Block], width: int) -> list[_Block]:
+    """The columns of a list so that they fit side by side: those of prose share what the others leave, in several lines."""
+    prose = [block for block in blocks if block.width > MIN_PROSE and not block.is_number]
+    room = width - sum(block.width for block in blocks if block not in prose) - len(GAP) * (len(blocks) - 1)
+    for block in sorted(prose, key=lambda block: block.width):
+        share = max(room // len(prose), MIN_PROSE)
+        if block.width > share:
+            break
+        prose.remove(block)
+        room -= block.width
+    shares = {block.name: max(room // len(prose), MIN_PROSE) for block in prose}
+    return [_wrapped_block(block, shares[block.name]) if block.name in shares else block for block in blocks]
+
+
+def _wrapped_block(block: _Block, width: int) -> _Block:
+    cells = [_wrapped(text.strip(), width, indent=0) for text in block.cells]
+    heading = [line.strip() for line in block.heading]
+    longest = max(cell_len(line) for lines in (heading, *cells) for line in lines)
+    texts = tuple("\n".join(_padded(line, longest, is_number=False) for line in lines or [""]) for lines in cells)
+    return replace(block, heading=tuple(heading), cells=texts, colored=texts, width=longest)
 
 
 def _title(column: Column) -> str:
@@ -242,11 +253,11 @@ def _part_lines(blocks: Sequence[_Block], target: Screen) -> Iterator[str]:
             GAP.join(_padded(text, block.width, block.is_number) for text, block in zip(row, blocks, strict=True)), target
         )
     yield dim(GAP.join("-" * block.width for block in blocks), target)
-    indent = " " * sum(block.width + len(GAP) for block in blocks[:-1])
     for cells in zip(*(block.colored for block in blocks), strict=True):
-        first, *rest = cells[-1].split("\n")
-        yield GAP.join((*cells[:-1], first))
-        yield from (f"{indent}{line}" for line in rest)
+        lines = [cell.split("\n") for cell in cells]
+        for line in range(max(map(len, lines))):
+            own = zip(lines, blocks, strict=True)
+            yield GAP.join(cell[line] if line < len(cell) else " " * block.width for cell, block in own)
 
 
 def _padded(text: str, width: int, is_number: bool) -> str:
