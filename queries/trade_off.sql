@@ -2,9 +2,9 @@
 -- mean_accuracy). kept_share is of the base's parameters that are not zero where that is known of every row (kept_by is
 -- nonzero), so that masked models count by what they zeroed; else of all its parameters (kept_by is params). Quantised models
 -- trade bytes: ask for those. A model is dominated by another of the same base that keeps at most as much and is at least as
--- good, and better in one of the two; is_on_front marks those that no model dominates, null where kept_share is not known.
--- Models without a known reduction are left out, as they have nothing to trade, and so are runs of other weights than those
--- that are stored.
+-- good, and better in one of the two; is_on_front marks those that no model dominates, null where kept_share is not known, and
+-- dominated_by names those on the front that dominate. Models without a known reduction are left out, as they have nothing to
+-- trade, and so are runs of other weights than those that are stored.
 WITH quality AS (
     SELECT
         model_id,
@@ -53,19 +53,53 @@ points AS (
         by_measure(kept_by, params_retention, nonzero_retention, bytes_retention, macs_retention) AS kept_share
     FROM candidates
 ),
+ranked AS (
+    SELECT
+        measure,
+        base_checkpoint_id,
+        model_id,
+        kept_share,
+        goodness,
+        max(goodness) OVER keeping_at_most AS best,
+        max(goodness) OVER keeping_less AS best_of_less
+    FROM points
+    WHERE kept_share IS NOT NULL
+    WINDOW
+        keeping_at_most AS (
+            PARTITION BY measure, base_checkpoint_id
+            ORDER BY kept_share
+            RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+        ),
+        keeping_less AS (
+            PARTITION BY measure, base_checkpoint_id
+            ORDER BY kept_share
+            GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        )
+),
+marked AS (
+    SELECT
+        measure,
+        base_checkpoint_id,
+        model_id,
+        kept_share,
+        goodness,
+        goodness >= best AND (best_of_less IS NULL OR goodness > best_of_less) AS is_on_front
+    FROM ranked
+),
 dominations AS (
     SELECT
-        points.measure,
-        points.model_id,
+        marked.measure,
+        marked.model_id,
         list(better.model_id ORDER BY better.model_id) AS dominated_by
-    FROM points
-    JOIN points AS better
-        ON better.measure = points.measure
-        AND better.base_checkpoint_id = points.base_checkpoint_id
-        AND better.kept_share <= points.kept_share
-        AND better.goodness >= points.goodness
-        AND (better.kept_share < points.kept_share OR better.goodness > points.goodness)
-    GROUP BY points.measure, points.model_id
+    FROM marked
+    JOIN marked AS better
+        ON better.measure = marked.measure
+        AND better.base_checkpoint_id = marked.base_checkpoint_id
+        AND better.kept_share <= marked.kept_share
+        AND better.goodness >= marked.goodness
+        AND (better.kept_share < marked.kept_share OR better.goodness > marked.goodness)
+    WHERE better.is_on_front AND NOT marked.is_on_front
+    GROUP BY marked.measure, marked.model_id
 )
 SELECT
     points.measure,
@@ -75,9 +109,12 @@ SELECT
     points.kept_by,
     points.kept_share,
     points.value,
-    CASE WHEN points.kept_share IS NOT NULL THEN dominations.model_id IS NULL END AS is_on_front,
+    marked.is_on_front,
     CASE WHEN points.kept_share IS NOT NULL THEN coalesce(dominations.dominated_by, []) END AS dominated_by
 FROM points
+LEFT JOIN marked
+    ON marked.measure = points.measure
+    AND marked.model_id = points.model_id
 LEFT JOIN dominations
     ON dominations.measure = points.measure
     AND dominations.model_id = points.model_id

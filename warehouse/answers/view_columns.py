@@ -325,7 +325,7 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     "speedup_hardware": ("Hardware on which both of the compared speeds were measured.", None),
     "speed_note": ("Why a speed is not compared, as text.", None),
     "is_on_front": ("True if no other model of the base is at least as good in both numbers and better in one.", None),
-    "dominated_by": ("The models that are; [] none.", None),
+    "dominated_by": ("The models on the front that are; [] none.", None),
     "structure": (
         "retention_std, num_removed_layers, zero_layers, reduction_ratio, sparsity, kept_share or kept_layer_std.",
         None,
