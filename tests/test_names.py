@@ -228,6 +228,11 @@ def test_a_column_is_found_by_its_name_before_its_heading(name, language, column
     assert find_column(SCHEMA, name, language) == column
 
 
+def test_a_name_as_it_is_written_wins_over_one_in_other_letters():
+    schema = pa.schema([("Params", pa.int64()), ("params", pa.int64())])
+    assert [find_column(schema, name) for name in ("params", "Params", "PARAMS")] == ["params", "Params", "Params"]
+
+
 def test_a_heading_of_several_columns_is_refused():
     with pytest.raises(UsageError, match="'base' is the heading of 2 columns: name one of base_model_id, base_model"):
         resolve_columns(SCHEMA, "--columns", ["base"])
