@@ -31,11 +31,14 @@ typecheck:
 contracts:
 	lint-imports
 
+# The generated pages, and all pages as a site in build/site.
 docs:
 	python docs/generate.py
+	mkdocs build --strict
 
 docs-check:
 	python docs/generate.py --check
+	mkdocs build --strict
 
 test:
 	python -m pytest

@@ -135,8 +135,13 @@ complete_columns = in_a_list(column_names)
 def completion(context: click.Context, shell: str) -> None:
     """Print the script that completes commands and names in SHELL.
 
-    It completes commands, options, formats and queries, and the models and columns of the warehouse. In bash and zsh:
-    eval "$(layerhouse completion bash)", with the name of the shell; in fish: layerhouse completion fish | source.
+    The line for the profile of bash (for zsh with its name), and that for fish:
+
+    \b
+        eval "$(layerhouse completion bash)"
+        layerhouse completion fish | source
+
+    They complete commands, options, formats and queries, and the models and columns of the warehouse.
     """
     kind = get_completion_class(shell)
     assert kind is not None

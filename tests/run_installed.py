@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-OF_THE_SOURCE_TREE = ("test_docs.py", "test_house.py", "test_package.py")
+OF_THE_SOURCE_TREE = ("test_docs.py", "test_house.py", "test_notebook.py", "test_package.py", "test_site.py")
 
 
 def main(arguments: list[str]) -> int:

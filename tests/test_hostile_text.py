@@ -84,6 +84,7 @@ WRONG = (
     (["export", "--duckdb", f"no/{EVIL}.duckdb"], 2),
     (["check", "-w", EVIL], 3),
     (["expect", f"{EVIL} = 1"], 2),
+    (["completion", EVIL], 2),
     (["demo", "--keep", "results"], 2),
     (["ingest", EVIL], None),
     (["ingest", "results", "--base", EVIL], None),

@@ -86,6 +86,14 @@ def test_lineage_takes_arguments_and_options_alike(study):
     assert done.exit_code == 0
 
 
+def test_a_picture_of_layers_counts_in_the_measure_and_names_the_base(study):
+    for named in (["HeadPrune_2000"], ["-m", "HeadPrune_2000"]):
+        options = ["--picture", "--by", "params", "-w", str(study / "w")]
+        lines = CliRunner().invoke(cli, ["layers", *named, *options], catch_exceptions=False).stdout.splitlines()
+        assert lines[0] == "results/HeadPrune_2000 against baselines/Tiny-Base"
+        assert lines[1].startswith("kept by params: 10,950,912")
+
+
 def test_diff_takes_models_of_either_warehouse(study, own):
     drop_model(own, "Uniform_2000")
     drop_model(own, "EmptyBlocks_1")
@@ -220,6 +228,11 @@ def test_a_column_is_found_by_its_name_before_its_heading(name, language, column
     assert find_column(SCHEMA, name, language) == column
 
 
+def test_a_name_as_it_is_written_wins_over_one_in_other_letters():
+    schema = pa.schema([("Params", pa.int64()), ("params", pa.int64())])
+    assert [find_column(schema, name) for name in ("params", "Params", "PARAMS")] == ["params", "Params", "Params"]
+
+
 def test_a_heading_of_several_columns_is_refused():
     with pytest.raises(UsageError, match="'base' is the heading of 2 columns: name one of base_model_id, base_model"):
         resolve_columns(SCHEMA, "--columns", ["base"])
@@ -300,6 +313,8 @@ def test_the_hint_goes_to_stderr_and_the_table_stays(study):
     rows, said = run("summarize", "--where", "reduction > 20", warehouse=study / "w")
     assert (rows, said) == ([], "reduction is a fraction; did you mean 0.2?\n")
     assert run("summarize", "--where", "reduction > 0.2", warehouse=study / "w")[1] == ""
+    wrong = CliRunner().invoke(cli, ["summarize", "--where", "reduction > 20 AND nothing = 1", "-w", str(study / "w")])
+    assert (type(wrong.exception), wrong.stderr) == (UsageError, "")
     done = CliRunner().invoke(cli, ["expect", "reduction_ratio < 20", "-w", str(study / "w")])
     assert (done.exit_code, done.stderr) == (
         0,

@@ -221,9 +221,10 @@ def _is_rank(name: str, language: str) -> bool:
 def _filtered(table: pa.Table, selection: Selection) -> pa.Table:
     if selection.where is None:
         return table
+    kept = filter_rows(table, selection.where, selection.language)
     for hint in fraction_hints(table, selection.where, selection.language):
         selection.on_hint(hint)
-    return filter_rows(table, selection.where, selection.language)
+    return kept
 
 
 def _sorted(table: pa.Table, selection: Selection) -> pa.Table:
