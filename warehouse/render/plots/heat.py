@@ -152,13 +152,15 @@ def _added(look: Look, shown: dict[tuple[str, str], list[Row]], labels: dict[tup
     return [look.word("added_layers", count=sum(counts.values()), names=listed(look, list(counts)))] if counts else []
 
 
-def listed(look: Look, names: Sequence[str]) -> str:
-    """Names in a row, the first few of many."""
+def listed(look: Look, names: Sequence[str], count: int | None = None) -> str:
+    """Names in a row, the first few of many; `count` is how many there are, if some are not in `names`."""
     text = ", ".join(names[:_LISTED])
-    return look.word("more", names=text, count=len(names) - _LISTED) if len(names) > _LISTED else text
+    num_more = (len(names) if count is None else count) - _LISTED
+    return look.word("more", names=text, count=num_more) if num_more > 0 else text
 
 
 def left_out_note(look: Look, models: Sequence[str]) -> list[str]:
     """A sentence that names the models that are left out, or nothing."""
-    names = [look.label_of(model) for model in dict.fromkeys(models)]
-    return [look.word("left_out", names=listed(look, names))] if names else []
+    distinct = list(dict.fromkeys(models))
+    names = [look.label_of(model) for model in distinct[:_LISTED]]
+    return [look.word("left_out", names=listed(look, names, len(distinct)))] if names else []
