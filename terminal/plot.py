@@ -81,7 +81,7 @@ plot_options = collected(
         "--width",
         metavar="WIDTH",
         help="The width of the figure: 3.25in (also cm, mm, pt), or 1400px, which is the width of a PNG in pixels.  "
-        "[default: 720px]",
+        "[default: 720px; of a PNG 1440px]",
     ),
     click.option("--dark", is_flag=True, help="Draw on a dark background."),
     click.option(

@@ -368,6 +368,7 @@ def test_a_figure_is_just_as_wide_as_asked_for(wh):
     assert float(root.get("height").removesuffix("in")) > 0.5
     assert ElementTree.fromstring(pixels.svg()).get("width") == "1401"
     assert int.from_bytes(pixels.png()[16:20], "big") == 1401
+    assert int.from_bytes(wh.plot("heat").png()[16:20], "big") == 1440
     assert abs(int.from_bytes(paper.png()[16:20], "big") - 975) <= 1
     assert float(pypdf.PdfReader(io.BytesIO(paper.pdf())).pages[0].mediabox.width) == pytest.approx(234, abs=0.5)
 
@@ -558,7 +559,7 @@ def test_hostile_names_are_text_everywhere(tmp_path):
         functools.partial(spectral_lines, spectra),
     )
     for draw in draws:
-        plot = Plot("any", lambda look, draw=draw: draw(look=look), look, Width(2000, "px"))
+        plot = Plot("any", lambda look, draw=draw: draw(look=look), look, Width(2000, "px", is_stated=True))
         svg = plot.svg()
         root = ElementTree.fromstring(svg)
         assert {element.tag.rpartition("}")[2] for element in root.iter()} <= {
