@@ -106,7 +106,7 @@ def list_kinds(output: FigureOutput) -> None:
     """Show the kinds of figures and what they draw."""
     import pyarrow as pa
 
-    from layerhouse.warehouse.answers.figures import FIGURES
+    from layerhouse.warehouse.answers.figures.kinds import FIGURES
 
     if output != FigureOutput():
         raise UsageError(f"name the kind of the figure: {', '.join(FIGURES)}")
@@ -116,7 +116,7 @@ def list_kinds(output: FigureOutput) -> None:
 
 def write_figures(wh: Warehouse, kind: str, models: Sequence[str], figure: PlotOptions, output: FigureOutput) -> None:
     """Write a figure to a file or to stdout, or one of each model into a folder. Raises UsageError."""
-    from layerhouse.warehouse.answers.figures import FIGURES, FigureOptions, make_plot, make_plots
+    from layerhouse.warehouse.answers.figures.kinds import FIGURES, FigureOptions, make_plot, make_plots
     from layerhouse.warehouse.render.plots.plot import choose_figure_format
 
     options = FigureOptions(**vars(figure))

@@ -28,7 +28,7 @@ from layerhouse.terminal.plot import file_names
 from layerhouse.tests.running import layerhouse
 from layerhouse.tests.test_cli import run_on_terminal
 from layerhouse.tests.test_light import BLOCKER
-from layerhouse.warehouse.answers.figures import FIGURES
+from layerhouse.warehouse.answers.figures.kinds import FIGURES
 from layerhouse.warehouse.render.kinds import NUMBER, PPL, RATIO
 from layerhouse.warehouse.render.plots import rendering
 from layerhouse.warehouse.render.plots.cells import hatch
