@@ -312,11 +312,10 @@ def plot(
     figure: PlotOptions,
     output: FigureOutput,
 ) -> None:
-    """Draw a figure of models into a file; without KIND, list the kinds.
+    """Draw a figure of the models into a file; without KIND, list the kinds.
 
-    MODEL is a name or glob; by default, all models are drawn. The suffix of the file selects the format: .svg, .png, .pdf,
-    .html, or .json for the Vega-Lite specification. layers, roles and units show one model each: a folder in place of the file
-    takes a file for each model.
+    Each MODEL is a name or a glob; by default all are drawn. The suffix of the file selects its format: .svg, .png, .pdf,
+    .html, or .json for the Vega-Lite specification. layers, roles and units show one model: a folder takes a file for each.
     """
     if kind is None:
         list_kinds(output)

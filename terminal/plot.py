@@ -81,7 +81,7 @@ plot_options = collected(
         "--width",
         metavar="WIDTH",
         help="The width of the figure: 3.25in (also cm, mm, pt), or 1400px, which is the width of a PNG in pixels.  "
-        "[default: 720px]",
+        "[default: 720px; of a PNG 1440px]",
     ),
     click.option("--dark", is_flag=True, help="Draw on a dark background."),
     click.option(
@@ -106,7 +106,7 @@ def list_kinds(output: FigureOutput) -> None:
     """Show the kinds of figures and what they draw."""
     import pyarrow as pa
 
-    from layerhouse.warehouse.answers.figures import FIGURES
+    from layerhouse.warehouse.answers.figures.kinds import FIGURES
 
     if output != FigureOutput():
         raise UsageError(f"name the kind of the figure: {', '.join(FIGURES)}")
@@ -116,7 +116,7 @@ def list_kinds(output: FigureOutput) -> None:
 
 def write_figures(wh: Warehouse, kind: str, models: Sequence[str], figure: PlotOptions, output: FigureOutput) -> None:
     """Write a figure to a file or to stdout, or one of each model into a folder. Raises UsageError."""
-    from layerhouse.warehouse.answers.figures import FIGURES, FigureOptions, make_plot, make_plots
+    from layerhouse.warehouse.answers.figures.kinds import FIGURES, FigureOptions, make_plot, make_plots
     from layerhouse.warehouse.render.plots.plot import choose_figure_format
 
     options = FigureOptions(**vars(figure))

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("ingest", "queries", "terminal", "warehouse")
-HEAVY = ("torch", "transformers", "safetensors", "duckdb", "polars", "pyarrow", "rich", "numpy")
+HEAVY = ("torch", "transformers", "safetensors", "duckdb", "polars", "pyarrow", "rich", "numpy", "vl_convert", "altair")
 
 
 def loaded_after(code: str) -> set[str]:
@@ -38,6 +38,7 @@ def run_silently(*arguments: str) -> str:
         ("import layerhouse.cli", set()),
         (run_silently("--help"), set()),
         (run_silently("ingest", "--help"), set()),
+        (run_silently("plot", "--help"), set()),
         (run_silently("--version"), {"numpy"}),
         ("import layerhouse.ingest.run", set()),
         ("import layerhouse.warehouse.storage.store", set()),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from layerhouse.warehouse.answers.figures import FigureKeywords
+    from layerhouse.warehouse.answers.figures.kinds import FigureKeywords
     from layerhouse.warehouse.render.plots.plot import Plot
     from layerhouse.warehouse.storage.commits import Damage
 
@@ -186,7 +186,7 @@ class Warehouse:
         those of `layerhouse plot`: measure, x, y, by, where, tasks, label, width, dark, language. Raises NotFoundError and
         UsageError.
         """
-        from layerhouse.warehouse.answers.figures import figure_options, make_plot
+        from layerhouse.warehouse.answers.figures.kinds import figure_options, make_plot
 
         return make_plot(self, kind, models, figure_options(options))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from layerhouse.warehouse.render.plots.look import Look
 from layerhouse.warehouse.render.plots.parts import Margins, Row, Spec, margins, values, y_axis
+from layerhouse.warehouse.render.plots.text_width import text_width
 from layerhouse.warehouse.render.plots.theme import HATCH
 
 LABEL_SHARE = 0.36
@@ -63,19 +64,29 @@ def plain_rectangles(cells: Sequence[Row], look: Look, grid: Grid, channels: Spe
     return [{"data": values(cells), "mark": mark, "encoding": channels}] if cells else []
 
 
-def hatched(cells: Sequence[Row], look: Look, grid: Grid, channels: Spec) -> list[Spec]:
-    """Hatched cells for removed blocks, with a legend; nothing if there are none."""
+def hatched(cells: Sequence[Row], look: Look, grid: Grid, channels: Spec, title: str) -> list[Spec]:
+    """Hatched cells for removed blocks; nothing if there are none.
+
+    Their legend is beside that of the colours, which has the `title`, or below the figure where the two have no room.
+    """
     if not cells:
         return []
     word = look.word("removed")
     inset = 3 if min(grid.cell, grid.step) >= 9 else 1
+    is_crowded = text_width(title + word, look.size) + look.size * 6 > grid.width
     path = hatch(grid.cell - inset, grid.step - inset)
     stroke = {
         "field": "what",
         "type": "nominal",
         "title": None,
         "scale": {"domain": [word], "range": [look.tones.hatch]},
-        "legend": {"orient": "top", "symbolType": HATCH, "symbolSize": look.size * 9, "symbolStrokeWidth": 0.9, "offset": 6},
+        "legend": {
+            "orient": "bottom" if is_crowded else "top",
+            "symbolType": HATCH,
+            "symbolSize": look.size * 9,
+            "symbolStrokeWidth": 0.9,
+            "offset": 6,
+        },
     }
     mark = {"type": "point", "shape": path, "filled": False, "size": 4, "strokeWidth": 0.8 if inset == 3 else 0.5}
     drawn = {"data": values([{**cell, "what": word} for cell in cells]), "mark": mark}

@@ -57,7 +57,7 @@ def heat_map(rows: Sequence[Row], look: Look, *, measure: str = RETENTION) -> Sp
     layers = [
         rectangles(known, look, grid, channels, color),
         *plain_rectangles(unknown, look, grid, channels, look.tones.unknown),
-        *hatched([cell for cell in cells if cell["gone"]], look, grid, channels),
+        *hatched([cell for cell in cells if cell["gone"]], look, grid, channels, title),
         *_repeats(cells, look, grid, channels),
         *sentences,
     ]
@@ -131,10 +131,11 @@ def _sentences(
     look: Look, grid: Grid, shown: dict[tuple[str, str], list[Row]], labels: dict[tuple[str, str], str]
 ) -> tuple[list[Spec], list[str]]:
     """For models of which no file says which block is which a sentence in their row, or in a note if it is too long."""
-    texts = [(labels[key], text) for key, own in shown.items() if (text := unknown_blocks(look, own))]
+    texts = [(key, text) for key, own in shown.items() if (text := unknown_blocks(look, own))]
     size = look.size * 0.9
-    inside = [{"row": label, "text": text} for label, text in texts if text_width(text, size) <= grid.width - 6]
-    notes = [look.word("not_placed", name=label, text=text) for label, text in texts if text_width(text, size) > grid.width - 6]
+    fits = {text: text_width(text, size) <= grid.width - 6 for _, text in texts}
+    inside = [{"row": labels[key], "text": text} for key, text in texts if fits[text]]
+    notes = [look.word("not_placed", name=look.label_of(key[0]), text=text) for key, text in texts if not fits[text]]
     mark = {"type": "text", "align": "left", "baseline": "middle", "fontStyle": "italic", "fontSize": size}
     encoding = {"x": {"value": 4}, "y": y_channel(grid), "text": {"field": "text"}}
     return ([{"data": values(inside), "mark": mark, "encoding": encoding}] if inside else []), notes
@@ -151,13 +152,15 @@ def _added(look: Look, shown: dict[tuple[str, str], list[Row]], labels: dict[tup
     return [look.word("added_layers", count=sum(counts.values()), names=listed(look, list(counts)))] if counts else []
 
 
-def listed(look: Look, names: Sequence[str]) -> str:
-    """Names in a row, the first few of many."""
+def listed(look: Look, names: Sequence[str], count: int | None = None) -> str:
+    """Names in a row, the first few of many; `count` is how many there are, if some are not in `names`."""
     text = ", ".join(names[:_LISTED])
-    return look.word("more", names=text, count=len(names) - _LISTED) if len(names) > _LISTED else text
+    num_more = (len(names) if count is None else count) - _LISTED
+    return look.word("more", names=text, count=num_more) if num_more > 0 else text
 
 
 def left_out_note(look: Look, models: Sequence[str]) -> list[str]:
     """A sentence that names the models that are left out, or nothing."""
-    names = [look.label_of(model) for model in dict.fromkeys(models)]
-    return [look.word("left_out", names=listed(look, names))] if names else []
+    distinct = list(dict.fromkeys(models))
+    names = [look.label_of(model) for model in distinct[:_LISTED]]
+    return [look.word("left_out", names=listed(look, names, len(distinct)))] if names else []

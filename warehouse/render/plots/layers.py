@@ -65,7 +65,7 @@ def layer_bars(
     for panel in panels[1:]:
         _hide_legends(panel)
     notes = [note for stack in stacks if (note := unknown_blocks(look, [row for row in rows if row["stack"] == stack]))]
-    notes += [look.word("mean_unknown")] if any(value is None for value in (means).values()) else []
+    notes += [look.word("mean_unknown")] if any(value is None for value in means.values()) else []
     notes += [look.word("prunable_line")] if SPARSITY in measures and means.get(SPARSITY) is not None else []
     label = look.label_of(model)
     described = [f"Bars of {measure.title(look, rows[0]['kept_by'])} of the layers of {label}" for measure in chosen]

@@ -28,10 +28,11 @@ COLUMN = 360.0
 
 @dataclass(frozen=True)
 class Width:
-    """The width of a figure: a number of pixels, or a length on paper (in, cm, mm, pt)."""
+    """The width of a figure: a number of pixels, or a length on paper (in, cm, mm, pt). False `is_stated`: the default."""
 
     value: float = 720.0
     unit: str = PIXELS
+    is_stated: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Width:
@@ -39,7 +40,7 @@ class Width:
         match = _WIDTH.fullmatch(text.strip().lower())
         if match is None:
             raise UsageError(f"--width {text!r}: not a width; write a number and px, in, cm, mm or pt, such as 3.25in")
-        width = cls(float(match[1]), match[2])
+        width = cls(float(match[1]), match[2], is_stated=True)
         if not LEAST_WIDTH <= width.units <= GREATEST_WIDTH:
             least, greatest = (f"{limit / POINTS_PER_UNIT.get(width.unit, 1):.4g}{width.unit}" for limit in _LIMITS)
             raise UsageError(f"--width {text!r}: choose a width from {least} to {greatest}")
@@ -53,12 +54,14 @@ class Width:
     @property
     def png_units(self) -> float:
         """The same for a PNG, whose width in pixels is just the stated one."""
-        return max(LEAST_WIDTH, self.value / PNG_SCALE) if self.unit == PIXELS else self.units
+        return max(LEAST_WIDTH, self.value / PNG_SCALE) if self.unit == PIXELS and self.is_stated else self.units
 
     @property
     def png_pixels(self) -> int:
         """The width of a PNG in pixels."""
-        return round(self.value if self.unit == PIXELS else self.units * DOTS_PER_INCH / 72)
+        if self.is_on_paper:
+            return round(self.units * DOTS_PER_INCH / 72)
+        return round(self.value if self.is_stated else self.value * PNG_SCALE)
 
     @property
     def is_on_paper(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from layerhouse.escapes import visible
 from layerhouse.warehouse.render.kinds import Kind
 from layerhouse.warehouse.render.plots.look import Look
 from layerhouse.warehouse.render.plots.text_width import text_width, wrap
@@ -14,6 +16,7 @@ from layerhouse.warehouse.render.plots.theme import SCHEMA, theme
 Spec = dict[str, Any]
 Row = Mapping[str, Any]
 
+_NO_XML = re.compile("[\ufffe\uffff]")
 PADDING = 6
 TICK = 8.0
 """Length of a tick with the space between it and its label."""
@@ -59,7 +62,7 @@ def frame(look: Look, title: str | None, description: str, body: Spec, notes: Se
         heading["subtitle"] = lines
     elif lines:
         heading = {"text": lines, "fontSize": look.size, "fontWeight": "normal", "color": look.tones.muted}
-    return {
+    spec: Spec = {
         "$schema": SCHEMA,
         "description": description,
         **({"title": {**heading, "frame": "bounds" if is_wide else "group"}} if heading else {}),
@@ -67,6 +70,19 @@ def frame(look: Look, title: str | None, description: str, body: Spec, notes: Se
         "config": {**theme(look.is_dark, size=look.size), "aria": True},
         **body,
     }
+    shown: Spec = _visible(spec)
+    return shown
+
+
+def _visible(value: Any) -> Any:
+    """A value with all texts in it as they can be shown: a character that XML cannot hold ends the process that draws."""
+    if isinstance(value, str):
+        return _NO_XML.sub(lambda match: f"\\u{ord(match[0]):04x}", visible(value))
+    if isinstance(value, dict):
+        return {key: _visible(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_visible(inner) for inner in value]
+    return value
 
 
 def share_text(value: float) -> str:

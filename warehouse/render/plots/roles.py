@@ -65,7 +65,7 @@ def role_map(rows: Sequence[Row], look: Look, *, model: str, measure: str = RETE
         *plain_rectangles(
             [cell for cell in cells if cell["value"] is None and not cell["gone"]], look, grid, channels, look.tones.unknown
         ),
-        *hatched([cell for cell in cells if cell["gone"]], look, grid, channels),
+        *hatched([cell for cell in cells if cell["gone"]], look, grid, channels, title),
     ]
     note = unknown_blocks(look, _one_per_layer(rows))
     label = look.label_of(model)

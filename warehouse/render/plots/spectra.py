@@ -45,17 +45,7 @@ def spectral_lines(rows: Sequence[Row], look: Look, *, measure: str = ALPHA) -> 
         }
         for row in known
     ]
-    widest = max((text_width(label, look.size) for label in names), default=1.0) + look.size * 2 + 14
-    columns = max(1, min(len(names), int((look.width - 2 * PADDING) // widest)))
-    legend = {
-        "orient": "bottom",
-        "columns": columns,
-        "symbolType": "stroke",
-        "symbolSize": 150,
-        "direction": "horizontal",
-        "offset": 6,
-    }
-    common = {"field": "model", "type": "nominal", "title": None, "legend": legend}
+    common = {"field": "model", "type": "nominal", "title": None, "legend": _legend(look, names)}
     encoding = {
         "x": block_axis(look, [str(block) for block in range(last + 1)], width, look.word("block")),
         "y": {
@@ -78,6 +68,20 @@ def spectral_lines(rows: Sequence[Row], look: Look, *, measure: str = ALPHA) -> 
     notes = [look.word("of_block"), *([look.word("alpha_band")] if measure == ALPHA else [])]
     notes += left_out_note(look, [row["model_id"] for row in rows if row["model_id"] not in labels])
     return frame(look, None, text, {"width": width, "height": height, "layer": layers}, notes)
+
+
+def _legend(look: Look, names: Sequence[str]) -> Spec:
+    """A legend below the figure in as many columns as its width has room for."""
+    widest = max((text_width(name, look.size) for name in names), default=1.0) + look.size * 2 + 14
+    columns = max(1, min(len(names), int((look.width - 2 * PADDING) // widest)))
+    return {
+        "orient": "bottom",
+        "columns": columns,
+        "symbolType": "stroke",
+        "symbolSize": 150,
+        "direction": "horizontal",
+        "offset": 6,
+    }
 
 
 def _band(look: Look, y: Axis, measure: str) -> list[Spec]:

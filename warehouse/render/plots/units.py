@@ -112,12 +112,7 @@ def _counts(placed: Sequence[tuple[str, Row]], look: Look, space: Margins, kind:
     """A bar for the units of each layer, within an outline for those of its block."""
     width = space.inner(look)
     data: list[dict[str, Any]] = [
-        {
-            "block": label,
-            "base": row["num_base_units"],
-            "value": 0 if is_removed(row) else row["num_units"],
-            "text": "?",
-        }
+        {"block": label, "base": row["num_base_units"], "value": 0 if is_removed(row) else row["num_units"]}
         for label, row in placed
     ]
     axis = Axis(look.word("units_kept", kind=look.word(kind)), COUNT, 0.0, most * 1.05)
@@ -134,11 +129,11 @@ def _counts(placed: Sequence[tuple[str, Row]], look: Look, space: Margins, kind:
         {"field": "block", "type": "nominal", "title": look.word("block")},
         {"field": "value", "type": "quantitative", "title": axis.title, "format": ",d"},
     ]
-    known = [row for row in data if row["value"] is not None]
-    unknown = [row for row in data if row["value"] is None]
+    known = [{"block": row["block"], "value": row["value"]} for row in data if row["value"] is not None]
+    unknown = [{"block": row["block"], "text": "?"} for row in data if row["value"] is None]
     layers: list[Spec] = [
         {
-            "data": values([row for row in data if row["base"] is not None]),
+            "data": values([{"block": row["block"], "base": row["base"]} for row in data if row["base"] is not None]),
             "mark": outline,
             "encoding": {"x": x, "y": {**y, "field": "base"}},
         },

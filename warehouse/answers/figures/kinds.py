@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, TypedDict
 
 from layerhouse.errors import NotFoundError, UsageError
-from layerhouse.warehouse.answers.figure_rows import (
+from layerhouse.warehouse.answers.figures.rows import (
     MEAN_COLUMNS,
     UNITS,
     Rows,

@@ -319,24 +319,39 @@ def model_rows(wh: Source) -> dict[str, dict[str, Any]]:
 
 
 def with_columns(wh: Source, rows: Rows, columns: Sequence[str]) -> Rows:
-    """Rows of models with those columns of the tables of performance and models that they lack. Raises NotFoundError."""
+    """Rows of models with those columns of the views performance and models that they lack. Raises NotFoundError.
+
+    A column of performance is that of the same run; a row without a variant has none where its model has several runs.
+    """
     missing = [column for column in dict.fromkeys(columns) if rows and column not in rows[0]]
-    if not missing:
-        return rows
-    connection = wh.connection_for("SELECT * FROM performance\nSELECT * FROM models")
-    found: dict[str, dict[str, Any]] = {}
-    known: list[str] = []
-    for view in ("performance", "models"):
+    known: set[str] = {*rows[0]} if rows else set()
+    for view, key in (("performance", ("model_id", "variant")), ("models", ("model_id",))):
+        if not missing:
+            break
+        connection = wh.connection_for(f"SELECT * FROM {view}")
         with own_sql(connection):
             names = run_sql(connection, f"SELECT * FROM {view} LIMIT 0").column_names
-        known += names
+        known |= {*names}
         chosen = [column for column in missing if column in names]
         missing = [column for column in missing if column not in names]
         if chosen:
-            listed = ", ".join(map(quote_identifier, ["model_id", *chosen]))
+            listed = ", ".join(map(quote_identifier, [*key, *chosen]))
             with own_sql(connection):
-                for row in run_sql(connection, f"SELECT {listed} FROM {view} ORDER BY model_id").to_pylist():
-                    found.setdefault(row["model_id"], {}).update(row)
+                found = run_sql(connection, f"SELECT {listed} FROM {view} ORDER BY {', '.join(key)}").to_pylist()
+            rows = _joined(rows, found, key, chosen)
     if missing:
-        raise NotFoundError("column of models", missing[0], tuple(sorted({*known, *rows[0]})))
-    return [{**dict.fromkeys(columns), **found.get(row["model_id"], {}), **row} for row in rows]
+        raise NotFoundError("column of models", missing[0], tuple(sorted(known)))
+    return rows
+
+
+def _joined(rows: Rows, found: Rows, key: Sequence[str], columns: Sequence[str]) -> Rows:
+    """Rows with columns of the one row found that has the same key, as far as they have it; else with None."""
+    shared = [name for name in key if name in rows[0]]
+    groups: dict[tuple[Any, ...], Rows] = {}
+    for other in found:
+        groups.setdefault(tuple(other[name] for name in shared), []).append(other)
+    joined = []
+    for row in rows:
+        matches = groups.get(tuple(row[name] for name in shared), [])
+        joined.append({**row, **{column: matches[0][column] if len(matches) == 1 else None for column in columns}})
+    return joined
