@@ -23,10 +23,9 @@ def draw(wh: Warehouse, models: Sequence[str], base: str | None = None, *, by: s
 
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
     target = screen()
+    width = None if target is None else target.width
     connection = wh.connection_for(PICTURE_SQL if base is None else None)
-    drawn = pictures(
-        connection, models, is_unicode=encoding.startswith("utf"), by=by, base_name=base, width=target and target.width
-    )
+    drawn = pictures(connection, models, is_unicode=encoding.startswith("utf"), by=by, base_name=base, width=width)
     return drawn if base is None else [*drawn, *(f"{line}\n" for line in pair_lines(wh.connection_for(), *models))]
 
 

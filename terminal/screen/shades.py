@@ -12,8 +12,14 @@ _END = "\x1b[0m"
 RAMP = (231, 223, 216, 209, 203)
 """Backgrounds of the 256 colours, from little changed to much."""
 KEPT = ("kept_share", "retention", "retention_mean", "cut_layer_retention", "kept_layer_mean", "kept_accuracy_share")
-CHANGED = ("reduction_ratio", "layer_reduction_ratio", "attention_reduction_ratio", "mlp_reduction_ratio")
-CHANGED += ("sparsity", "prunable_sparsity")
+CHANGED = (
+    "reduction_ratio",
+    "layer_reduction_ratio",
+    "attention_reduction_ratio",
+    "mlp_reduction_ratio",
+    "sparsity",
+    "prunable_sparsity",
+)
 """Columns of fractions: of what is left, and of what is gone or zero."""
 
 

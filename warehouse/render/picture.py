@@ -53,7 +53,7 @@ def layer_picture(model: Row, layers: Sequence[Row], *, base_name: str, is_unico
     lines = [*header, ""] if width is None else [line for text in header for line in wrapped(text, width)]
     by_part = model["kept_by"] in (KeptBy.PARAMS, KeptBy.NONZERO)
     headings = (*PLACE_HEADINGS, *BAR_HEADINGS[by_part], *SIZE_HEADINGS)
-    table = [headings, *(_layer_cells(layer, model["kept_by"], is_unicode=is_unicode) for layer in layers)]
+    table: list[Sequence[str]] = [headings, *(_layer_cells(layer, model["kept_by"], is_unicode=is_unicode) for layer in layers)]
     is_zero_drawn = any(
         (ZERO if is_unicode else ZERO_ASCII) in cell for row in table[1:] for cell in row[len(PLACE_HEADINGS) :]
     )
@@ -68,7 +68,7 @@ def layer_picture(model: Row, layers: Sequence[Row], *, base_name: str, is_unico
     return "\n".join([*lines, *([""] if width is None else []), *summary]) + "\n"
 
 
-def _compact(table: Sequence[Sequence[str]], width: int, num_bars: int) -> tuple[list[list[str]], str]:
+def _compact(table: Sequence[Sequence[str]], width: int, num_bars: int) -> tuple[list[Sequence[str]], str]:
     """A table with fewer columns, and what those left out say of every layer; `num_bars` columns are bars and percentages."""
     headings, *rows = table
     first_bar = len(PLACE_HEADINGS)
@@ -87,7 +87,7 @@ def _compact(table: Sequence[Sequence[str]], width: int, num_bars: int) -> tuple
     if sum(max(map(cell_len, column)) + 2 for column in zip(*cells, strict=True)) - 2 > width:
         cells[0] = [headings[column - 1] if column - 1 in bars else headings[column] for column in kept]
         cells = [[text for text, column in zip(row, kept, strict=True) if column not in bars] for row in cells]
-    return cells, f"every layer: {', '.join(said)}" if said else ""
+    return [*cells], f"every layer: {', '.join(said)}" if said else ""
 
 
 def wrapped(text: str, width: int) -> list[str]:
