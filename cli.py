@@ -37,6 +37,7 @@ from layerhouse.terminal.options import (
 from layerhouse.terminal.picture import draw, is_picture_wanted
 from layerhouse.terminal.process import Commands, exit_without_teardown, run_to_exit
 from layerhouse.terminal.progress import ingest_display, report_line
+from layerhouse.terminal.report import ReportOptions, report_options
 from layerhouse.terminal.study_files import model_files, write_batch_files, write_model_files, write_summary_files
 from layerhouse.terminal.tables import (
     opened_warehouse,
@@ -252,6 +253,22 @@ def performance(
     """Show the performance table: quality, speed and memory beside structure."""
     with opened_warehouse(warehouse, reading) as wh:
         show_query(wh, tasks.query, tasks.added_to(table.selection(models)), output, table.layout)
+
+
+@cli.command()
+@warehouse_option
+@model_option
+@reading_options
+@report_options
+def report(warehouse: Path, models: tuple[str, ...], reading: ReadingOptions, page: ReportOptions) -> None:
+    """Write one HTML page of all models, to open in a browser or to send to others.
+
+    The page has the table, figures, each model with its layers and results, and the SQL. It needs no network, no other file and
+    no layerhouse, and a browser loads and runs nothing but what is in it.
+    """
+    with opened_warehouse(warehouse, reading) as wh:
+        wh.report(page.output, models=models, title=page.title, language=page.language)
+        talk(f"wrote {page.output}")
 
 
 @cli.command()
