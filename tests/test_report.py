@@ -339,3 +339,22 @@ def test_the_bundle_names_the_versions_and_licences_that_it_has():
     assert "University of Washington" in licences
     assert "Mike Bostock" in licences
     assert packages
+
+
+def test_a_model_without_a_plain_run_has_a_row_for_each_of_its_runs(tmp_path):
+    for step, accuracy in ((1000, 0.5), (2000, 0.625)):
+        document = {
+            "results": {"boolq": {"acc,none": accuracy}},
+            "versions": {},
+            "config": {"model_args": f"pretrained=m,revision=step{step}"},
+        }
+        demo.write_json(tmp_path / f"study/m/results_{step}.json", document)
+    lh.ingest([tmp_path / "study"], warehouse=tmp_path / "w")
+    document = data_of(_report(tmp_path / "w", tmp_path / "r.html"))
+    rows = [decoded(document, "models", name) for name in ("model_id", "variant", "boolq")]
+    assert [[text.split("/")[-1] for text in rows[0]], *rows[1:]] == [
+        ["m", "m"],
+        ["revision=step1000", "revision=step2000"],
+        [0.5, 0.625],
+    ]
+    assert document["shortLengths"] == [len(document["names"][0].split("/")[-1])]

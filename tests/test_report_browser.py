@@ -384,6 +384,24 @@ def test_the_front_is_that_of_the_query_and_of_the_models_that_are_shown(browser
         assert front == {row["model_id"] for row in rows if not shown & set(row["dominated_by"])}
 
 
+def test_equal_points_are_both_on_the_front_and_bases_do_not_compete(visit):
+    points = [
+        ("b", 0.5, 0.6),
+        ("b", 0.5, 0.7),
+        ("b", 0.5, 0.7),
+        ("b", 0.4, 0.55),
+        ("b", 0.6, 0.7),
+        ("c", 0.1, 0.9),
+        ("c", 0.2, 0.5),
+    ]
+    on_front = """([points, isHigher]) => {
+      const all = points.map(([base, x, y]) => ({ base, x, y }));
+      return all.map((point) => isOnFront(point, all, isHigher));
+    }"""
+    assert visit.page.evaluate(on_front, [points, True]) == [False, True, True, True, False, True, False]
+    assert visit.page.evaluate(on_front, [points, False]) == [False, False, False, True, False, True, True]
+
+
 def test_tasks_are_compared_with_the_base(browser, published_report):
     with Visit(browser, published_report) as opened:
         cells = opened.page.evaluate("CHART_VIEWS.get('tasks').data('cells').map(cell => [cell.model, cell.task, cell.points])")
