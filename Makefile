@@ -73,6 +73,13 @@ mutants:
 	python -m layerhouse.tests.mutants --minutes $(MINUTES) $(ROOM)
 
 
+# What the page of `layerhouse report` has ready-made: the parts of Vega that it runs, and its figures. Needs npm and a network.
+.PHONY: report-assets
+
+report-assets:
+	python tools/report_assets.py
+
+
 # Every architecture of transformers, built small: parameters and sizes as torch and the configs have them. Five minutes.
 .PHONY: architectures
 NAMES =

@@ -39,6 +39,7 @@ from layerhouse.terminal.picture import draw, is_picture_wanted
 from layerhouse.terminal.plot import FigureOutput, PlotOptions, figure_output_options, list_kinds, plot_options, write_figures
 from layerhouse.terminal.process import Commands, exit_without_teardown, run_to_exit
 from layerhouse.terminal.progress import ingest_display, report_line
+from layerhouse.terminal.report import ReportOptions, report_options
 from layerhouse.terminal.study_files import model_files, write_batch_files, write_model_files, write_summary_files
 from layerhouse.terminal.tables import (
     opened_warehouse,
@@ -269,6 +270,22 @@ def performance(
 
 
 @cli.command()
+@model_arguments
+@warehouse_option
+@reading_options
+@report_options
+def report(warehouse: Path, models: tuple[str, ...], reading: ReadingOptions, page: ReportOptions) -> None:
+    """Write one HTML page of all models, for any browser.
+
+    The page has the table, figures, each model with its layers and results, and the SQL. It needs no network, no other file and
+    no layerhouse, and a browser loads and runs nothing but what is in it.
+    """
+    with opened_warehouse(warehouse, reading) as wh:
+        wh.report(page.output, models=models, title=page.title, language=page.language)
+        talk(f"wrote {page.output}")
+
+
+@cli.command()
 @click.argument("name", required=False, shell_complete=complete_queries)
 @model_arguments
 @warehouse_option
@@ -312,7 +329,7 @@ def plot(
     figure: PlotOptions,
     output: FigureOutput,
 ) -> None:
-    """Draw a figure of the models into a file; without KIND, list the kinds.
+    """Draw a figure of models; without KIND, list the kinds.
 
     Each MODEL is a name or a glob; by default all are drawn. The suffix of the file selects its format: .svg, .png, .pdf,
     .html, or .json for the Vega-Lite specification. layers, roles and units show one model: a folder takes a file for each.

@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("ingest", "queries", "terminal", "warehouse")
+PAGE_ROOM = "warehouse/render/report"
 HEAVY = ("torch", "transformers", "safetensors", "duckdb", "polars", "pyarrow", "rich", "numpy", "vl_convert", "altair")
 
 
@@ -43,6 +44,8 @@ def run_silently(*arguments: str) -> str:
         ("import layerhouse.ingest.run", set()),
         ("import layerhouse.warehouse.storage.store", set()),
         ("import layerhouse.warehouse.render", {"rich"}),
+        ("import layerhouse.warehouse.render.report.page", {"rich"}),
+        (run_silently("report", "--help"), set()),
         ("import layerhouse.warehouse.answers.handle", {"duckdb"}),
     ],
 )
@@ -90,6 +93,11 @@ def expected_names():
         for room in ROOMS
         for path in (ROOT / room).rglob("*")
         if path.suffix in (".py", ".pyi", ".sql", ".toml")
+    }
+    expected |= {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / PAGE_ROOM).iterdir()
+        if path.suffix in (".html", ".css", ".js", ".json", ".txt")
     }
     expected |= {path.name for path in ROOT.glob("*.py")} | {"py.typed"}
     return {f"layerhouse/{name}" for name in expected}

@@ -246,6 +246,24 @@ class Warehouse:
             rows = rows.join(chosen, on=[*keys, "commit_id"], how="semi")
         return rows
 
+    def report(
+        self, output: str | Path, *, models: list[str] | tuple[str, ...] = (), title: str | None = None, language: str = "en"
+    ) -> None:
+        """Write a report of the models that match a glob (or all) as one HTML file, which needs no network and no other file.
+
+        `title` is its heading, by default the name of the warehouse's folder; `language` is that of the headings, `en` or `zh`.
+        Raises UsageError if the name does not end in .html, the file cannot be written, or the warehouse has no models, and
+        NotFoundError for a glob that no model matches.
+        """
+        from layerhouse.warehouse.answers.report import asked_of_report, report_content
+        from layerhouse.warehouse.render.report.page import report_page, require_page_name
+        from layerhouse.warehouse.render.target import write_file
+
+        target = Path(output)
+        require_page_name(target)
+        content = report_content(self.connection_for(asked_of_report()), models)
+        write_file(target, report_page(content, title or f"Models of {self.path.name}", language).encode())
+
     def _of_model(self, sql: str, model: str | None) -> pl.DataFrame:
         models = () if model is None else (model,)
         connection = self.connection_for(asked_by(sql, models))
