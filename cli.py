@@ -264,7 +264,7 @@ def performance(
     table: TableOptions,
     output: OutputOptions,
 ) -> None:
-    """Show quality, speed and memory of each MODEL beside structure."""
+    """Show quality, speed and memory of each MODEL."""
     with opened_warehouse(warehouse, reading) as wh:
         show_query(wh, tasks.query, tasks.added_to(table.selection(models)), output, table.layout)
 

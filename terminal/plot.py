@@ -59,7 +59,7 @@ plot_options = collected(
         "--measure",
         metavar="NAME,...",
         help="What is drawn. Of layers, heat and roles: retention, reduction, sparsity or a column; layers take several. Of "
-        "tradeoff: mean_accuracy or a perplexity such as wikitext2. Of spectra: alpha, stable_rank, ...",
+        "tradeoff: mean_accuracy or a perplexity such as wikitext2. Of spectra: alpha, stable_rank and others.",
     ),
     click.option("--x", metavar="COLUMN", help="The column of the x axis, of tradeoff and speed; by default what is kept."),
     click.option("--y", metavar="COLUMN", help="The column of the y axis; the same as --measure."),

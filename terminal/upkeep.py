@@ -86,7 +86,7 @@ def drop(model: str, warehouse: Path) -> None:
 @click.argument("new_name")
 @warehouse_option
 def rename(model: str, new_name: str, warehouse: Path) -> None:
-    """Rename MODEL to NEW_NAME, for later ingests of its folder too."""
+    """Rename MODEL to NEW_NAME, for later ingests too."""
     from layerhouse.warehouse.admin.removals import rename_model
 
     talk(f"renamed {rename_model(warehouse, model, new_name)} to {new_name}")
