@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 
 import layerhouse as lh
 from layerhouse import demo
+from layerhouse.ingest.checkpoint.layouts.factors import factor_refs
+from layerhouse.ingest.checkpoint.tensor_ref import TensorRef
 from layerhouse.tests.tiny_models import GPT2, GROUPED, TinyModel, build
 from layerhouse.warehouse.answers.comparing import PICTURE_SQL, pictures
 
@@ -411,16 +413,26 @@ def test_a_model_without_any_layer_says_so(llama, tmp_path):
     assert (layers, text) == (0, f"no base to compare with; no layer found, the config declares {LAYERS}")
 
 
+FACTOR_NAMES = (
+    "{}_u_proj.weight|{}_v_proj.weight",
+    "{}_proj.ALinear.weight|{}_proj.BLinear.weight",
+    "{}_proj.1.weight|{}_proj.0.weight",
+    "{}_proj.linear_u.weight|{}_proj.linear_v.weight",
+    "{}_proj.U|{}_proj.V",
+)
+"""Names of the left and the right factor of a weight, in the files of several tools."""
+
+
 def test_factors_have_the_heads_and_widths_of_their_weights(llama, tmp_path):
     folder, state, config = llama
-    for naming in ("{}_u_proj|{}_v_proj", "{}_proj.ALinear|{}_proj.BLinear"):
+    for number, naming in enumerate(FACTOR_NAMES):
         changed = dict(state)
         for name in [name for name in state if "self_attn" in name or ".mlp." in name]:
             left, values, right = torch.linalg.svd(changed.pop(name).float(), full_matrices=False)
             stem = name.removesuffix("_proj.weight")
-            names = [f"{part.format(stem)}.weight" for part in naming.split("|")]
+            names = [part.format(stem) for part in naming.split("|")]
             changed |= {names[0]: left[:, :12] * values[:12], names[1]: right[:12]}
-        own = tmp_path / naming.partition("_")[2][:6].strip(".|{}")
+        own = tmp_path / str(number)
         wh = compared(own, changed, config, folder / "zoo" / "base")
         assert verdict_of(wh) == (["factorised"], "factorised: 98 factors of rank 12")
         sizes = "num_heads, num_kv_heads, head_dim, intermediate_size, hidden_size, layers.macs_per_token"
@@ -429,6 +441,30 @@ def test_factors_have_the_heads_and_widths_of_their_weights(llama, tmp_path):
         assert answer(wh, sql) == [(4, 2, 16, 160, 64, macs)]
         [(params,)] = answer(wh, "SELECT params FROM models WHERE model_id LIKE '%child'")
         assert params == sum(tensor.numel() for tensor in changed.values())
+
+
+@pytest.mark.parametrize(
+    ("shapes", "are_factors"),
+    [
+        ({"0.weight": (12, 64), "1.weight": (64, 12)}, True),
+        ({"0.weight": (12, 64), "1.weight": (64, 12), "1.bias": (64,)}, True),
+        ({"0.weight": (12, 64), "1.weight": (64, 12), "0.bias": (12,)}, False),
+        ({"0.weight": (12, 64), "1.weight": (64, 13)}, False),
+        ({"0.weight": (64, 64), "1.weight": (64, 64)}, False),
+        ({"0.weight": (12, 64), "1.weight": (64, 12), "2.weight": (64, 12)}, False),
+        ({"0.weight": (12, 64), "1.weight": (64, 12), "weight": (64, 64)}, False),
+        ({"lora_A.weight": (12, 64), "lora_B.weight": (64, 12)}, False),
+        ({"U": (64, 12), "V": (12, 64), "S": (12,)}, False),
+    ],
+    ids=str,
+)
+def test_two_matrices_are_factors_only_if_they_stand_for_one_weight(tmp_path, shapes, are_factors):
+    stem = "model.layers.0.self_attn.q_proj."
+    tensors = [TensorRef(f"{stem}{name}", "F32", shape, tmp_path, 0, 4) for name, shape in shapes.items()]
+    found = {ref.name.removeprefix(stem): ref.layout.part for ref in factor_refs(tensors).values()}
+    left = next(iter([name for name, shape in shapes.items() if shape == (64, 12)]), None)
+    expected = {left: "left_factor", "0.weight": "right_factor"} | ({"1.bias": "bias"} if "1.bias" in shapes else {})
+    assert found == (expected if are_factors else {})
 
 
 def fused_mixtral(state: State) -> State:

@@ -42,7 +42,7 @@ from layerhouse.ingest.checkpoint.layouts import (
 from layerhouse.ingest.checkpoint.layouts.adapters import SCHEME as ADAPTER_SCHEME
 from layerhouse.ingest.checkpoint.layouts.adapters import WORDS as ADAPTER_WORDS
 from layerhouse.ingest.checkpoint.layouts.adapters import adapter_part
-from layerhouse.ingest.checkpoint.layouts.factors import FACTOR_PARTS, factor_refs
+from layerhouse.ingest.checkpoint.layouts.factors import FACTOR_PARTS, HAS_CHILDREN, factor_refs
 from layerhouse.ingest.checkpoint.layouts.factors import SCHEME as LOW_RANK_SCHEME
 from layerhouse.ingest.checkpoint.layouts.factors import WORDS as FACTOR_WORDS
 from layerhouse.ingest.checkpoint.layouts.module_tensors import (
@@ -100,7 +100,7 @@ MARKS = KV_SCALES | {suffix for layout in BUILT_IN for suffix in layout.suffixes
 FUSED_WORDS = ("_proj_scale", "_proj_packed", "_proj_weight_scale")
 """Words in the names of packed weights of all experts."""
 WORDS = (*ADAPTER_WORDS, *FACTOR_WORDS, *FUSED_WORDS, *(mark.rpartition(".")[2] for mark in sorted(MARKS)))
-"""Every checkpoint with a weight that is not stored plainly has one of these words in a name."""
+"""Every checkpoint with a weight that is not stored plainly has one of these words in a name, or factors under HAS_CHILDREN."""
 PLAIN_SUFFIXES = (".weight", ".bias", ".inv_freq")
 """Suffixes of tensors that belong to no layout."""
 
@@ -177,7 +177,8 @@ def unread_texts(skipped: Sequence[str]) -> tuple[str, ...]:
 def _classify(names: tuple[str, ...]) -> tuple[bool, bool]:
     """Whether names suggest a layout of ours, and whether any has another suffix than those of plain weights."""
     text = "\n".join(names)
-    return any(word in text for word in WORDS), not all(name.endswith(PLAIN_SUFFIXES) for name in names)
+    is_marked = any(word in text for word in WORDS) or HAS_CHILDREN.search(text) is not None
+    return is_marked, not all(name.endswith(PLAIN_SUFFIXES) for name in names)
 
 
 def _further_layouts(display_path: str) -> tuple[WeightLayout, ...]:
