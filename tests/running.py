@@ -11,7 +11,7 @@ import sys
 import termios
 from pathlib import Path
 
-CLEAN = {key: value for key, value in os.environ.items() if key not in ("LAYERHOUSE_WAREHOUSE", "COLUMNS")}
+CLEAN = {key: value for key, value in os.environ.items() if key not in ("LAYERHOUSE_WAREHOUSE", "COLUMNS", "LINES")}
 
 
 def layerhouse(*arguments, cwd: Path | None = None, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

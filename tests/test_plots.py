@@ -738,7 +738,7 @@ def test_the_kinds_are_listed(study):
 
 def test_a_terminal_gets_no_pixels(study):
     code, output = run_on_terminal(["plot", "heat", "-f", "png"], study)
-    assert (code, output) == (2, "layerhouse: png is not for a terminal; name a file with --output\r\n")
+    assert (code, output) == (2, "layerhouse: png is not for a terminal; name a file with --output\n")
 
 
 def test_without_the_extra_one_line_says_what_to_install_and_json_works(study, tmp_path):

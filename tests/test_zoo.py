@@ -132,7 +132,8 @@ def test_a_base_that_is_nowhere_and_one_that_is_two_are_usage_errors(zoo, tmp_pa
     for base, said in (
         (
             "gone",
-            f"layerhouse: no base, neither a path nor a model with weights or an analysis, 'gone'; there is {', '.join(names)}",
+            f"layerhouse: no base, neither a path nor a model with weights or an analysis, 'gone'; did you mean 'zoo/one'? "
+            f"there is {', '.join(names)}",
         ),
         (zoo, f"layerhouse: --base {zoo}: the base is one model with weights; found 6"),
     ):

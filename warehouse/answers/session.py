@@ -248,7 +248,10 @@ def export_database(root: Path, target: Path, *, as_of: datetime | None = None, 
 
 def view_statements(snapshot: Snapshot) -> dict[str, str]:
     """The SQL that makes each view, by name and in order: stored tables, then macros and views in the order of their files."""
-    tables = {table.name: _table_view(table, snapshot.absent_columns(table.name)) for table in TABLES.values()}
+    is_by_name = not snapshot.are_columns_equal()
+    tables = {
+        table.name: _table_view(table, snapshot.absent_columns(table.name), is_by_name=is_by_name) for table in TABLES.values()
+    }
     return tables | {stem.partition("_")[2]: text for stem, text in sql_files("warehouse.views").items()}
 
 
@@ -263,16 +266,18 @@ def parse_as_of(text: str) -> datetime:
         raise UsageError(f"--as-of {text!r}: not a time; write 2026-01-31 or 2026-01-31T12:00:00") from None
 
 
-def _table_view(table: Table, absent_columns: frozenset[str]) -> str:
+def _table_view(table: Table, absent_columns: frozenset[str], *, is_by_name: bool) -> str:
     """A stored table as a view: the rows that were committed until `as_of`. A column that no file has yet is null; a table
     that no file has yet is empty.
 
-    Of a fact that several commits hold, only the rows of the first commit, or of the newest if the table says so.
+    Of a fact that several commits hold, only the rows of the first commit, or of the newest if the table says so. Columns are
+    matched `is_by_name` only where files differ in them, as DuckDB then opens every file for every view that reads the table.
     """
     if len(absent_columns) == len(table.columns):
         nulls = ",\n".join(f"    CAST(NULL AS {column.type}) AS {column.name}" for column in table.columns)
         return f"CREATE OR REPLACE VIEW {table.name} AS\nSELECT\n{nulls}\nWHERE FALSE;"
-    scan = f"read_parquet(getvariable('files').{table.name}, union_by_name = true, hive_partitioning = false)"
+    by_name = "union_by_name = true, " if is_by_name else ""
+    scan = f"read_parquet(getvariable('files').{table.name}, {by_name}hive_partitioning = false)"
     until = "ingested_at <= coalesce(getvariable('as_of'), CAST('infinity' AS TIMESTAMPTZ))"
     columns = ",\n".join(
         f"    CAST({'NULL' if column.name in absent_columns else f'rows.{column.name}'} AS {column.type}) AS {column.name}"

@@ -78,6 +78,10 @@ class Snapshot:
         """True if some commit has a file with this version's columns for every table."""
         return any(commit.operation == CREATE and commit.schema == schema_digest() for commit in self.commits)
 
+    def are_columns_equal(self) -> bool:
+        """True if all files of each table have this version's columns in its order."""
+        return all(commit.schema == schema_digest() for commit in self.commits)
+
     def absent_columns(self, table: str) -> frozenset[str]:
         """Columns of this version that no file of a table has, as all were written by earlier versions."""
         if self.has_present_schema():
