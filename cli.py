@@ -153,7 +153,7 @@ def layers(
     A single model on a terminal is drawn beside its base.
     """
     with opened_warehouse(warehouse, reading) as wh:
-        pictures = draw(wh, models, by=table.by) if is_picture_wanted(picture, models, output) else []
+        pictures = draw(wh, models, by=table.by) if is_picture_wanted(picture, models, output, table) else []
         if pictures:
             print_lines("\n".join(pictures), has_pager=output.pager)
         else:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layerhouse.errors import UsageError
 from layerhouse.terminal.screen.device import screen
 
 if TYPE_CHECKING:
-    from layerhouse.terminal.options import OutputOptions
+    from layerhouse.terminal.options import OutputOptions, TableOptions
     from layerhouse.warehouse.answers.handle import Warehouse
 
 
@@ -29,14 +30,14 @@ def draw(wh: Warehouse, models: Sequence[str], base: str | None = None, *, by: s
     return drawn if base is None else [*drawn, *(f"{line}\n" for line in pair_lines(wh.connection_for(), *models))]
 
 
-def is_picture_wanted(choice: bool | None, models: Sequence[str], output: OutputOptions) -> bool:
-    """Whether `layers` draws: as asked by --picture, else for a single model on a terminal.
+def is_picture_wanted(choice: bool | None, models: Sequence[str], output: OutputOptions, table: TableOptions) -> bool:
+    """Whether `layers` draws: as asked by --picture, else for a single model on a terminal if nothing is asked of a table.
 
     Raises UsageError if a picture and a file or format are both asked for.
     """
-    is_text = output.output is None and output.format_name in (None, "text")
-    if choice and not is_text:
+    if choice and not (output.output is None and output.format_name in (None, "text")):
         raise UsageError("--picture is for reading; leave out --format and --output")
     if choice is None:
-        return is_text and len(models) == 1 and sys.stdout.isatty()
+        is_plain = output.is_default and replace(table, by=None) == type(table)()
+        return is_plain and len(models) == 1 and sys.stdout.isatty()
     return choice

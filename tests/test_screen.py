@@ -98,6 +98,14 @@ def test_names_on_a_terminal_are_endings_that_commands_take(study):
         assert answer.stdout.split()[1:] == [model]
 
 
+def test_one_model_is_a_picture_unless_a_table_is_asked_for(study):
+    assert "█" in shown(study, "layers", "HeadPrune_2000")
+    for option in ("--wide", "--columns=layer,reduction", "--where=layer_index > 2"):
+        output = shown(study, "layers", "HeadPrune_2000", option)
+        assert "█" not in output
+        assert "---" in output
+
+
 def test_chosen_columns_are_all_shown(study):
     names = "model,params,base_params,retention_mean,retention_std,retention_var,strategy,size_gb,base_model"
     output = shown(study, "summarize", "--columns", names, columns=60)
