@@ -56,13 +56,9 @@ def run(*arguments, warehouse: Path):
     "arguments",
     [
         ["summarize", "HeadPrune_2000"],
-        ["summarize", "-m", "HeadPrune_2000"],
-        ["performance", "HeadPrune_2000"],
         ["performance", "--model", "HeadPrune_2000"],
-        ["query", "summary", "HeadPrune_2000"],
         ["query", "summary", "-m", "HeadPrune_2000"],
         ["layers", "HeadPrune_2000"],
-        ["layers", "-m", "HeadPrune_2000"],
         ["compare", "HeadPrune_2000"],
         ["summarize", "HeadPrune_2000", "--since", "2020-01-01"],
     ],

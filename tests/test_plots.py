@@ -334,7 +334,7 @@ def test_a_model_without_a_base_has_no_retention(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("options", [{}, {"width": "3.25in", "dark": True}, {"language": "zh"}], ids=["plain", "column", "zh"])
+@pytest.mark.parametrize("options", [{}, {"width": "3.25in", "dark": True, "language": "zh"}], ids=["plain", "column"])
 def test_every_specification_is_valid_and_draws(wh, kind, options):
     further = {"measure": "stable_rank"} if kind == "spectra" else {}
     plot = wh.plot(kind, *KINDS[kind], **options, **further)
@@ -352,7 +352,7 @@ def test_the_schema_notices_a_wrong_specification(wh):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("width", ["720px", "1200px", "3.25in"])
+@pytest.mark.parametrize("width", ["3.25in"])
 def test_a_figure_is_planned_as_wide_as_it_becomes(wh, kind, width):
     further = {"measure": "stable_rank"} if kind == "spectra" else {}
     plot = wh.plot(kind, *KINDS[kind], width=width, **further)

@@ -24,10 +24,8 @@ SGR = re.compile(r"\x1b\[[0-9;]*m")
 COMMANDS = (
     ["summarize"],
     ["performance", "--tasks", "*", "--stderr"],
-    ["layers"],
     ["layers", "HeadPrune_2000"],
     ["query"],
-    ["tables", "models"],
     ["formats"],
 )
 PROSE = "a note of several words, which is longer than its column"
