@@ -1,6 +1,6 @@
 # `make check` is run on every change. Everything uses the Python of the active environment.
 
-.PHONY: check static format format-check lint sql-check typecheck contracts docs docs-check test wheel wheel-test fuzz stress
+.PHONY: check test-slow static format format-check lint sql-check typecheck contracts docs docs-check test wheel wheel-test fuzz stress
 
 SQL = queries warehouse/checks warehouse/views
 
@@ -107,3 +107,6 @@ release-check:
 # Flipped bytes, killed runs, writers and readers at once, a full disk, interrupts: about 20 minutes.
 stress:
 	python -m layerhouse.tests.stress
+
+test-slow:
+	python -m pytest -m slow

@@ -23,6 +23,8 @@ from layerhouse.warehouse.answers.naming.condition import fraction_hints, parse_
 from layerhouse.warehouse.answers.query import the_model
 from layerhouse.warehouse.answers.selection import filter_rows, sort_rows
 
+pytestmark = pytest.mark.slow
+
 MODELS = (
     "baselines/ShortGPT_remove_3",
     "baselines/Tiny-Base",
