@@ -749,7 +749,10 @@ def test_without_the_extra_one_line_says_what_to_install_and_json_works(study, t
     run = functools.partial(layerhouse, cwd=study, PYTHONPATH=path, BLOCKED="vl_convert altair")
     result = run("plot", "heat", "-o", tmp_path / "a.svg")
     assert result.returncode == 2
-    assert result.stderr == "layerhouse: a figure needs vl-convert: pip install 'layerhouse[plot]'; a .json file needs it not\n"
+    assert (
+        result.stderr
+        == "layerhouse: a figure needs vl-convert: pip install 'layerhouse[plot]'; a .json file needs no renderer\n"
+    )
     assert run("plot", "heat", "-o", tmp_path / "a.json").returncode == 0
     assert is_valid(json.loads((tmp_path / "a.json").read_text("utf-8")))
 

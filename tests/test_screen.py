@@ -200,6 +200,13 @@ def test_notes_are_numbered_and_equal_ones_share_a_number():
     assert "[2]" not in narrow
 
 
+def test_values_that_look_alike_when_rounded_are_not_said_to_be_one():
+    sizes = pa.table({"model_id": ["a", "b"], "size_gb": [0.0033, 0.0034], "params": [5, 5]})
+    text = glance_text(sizes, Layout(), Screen(60, 24), Glance())
+    assert "in every row: params 5\n" in text
+    assert text.count("0.003") == 2
+
+
 def test_headings_break_between_words_and_a_unit_stays_by_its_word():
     wide = pa.table({"model_id": ["m"] * 2, "attention_reduction_ratio": [0.5, 0.25], "kv_cache_bytes_per_token": [1, 2]})
     text = glance_text(wide, Layout(), Screen(60, 24), Glance())

@@ -212,7 +212,10 @@ def _constants(rendered: RenderedTable, blocks: Sequence[_Block], unknown: Seque
     found = {}
     for index, block in enumerate(blocks):
         is_candidate = index > 0 and len(rendered.rows) > 1 and block not in unknown
-        if is_candidate and not rendered.rows[0][index].is_null and len({row[index].text for row in rendered.rows}) == 1:
+        first = rendered.rows[0][index] if is_candidate else None
+        if first is None or first.is_null:
+            continue
+        if all((row[index].text, row[index].value) == (first.text, first.value) for row in rendered.rows):
             unit = f" {rendered.columns[index].value_kind.unit}".rstrip()
             found[block.name] = f"{visible(rendered.columns[index].title)} {block.cells[0].strip()}{unit}"
     return found

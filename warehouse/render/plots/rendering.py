@@ -23,7 +23,7 @@ def converter() -> Any:
     try:
         import vl_convert
     except ImportError:
-        raise UsageError("a figure needs vl-convert: pip install 'layerhouse[plot]'; a .json file needs it not") from None
+        raise UsageError("a figure needs vl-convert: pip install 'layerhouse[plot]'; a .json file needs no renderer") from None
     return vl_convert
 
 
