@@ -21,7 +21,7 @@ from layerhouse.warehouse.admin.removals import drop_model, rename_model
 from layerhouse.warehouse.answers.naming.columns import find_column, resolve_columns
 from layerhouse.warehouse.answers.naming.condition import fraction_hints, parse_condition
 from layerhouse.warehouse.answers.query import the_model
-from layerhouse.warehouse.answers.selection import filter_rows, sort_rows
+from layerhouse.warehouse.answers.selection import Selection, filter_rows, select_table, sort_rows
 
 pytestmark = pytest.mark.slow
 
@@ -367,3 +367,15 @@ def test_a_model_of_a_nightly_run_continues_in_a_new_folder(tmp_path):
         assert wh.models()["params"].to_list() == history["params"].to_list()[-1:]
     report = lh.ingest([tmp_path / "runs" / "tuesday"], warehouse=tmp_path / "w")
     assert [(event.kind.value, event.where) for event in report.events] == [("taken", "tuesday/checkpoint")]
+
+
+def test_a_table_of_layers_takes_no_heading_of_models_for_one_of_layers(study):
+    """`retention` is the heading of a model's mean: beside a layer that is gone it was that mean."""
+    with lh.open(study / "w") as wh:
+        connection = wh.connection_for()
+        for option in ({"columns": ("retention",)}, {"where": "retention < 0.5"}, {"sort": ("retention",)}):
+            with pytest.raises(UsageError, match="retention"):
+                select_table(connection, "per_layer", Selection(**option))
+        named = select_table(connection, "per_layer", Selection(("HeadPrune_2000",), columns=("layer", "retention_mean")))
+        assert len(set(named["retention_mean"].to_pylist())) == 1
+        assert select_table(connection, "summary", Selection(columns=("retention",))).column_names == ["retention_mean"]

@@ -444,6 +444,16 @@ def test_stacks_have_panels_and_rows_of_their_own():
     assert heat_map(rows, Look())["layer"][0]["encoding"]["y"]["scale"]["domain"] == ["m · text", "m · vision"]
 
 
+def test_panels_share_the_colours_of_all_bands():
+    """Each panel named its own bands alone: in the shared scale, a removed block had the colour of a whole one."""
+    rows = [row(0, 0, 0.9), row(0, 0, 0.3, stack="vision"), row(1, None, 0.0, stack="vision", match="removed")]
+    spec = layer_bars(rows, Look(), model="a/m")
+    scales = [panel["layer"][0]["encoding"]["color"]["scale"] for panel in spec["vconcat"]]
+    assert scales[0] == scales[1]
+    assert scales[0]["domain"] == ["over 80% kept", "20% to 50%", "block removed"]
+    assert len(set(scales[0]["range"])) == 3
+
+
 def test_a_heat_map_says_what_it_leaves_out():
     rows = [row(0, 0), row(0, 1), row(None, 2, None), row(0, 0, None, model="b/other", match=None)]
     spec = heat_map(rows, Look())

@@ -21,7 +21,7 @@ from layerhouse.warehouse.answers.leaderboard import (
     rank_rows,
     unranked_tasks,
 )
-from layerhouse.warehouse.answers.naming.columns import SHORT_NAMES, find_column, question, resolve_columns
+from layerhouse.warehouse.answers.naming.columns import SHORT_NAMES, find_column, find_name, question, resolve_columns
 from layerhouse.warehouse.answers.naming.condition import aliases, as_where, fraction_hints, parse_condition
 from layerhouse.warehouse.answers.query import (
     MODEL_COLUMN,
@@ -49,6 +49,9 @@ from layerhouse.warehouse.render.cells import mark_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_LAYER_COLUMNS = frozenset({"layer_index", "base_layer_index"})
+"""A table with one of these has rows of layers."""
 
 _BASE_COLUMNS = ("base_model_id",)
 """Columns of the query against_base that are of the model, whichever run of it the row shows."""
@@ -189,7 +192,10 @@ def _task_table(connection: duckdb.DuckDBPyConnection, table: pa.Table, selectio
 
 
 def _with_named_columns(connection: duckdb.DuckDBPyConnection, table: pa.Table, selection: Selection) -> pa.Table:
-    """The table with those columns of its models that the selection names and the table lacks. Raises UsageError."""
+    """The table with those columns of its models that the selection names and the table lacks. Raises UsageError.
+
+    In a table of layers, headings are those of its own columns: `retention` is that of a mean over the layers of a model.
+    """
     language = selection.language
     named = {"--columns": selection.columns, "--group": selection.group}
     named["--sort"] = tuple(name.removeprefix("-") for name in selection.sort)
@@ -202,7 +208,11 @@ def _with_named_columns(connection: duckdb.DuckDBPyConnection, table: pa.Table, 
         with own_sql(connection):
             schema = run_sql(connection, "SELECT * FROM models LIMIT 0").schema
             of_models = schema.names
-            found = {find_column(schema, name, language) for name in unknown - later} - {None, *table.column_names}
+            is_of_layers = not _LAYER_COLUMNS.isdisjoint(table.column_names)
+            found = {
+                find_name(schema, name) if is_of_layers else find_column(schema, name, language) for name in unknown - later
+            }
+            found -= {None, *table.column_names}
             if found:
                 columns = ", ".join(quote_identifier(name) for name in of_models if name in {MODEL_COLUMN, *found})
                 table = _joined(table, run_sql(connection, f"SELECT {columns} FROM models"))

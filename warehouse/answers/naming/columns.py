@@ -19,18 +19,25 @@ def find_column(schema: pa.Schema, name: str, language: str = "en") -> str | Non
 
     Upper and lower case are one, and a heading may lack its unit. Raises UsageError for a heading of several columns.
     """
-    names: list[str] = schema.names
-    if name in names:
-        return name
-    for called in (name, SHORT_NAMES.get(name.casefold(), name)):
-        same = [column for column in names if column.casefold() == called.casefold()]
-        if same:
-            return same[0]
+    named = find_name(schema, name)
+    if named is not None:
+        return named
     wanted = _folded(name)
     found: list[str] = [field.name for field in schema if wanted in {_folded(text) for text in headings(field, language)}]
     if len(found) > 1:
         raise UsageError(f"{name!r} is the heading of {len(found)} columns: name one of {', '.join(found)}")
     return found[0] if found else None
+
+
+def find_name(schema: pa.Schema, name: str) -> str | None:
+    """The column of this name or short name; None for none. Headings do not count, and upper and lower case are one."""
+    if name in schema.names:
+        return name
+    for called in (name, SHORT_NAMES.get(name.casefold(), name)):
+        for column in schema.names:
+            if column.casefold() == called.casefold():
+                return str(column)
+    return None
 
 
 def headings(field: pa.Field, language: str) -> set[str]:

@@ -48,6 +48,7 @@ def layer_bars(
     means = means or {}
     stacks = list(dict.fromkeys(row["stack"] for row in rows))
     chosen = [measure_of(name, rows) for name in measures]
+    bands = _bands_shown(rows, chosen, look)
     right = max((text_width(text, look.size) for text in _mean_texts(look, means).values()), default=0.0)
     space = margins(look, ["100%"], has_title=True, right=right + 8 if right else 4)
     panels = [
@@ -58,6 +59,7 @@ def layer_bars(
             measure,
             means if mean_stack in (None, stack) else {},
             stack if len(stacks) > 1 else None,
+            bands,
         )
         for stack in stacks
         for measure in chosen
@@ -116,6 +118,7 @@ def _panel(
     measure: Measure,
     means: Mapping[str, float | None],
     stack: str | None,
+    bands: Mapping[str, str],
 ) -> Spec:
     placed = placed_blocks(rows)
     width = space.inner(look)
@@ -133,7 +136,7 @@ def _panel(
         "axis": y_axis(space, format=axis_format(measure.kind, top), **_ticks(measure, bottom, top)),
         "scale": {"domain": [bottom * 1.05, top * 1.06], "nice": False},
     }
-    layers = [_bars(bars, x, y, measure, look), *_marks_of_the_absent(placed, bars, x, measure, look, top, width)]
+    layers = [_bars(bars, x, y, measure, bands, look), *_marks_of_the_absent(placed, bars, x, measure, look, top, width)]
     if measure.is_share:
         layers += [{"data": {"values": [{"y": line} for line in LINES]}, "mark": _dashed(), "encoding": _at("y")}]
     mean = means.get(measure.name)
@@ -167,19 +170,24 @@ def _bar(label: str, row: Row, measure: Measure, look: Look) -> dict[str, Any]:
     return {"block": label, "value": value, "layer": row["layer_index"], "band": band, "level": row["kept_level"]}
 
 
-def _bars(bars: Sequence[Row], x: Spec, y: Spec, measure: Measure, look: Look) -> Spec:
+def _bands_shown(rows: Sequence[Row], measures: Sequence[Measure], look: Look) -> dict[str, str]:
+    """The bands that a figure has in any of its panels, with their colours: all panels share one scale."""
     domain = [*(look.word(word) for word in BAND_WORDS), look.word("removed")]
+    bars = [_bar("", row, measure, look) for measure in measures if measure.is_of_base for _, row in placed_blocks(rows)]
+    present = {bar["band"] for bar in bars if bar["value"] is not None}
+    return {band: color for band, color in zip(domain, look.tones.bands, strict=True) if band in present}
+
+
+def _bars(bars: Sequence[Row], x: Spec, y: Spec, measure: Measure, bands: Mapping[str, str], look: Look) -> Spec:
     drawn = [bar for bar in bars if bar["value"] is not None]
-    present = [(band, color) for band, color in zip(domain, look.tones.bands, strict=True) if _has(drawn, band)]
     color: Spec = {"value": look.tones.palette[0]}
-    if measure.is_of_base and present:
-        names, colors = zip(*present, strict=True)
+    if measure.is_of_base and bands:
         color = {
             "field": "band",
             "type": "nominal",
             "title": None,
-            "scale": {"domain": list(names), "range": list(colors)},
-            "legend": legend_at_top(look, names),
+            "scale": {"domain": [*bands], "range": [*bands.values()]},
+            "legend": legend_at_top(look, [*bands]),
         }
     tooltip = [
         {"field": "block", "type": "nominal", "title": look.word("block")},
@@ -188,10 +196,6 @@ def _bars(bars: Sequence[Row], x: Spec, y: Spec, measure: Measure, look: Look) -
     ]
     mark = {"type": "bar", "stroke": None}
     return {"data": values(drawn), "mark": mark, "encoding": {"x": x, "y": y, "color": color, "tooltip": tooltip}}
-
-
-def _has(bars: Sequence[Row], band: str) -> bool:
-    return any(bar["band"] == band for bar in bars)
 
 
 def legend_at_top(look: Look, names: Sequence[str]) -> Spec:
