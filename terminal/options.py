@@ -244,6 +244,15 @@ summary_output_options = collected(
     raw_option,
     *screen_options,
 )
+
+
+def language_option(description: str) -> Decorator:
+    """The option for the language of what people read, with its description."""
+    return click.option(
+        "--lang", "language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help=description
+    )
+
+
 table_options = collected(
     "table",
     TableOptions,
@@ -279,14 +288,7 @@ table_options = collected(
     ),
     click.option("--best", is_flag=True, help="Set the best value of each column, or group, in bold (markdown, html, latex)."),
     click.option("--digits", type=click.IntRange(0, 12), metavar="N", help="Number of decimals, in formats made for reading."),
-    click.option(
-        "--lang",
-        "language",
-        type=click.Choice(["en", "zh"]),
-        default="en",
-        show_default=True,
-        help="Language of the headings, in formats made for reading.",
-    ),
+    language_option("Language of the headings, in formats made for reading."),
 )
 task_options = collected(
     "tasks",

@@ -13,7 +13,7 @@ import click
 
 from layerhouse.errors import UsageError
 from layerhouse.terminal.messages import talk
-from layerhouse.terminal.options import LocalPath, OutputOptions, collected
+from layerhouse.terminal.options import LocalPath, OutputOptions, collected, language_option
 from layerhouse.terminal.tables import show_list
 from layerhouse.vocabulary import KeptBy
 
@@ -84,9 +84,7 @@ plot_options = collected(
         "[default: 720px; of a PNG 1440px]",
     ),
     click.option("--dark", is_flag=True, help="Draw on a dark background."),
-    click.option(
-        "--lang", "language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="Language of the titles."
-    ),
+    language_option("Language of the titles."),
 )
 figure_output_options = collected(
     "output",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from layerhouse.terminal.options import LocalPath, collected
+from layerhouse.terminal.options import LocalPath, collected, language_option
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,5 @@ report_options = collected(
     ReportOptions,
     click.option("-o", "--output", type=LocalPath(), required=True, metavar="FILE.html", help="Write the page to this file."),
     click.option("--title", metavar="TEXT", help="Heading of the page; by default it names the folder of the warehouse."),
-    click.option(
-        "--lang",
-        "language",
-        type=click.Choice(["en", "zh"]),
-        default="en",
-        show_default=True,
-        help="Language of the headings of columns.",
-    ),
+    language_option("Language of the headings of columns."),
 )

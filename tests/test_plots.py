@@ -444,6 +444,17 @@ def test_stacks_have_panels_and_rows_of_their_own():
     assert heat_map(rows, Look())["layer"][0]["encoding"]["y"]["scale"]["domain"] == ["m · text", "m · vision"]
 
 
+def test_panels_of_units_share_the_colours_of_all_states():
+    def units(kind, kept):
+        return row(0, 0, kind=kind, num_units=len(kept), num_base_units=2, units_kept=kept)
+
+    spec = unit_panels([units("head", [0, 1]), units("kv_group", [1])], Look(), model="m", other_stacks=["vision"])
+    scales = [panel["encoding"]["fill"]["scale"] for panel in spec["vconcat"]]
+    assert scales[0] == scales[1]
+    assert len(scales[0]["domain"]) == len(set(scales[0]["range"])) == 2
+    assert "text alone; not shown: vision" in json.dumps(spec)
+
+
 def test_panels_share_the_colours_of_all_bands():
     """Each panel named its own bands alone: in the shared scale, a removed block had the colour of a whole one."""
     rows = [row(0, 0, 0.9), row(0, 0, 0.3, stack="vision"), row(1, None, 0.0, stack="vision", match="removed")]

@@ -467,6 +467,11 @@ def test_two_matrices_are_factors_only_if_they_stand_for_one_weight(tmp_path, sh
     assert found == (expected if are_factors else {})
 
 
+def test_two_layers_of_a_projector_are_no_factors(tmp_path):
+    names = {"model.mm_proj.0.weight": (8, 32), "model.mm_proj.1.weight": (32, 8)}
+    assert factor_refs([TensorRef(name, "F32", shape, tmp_path, 0, 4) for name, shape in names.items()]) == {}
+
+
 def fused_mixtral(state: State) -> State:
     """The same weights as transformers 5 stores them."""
     fused = {

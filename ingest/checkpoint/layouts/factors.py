@@ -31,7 +31,7 @@ NAME = re.compile(
     r"|(?P<module>.+)\.(?P<a>[AB])Linear\.(?P<suffix>weight|bias)"
 )
 
-MODULE = r"(?P<module>.+(?:(?<!\.c)_proj|\.fc[12]))"
+MODULE = r"(?P<module>.+\.(?:(?:q|k|v|o|out|qkv|gate|up|down|gate_up|in)_proj|fc[12]))"
 CHILD = re.compile(rf"{MODULE}\.(?P<child>[^.]+)\.(?P<suffix>weight|bias)|{MODULE.replace('module', 'bare')}\.(?P<matrix>[UV])")
 """A tensor of a module that stands in the place of a linear one, or of a factor that is a parameter by itself. The `c_proj` of
 GPT-2 is left out, whose weights are stored the other way round."""

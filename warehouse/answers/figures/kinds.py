@@ -201,16 +201,20 @@ def _heat(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:
 
 def _roles(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:
     measure = options.measure or options.y or RETENTION
-    rows = _main_stack(role_rows(wh, models[0], options.selection(())))
+    rows, others = _main_stack(role_rows(wh, models[0], options.selection(())))
     if not rows:
         raise NoValuesError(f"{models[0]}: no weights are known by their roles; {_NO_VALUES}")
     _require_values(rows, [measure], models)
-    return lambda look: role_map(rows, look, model=models[0], measure=measure)
+    return lambda look: role_map(rows, look, model=models[0], measure=measure, other_stacks=others)
 
 
-def _main_stack(rows: Rows) -> Rows:
-    """The rows of the first stack: that which stands for the model, unless a condition keeps others alone."""
-    return [row for row in rows if row["stack"] == rows[0]["stack"]]
+def _main_stack(rows: Rows) -> tuple[Rows, list[str]]:
+    """The rows of the first stack, and the names of the others.
+
+    The first one stands for the model, unless a condition keeps others alone.
+    """
+    stacks = list(dict.fromkeys(row["stack"] for row in rows))
+    return [row for row in rows if row["stack"] == stacks[0]], stacks[1:]
 
 
 def _trade_off(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:
@@ -264,10 +268,10 @@ def _tasks(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:
 
 
 def _units(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:
-    rows = _main_stack(own_rows(wh, UNITS, replace(options.selection(models), by=None)))
+    rows, others = _main_stack(own_rows(wh, UNITS, replace(options.selection(models), by=None)))
     if not any(row["num_base_units"] and row["kind"] in UNIT_KINDS for row in rows):
         raise NoValuesError(f"{models[0]}: the heads and neurons of its base are not known; {_NO_VALUES}")
-    return lambda look: unit_panels(rows, look, model=models[0])
+    return lambda look: unit_panels(rows, look, model=models[0], other_stacks=others)
 
 
 def _spectra(wh: Source, models: tuple[str, ...], options: FigureOptions) -> Draw:

@@ -93,6 +93,11 @@ def unknown_blocks(look: Look, rows: Sequence[Row]) -> str | None:
     return look.word("no_blocks")
 
 
+def stack_note(look: Look, rows: Sequence[Row], others: Sequence[str]) -> str | None:
+    """A sentence if a figure shows one stack of a model that has others."""
+    return look.word("one_stack", stack=rows[0]["stack"], others=", ".join(others)) if rows and others else None
+
+
 def placed_blocks(rows: Sequence[Row]) -> list[tuple[str, Row]]:
     """Each layer and known removed block with the label of its place: the block's number, with a prime for each repetition.
 

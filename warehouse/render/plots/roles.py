@@ -14,7 +14,7 @@ from layerhouse.warehouse.render.plots.cells import (
     share_color,
     y_channel,
 )
-from layerhouse.warehouse.render.plots.layers import placed_blocks, unknown_blocks
+from layerhouse.warehouse.render.plots.layers import placed_blocks, stack_note, unknown_blocks
 from layerhouse.warehouse.render.plots.look import Look
 from layerhouse.warehouse.render.plots.measures import REDUCTION, RETENTION, SPARSITY, is_removed, measure_of
 from layerhouse.warehouse.render.plots.parts import Row, Spec, block_axis, frame
@@ -23,8 +23,10 @@ FIRST_ROLES = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", 
 """Roles in the order in which a layer uses them; others follow by name."""
 
 
-def role_map(rows: Sequence[Row], look: Look, *, model: str, measure: str = RETENTION) -> Spec:
-    """A row for each role of weights, a column for each layer of one model.
+def role_map(
+    rows: Sequence[Row], look: Look, *, model: str, measure: str = RETENTION, other_stacks: Sequence[str] = ()
+) -> Spec:
+    """A row for each role of weights, a column for each layer of one stack of a model; a note names `other_stacks`.
 
     `rows` have model_id, stack, base_layer_index, layer_index, match, role, kept_by, kept_share, kept_level, sparsity and
     further numbers, one row for each layer or removed block and role; a removed block has rows of the roles of its base.
@@ -67,10 +69,10 @@ def role_map(rows: Sequence[Row], look: Look, *, model: str, measure: str = RETE
         ),
         *hatched([cell for cell in cells if cell["gone"]], look, grid, channels, title),
     ]
-    note = unknown_blocks(look, _one_per_layer(rows))
+    notes = [unknown_blocks(look, _one_per_layer(rows)), stack_note(look, rows, other_stacks)]
     label = look.label_of(model)
     text = f"Heat map of {title} of {len(roles)} kinds of weights by layer of {label}."
-    return frame(look, label, text, {"width": grid.width, "height": grid.height, "layer": layers}, [note] if note else [])
+    return frame(look, label, text, {"width": grid.width, "height": grid.height, "layer": layers}, [*filter(None, notes)])
 
 
 def _one_per_layer(rows: Sequence[Row]) -> list[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from layerhouse.warehouse.render.kinds import COUNT
-from layerhouse.warehouse.render.plots.layers import legend_at_top, placed_blocks, unknown_blocks
+from layerhouse.warehouse.render.plots.layers import legend_at_top, placed_blocks, stack_note, unknown_blocks
 from layerhouse.warehouse.render.plots.look import Look
 from layerhouse.warehouse.render.plots.measures import is_removed
 from layerhouse.warehouse.render.plots.parts import Margins, Row, Spec, block_axis, frame, margins, tick_values, values, y_axis
@@ -17,8 +17,8 @@ MOST_CELLS = 64
 """Units of a kind that are drawn one by one; of more, a bar shows how many there are."""
 
 
-def unit_panels(rows: Sequence[Row], look: Look, *, model: str) -> Spec:
-    """A panel for each kind of unit, a column for each block of the base.
+def unit_panels(rows: Sequence[Row], look: Look, *, model: str, other_stacks: Sequence[str] = ()) -> Spec:
+    """A panel for each kind of unit of one stack, a column for each block of the base; a note names `other_stacks`.
 
     `rows` have model_id, stack, base_layer_index, layer_index, match, kind, num_units, num_base_units and units_kept, which is
     None where it is not known which units of the block a layer kept; numbers are None where they are not known.
@@ -26,17 +26,19 @@ def unit_panels(rows: Sequence[Row], look: Look, *, model: str) -> Spec:
     kinds = [kind for kind in KINDS if any(row["kind"] == kind and row["num_base_units"] for row in rows)]
     most = max((row["num_base_units"] or 0 for row in rows), default=0)
     space = margins(look, [f"{most:,}"], has_title=True)
-    panels = [_panel([row for row in rows if row["kind"] == kind], look, space, kind) for kind in kinds]
+    states = sorted({_state(row, unit) for row in rows for unit in range(row["num_base_units"] or 0)})
+    panels = [_panel([row for row in rows if row["kind"] == kind], look, space, kind, states) for kind in kinds]
     for panel in panels[:-1]:
         _hide_blocks(panel)
     label = look.label_of(model)
     names = ", ".join(look.word(kind) for kind in kinds)
-    note = unknown_blocks(look, [row for row in rows if row["kind"] == kinds[0]]) if kinds else None
+    notes = [unknown_blocks(look, [row for row in rows if row["kind"] == kinds[0]]) if kinds else None]
+    notes.append(stack_note(look, rows, other_stacks))
     body = panels[0] if len(panels) == 1 else {"vconcat": panels, "spacing": 10}
-    return frame(look, label, f"Units that {label} kept: {names}.", body, [note] if note else [])
+    return frame(look, label, f"Units that {label} kept: {names}.", body, [*filter(None, notes)])
 
 
-def _panel(rows: Sequence[Row], look: Look, space: Margins, kind: str) -> Spec:
+def _panel(rows: Sequence[Row], look: Look, space: Margins, kind: str, states: Sequence[int]) -> Spec:
     placed = placed_blocks(rows)
     columns = [label for label, _ in placed]
     width = space.inner(look)
@@ -45,20 +47,23 @@ def _panel(rows: Sequence[Row], look: Look, space: Margins, kind: str) -> Spec:
     most = max(max(row["num_base_units"] or 0, row["num_units"] or 0) for row in rows)
     is_grid = most <= MOST_CELLS and any(row["units_kept"] is not None and not is_removed(row) for row in rows)
     if is_grid:
-        return _grid(placed, look, space, kind, x, most)
+        return _grid(placed, look, space, kind, x, states)
     return _counts(placed, look, space, kind, x, most)
 
 
-def _grid(placed: Sequence[tuple[str, Row]], look: Look, space: Margins, kind: str, x: Spec, most: int) -> Spec:
-    """A cell for each unit of each block."""
+def _grid(
+    placed: Sequence[tuple[str, Row]], look: Look, space: Margins, kind: str, x: Spec, states_shown: Sequence[int]
+) -> Spec:
+    """A cell for each unit of each block; `states_shown` are those of all panels, which share one scale of colours."""
     width = space.inner(look)
+    most = max(max(row["num_base_units"] or 0, row["num_units"] or 0) for _, row in placed)
     states = [look.word("kept"), look.word("unit_removed"), look.word("unknown")]
     cells = [
         {"block": label, "row": unit, "state": states[_state(row, unit)]}
         for label, row in placed
         for unit in range(row["num_base_units"] or 0)
     ]
-    present = [state for state in states if any(cell["state"] == state for cell in cells)]
+    present = [states[number] for number in states_shown]
     tones = look.tones
     fills = dict(zip(states, (tones.bands[0], tones.background, tones.unknown), strict=True))
     strokes = dict(zip(states, (tones.bands[0], tones.muted, tones.unknown), strict=True))

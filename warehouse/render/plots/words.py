@@ -32,6 +32,7 @@ WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "en": "{count} of {total} blocks removed, no file says which",
             "zh": "{total}层中移除{count}层，没有文件说明是哪些",
         },
+        "one_stack": {"en": "{stack} alone; not shown: {others}", "zh": "仅 {stack}；未显示：{others}"},
         "no_blocks": {"en": "which layer is which block is not known", "zh": "层与原始层的对应关系未知"},
         "added_layers": {
             "en": "Not shown: {count} layers that are no block of the base ({names}).",

@@ -108,7 +108,7 @@ async function drawBlocks(model) {
   const levels = REPORT.levels.filter((level) => bars.some((row) => row.level === level));
   const mean = valueAt(MODELS, "kept_layer_mean", ROWS_OF_MODEL.models.get(model)[0]);
   const sentence = mean === null ? "" : ` Mean over blocks: ${numberText(mean, PERCENT)} %.`;
-  byId("model-blocks-note").textContent = blocksNote(rows, isPlaced, sentence);
+  byId("model-blocks-note").textContent = `${blocksNote(rows, isPlaced, sentence)} ${stackNote(model)}`.trim();
   await drawFigure(
     "model-blocks",
     isPlaced && bars.length
@@ -140,6 +140,14 @@ function blocksNote(rows, isPlaced, sentence) {
   if (!rows.some((row) => row.block !== null)) return rows.some((row) => row.isRemoved) ? "Blocks are gone, and nothing says which." : "No base, so nothing says what was kept.";
   if (!isPlaced) return "Some layers have no block of the base; the table has all of them.";
   return sentence.trim();
+}
+
+/** Which stack the figures of a model are of, if it has others. */
+function stackNote(model) {
+  const stack = mainStack(model);
+  const others = new Set(layersOf(model).map((layer) => valueAt(TABLES.layers, "stack", layer)));
+  others.delete(stack);
+  return others.size ? `Figures are of the ${visible(stack)} alone; the table of layers has the ${[...others].map(visible).join(", ")}, too.` : "";
 }
 
 async function drawUnits(model) {
