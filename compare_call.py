@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Side = dict[str, Any]
 
-ASKED = "models current_checkpoints checkpoints layers tensors units layer_matches"
+ASKED = "model_names models current_checkpoints checkpoints layers tensors units layer_matches"
 """The tables and views that making a comparison reads."""
 LAYER_COLUMNS = ("stack", "layer_index")
 MAP_COLUMNS = ("base_checkpoint_id", "stack", "layer_index", "base_layer_index", "match", "match_confidence")

@@ -9,7 +9,7 @@ from layerhouse.ingest.checkpoint.limits import scaled_limits
 from layerhouse.ingest.context import Reading, available_cores
 from layerhouse.ingest.model.family_files import check_own_families
 from layerhouse.ingest.run import Event, Options, Progress, Report, ingest_roots, settle_stored
-from layerhouse.warehouse.answers.answer_cache import is_large
+from layerhouse.warehouse.answers.kept.states import is_large
 from layerhouse.warehouse.storage.commits import list_commits
 from layerhouse.warehouse.storage.inventory import Inventory
 from layerhouse.warehouse.storage.schema import TABLES
@@ -36,7 +36,7 @@ def ingest_into(
     with scaled_limits(limit_factor):
         report = ingest_roots(roots, warehouse, known, options, on_event=on_event, on_progress=on_progress)
     if not options.dry_run and is_large(list_commits(warehouse)):
-        from layerhouse.warehouse.answers.session import keep_answers
+        from layerhouse.warehouse.admin.keeping import keep_answers
 
         keep_answers(warehouse)
     return report
@@ -48,7 +48,7 @@ def settle_warehouse(warehouse: Path, *, on_event: Callable[[Event], None]) -> R
     add_present_schema(root)
     report = settle_stored(root, _known(root), Options(reading=Reading(threads=available_cores())), on_event)
     if is_large(list_commits(root)):
-        from layerhouse.warehouse.answers.session import keep_answers
+        from layerhouse.warehouse.admin.keeping import keep_answers
 
         keep_answers(root)
     return report

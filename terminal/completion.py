@@ -58,13 +58,13 @@ def in_a_list(names: Names) -> Completion:
 
 def model_names(context: click.Context, word: str) -> list[str]:
     """The names of all models, and those ends of them that name one alone if a word has no slash."""
-    from layerhouse.warehouse.answers.query import SHORT_MODEL_NAMES
+    from layerhouse.warehouse.answers.query import MODEL_NAMES
     from layerhouse.warehouse.answers.session import connect
 
     root = Path(context.params.get("warehouse") or str(_first_argument(context, "first")))
-    connection, _ = connect(root, asked=SHORT_MODEL_NAMES)
+    connection, _ = connect(root, asked=MODEL_NAMES)
     with connection:
-        names = [name for (name,) in connection.execute(SHORT_MODEL_NAMES).fetchall()]
+        names = [name for (name,) in connection.execute(MODEL_NAMES).fetchall()]
     ends = [name.rpartition("/")[2] for name in names]
     alone = [end for end in ends if end and ends.count(end) == 1 and end not in names]
     return [*names, *(alone if word and "/" not in word else [])]

@@ -66,9 +66,9 @@ def collect_expectations(conditions: Sequence[str], options: ExpectationOptions)
 
 def show_outcomes(wh: Warehouse, expectations: Sequence[Expectation], format_name: str) -> bool:
     """Print the outcomes of expectations; return whether all are met."""
-    from layerhouse.warehouse.answers.expectations import check_expectations
+    from layerhouse.warehouse.answers.expectations import ASKED, check_expectations
 
-    outcomes = check_expectations(wh.connection_for(), expectations, on_hint=talk)
+    outcomes = check_expectations(wh.connection_for(ASKED), expectations, on_hint=talk)
     failed = [outcome for outcome in outcomes if not outcome.is_met]
     if format_name == JSON:
         print_lines(json.dumps(_as_json(outcomes), ensure_ascii=False, indent=2, default=str))

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 def show_trees(wh: Warehouse, models: Sequence[str]) -> None:
     """Draw the trees of the models that match, or all of them."""
-    from layerhouse.warehouse.answers.lineage_tree import lineage_trees
+    from layerhouse.warehouse.answers.lineage_tree import ASKED, lineage_trees
 
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    print_lines(lineage_trees(wh.connection_for(), models, is_unicode=encoding.startswith("utf")))
+    print_lines(lineage_trees(wh.connection_for(ASKED), models, is_unicode=encoding.startswith("utf")))
 
 
 def settle_lineage(warehouse: Path) -> None:

@@ -20,14 +20,14 @@ def draw(wh: Warehouse, models: Sequence[str], base: str | None = None, *, by: s
 
     Of one model beside a `base` that was named, also what became of the base's tensors and units.
     """
-    from layerhouse.warehouse.answers.comparing import PICTURE_SQL, pair_lines, pictures
+    from layerhouse.warehouse.answers.comparing import PAIR_SQL, PICTURE_SQL, pair_lines, pictures
 
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
     target = screen()
     width = None if target is None else target.width
-    connection = wh.connection_for(PICTURE_SQL if base is None else None)
+    connection = wh.connection_for(PICTURE_SQL)
     drawn = pictures(connection, models, is_unicode=encoding.startswith("utf"), by=by, base_name=base, width=width)
-    return drawn if base is None else [*drawn, *(f"{line}\n" for line in pair_lines(wh.connection_for(), *models))]
+    return drawn if base is None else [*drawn, *(f"{line}\n" for line in pair_lines(wh.connection_for(PAIR_SQL), *models))]
 
 
 def is_picture_wanted(choice: bool | None, models: Sequence[str], output: OutputOptions, table: TableOptions) -> bool:

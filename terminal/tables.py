@@ -126,12 +126,12 @@ def show_query(
 
 def _glance(wh: Warehouse, query: str | None, output: OutputOptions) -> Glance | None:
     """How a table of models is shown at a glance; None where it is not for a terminal."""
-    from layerhouse.warehouse.answers.query import SHORT_MODEL_NAMES, run_sql
+    from layerhouse.warehouse.answers.query import MODEL_NAMES, run_sql
     from layerhouse.warehouse.render.short_names import shortest_endings
 
     if output.output is not None or not sys.stdout.isatty():
         return None
-    names = run_sql(wh.connection_for(SHORT_MODEL_NAMES), SHORT_MODEL_NAMES).column(0).to_pylist()
+    names = run_sql(wh.connection_for(MODEL_NAMES), MODEL_NAMES).column(0).to_pylist()
     return Glance(query, shortest_endings(names))
 
 
@@ -189,14 +189,15 @@ def _talk_of_answer(answer: Answer, num_conflicts: int, num_doubtful: int) -> No
 
 def show_changes(wh: Warehouse, since: str, models: tuple[str, ...], table: TableOptions, output: OutputOptions) -> None:
     """Show what each model was at an earlier time beside what it is. Raises UsageError for options that it does not have."""
-    from layerhouse.warehouse.answers.dates import summary_since
+    from layerhouse.warehouse.answers.dates import MODELS, summary_since
     from layerhouse.warehouse.answers.selection import select_rows
 
     if table.by is not None:
         raise UsageError("--by is not for --since, which shows parameters")
     with wh.at(since) as earlier:
-        changes = summary_since(earlier.connection_for(), wh.connection_for(), models)
-    rows = select_rows(wh.connection_for(), changes, table.selection())
+        changes = summary_since(earlier.connection_for(MODELS), wh.connection_for(MODELS), models)
+    selection = table.selection()
+    rows = select_rows(wh.connection_for(selection.asked_sql("summary")), changes, selection)
     show_table(rows, output, table.layout, glance=_glance(wh, None, output))
 
 
@@ -207,7 +208,8 @@ def show_differences(
     from layerhouse.warehouse.answers.selection import select_rows
 
     compared = first.differences_table(second, models)
-    rows = select_rows(first.connection_for(), compared, table.selection())
+    selection = table.selection()
+    rows = select_rows(first.connection_for(selection.asked_sql("summary")), compared, selection)
     show_table(rows, output, table.layout, glance=_glance(first, None, output))
     return bool(compared.num_rows)
 

@@ -23,11 +23,11 @@ from typing import Any
 import layerhouse as lh
 from layerhouse.errors import WarehouseError
 from layerhouse.tests.running import CLEAN
-from layerhouse.tests.test_answer_cache import link, results
+from layerhouse.tests.test_kept_answers import link, results
 from layerhouse.tests.test_kill import COMMAND, assert_all_is_there_once, assert_no_model_is_half_there, write_models
 from layerhouse.warehouse.admin.health import check_warehouse
-from layerhouse.warehouse.answers import answer_cache
-from layerhouse.warehouse.answers.session import keep_answers
+from layerhouse.warehouse.admin.keeping import keep_answers
+from layerhouse.warehouse.answers.kept import states
 from layerhouse.warehouse.storage.own_files import HEADS
 from layerhouse.warehouse.storage.store import write_commit
 
@@ -64,7 +64,7 @@ def files_of(root: Path) -> list[Path]:
 
 def flips(folder: Path, count: int = 570, seed: int = 1) -> None:
     """Flip a bit of a byte, of all kinds of files by turns; nothing else may change."""
-    chance, answer_cache.LEAST_RESULTS, seen = random.Random(seed), 10, Counter[str]()
+    chance, states.LEAST_RESULTS, seen = random.Random(seed), 10, Counter[str]()
     root = make_warehouse(folder)
     before = answers(root)
     assert before == answers(root, verify=True)

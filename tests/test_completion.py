@@ -19,7 +19,7 @@ from layerhouse.tests import study_builder
 from layerhouse.tests.running import CLEAN
 from layerhouse.warehouse.admin.removals import drop_model, rename_model
 from layerhouse.warehouse.answers.naming.condition import select_columns
-from layerhouse.warehouse.answers.query import MODEL_NAMES, SHORT_MODEL_NAMES, query_names, query_text
+from layerhouse.warehouse.answers.query import MODEL_NAMES, query_names, query_text
 from layerhouse.warehouse.answers.session import connect
 
 BASH = shutil.which("bash")
@@ -131,10 +131,11 @@ def test_the_scripts_name_the_command_and_no_other_shell_has_one(monkeypatch):
 
 
 def test_names_by_few_views_are_those_of_the_view_models(study):
-    connection, _ = connect(study / "layerhouse-data", asked=f"{MODEL_NAMES}\n{SHORT_MODEL_NAMES}")
+    sql = "SELECT model_id FROM models ORDER BY model_id"
+    connection, _ = connect(study / "layerhouse-data", asked=f"{MODEL_NAMES}\n{sql}")
     with connection:
         names = connection.execute(MODEL_NAMES).fetchall()
-        assert connection.execute(SHORT_MODEL_NAMES).fetchall() == names
+        assert connection.execute(sql).fetchall() == names
     assert len(names) == 11
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from layerhouse.tests import stress
-from layerhouse.warehouse.answers import answer_cache
+from layerhouse.warehouse.answers.kept import states
 
 
 @pytest.fixture(autouse=True)
 def few_results_are_many(monkeypatch):
-    monkeypatch.setattr(answer_cache, "LEAST_RESULTS", answer_cache.LEAST_RESULTS)  # put back what a trial changes
+    monkeypatch.setattr(states, "LEAST_RESULTS", states.LEAST_RESULTS)  # put back what a trial changes
 
 
 def test_a_flipped_bit_is_noticed_by_check_and_changes_no_verified_answer(tmp_path, capsys):

@@ -12,9 +12,11 @@ import duckdb
 from layerhouse.errors import DamagedWarehouseError
 from layerhouse.vocabulary import FindingKind
 from layerhouse.warehouse.admin.set_aside import aside_folders, restore_folder, set_commit_aside, set_files_aside
-from layerhouse.warehouse.answers.answer_cache import damaged_answers, own_files
-from layerhouse.warehouse.answers.session import answer_files, connect
+from layerhouse.warehouse.answers.kept.files import damaged_answers, own_files
+from layerhouse.warehouse.answers.kept.states import answers_of
+from layerhouse.warehouse.answers.session import connect
 from layerhouse.warehouse.answers.sql_text import quote_identifier, quote_literal, sql_files
+from layerhouse.warehouse.answers.view_texts import view_statements
 from layerhouse.warehouse.storage.commit_file import Commit, DataFile, data_path
 from layerhouse.warehouse.storage.commits import CREATE, Damage, Snapshot, list_commits
 from layerhouse.warehouse.storage.own_files import COMMITS, DAMAGED, HEADS, KEPT, FaultyFileError
@@ -200,9 +202,10 @@ def _schema_findings(root: Path, *, repair: bool) -> Iterator[Finding]:
 
 
 def _broken_promises(root: Path) -> Iterator[Finding]:
-    connection, _ = connect(root)
+    promises = sql_files("warehouse.checks")
+    connection, _ = connect(root, asked="\n".join(promises.values()))
     with connection:
-        for name, sql in sql_files("warehouse.checks").items():
+        for name, sql in promises.items():
             relation = connection.sql(sql)
             rows = relation.limit(3).fetchall()
             if rows:
@@ -215,12 +218,15 @@ def _broken_promises(root: Path) -> Iterator[Finding]:
 
 def _wrong_answers(root: Path, *, repair: bool) -> Iterator[Finding]:
     """Cached answers that are not as written or not what the rows give, and temporary files that an interrupted run left."""
-    faults = dict(damaged_answers(root / KEPT))
-    connection, snapshot = connect(root, computes_all=True)
-    answers = {path: view for view, path in answer_files(snapshot).items()}
+    kept, faults = [*own_files(root / KEPT)], dict(damaged_answers(root / KEPT))
+    if not kept:
+        return
+    connection, snapshot = connect(root, computes_all=True, asked=" ".join(view for _, view in kept))
+    answers = {answer.path for answer in answers_of(snapshot, view_statements(snapshot)).values()}
     with connection:
-        for path, view in own_files(root / KEPT):
-            if path.name.startswith("."):
+        for path, view in kept:
+            is_temporary = path.name.startswith(".")
+            if is_temporary:
                 kind, what = FindingKind.ORPHAN, "left by a run that was cut off; nothing reads it"
             elif path in faults:
                 kind, what = FindingKind.DAMAGED, faults[path]
@@ -229,7 +235,8 @@ def _wrong_answers(root: Path, *, repair: bool) -> Iterator[Finding]:
             else:
                 continue
             if repair:
-                path.unlink()
+                for file in (path, *(path.with_suffix(suffix) for suffix in (".parquet", ".json") if not is_temporary)):
+                    file.unlink(missing_ok=True)
             yield Finding(kind, f"{KEPT}/{path.name}", what, "removed; the rows give it again" if repair else None)
 
 

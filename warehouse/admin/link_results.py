@@ -14,8 +14,9 @@ from typing import NamedTuple
 from layerhouse.errors import UsageError
 from layerhouse.file_door import open_regular
 from layerhouse.vocabulary import LinkRule
+from layerhouse.warehouse.admin.keeping import keep_answers
 from layerhouse.warehouse.answers.query import model_names, own_sql, the_model
-from layerhouse.warehouse.answers.session import connect, keep_answers
+from layerhouse.warehouse.answers.session import connect
 from layerhouse.warehouse.storage.store import write_commit
 
 FILE_PARTS = """
@@ -67,7 +68,7 @@ def link_results(root: Path, requests: Sequence[LinkRequest]) -> int:
     Raises NotFoundError for a model that is not in the warehouse, UsageError for an ending of several names, a file without
     results in it, and a file of several models where the request does not say of which.
     """
-    connection, _ = connect(root, asked="models result_links")
+    connection, _ = connect(root, asked="model_names result_links")
     with connection, own_sql(connection):
         names = model_names(connection)
         rows = connection.execute(FILE_PARTS).fetchall()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from layerhouse.errors import UsageError
 from layerhouse.vocabulary import RemovalAction
+from layerhouse.warehouse.admin.keeping import keep_answers
 from layerhouse.warehouse.answers.query import MODEL_NAMES, model_names, the_model
-from layerhouse.warehouse.answers.session import connect, keep_answers
+from layerhouse.warehouse.answers.session import connect
 from layerhouse.warehouse.storage.store import write_commit
 
 

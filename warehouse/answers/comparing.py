@@ -10,10 +10,11 @@ import duckdb
 from layerhouse.errors import UsageError
 from layerhouse.vocabulary import SourceKind, UnitKind
 from layerhouse.warehouse.answers.query import (
+    MODEL_NAMES,
     counted_by,
-    keep_models,
     model_names,
     own_sql,
+    run_of_models,
     run_sql,
     the_model,
 )
@@ -77,7 +78,7 @@ ORDER BY
     layer_pruning.layer_index NULLS LAST
 """
 """The layers of every model as they are drawn; what each picture is counted in is chosen for itself."""
-PICTURE_SQL = "\n".join((MODELS, BASE_NAMES, LAYERS))
+PICTURE_SQL = "\n".join((MODELS, BASE_NAMES, LAYERS, MODEL_NAMES))
 """All SQL of a picture: what a session has to make views for."""
 
 
@@ -104,6 +105,8 @@ WHERE model_id = {model}
 GROUP BY kind
 ORDER BY kind
 """
+PAIR_SQL = f"{RELATION_COUNTS}\n{UNIT_COUNTS}"
+"""All SQL of pair_lines."""
 UNIT_TEXTS = {UnitKind.HEAD: "heads", UnitKind.KV_GROUP: "KV groups", UnitKind.NEURON: "neurons", UnitKind.EXPERT: "experts"}
 
 
@@ -123,8 +126,8 @@ def pictures(
     """
     with own_sql(connection), counted_by(connection, by):
         base_names = dict(run_rows(connection, BASE_NAMES))
-        models = keep_models(connection, run_sql(connection, MODELS), globs or ("*",)).to_pylist()
-        layers = keep_models(connection, run_sql(connection, LAYERS), globs or ("*",)).to_pylist()
+        models = run_of_models(connection, MODELS, globs).to_pylist()
+        layers = run_of_models(connection, LAYERS, globs).to_pylist()
     by_model: dict[str, list[dict[str, Any]]] = {}
     for layer in layers:
         by_model.setdefault(layer["model_id"], []).append(layer)

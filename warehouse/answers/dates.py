@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+MODELS = "SELECT * FROM models"
 SIDE_BY_SIDE = """
 SELECT
     coalesce(now.model_id, earlier.model_id) AS model_id,
@@ -50,12 +51,11 @@ def summary_since(earlier: duckdb.DuckDBPyConnection, now: duckdb.DuckDBPyConnec
     `models` are globs of the models to keep. Raises NotFoundError for a glob that no model matches.
     """
     with own_sql(now):
-        tables = {"earlier": run_sql(earlier, "SELECT * FROM models"), "now": run_sql(now, "SELECT * FROM models")}
+        tables = {"earlier": run_sql(earlier, MODELS), "now": run_sql(now, MODELS)}
     with new_connection(memory=memory_limit()) as session:
         session.execute("SET TimeZone = 'UTC'")
         for name, table in tables.items():
             session.register(name, table)
         lock(session)
         compared = run_sql(session, SIDE_BY_SIDE)
-        session.register("models", compared)
-        return keep_models(session, compared, models) if models else compared
+    return keep_models(compared, compared["model_id"].to_pylist(), models) if models else compared

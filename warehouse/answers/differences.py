@@ -202,10 +202,10 @@ def differences(first: duckdb.DuckDBPyConnection, second: duckdb.DuckDBPyConnect
     with new_connection(memory=memory_limit()) as session:
         for name, table in tables.items():
             session.register(name, table)
-        session.execute("CREATE TEMP VIEW models AS SELECT model_id FROM first_rows UNION SELECT model_id FROM second_rows")
         lock(session)
         compared = run_sql(session, DIFFERENCES.format(fields=fields))
-        return keep_models(session, compared, models) if models else compared
+    names = {name for table in tables.values() for name in table["model_id"].unique().to_pylist()}
+    return keep_models(compared, names, models) if models else compared
 
 
 def _values(part: str, columns: Sequence[str]) -> str:

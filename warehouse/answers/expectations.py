@@ -31,6 +31,8 @@ ROWS = {
 }
 """What a condition may be asked of, and the rows of it."""
 MEASURED = "SELECT model_id, stats_level, status_note FROM current_checkpoints LEFT JOIN status_notes USING (model_id)"
+ASKED = "\n".join((*ROWS.values(), MEASURED))
+"""All SQL of checking."""
 TOML_KEYS = {"that": (str, list), "models": (str, list), "each": (str,)}
 
 
@@ -123,9 +125,10 @@ def check_expectations(
     if not tables[MODELS].num_rows:
         raise UsageError("no model is there to expect anything of")
     outcomes: list[Outcome] = []
+    names = tables[MODELS][MODEL_COLUMN].to_pylist()
     for expectation in expectations:
         models, table = (
-            keep_models(connection, tables[each], expectation.models) if expectation.models else tables[each]
+            keep_models(tables[each], names, expectation.models) if expectation.models else tables[each]
             for each in (MODELS, expectation.each)
         )
         outcomes += _judge(table, expectation, measured)

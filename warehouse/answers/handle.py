@@ -12,10 +12,11 @@ from layerhouse.warehouse.answers.pair_rows import PairRows
 from layerhouse.warehouse.answers.query import (
     MODEL_NAMES,
     asked_by,
-    keep_models,
+    asked_by_user,
     model_names,
     own_sql,
     query_text,
+    run_of_models,
     run_query,
     run_sql,
     the_model,
@@ -86,7 +87,7 @@ class Warehouse:
     def with_pair(self, pair: PairRows) -> Self:
         """The same warehouse with one comparison, that of a pair, in place of all that are stored. Nothing is written."""
         shown = copy(self)
-        shown._session = Session(self._snapshot, as_of=self.as_of, computes_all=self._verify).show_pair(pair)
+        shown._session = Session(self._snapshot, as_of=self.as_of, computes_all=self._verify).show(pair)
         shown._open_session = None
         return shown
 
@@ -124,9 +125,7 @@ class Warehouse:
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """A DuckDB session for SQL of your own, with every table and view. It can read and write files and attach databases."""
-        if self._open_session is None:
-            self._open_session = Session(self._snapshot, as_of=self.as_of, computes_all=self._verify, is_open=True)
-        return self._open_session.make()
+        return self._session_for_sql().make()
 
     def connection_for(self, sql: str | None = None) -> duckdb.DuckDBPyConnection:
         """The DuckDB session that gives all answers, with the views that some SQL needs, or all views.
@@ -192,10 +191,10 @@ class Warehouse:
 
     def since(self, earlier: datetime | str, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
         """One row a model: what it was at an earlier time, what it is now, and how it changed."""
-        from layerhouse.warehouse.answers.dates import summary_since
+        from layerhouse.warehouse.answers.dates import MODELS, summary_since
 
         with self.at(earlier) as before:
-            return _frame(summary_since(before.connection_for(), self.connection_for(), models))
+            return _frame(summary_since(before.connection_for(MODELS), self.connection_for(MODELS), models))
 
     def differences(self, other: Warehouse, *, models: list[str] | tuple[str, ...] = ()) -> pl.DataFrame:
         """One row for each difference of another warehouse from this one: models, structures, layers and scores."""
@@ -220,7 +219,13 @@ class Warehouse:
         """The answer of `sql` as an Arrow table, in which two columns may share a name."""
         if safe:
             require_reading(sql)
-        return run_sql(self.connection_for() if safe else self.connection, sql)
+            return run_sql(self.connection_for(asked_by_user(sql)), sql)
+        return run_sql(self._session_for_sql().make(asked_by_user(sql)), sql)
+
+    def _session_for_sql(self) -> Session:
+        if self._open_session is None:
+            self._open_session = Session(self._snapshot, as_of=self.as_of, computes_all=self._verify, is_open=True)
+        return self._open_session
 
     def scan(self, table: str) -> pl.LazyFrame:
         """A stored table as a polars LazyFrame over its Parquet files, with the same rows as in SQL. Raises NotFoundError."""
@@ -266,10 +271,7 @@ class Warehouse:
 
     def _of_model(self, sql: str, model: str | None) -> pl.DataFrame:
         models = () if model is None else (model,)
-        connection = self.connection_for(asked_by(sql, models))
-        with own_sql(connection):
-            table = run_sql(connection, sql)
-        return _frame(keep_models(connection, table, models) if models else table)
+        return _frame(run_of_models(self.connection_for(asked_by(sql, models)), sql, models))
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

@@ -9,7 +9,7 @@ import duckdb
 
 from layerhouse.escapes import visible
 from layerhouse.vocabulary import BaseRule, Descent
-from layerhouse.warehouse.answers.query import keep_models, run_query
+from layerhouse.warehouse.answers.query import MODEL_NAMES, chosen_models, query_text, run_query
 
 Row = Mapping[str, Any]
 
@@ -22,10 +22,15 @@ WORDS = {
 }
 
 
+ASKED = f"{query_text('lineage')}\n{MODEL_NAMES}"
+"""All SQL of the trees."""
+
+
 def lineage_trees(connection: duckdb.DuckDBPyConnection, globs: Sequence[str], *, is_unicode: bool) -> str:
     """The trees that have a model which matches one of the globs, or all of them. Raises NotFoundError."""
     table = run_query(connection, "lineage")
-    wanted = {row["model_id"] for row in keep_models(connection, table, globs).to_pylist()} if globs else None
+    chosen = chosen_models(connection, globs) if globs else None
+    wanted = None if chosen is None else {*chosen} & {*table["model_id"].to_pylist()}
     return draw_trees(table.to_pylist(), wanted, is_unicode=is_unicode)
 
 

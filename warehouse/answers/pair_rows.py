@@ -28,6 +28,11 @@ class PairRows:
     base_checkpoint_id: str
     rows: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def tables(self) -> Sequence[str]:
+        """The tables of which only the pair's rows are shown."""
+        return MATCH_TABLES
+
     def add_to(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Put the rows into temporary tables of a session."""
         for table in MATCH_TABLES if self.rows else ():

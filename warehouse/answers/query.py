@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,8 +20,8 @@ from layerhouse.errors import (
     WarehouseError,
 )
 from layerhouse.vocabulary import KeptBy
-from layerhouse.warehouse.answers.answer_cache import damaged_answers
-from layerhouse.warehouse.answers.sql_text import sql_files
+from layerhouse.warehouse.answers.kept.files import damaged_answers
+from layerhouse.warehouse.answers.sql_text import quote_literal, sql_files
 from layerhouse.warehouse.storage.commits import list_commits
 from layerhouse.warehouse.storage.own_files import KEPT
 
@@ -28,18 +29,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MODEL_COLUMN = "model_id"
+NO_MODELS = "this table has no model_id, so --model cannot filter it"
 ERRORS_OF_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.SyntaxException)
 """Errors in the SQL itself, whatever the files hold."""
 KEPT_BY = "kept_by"
 """The session variable that the macro kept_measure reads, and the column that says what the kept shares are counted in."""
-MODEL_NAMES = "SELECT model_id FROM models ORDER BY model_id"
-SHORT_MODEL_NAMES = """
-SELECT model_id FROM sightings
-UNION
-SELECT model_id FROM result_links WHERE model_id IS NOT NULL
-ORDER BY model_id
-"""
-"""The same names by fewer views, in a fifth of the time."""
+MODEL_NAMES = "SELECT model_id FROM model_names ORDER BY model_id"
+_WORD = re.compile(r"[a-z_]+")
+_LISTING_WORDS = frozenset({"show", "describe", "desc", "summarize", "pragma", "query", "query_table", "information_schema"})
+_LISTING_PREFIXES = ("duckdb_", "pg_", "pragma_", "sqlite_")
+"""Words of SQL that may list views, or read views whose names it does not spell."""
+MOST_LISTED = 100
+"""Names up to which a condition lists them, so that DuckDB looks them up in the files' statistics."""
 
 
 @contextmanager
@@ -101,6 +102,17 @@ def asked_by(sql: str, models: Sequence[str] = ()) -> str:
     return f"{sql}\n{MODEL_NAMES}" if models else sql
 
 
+def asked_by_user(sql: str) -> str | None:
+    """What a session has to make views for so that it can run SQL of a user; None for all of them.
+
+    Any word may be the name of a view, in letters of either case. SQL that lists views, or has names that are made up while it
+    runs, takes all.
+    """
+    words = {*_WORD.findall(sql.lower())}
+    is_open_ended = any(word in _LISTING_WORDS or word.startswith(_LISTING_PREFIXES) for word in words) or "u&" in sql.lower()
+    return None if is_open_ended else " ".join(sorted(words))
+
+
 def query_list() -> pa.Table:
     """Every query and its description."""
     import pyarrow as pa
@@ -128,9 +140,45 @@ def run_query(
     if by is not None and "kept_measure(" not in sql:
         measured = [other for other in query_names() if "kept_measure(" in query_text(other)]
         raise UsageError(f"--by is for queries that show what is kept: {', '.join(measured)}")
-    with counted_by(connection, by), own_sql(connection):
-        table = run_sql(connection, sql)
-    return keep_models(connection, table, models) if models else table
+    with counted_by(connection, by):
+        return run_of_models(connection, sql, models)
+
+
+def run_of_models(connection: duckdb.DuckDBPyConnection, sql: str, models: Sequence[str] = ()) -> pa.Table:
+    """The answer of layerhouse's own SQL: all rows, or those of the models that are named or match a glob.
+
+    The condition is part of the SQL, so that no other rows are computed. Raises NotFoundError for a name or glob that no model
+    has, and UsageError for an ending of several names or a table without models.
+    """
+    if not models:
+        with own_sql(connection):
+            return run_sql(connection, sql)
+    names = chosen_models(connection, models)
+    with own_sql(connection):
+        if MODEL_COLUMN not in connection.sql(sql).columns:
+            raise UsageError(NO_MODELS)
+        return run_sql(connection, sql if names is None else _of_models(sql, names))
+
+
+def chosen_models(connection: duckdb.DuckDBPyConnection, globs: Sequence[str]) -> list[str] | None:
+    """The models that are named or match a glob (see matching_models), in order; None for all of them."""
+    listed = ", ".join(map(quote_literal, globs))
+    with own_sql(connection):
+        rows = connection.execute(f"SELECT model_id FROM model_names WHERE model_id IN ({listed})").fetchall()
+    if len(rows) == len({*globs}):
+        return sorted(name for (name,) in rows)
+    names = model_names(connection)
+    kept = set().union(*(matching_models(names, glob) for glob in globs))
+    return None if len(kept) == len(names) else sorted(kept)
+
+
+def _of_models(sql: str, names: Sequence[str]) -> str:
+    """A SELECT with the condition that a row is of one of some models; its order stays."""
+    select = f"SELECT * FROM (\n{sql.strip().removesuffix(';')}\n)"
+    listed = ", ".join(map(quote_literal, names))
+    if len(names) > MOST_LISTED:
+        return f"{select} WHERE {MODEL_COLUMN} IN (SELECT unnest([{listed}]))"
+    return f"{select} WHERE {MODEL_COLUMN} {f'= {listed}' if len(names) == 1 else f'IN ({listed})'}"
 
 
 @contextmanager
@@ -148,7 +196,7 @@ def counted_by(connection: duckdb.DuckDBPyConnection, measure: str | None) -> It
         connection.execute(f"RESET VARIABLE {KEPT_BY}")
 
 
-def matching_models(names: Sequence[str], text: str) -> set[str]:
+def matching_models(names: Collection[str], text: str) -> set[str]:
     """The model of this name, else those that match a glob, else the one whose name ends in `/` and the text.
 
     Raises NotFoundError if there is none, and UsageError if several names have that ending.
@@ -174,33 +222,31 @@ def the_model(names: Collection[str], text: str, kind: str = "model") -> str:
     return found[0]
 
 
-def keep_models(connection: duckdb.DuckDBPyConnection, table: pa.Table, globs: Sequence[str]) -> pa.Table:
-    """The rows whose model is named in `globs` or matches one. See matching_models."""
+def keep_models(table: pa.Table, names: Collection[str], globs: Sequence[str]) -> pa.Table:
+    """The rows whose model is named in `globs` or matches one; `names` are all models. See matching_models."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if MODEL_COLUMN not in table.column_names:
-        raise UsageError("this table has no model_id, so --model cannot filter it")
-    names = model_names(connection)
-    kept: set[str] = set()
-    for glob in globs:
-        kept |= matching_models(names, glob)
+        raise UsageError(NO_MODELS)
+    kept = set().union(*(matching_models(names, glob) for glob in globs))
     return table.filter(pc.is_in(table[MODEL_COLUMN], pa.array(sorted(kept), pa.string())))
+
+
+STUDY_ROWS = (
+    "SELECT * FROM models ORDER BY model_id",
+    "SELECT * FROM layer_pruning ORDER BY model_id, base_layer_index NULLS LAST, layer_index NULLS LAST",
+)
+STUDY_SQL = "\n".join((*STUDY_ROWS, MODEL_NAMES))
+"""All SQL of study_rows."""
 
 
 def study_rows(
     connection: duckdb.DuckDBPyConnection, models: Sequence[str] = ()
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of the views models and layer_pruning, as the summary in the study's form needs them."""
-    answers = []
-    for sql in (
-        "SELECT * FROM models ORDER BY model_id",
-        "SELECT * FROM layer_pruning ORDER BY model_id, base_layer_index NULLS LAST, layer_index NULLS LAST",
-    ):
-        with own_sql(connection):
-            table = run_sql(connection, sql)
-        answers.append((keep_models(connection, table, models) if models else table).to_pylist())
-    return answers[0], answers[1]
+    models_rows, layer_rows = (run_of_models(connection, sql, models).to_pylist() for sql in STUDY_ROWS)
+    return models_rows, layer_rows
 
 
 def model_names(connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.errors import UsageError
-from layerhouse.warehouse.answers.query import keep_models, model_names, own_sql, query_text, run_query, run_sql
+from layerhouse.warehouse.answers.query import MODEL_NAMES, model_names, query_text, run_of_models, run_query
 from layerhouse.warehouse.render.report.page import ReportContent
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ UNITS = ("model_id", "stack", "base_layer_index", "layer_index", "kind", "num_ba
 
 def asked_of_report() -> str:
     """All SQL that a report runs, for which the session has to have views."""
-    return "\n".join((*map(query_text, QUERIES), BASES, RESULTS))
+    return "\n".join((*map(query_text, QUERIES), BASES, RESULTS, MODEL_NAMES))
 
 
 def report_content(connection: duckdb.DuckDBPyConnection, models: Sequence[str] = ()) -> ReportContent:
@@ -62,7 +62,7 @@ def report_content(connection: duckdb.DuckDBPyConnection, models: Sequence[str] 
     if not names:
         raise UsageError("the warehouse has no models, so there is nothing to report")
     answers = {name: run_query(connection, name, models) for name in QUERIES}
-    bases, results = (_own_table(connection, sql, models) for sql in (BASES, RESULTS))
+    bases, results = (run_of_models(connection, sql, models) for sql in (BASES, RESULTS))
     tables = {
         "models": _models_table(answers["summary"], answers["performance"].drop_columns([*LEFT_OUT]), answers["against_base"]),
         "layers": answers["per_layer"],
@@ -72,12 +72,6 @@ def report_content(connection: duckdb.DuckDBPyConnection, models: Sequence[str] 
         "results": results,
     }
     return ReportContent(tables, names, {name: query_text(name) for name in QUERIES})
-
-
-def _own_table(connection: duckdb.DuckDBPyConnection, sql: str, models: Sequence[str]) -> pa.Table:
-    with own_sql(connection):
-        table = run_sql(connection, sql)
-    return keep_models(connection, table, models) if models else table
 
 
 def _models_table(summary: pa.Table, performance: pa.Table, against_base: pa.Table) -> pa.Table:

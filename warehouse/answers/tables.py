@@ -48,7 +48,7 @@ def list_columns(root: Path, name: str) -> pa.Table:
     if name not in _descriptions():
         raise NotFoundError("table or view", name, tuple(_descriptions()))
     documented = documented_columns(name)
-    connection, _ = connect(root)
+    connection, _ = connect(root, asked=name)
     with connection:
         columns = connection.execute(f"DESCRIBE {quote_identifier(name)}").fetchall()
     rows = []

@@ -78,13 +78,21 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     "macs_retention": ("Share of the base's multiply-accumulates that is left, of the model or layer.", "fraction"),
     "bytes_retention": ("Share of the base's bytes, by shapes and types as they are stored, that is left.", "fraction"),
     "params_retention": ("Share of the base's parameters that is left, zeros included.", "fraction"),
-    "layer_pruning.logical_bytes": ("Bytes of the layer's tensors as they are stored; 0 for a removed block.", "bytes"),
+    **{
+        f"{view}.{name}": (f"{text}; 0 for a removed block.", unit)
+        for view in ("layer_pruning", "pair_layers")
+        for name, text, unit in (
+            ("logical_bytes", "Bytes of the layer's tensors as they are stored", "bytes"),
+            ("macs_per_token", "Multiply-accumulates of one token in the layer's linear weights", "MACs"),
+        )
+    },
+    **{
+        f"{view}.n_{name}": (f"Layers and removed blocks, of all stacks, whose {column} is known.", "layers")
+        for view in ("layer_summary", "pair_summary")
+        for name, column in (("retention", "retention"), ("nonzero", "nonzero_retention"))
+    },
     "models.logical_bytes": ("Bytes of the model's tensors as they are stored.", "bytes"),
     "base_logical_bytes": ("The same of the base, or of the block of the base.", "bytes"),
-    "layer_pruning.macs_per_token": (
-        "Multiply-accumulates of one token in the layer's linear weights; 0 for a removed block.",
-        "MACs",
-    ),
     **{
         f"{base}{part}_nonzero_params": (f"Parameters of {text} that are not zero{where}.", "parameters")
         for part, text in (("attention", "attention"), ("mlp", "the MLP"))
@@ -100,7 +108,7 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     },
     **{
         f"{view}.stack": ("The stack that stands for the model, and that the columns about layers are of.", None)
-        for view in ("models", "layer_summary", "summary", "performance", "performance_variants")
+        for view in ("models", "layer_summary", "pair_summary", "summary", "performance", "performance_variants")
     },
     "gone": (
         "Which part of the block of the base does nothing any more: `block` (removed, or empty), `attention`, `mlp`, or "

@@ -48,6 +48,9 @@ QUALIFY stack_rank(stack) = min(stack_rank(stack)) OVER ()
 ORDER BY layer_index
 """
 
+ASKED = "model_names models layer_pruning checkpoint_facts layers tensors"
+"""The tables and views that writing the files reads."""
+
 
 def analysis_files(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]:
     """File name -> text; only the files of the model itself if it has no base.

@@ -16,11 +16,6 @@ WITH own_checkpoints AS MATERIALIZED (
         notes
     FROM current_checkpoints
 ),
-known_models AS (
-    SELECT model_id FROM own_checkpoints
-    UNION
-    SELECT model_id FROM result_links
-),
 unpruned AS (
     SELECT
         checkpoint_id,
@@ -44,7 +39,7 @@ twins AS (
     GROUP BY checkpoint_id
 )
 SELECT
-    known_models.model_id,
+    model_names.model_id,
     nullif(
         concat_ws(
             '; ',
@@ -90,12 +85,12 @@ SELECT
         ),
         ''
     ) AS status_note
-FROM known_models
-LEFT JOIN own_checkpoints AS own ON own.model_id = known_models.model_id
+FROM model_names
+LEFT JOIN own_checkpoints AS own ON own.model_id = model_names.model_id
 LEFT JOIN checkpoint_facts AS bases ON bases.checkpoint_id = own.base_checkpoint_id
 LEFT JOIN layer_summary ON layer_summary.model_id = own.model_id
 LEFT JOIN unpruned
     ON unpruned.checkpoint_id = own.checkpoint_id
     AND unpruned.base_checkpoint_id = own.base_checkpoint_id
-LEFT JOIN stale_results ON stale_results.model_id = known_models.model_id
+LEFT JOIN stale_results ON stale_results.model_id = model_names.model_id
 LEFT JOIN twins ON twins.checkpoint_id = own.checkpoint_id;

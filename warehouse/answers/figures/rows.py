@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from layerhouse.errors import NotFoundError, UsageError
 from layerhouse.warehouse.answers.comparing import LAYERS
-from layerhouse.warehouse.answers.query import counted_by, keep_models, own_sql, run_sql
+from layerhouse.warehouse.answers.query import MODEL_NAMES, counted_by, own_sql, run_of_models, run_sql
 from layerhouse.warehouse.answers.selection import Selection, select_rows, select_table
 from layerhouse.warehouse.answers.sql_text import quote_identifier, quote_literal
 
@@ -287,11 +287,9 @@ def query_rows(wh: Source, name: str, selection: Selection) -> Rows:
 
 def own_rows(wh: Source, sql: str, selection: Selection) -> Rows:
     """The selected rows of SQL of layerhouse itself. Raises NotFoundError and UsageError as a query does."""
-    connection = wh.connection_for(f"{sql}\n{MODELS}")
-    with counted_by(connection, selection.by), own_sql(connection):
-        table: pa.Table = run_sql(connection, sql)
-    if selection.models:
-        table = keep_models(connection, table, selection.models)
+    connection = wh.connection_for(f"{sql}\n{MODELS}\n{MODEL_NAMES}")
+    with counted_by(connection, selection.by):
+        table: pa.Table = run_of_models(connection, sql, selection.models)
     rows: Rows = select_rows(connection, table, selection).to_pylist()
     return rows
 

@@ -1,20 +1,18 @@
--- One row for every layer of a model and every removed block of its base. Where nothing says which blocks were removed,
--- layers have no base block and removed blocks no index. Their sizes are still known if all blocks of the base are alike and
--- the layers to place are not more than the blocks.
-CREATE OR REPLACE VIEW layer_pruning AS
-WITH current_pairs AS MATERIALIZED (
+-- One row for every layer of a checkpoint and every removed block of the base that it is compared with, whichever models have
+-- it. Where nothing says which blocks were removed, layers have no base block and removed blocks no index. Their sizes are
+-- still known if all blocks of the base are alike and the layers to place are not more than the blocks.
+CREATE OR REPLACE VIEW pair_layers AS
+WITH pairs AS MATERIALIZED (
     SELECT
-        model_id,
         checkpoint_id,
         base_checkpoint_id
-    FROM current_checkpoints
+    FROM checkpoint_facts
 ),
 layer_sizes AS MATERIALIZED (
     SELECT * EXCLUDE (norm_params, other_params, role_params, attention_type, mlp_type, commit_id, ingested_at) FROM layers
 ),
 compared_layers AS MATERIALIZED (
     SELECT
-        current_pairs.model_id,
         layer_matches.checkpoint_id,
         layer_matches.base_checkpoint_id,
         layer_matches.stack,
@@ -22,15 +20,14 @@ compared_layers AS MATERIALIZED (
         layer_matches.layer_index,
         layer_matches.match,
         layer_matches.match_confidence
-    FROM current_pairs
+    FROM pairs
     JOIN layer_matches
-        ON layer_matches.checkpoint_id = current_pairs.checkpoint_id
-        AND layer_matches.base_checkpoint_id = current_pairs.base_checkpoint_id
-    WHERE current_pairs.base_checkpoint_id <> current_pairs.checkpoint_id
+        ON layer_matches.checkpoint_id = pairs.checkpoint_id
+        AND layer_matches.base_checkpoint_id = pairs.base_checkpoint_id
+    WHERE pairs.base_checkpoint_id <> pairs.checkpoint_id
 ),
 unknown_maps AS MATERIALIZED (
     SELECT
-        model_id,
         checkpoint_id,
         base_checkpoint_id,
         stack,
@@ -59,7 +56,7 @@ uniform_bases AS (
 ),
 uniform_blocks AS (
     SELECT
-        unknown_maps.model_id,
+        unknown_maps.checkpoint_id,
         unknown_maps.stack,
         uniform_bases.params,
         uniform_bases.attention_params,
@@ -75,19 +72,17 @@ placed_layers AS (
     WHERE layer_index IS NOT NULL OR match <> 'none'
     UNION ALL BY NAME
     SELECT
-        current_pairs.model_id,
-        current_pairs.checkpoint_id,
-        current_pairs.base_checkpoint_id,
+        pairs.checkpoint_id,
+        pairs.base_checkpoint_id,
         layer_sizes.stack,
-        CASE WHEN current_pairs.base_checkpoint_id IS NOT NULL THEN layer_sizes.layer_index END AS base_layer_index,
+        CASE WHEN pairs.base_checkpoint_id IS NOT NULL THEN layer_sizes.layer_index END AS base_layer_index,
         layer_sizes.layer_index,
-        CASE WHEN current_pairs.base_checkpoint_id IS NOT NULL THEN 'exact' END AS match
-    FROM current_pairs
-    JOIN layer_sizes ON layer_sizes.checkpoint_id = current_pairs.checkpoint_id
-    WHERE coalesce(current_pairs.base_checkpoint_id = current_pairs.checkpoint_id, TRUE)
+        CASE WHEN pairs.base_checkpoint_id IS NOT NULL THEN 'exact' END AS match
+    FROM pairs
+    JOIN layer_sizes ON layer_sizes.checkpoint_id = pairs.checkpoint_id
+    WHERE coalesce(pairs.base_checkpoint_id = pairs.checkpoint_id, TRUE)
     UNION ALL BY NAME
     SELECT
-        unknown_maps.model_id,
         unknown_maps.checkpoint_id,
         unknown_maps.base_checkpoint_id,
         unknown_maps.stack,
@@ -160,12 +155,11 @@ sized_layers AS (
         AND base_layers.stack = placed_layers.stack
         AND base_layers.layer_index = placed_layers.base_layer_index
     LEFT JOIN uniform_blocks
-        ON uniform_blocks.model_id = placed_layers.model_id
+        ON uniform_blocks.checkpoint_id = placed_layers.checkpoint_id
         AND uniform_blocks.stack = placed_layers.stack
         AND placed_layers.match = 'none'
 )
 SELECT
-    model_id,
     checkpoint_id,
     base_checkpoint_id,
     stack,

@@ -1,0 +1,218 @@
+"""Writes the answers that a large warehouse keeps, after a commit: each whole, or from an earlier one and what came since.
+
+Rows of a checkpoint follow from its own rows and those of its base alone. So of these views only the rows of checkpoints are
+computed that a later file names, or that have another base now; the same for the results of a model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from layerhouse.warehouse.answers.kept.files import earlier_answer, is_kept, remove_old, write_answer
+from layerhouse.warehouse.answers.kept.states import Answer, answers_of
+from layerhouse.warehouse.answers.session import Session, read_snapshot
+from layerhouse.warehouse.answers.sql_text import quote_literal
+from layerhouse.warehouse.answers.view_texts import view_statements
+from layerhouse.warehouse.storage.commits import Snapshot
+from layerhouse.warehouse.storage.own_files import KEPT
+from layerhouse.warehouse.storage.schema import TABLES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MEMORY = 512 << 20
+"""Bytes of memory that computing an answer takes at most; then it uses temporary files."""
+MOST_CHANGED = 0.3
+"""Share of the rows up to which an answer is written from an earlier one; of more, computing all of them takes less."""
+CHANGED_CHECKPOINTS = """
+WITH present AS (
+    SELECT
+        checkpoint_id,
+        base_checkpoint_id
+    FROM checkpoint_facts
+),
+earlier AS (
+    SELECT DISTINCT
+        checkpoint_id,
+        base_checkpoint_id
+    FROM {earlier}
+),
+later AS (
+    {later}
+)
+SELECT
+    present.checkpoint_id AS id,
+    present.base_checkpoint_id AS base_id
+FROM present
+LEFT JOIN earlier
+    ON earlier.checkpoint_id = present.checkpoint_id
+    AND earlier.base_checkpoint_id IS NOT DISTINCT FROM present.base_checkpoint_id
+WHERE
+    earlier.checkpoint_id IS NULL
+    OR present.checkpoint_id IN (SELECT id FROM later)
+    OR present.base_checkpoint_id IN (SELECT id FROM later)
+"""
+"""Checkpoints with another base, and those of which, or of whose base, layers or their places were written later."""
+COMPARED_CHECKPOINTS = """
+SELECT DISTINCT
+    id,
+    CAST(NULL AS VARCHAR) AS base_id
+FROM (
+    {later}
+)
+"""
+"""Checkpoints of whose tensors something was written later."""
+CHANGED_MODELS = """
+WITH later AS (
+    {later}
+)
+SELECT DISTINCT
+    coalesce(name_changes.new_model_id, links.model_id) AS id,
+    CAST(NULL AS VARCHAR) AS base_id
+FROM links
+LEFT JOIN name_changes
+    ON name_changes.model_id = links.model_id
+    AND name_changes.commit_id = links.commit_id
+WHERE links.result_id IN (SELECT id FROM later)
+"""
+"""Models that some result written later, or linked later, belongs to or belonged to."""
+
+
+@dataclass(frozen=True)
+class _Increment:
+    """How a view is written from an earlier answer.
+
+    `changed` is the SQL of what changed since: ids that the column `key` has, and those of bases; it reads `id_column` of the
+    later files of `tables`. `only` has, for what the view stands on, the condition that leaves the rows of these ids.
+    """
+
+    key: str
+    changed: str
+    id_column: str
+    tables: tuple[str, ...]
+    only: Mapping[str, str]
+
+
+_OWN = "checkpoint_id IN (SELECT id FROM temp.changed)"
+_OWN_OR_BASE = "checkpoint_id IN (SELECT id FROM temp.changed UNION ALL SELECT base_id FROM temp.changed)"
+_BY_CHECKPOINT = ("checkpoint_id", CHANGED_CHECKPOINTS, "checkpoint_id", ("layers", "layer_matches"))
+INCREMENTS = {
+    "pair_layers": _Increment(*_BY_CHECKPOINT, {"layers": _OWN_OR_BASE, "layer_matches": _OWN, "checkpoint_facts": _OWN}),
+    "pair_summary": _Increment(*_BY_CHECKPOINT, {"pair_layers": _OWN}),
+    "checkpoint_changes": _Increment(
+        "checkpoint_id",
+        COMPARED_CHECKPOINTS,
+        "checkpoint_id",
+        ("tensor_matches", "layer_matches", "tensors"),
+        {"tensor_matches": _OWN, "layer_matches": _OWN, "tensors": _OWN},
+    ),
+    "model_results": _Increment(
+        "model_id",
+        CHANGED_MODELS,
+        "result_id",
+        ("results", "links"),
+        {"model_runs": "model_id IN (SELECT id FROM temp.changed)"},
+    ),
+}
+NOT_FOLLOWED = ("removals",)
+"""Tables of which one later file changes rows of any model: then all rows are computed."""
+
+
+def keep_answers(root: Path) -> None:
+    """Write the answers that are expensive in a large warehouse, unless they are there already.
+
+    It is called after every commit; otherwise each session computes them. A failure costs only time, so it is passed over.
+    Raises WarehouseError where the warehouse itself cannot be read.
+    """
+    snapshot = read_snapshot(root)
+    answers = answers_of(snapshot, view_statements(snapshot))
+    missing = [answer for answer in answers.values() if not is_kept(answer)]
+    if not missing:
+        return
+    with contextlib.suppress(OSError, duckdb.Error):
+        session = Session(snapshot, memory=MEMORY)
+        try:
+            for answer in missing:
+                if not _write_from_earlier(snapshot, session, answer):
+                    write_answer(session.make(f"SELECT * FROM {answer.view}"), answer, f"SELECT * FROM {answer.view}")
+                session.read_kept(answer)
+        finally:
+            session.close()
+        present = [path for answer in answers.values() for path in (answer.path, answer.record)]
+        remove_old(snapshot.root / KEPT, present)
+
+
+def _write_from_earlier(snapshot: Snapshot, session: Session, answer: Answer) -> bool:
+    """Write an answer from an earlier one, if there is one, and few rows changed since."""
+    increment, earlier = INCREMENTS.get(answer.view), None
+    if increment is not None:
+        earlier = earlier_answer(answer)
+    if increment is None or earlier is None or any(earlier[1].get(table) for table in NOT_FOLLOWED):
+        return False
+    path, later = earlier
+    whole = f"read_parquet({quote_literal(str(path))}, hive_partitioning = false)"
+    try:
+        changed = _changed(snapshot, session, increment, whole, later)
+        if changed is None:
+            return False
+        with contextlib.closing(Session(snapshot, memory=MEMORY).show(_Changed(snapshot, changed, increment.only))) as few:
+            connection = few.make(f"SELECT * FROM {answer.view}")
+            key = increment.key
+            kept = f"SELECT * FROM {whole} WHERE {key} NOT IN (SELECT id FROM temp.changed)"
+            write_answer(connection, answer, f"{kept} UNION ALL SELECT * FROM {answer.view}")
+    except duckdb.Error:
+        return False
+    return True
+
+
+def _changed(
+    snapshot: Snapshot, session: Session, increment: _Increment, whole: str, later: Mapping[str, Sequence[str]]
+) -> pa.Table | None:
+    """The ids of what changed, and of their bases; None where so much did that all is computed."""
+    files = [str(snapshot.root / table / name) for table in increment.tables for name in later.get(table, ())]
+    paths = ", ".join(quote_literal(file) for file in files)
+    own = f"SELECT {increment.id_column} AS id FROM read_parquet([{paths}], hive_partitioning = false)"
+    sql = increment.changed.format(earlier=whole, later=own if files else "SELECT CAST(NULL AS VARCHAR) AS id WHERE FALSE")
+    connection = session.make(sql)
+    changed = connection.sql(sql).to_arrow_table()
+    ((count,),) = connection.execute(f"SELECT count(DISTINCT {increment.key}) FROM {whole}").fetchall()
+    return None if changed.num_rows > MOST_CHANGED * count else changed
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """Shows a session, of what a view stands on, the rows of some ids alone. See Session.show."""
+
+    snapshot: Snapshot
+    ids: pa.Table
+    only: Mapping[str, str]
+
+    @property
+    def tables(self) -> Sequence[str]:
+        """None, as what is kept of all rows holds for these."""
+        return ()
+
+    def add_to(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Put the ids into a temporary table."""
+        connection.register("changed_ids", self.ids)
+        connection.execute("CREATE TEMP TABLE changed AS SELECT * FROM changed_ids")
+        connection.unregister("changed_ids")
+
+    def replaced(self, statements: Mapping[str, str]) -> dict[str, str]:
+        """The statements that make views, of which those in `only` show the rows of the ids."""
+        of_tables = view_statements(self.snapshot, self.only)
+        return {
+            name: text if name not in self.only else of_tables[name] if name in TABLES else self._view(name, text)
+            for name, text in statements.items()
+        }
+
+    def _view(self, name: str, text: str) -> str:
+        view = f"CREATE OR REPLACE VIEW {name} AS"
+        whole = text.replace(view, f"CREATE OR REPLACE VIEW whole_{name} AS")
+        return f"{whole}\n{view}\nSELECT * FROM whole_{name} WHERE {self.only[name]};"
