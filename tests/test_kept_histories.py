@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import fnmatch
+import os
 import random
 import shutil
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
 
+import duckdb
+import polars as pl
 import pytest
 
 import layerhouse as lh
-from layerhouse import demo
+from layerhouse import NotFoundError, UsageError, demo
+from layerhouse.tests.running import CLEAN
 from layerhouse.warehouse.admin import keeping
 from layerhouse.warehouse.admin.health import check_warehouse
 from layerhouse.warehouse.admin.keeping import keep_answers
 from layerhouse.warehouse.admin.removals import drop_model, rename_model
+from layerhouse.warehouse.answers import session
 from layerhouse.warehouse.answers.kept import states
+from layerhouse.warehouse.answers.kept.files import SECONDS_OF_AN_OLD_SESSION, remove_pins
 from layerhouse.warehouse.answers.kept.states import KEPT_VIEWS
-from layerhouse.warehouse.answers.session import Session, connect, read_snapshot
+from layerhouse.warehouse.answers.query import query_names
+from layerhouse.warehouse.answers.session import Session, connect, init_script, read_snapshot
 from layerhouse.warehouse.storage.own_files import KEPT
 from layerhouse.warehouse.storage.store import write_commit
 
 ASKED = (*KEPT_VIEWS, "layer_pruning", "layer_summary", "performance", "lineage", "history", "base_names")
-MODELS = ("Magnitude_5000", "Magnitude_2of4", "ShortGPT_remove_2", "HGSP_2500", "LLM-Pruner_2000")
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +68,9 @@ def rows(connection, view):
 
 def assert_as_computed(root, views=ASKED):
     """Every answer is kept, and has the types and values that the rows give."""
-    session = Session(read_snapshot(root))
-    assert session._kept.keys() == KEPT_VIEWS.keys()
-    kept, (computed, _) = session.make(), connect(root, computes_all=True)
+    asked = Session(read_snapshot(root))
+    assert asked._kept.keys() == KEPT_VIEWS.keys()
+    kept, (computed, _) = asked.make(" ".join(views)), connect(root, computes_all=True, asked=" ".join(views))
     with kept, computed:
         for view in views:
             assert rows(kept, view).equals(rows(computed, view)), view
@@ -145,14 +156,151 @@ STEPS = (
 )
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_whatever_happens_kept_answers_are_what_the_rows_give(study, tmp_path, increments, seed):
+LONGER = [pytest.param(seed, 2, marks=pytest.mark.slow) for seed in range(1, 5)]
+
+
+@pytest.mark.parametrize(("seed", "rounds"), [(0, 1), *LONGER])
+def test_whatever_happens_kept_answers_are_what_the_rows_give(study, tmp_path, increments, seed, rounds):
     history = History(study, tmp_path, seed)
     assert_as_computed(history.root)
-    steps = [*STEPS, *STEPS]
+    steps = [*STEPS] * rounds
     history.chance.shuffle(steps)
     for step in steps:
         getattr(history, step)()
-        assert_as_computed(history.root)
+        assert_as_computed(history.root, KEPT_VIEWS)
+    assert_as_computed(history.root)
     assert {*increments} == keeping.INCREMENTS.keys()
     assert check_warehouse(history.root) == []
+
+
+@pytest.fixture(scope="module")
+def made(study, tmp_path_factory):
+    """A warehouse of the study, its answers kept."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(states, "LEAST_CHECKPOINTS", 1)
+        root = tmp_path_factory.mktemp("made") / "warehouse"
+        lh.ingest([study], warehouse=root)
+    return root
+
+
+@pytest.fixture
+def root(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "warehouse")
+
+
+def test_a_plain_duckdb_session_reads_the_same_answers(root):
+    script = init_script(root)
+    assert all(f"/{KEPT}/{view}-" in script for view in KEPT_VIEWS)
+    with duckdb.connect() as plain:
+        plain.execute(script)
+        computed, _ = connect(root, computes_all=True)
+        with computed:
+            for view in ASKED:
+                assert rows(plain, view).equals(rows(computed, view)), view
+
+
+def test_an_earlier_time_is_not_answered_from_what_is_kept(root):
+    with lh.open(root) as wh:
+        before = wh.models()
+        moment = datetime.now(UTC)
+    drop_model(root, before["model_id"][0])
+    with lh.open(root, as_of=moment) as wh:
+        assert wh.models().equals(before)
+    with lh.open(root) as wh:
+        assert wh.models().height == before.height - 1
+
+
+def test_what_a_script_names_stays_until_its_pin_goes(root):
+    script = init_script(root)
+    named = {path.name for path in (root / KEPT).glob("*.parquet")}
+    past = time.time() - SECONDS_OF_AN_OLD_SESSION - 60
+    for path in (root / KEPT).iterdir():
+        os.utime(path, (past, past))
+    with lh.open(root) as wh:
+        name = wh.models()["model_id"][0]
+    drop_model(root, name)
+    assert named <= {path.name for path in (root / KEPT).glob("*.parquet")}
+    with duckdb.connect() as plain:
+        plain.execute(script)
+        assert (name,) in plain.sql("SELECT model_id FROM models").fetchall()
+    remove_pins(root / KEPT, SECONDS_OF_AN_OLD_SESSION)
+    rename_model(root, plain_name(root), "other")
+    gone = named - {path.name for path in (root / KEPT).glob("*.parquet")}
+    assert {name.partition("-")[0] for name in gone} >= {"models", "current_checkpoints", "model_results"}
+
+
+def plain_name(root):
+    with lh.open(root) as wh:
+        return wh.models()["model_id"][-1]
+
+
+def test_a_script_of_a_read_only_warehouse_names_no_kept_answer(root, monkeypatch):
+    def refuse(*_):
+        raise OSError("read-only file system")
+
+    monkeypatch.setattr(session, "pin", refuse)
+    script = init_script(root)
+    assert f"/{KEPT}/" not in script
+    with duckdb.connect() as plain:
+        plain.execute(script)
+        assert plain.sql("SELECT count(*) FROM models").fetchall() == [(6,)]
+
+
+KEEP = """
+import sys
+from pathlib import Path
+from layerhouse.warehouse.answers.kept import states
+from layerhouse.warehouse.admin.keeping import keep_answers
+states.LEAST_CHECKPOINTS = 1
+print("begins", flush=True)
+keep_answers(Path(sys.argv[1]))
+"""
+
+
+def keeper(root):
+    return subprocess.Popen([sys.executable, "-c", KEEP, str(root)], stdout=subprocess.PIPE, env={**os.environ, **CLEAN})
+
+
+def test_kill_9_while_answers_are_kept_loses_nothing_and_doubles_nothing(root):
+    shutil.rmtree(root / KEPT)
+    for count in (1, 4, 7, 10, 13):
+        process = keeper(root)
+        assert process.stdout.readline() == b"begins\n"
+        while process.poll() is None and len(os.listdir(root / KEPT) if (root / KEPT).exists() else ()) < count:
+            time.sleep(0.001)
+        process.kill()
+        process.communicate()
+        assert {finding.kind for finding in check_warehouse(root)} <= {"orphan"}
+        with lh.open(root) as wh:
+            assert wh.models().height == 6
+    keep_answers(root)
+    assert_as_computed(root, ("models", "pair_layers"))
+
+
+def test_two_that_keep_at_once_lose_nothing(root):
+    shutil.rmtree(root / KEPT)
+    for process in [keeper(root) for _ in range(2)]:
+        process.communicate()
+        assert process.returncode == 0
+    assert_as_computed(root, ("models", "pair_layers"))
+
+
+def test_an_answer_of_some_models_is_that_part_of_the_whole_answer_in_its_order(root):
+    with lh.open(root) as wh:
+        names = wh.models()["model_id"].to_list()
+        globs = [(names[2],), (names[0], names[4]), ("*Magnitude*",), ("HeadPrune_2000", names[1])]
+        for query in query_names():
+            whole = wh.query(query)
+            if "model_id" not in whole.columns:
+                with pytest.raises(UsageError, match="no model_id"):
+                    wh.query(query, models=[names[0]])
+                continue
+            for chosen in globs:
+                full = [name for name in names if any(name == glob or name.endswith(f"/{glob}") for glob in chosen)]
+                full += [name for name in names if fnmatch.fnmatchcase(name, chosen[0])]
+                part = wh.query(query, models=chosen)
+                assert part.equals(whole.filter(whole["model_id"].is_in(full))), (query, chosen)
+        for answer in (wh.layers, wh.tensors, wh.results):
+            assert answer(names[3]).equals(answer().filter(pl.col("model_id") == names[3]))
+        with pytest.raises(NotFoundError, match="no model 'absent'"):
+            wh.query("summary", models=[names[0], "absent"])

@@ -71,43 +71,55 @@ FROM (
 CHANGED_MODELS = """
 WITH later AS (
     {later}
+),
+found AS (
+    SELECT coalesce(name_changes.new_model_id, links.model_id) AS id
+    FROM links
+    LEFT JOIN name_changes
+        ON name_changes.model_id = links.model_id
+        AND name_changes.commit_id = links.commit_id
+    WHERE links.result_id IN (SELECT id FROM later)
+    UNION
+    {renamed}
 )
-SELECT DISTINCT
-    coalesce(name_changes.new_model_id, links.model_id) AS id,
+SELECT
+    id,
     CAST(NULL AS VARCHAR) AS base_id
-FROM links
-LEFT JOIN name_changes
-    ON name_changes.model_id = links.model_id
-    AND name_changes.commit_id = links.commit_id
-WHERE links.result_id IN (SELECT id FROM later)
+FROM found
+WHERE id IS NOT NULL
 """
-"""Models that some result written later, or linked later, belongs to or belonged to."""
+"""Models that some result written later, or linked later, belongs to or belonged to, and those dropped or renamed later."""
 
 
 @dataclass(frozen=True)
 class _Increment:
     """How a view is written from an earlier answer.
 
-    `changed` is the SQL of what changed since: ids that the column `key` has, and those of bases; it reads `id_column` of the
-    later files of `tables`. `only` has, for what the view stands on, the condition that leaves the rows of these ids.
+    `changed` is the SQL of what changed since, over the views `asked`: ids that the column `key` has, and those of bases; it
+    reads `id_column` of the later files of `tables`. `only` has, for what the view stands on, the condition that leaves the
+    rows of these ids, for which it has `{ids}` or `{ids_and_bases}`.
     """
 
     key: str
     changed: str
+    asked: str
     id_column: str
     tables: tuple[str, ...]
     only: Mapping[str, str]
 
 
-_OWN = "checkpoint_id IN (SELECT id FROM temp.changed)"
-_OWN_OR_BASE = "checkpoint_id IN (SELECT id FROM temp.changed UNION ALL SELECT base_id FROM temp.changed)"
-_BY_CHECKPOINT = ("checkpoint_id", CHANGED_CHECKPOINTS, "checkpoint_id", ("layers", "layer_matches"))
+_OWN = "checkpoint_id IN ({ids})"
+_OWN_OR_BASE = "checkpoint_id IN ({ids_and_bases})"
+MOST_LISTED = 1_000
+"""Ids up to which a condition lists them, so that DuckDB looks them up in the files' statistics."""
+_BY_CHECKPOINT = ("checkpoint_id", CHANGED_CHECKPOINTS, "checkpoint_facts", "checkpoint_id", ("layers", "layer_matches"))
 INCREMENTS = {
     "pair_layers": _Increment(*_BY_CHECKPOINT, {"layers": _OWN_OR_BASE, "layer_matches": _OWN, "checkpoint_facts": _OWN}),
     "pair_summary": _Increment(*_BY_CHECKPOINT, {"pair_layers": _OWN}),
     "checkpoint_changes": _Increment(
         "checkpoint_id",
         COMPARED_CHECKPOINTS,
+        "",
         "checkpoint_id",
         ("tensor_matches", "layer_matches", "tensors"),
         {"tensor_matches": _OWN, "layer_matches": _OWN, "tensors": _OWN},
@@ -115,13 +127,12 @@ INCREMENTS = {
     "model_results": _Increment(
         "model_id",
         CHANGED_MODELS,
+        "links name_changes",
         "result_id",
         ("results", "links"),
-        {"model_runs": "model_id IN (SELECT id FROM temp.changed)"},
+        {"model_runs": "model_id IN ({ids})"},
     ),
 }
-NOT_FOLLOWED = ("removals",)
-"""Tables of which one later file changes rows of any model: then all rows are computed."""
 
 
 def keep_answers(root: Path) -> None:
@@ -150,10 +161,9 @@ def keep_answers(root: Path) -> None:
 
 def _write_from_earlier(snapshot: Snapshot, session: Session, answer: Answer) -> bool:
     """Write an answer from an earlier one, if there is one, and few rows changed since."""
-    increment, earlier = INCREMENTS.get(answer.view), None
-    if increment is not None:
-        earlier = earlier_answer(answer)
-    if increment is None or earlier is None or any(earlier[1].get(table) for table in NOT_FOLLOWED):
+    increment = INCREMENTS.get(answer.view)
+    earlier = None if increment is None else earlier_answer(answer)
+    if increment is None or earlier is None:
         return False
     path, later = earlier
     whole = f"read_parquet({quote_literal(str(path))}, hive_partitioning = false)"
@@ -165,7 +175,7 @@ def _write_from_earlier(snapshot: Snapshot, session: Session, answer: Answer) ->
             connection = few.make(f"SELECT * FROM {answer.view}")
             key = increment.key
             kept = f"SELECT * FROM {whole} WHERE {key} NOT IN (SELECT id FROM temp.changed)"
-            write_answer(connection, answer, f"{kept} UNION ALL SELECT * FROM {answer.view}")
+            write_answer(connection, answer, f"{kept} UNION ALL SELECT * FROM {answer.view}", is_ordered=True)
     except duckdb.Error:
         return False
     return True
@@ -175,14 +185,23 @@ def _changed(
     snapshot: Snapshot, session: Session, increment: _Increment, whole: str, later: Mapping[str, Sequence[str]]
 ) -> pa.Table | None:
     """The ids of what changed, and of their bases; None where so much did that all is computed."""
-    files = [str(snapshot.root / table / name) for table in increment.tables for name in later.get(table, ())]
-    paths = ", ".join(quote_literal(file) for file in files)
-    own = f"SELECT {increment.id_column} AS id FROM read_parquet([{paths}], hive_partitioning = false)"
-    sql = increment.changed.format(earlier=whole, later=own if files else "SELECT CAST(NULL AS VARCHAR) AS id WHERE FALSE")
-    connection = session.make(sql)
+    files = {table: [str(snapshot.root / table / name) for name in names] for table, names in later.items()}
+    sql = increment.changed.format(
+        earlier=whole,
+        later=_select_ids(increment.id_column, [file for table in increment.tables for file in files.get(table, ())]),
+        renamed=_select_ids("unnest([model_id, new_model_id])", files.get("removals", ())),
+    )
+    connection = session.make(increment.asked)
     changed = connection.sql(sql).to_arrow_table()
     ((count,),) = connection.execute(f"SELECT count(DISTINCT {increment.key}) FROM {whole}").fetchall()
     return None if changed.num_rows > MOST_CHANGED * count else changed
+
+
+def _select_ids(column: str, files: Sequence[str]) -> str:
+    """A SELECT of the ids that some files have in a column."""
+    paths = ", ".join(map(quote_literal, files))
+    source = f"FROM read_parquet([{paths}], hive_partitioning = false)" if files else "WHERE FALSE"
+    return f"SELECT {column if files else 'CAST(NULL AS VARCHAR)'} AS id {source}"
 
 
 @dataclass(frozen=True)
@@ -198,6 +217,11 @@ class _Changed:
         """None, as what is kept of all rows holds for these."""
         return ()
 
+    @property
+    def held(self) -> Sequence[str]:
+        """What shows the rows of the ids alone: it is read once."""
+        return [*self.only]
+
     def add_to(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Put the ids into a temporary table."""
         connection.register("changed_ids", self.ids)
@@ -206,13 +230,22 @@ class _Changed:
 
     def replaced(self, statements: Mapping[str, str]) -> dict[str, str]:
         """The statements that make views, of which those in `only` show the rows of the ids."""
-        of_tables = view_statements(self.snapshot, self.only)
+        lists = {"ids": self._listed("id"), "ids_and_bases": f"{self._listed('id')}, {self._listed('base_id')}"}
+        if self.ids.num_rows > MOST_LISTED:
+            ids = "SELECT id FROM temp.changed"
+            lists = {"ids": ids, "ids_and_bases": f"{ids} UNION ALL SELECT base_id FROM temp.changed"}
+        only = {name: condition.format(**lists) for name, condition in self.only.items()}
+        of_tables = view_statements(self.snapshot, only)
         return {
-            name: text if name not in self.only else of_tables[name] if name in TABLES else self._view(name, text)
+            name: text if name not in only else of_tables[name] if name in TABLES else self._view(name, text, only[name])
             for name, text in statements.items()
         }
 
-    def _view(self, name: str, text: str) -> str:
+    def _listed(self, column: str) -> str:
+        values = self.ids[column].unique().drop_null().to_pylist()
+        return ", ".join(map(quote_literal, values)) or "NULL"
+
+    def _view(self, name: str, text: str, condition: str) -> str:
         view = f"CREATE OR REPLACE VIEW {name} AS"
         whole = text.replace(view, f"CREATE OR REPLACE VIEW whole_{name} AS")
-        return f"{whole}\n{view}\nSELECT * FROM whole_{name} WHERE {self.only[name]};"
+        return f"{whole}\n{view}\nSELECT * FROM whole_{name} WHERE {condition};"

@@ -33,6 +33,11 @@ class PairRows:
         """The tables of which only the pair's rows are shown."""
         return MATCH_TABLES
 
+    @property
+    def held(self) -> Sequence[str]:
+        """None, as these tables have few rows."""
+        return ()
+
     def add_to(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Put the rows into temporary tables of a session."""
         for table in MATCH_TABLES if self.rows else ():

@@ -52,6 +52,10 @@ class Shown(Protocol):
     def tables(self) -> Sequence[str]:
         """The stored tables of which other rows are shown: kept answers that follow from them are not used."""
 
+    @property
+    def held(self) -> Sequence[str]:
+        """Views besides HELD whose rows are computed once."""
+
     def add_to(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Put rows into temporary tables of a session."""
 
@@ -85,6 +89,7 @@ class Session:
         self._as_of, self._is_open, self._memory, self._folders = as_of, is_open, memory or memory_limit(), folders
         require_plausible_sizes(snapshot)
         self._empty_files = {name: [path] for name, path in self.snapshot.empty_files().items()}
+        self._files = {name: self.snapshot.files(name) for name in TABLES}
         self._statements = view_statements(self.snapshot)
         self._held: list[str] = []
         self._is_small = self.snapshot.rows("checkpoints") + self.snapshot.rows("links") <= MOST_HELD
@@ -119,6 +124,7 @@ class Session:
                 connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [self._as_of.isoformat()])
             if self._shown is not None:
                 self._shown.add_to(connection)
+            connection.execute("SET VARIABLE files = ?", [self._files])
             if not self._is_open:
                 lock(connection, [self.snapshot.root, *self._folders])
         return connection
@@ -137,7 +143,8 @@ class Session:
         while sql is None and self._held:
             self.connection.execute(f"DROP TABLE temp.{self._held.pop()}")
         holds = sql is not None and self._is_small
-        for is_held, names in groupby(self._needed_by(sql), lambda name: holds and name in HELD and name not in self._kept):
+        held = {*HELD} - self._kept.keys() | {*(self._shown.held if self._shown else ())} if holds else set()
+        for is_held, names in groupby(self._needed_by(sql), held.__contains__):
             self._make([name for name in names if not (is_held and self._hold(name))])
         return self.connection
 
@@ -157,7 +164,7 @@ class Session:
             try:
                 self.connection.execute("\n".join(self._unmade[name] for name in names))
             finally:
-                self._list_files({name: self.snapshot.files(name) for name in TABLES})
+                self._list_files(self._files)
         for name in names:
             del self._unmade[name]
 

@@ -31,7 +31,12 @@ def view_statements(snapshot: Snapshot, only: Mapping[str, str] | None = None) -
 
 def mentioned(sql: str, names: Iterable[str]) -> set[str]:
     """Those of some names that SQL has outside of its comments."""
-    return {*_NAME.findall(_COMMENT.sub("", sql))}.intersection(names)
+    return {*_NAME.findall(without_comments(sql))}.intersection(names)
+
+
+def without_comments(sql: str) -> str:
+    """SQL of layerhouse's own, in which no text has two dashes, without its comments."""
+    return _COMMENT.sub("", sql)
 
 
 def _table_view(table: Table, absent_columns: frozenset[str], *, is_by_name: bool, only: str | None) -> str:

@@ -23,7 +23,7 @@ pair_changes AS (
             ),
             '; '
             ORDER BY stack_rank(stack), stack
-        ) FILTER (WHERE len(removed_blocks) > 0) AS removals,
+        ) FILTER (WHERE len(removed_blocks) > 0) AS removal_texts,
         string_agg(
             concat(CASE WHEN n_stacks > 1 THEN concat(stack, ' ') END, repeats),
             '; '
@@ -152,7 +152,7 @@ parts AS (
             ELSE earlier_additions.added_params
         END AS added_params,
         CASE
-            WHEN n_tensors = n_identical AND coalesce(removals, repeats, moves) IS NULL
+            WHEN n_tensors = n_identical AND coalesce(removal_texts, repeats, moves) IS NULL
                 THEN [{
                         'word': 'identical',
                         'text': concat('identical to the base', CASE WHEN n_relaid > 0 THEN ', in another layout' END)
@@ -160,7 +160,7 @@ parts AS (
             ELSE
                 [
                     part FOR part IN [
-                        { 'word': 'blocks_removed', 'text': removals },
+                        { 'word': 'blocks_removed', 'text': removal_texts },
                         { 'word': 'blocks_repeated', 'text': repeats },
                         { 'word': 'blocks_reordered', 'text': moves },
                         {

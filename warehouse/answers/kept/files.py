@@ -63,15 +63,19 @@ def kept_statement(view: str, path: Path) -> str:
     )
 
 
-def write_answer(connection: duckdb.DuckDBPyConnection, answer: Answer, select: str) -> None:
-    """Write the rows of a SELECT as an answer. Raises OSError and DuckDB's errors; what is there is whole all the same."""
+def write_answer(connection: duckdb.DuckDBPyConnection, answer: Answer, select: str, *, is_ordered: bool = False) -> None:
+    """Write the rows of a SELECT as an answer, in the order of KEPT_VIEWS unless they are in it already, all but a few.
+
+    Raises OSError and DuckDB's errors; what is there is whole all the same.
+    """
     answer.folder.mkdir(exist_ok=True)
     if answer.folder.is_symlink():
         raise OSError(f"{answer.folder}: a symbolic link")
     temporary = answer.path.with_name(f".{answer.path.name}.{secrets.token_hex(4)}.tmp")
+    order = "" if is_ordered else f" ORDER BY {KEPT_VIEWS[answer.view]}"
     try:
         connection.execute(
-            f"COPY (SELECT * FROM ({select}) ORDER BY {KEPT_VIEWS[answer.view]}) TO {quote_literal(str(temporary))} "
+            f"COPY (SELECT * FROM ({select}){order}) TO {quote_literal(str(temporary))} "
             f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_OF_A_GROUP})"
         )
         with temporary.open("rb+") as file:
@@ -103,11 +107,11 @@ def earlier_answer(answer: Answer) -> tuple[Path, dict[str, list[str]]] | None:
 
 def _later_files(state: State, sql: str, covered: Mapping[str, Any]) -> dict[str, list[str]] | None:
     """The files that an answer over `covered` lacks; None if it is one of other SQL, or of files that are not the first."""
-    if sql != state.sql or covered.keys() != state.files.keys():
+    if sql != state.sql or not covered.keys() <= state.files.keys():
         return None
     later = {}
     for table, files in state.files.items():
-        count, digest = covered[table]
+        count, digest = covered.get(table, (0, _names_digest(())))
         if _names_digest(files[:count]) != digest:
             return None
         later[table] = [*files[count:]]

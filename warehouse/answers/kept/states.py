@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from layerhouse.warehouse.answers.view_texts import MACROS, mentioned
+from layerhouse.warehouse.answers.view_texts import MACROS, mentioned, without_comments
 from layerhouse.warehouse.storage.commits import Snapshot
 from layerhouse.warehouse.storage.own_files import KEPT
 from layerhouse.warehouse.storage.schema import TABLES
@@ -80,17 +80,21 @@ def answers_of(snapshot: Snapshot, statements: Mapping[str, str]) -> dict[str, A
     if not is_large(snapshot):
         return {}
     below = {name: mentioned(text, statements) - {name, MACROS} for name, text in statements.items() if name != MACROS}
+    followed = dict(below)
     if not snapshot.rows("removals"):
-        below["name_changes"] = {"removals"}  # no name has changed, whatever checkpoints and links there are
+        followed["name_changes"] = {"removals"}  # no name has changed, whatever checkpoints and links there are
     files: dict[str, list[str]] = {}
     for commit in snapshot.commits:
         for file in commit.files:
             if file.rows:
                 files.setdefault(file.table, []).append(Path(file.path).name)
-    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in statements.items()}
-    return {
-        view: Answer(view, snapshot.root / KEPT, _state({*_stood_on(view, below), view}, digests, files)) for view in KEPT_VIEWS
-    }
+    digests = {name: hashlib.sha256(without_comments(text).encode()).hexdigest() for name, text in statements.items()}
+    answers = {}
+    for view in KEPT_VIEWS:
+        sql = "\n".join(f"{name} {digests[name]}" for name in sorted({*_stood_on(view, below), view, MACROS}))
+        tables = {name: tuple(files.get(name, ())) for name in _stood_on(view, followed) if name in TABLES}
+        answers[view] = Answer(view, snapshot.root / KEPT, State(hashlib.sha256(sql.encode()).hexdigest()[:32], tables))
+    return answers
 
 
 def _stood_on(view: str, below: Mapping[str, set[str]]) -> set[str]:
@@ -102,9 +106,3 @@ def _stood_on(view: str, below: Mapping[str, set[str]]) -> set[str]:
         found |= more
         waiting += more
     return found
-
-
-def _state(names: set[str], digests: Mapping[str, str], files: Mapping[str, Sequence[str]]) -> State:
-    sql = "\n".join(f"{name} {digests[name]}" for name in sorted({*names, MACROS}))
-    tables = {name: tuple(files.get(name, ())) for name in names if name in TABLES}
-    return State(hashlib.sha256(sql.encode()).hexdigest()[:32], tables)
