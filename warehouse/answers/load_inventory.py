@@ -20,8 +20,8 @@ CREATE TEMP TABLE complete AS
 SELECT checkpoint_id
 FROM checkpoint_facts
 WHERE
-    (coalesce(num_layers, 0) = 0 OR checkpoint_id IN (SELECT checkpoint_id FROM layers))
-    AND (source_kind <> '{SourceKind.WEIGHTS}' OR checkpoint_id IN (SELECT checkpoint_id FROM tensors))
+    (coalesce(num_layers, 0) = 0 OR checkpoint_id IN (SELECT checkpoint_id FROM {{layers}}))
+    AND (source_kind <> '{SourceKind.WEIGHTS}' OR checkpoint_id IN (SELECT checkpoint_id FROM {{tensors}}))
 """
 """Checkpoints whose rows are all there: a damaged commit may have held a checkpoint's layers or tensors alone."""
 NEWEST_SIGHTINGS = """
@@ -31,7 +31,15 @@ WHERE checkpoint_id IN (SELECT checkpoint_id FROM complete)
 QUALIFY row_number() OVER (PARTITION BY model_id, source_kind ORDER BY commit_id DESC, checkpoint_id) = 1
 """
 STALE = f"SELECT checkpoint_id FROM checkpoint_facts WHERE coalesce(rules_version, 1) < {RULES_VERSION}"
-IS_STALE_RESULT = f"coalesce(rules_version, 1) < {RESULT_RULES_VERSION}"
+RESULTS = f"""
+SELECT
+    result_id,
+    bool_or(coalesce(rules_version, 1) < {RESULT_RULES_VERSION}),
+    bool_or(coalesce(rules_version, 1) >= {RESULT_RULES_VERSION})
+FROM results
+GROUP BY result_id
+"""
+"""Result files, and whether they have rows of earlier rules, and of the present ones."""
 NEWEST_FOLDERS = """
 WITH places AS (
     SELECT model_id, source_uri AS folder, commit_id FROM sightings
@@ -42,7 +50,7 @@ SELECT model_id, arg_max(folder, commit_id)
 FROM places
 GROUP BY ALL
 """
-LINKED_RESULTS = "SELECT result_id, model_id FROM result_links WHERE result_id IN (SELECT result_id FROM results)"
+LINKED_RESULTS = "SELECT result_id, model_id FROM result_links"
 UNLINKED_RESULTS = f"SELECT result_id FROM result_links WHERE rule = '{LinkRule.DECLARED}'"
 STORED_RESULTS = f"""
 CREATE TEMP TABLE stored_results AS
@@ -174,8 +182,13 @@ WHERE NOT is_dropped
 GROUP BY model_id
 """
 LAST_BASES = f"""
+WITH matches AS (
+    SELECT checkpoint_id, base_checkpoint_id, max(commit_id) AS commit_id
+    FROM {{layer_matches}}
+    GROUP BY checkpoint_id, base_checkpoint_id
+)
 SELECT matches.checkpoint_id, arg_max(matches.base_checkpoint_id, (matches.commit_id, matches.base_checkpoint_id))
-FROM layer_matches AS matches
+FROM matches
 LEFT JOIN base_choices AS choices ON choices.checkpoint_id = matches.checkpoint_id AND choices.base_rule = '{BaseRule.NONE}'
 WHERE choices.commit_id IS NULL OR choices.commit_id < matches.commit_id
 GROUP BY matches.checkpoint_id
@@ -234,12 +247,14 @@ WHERE source_kind = '{SourceKind.ANALYSIS}' AND contains(declared, 'layers_to_re
 
 def load_inventory(root: Path) -> Inventory:
     """What the warehouse contains, for an ingest that does only what is new. Raises WarehouseError."""
-    connection, _ = connect(root, asked="checkpoint_facts sightings current_checkpoints result_links")
+    connection, snapshot = connect(root, asked="checkpoint_facts sightings current_checkpoints result_links")
     known = Inventory()
     with connection, own_sql(connection):
-        connection.execute(COMPLETE)
+        connection.execute(COMPLETE.format(layers=_all_rows("layers"), tensors=_all_rows("tensors")))
         _load_models(connection, known)
         _load_results(connection, known)
+        if snapshot.rows("removals"):
+            _load_dropped(connection, known)
         _load_comparisons(connection, known)
     return known
 
@@ -247,7 +262,7 @@ def load_inventory(root: Path) -> Inventory:
 def _load_models(connection: duckdb.DuckDBPyConnection, known: Inventory) -> None:
     known.checkpoints = _column(connection, "SELECT checkpoint_id FROM complete")
     known.stale_checkpoints = _column(connection, STALE)
-    known.checkpoints_with_units = _column(connection, "SELECT DISTINCT checkpoint_id FROM units")
+    known.checkpoints_with_units = _column(connection, f"SELECT DISTINCT checkpoint_id FROM {_all_rows('units')}")
     for model_id, kind, *sighting in _rows(connection, NEWEST_SIGHTINGS):
         known.sightings[model_id, kind] = Sighting(*sighting)
     for model_id, folder in _rows(connection, NEWEST_FOLDERS):
@@ -260,11 +275,14 @@ def _load_models(connection: duckdb.DuckDBPyConnection, known: Inventory) -> Non
 
 
 def _load_results(connection: duckdb.DuckDBPyConnection, known: Inventory) -> None:
-    known.results = _column(connection, f"SELECT DISTINCT result_id FROM results WHERE NOT {IS_STALE_RESULT}")
-    known.stale_results = _column(connection, f"SELECT DISTINCT result_id FROM results WHERE {IS_STALE_RESULT}")
-    known.models_by_result = dict(_rows(connection, LINKED_RESULTS))
+    stored = _rows(connection, RESULTS)
+    known.results = {result_id for result_id, _, is_present in stored if is_present}
+    known.stale_results = {result_id for result_id, is_stale, _ in stored if is_stale}
+    with_rows = known.results | known.stale_results
+    known.models_by_result = {
+        result_id: model_id for result_id, model_id in _rows(connection, LINKED_RESULTS) if result_id in with_rows
+    }
     known.unlinked_results = _column(connection, UNLINKED_RESULTS)
-    known.former_names = dict(_rows(connection, FORMER_NAMES))
     connection.execute(STORED_RESULTS)
     shared: dict[tuple[str, ...], frozenset[str]] = {}
     for *columns, measures in _rows(connection, "SELECT * FROM stored_results"):
@@ -275,6 +293,11 @@ def _load_results(connection: duckdb.DuckDBPyConnection, known: Inventory) -> No
             known.results_by_hand[place] = result.model_id
         else:
             known.waiting_results[result.result_id] = result
+
+
+def _load_dropped(connection: duckdb.DuckDBPyConnection, known: Inventory) -> None:
+    """What is known of models that were dropped or renamed."""
+    known.former_names = dict(_rows(connection, FORMER_NAMES))
     for model_id, folder in _rows(connection, DROPPED_FOLDERS):
         known.dropped_folders.setdefault(model_id, set()).add(folder)
     for *columns, link in _rows(connection, DROPPED_RESULTS):
@@ -283,7 +306,7 @@ def _load_results(connection: duckdb.DuckDBPyConnection, known: Inventory) -> No
 
 
 def _load_comparisons(connection: duckdb.DuckDBPyConnection, known: Inventory) -> None:
-    known.comparisons = dict(_rows(connection, LAST_BASES))
+    known.comparisons = dict(_rows(connection, LAST_BASES.format(layer_matches=_all_rows("layer_matches"))))
     for checkpoint_id, base_id, is_explained, is_stale in _rows(connection, TENSOR_PAIRS):
         known.related.add((checkpoint_id, base_id))
         if is_stale:
@@ -294,7 +317,13 @@ def _load_comparisons(connection: duckdb.DuckDBPyConnection, known: Inventory) -
         connection, "SELECT checkpoint_id, base_rule, base_checkpoint_id FROM base_choices"
     ):
         known.base_choices[checkpoint_id] = rule, base_id
-    known.unit_pairs = set(_rows(connection, "SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM unit_matches"))
+    pairs = f"SELECT DISTINCT checkpoint_id, base_checkpoint_id FROM {_all_rows('unit_matches')}"
+    known.unit_pairs = set(_rows(connection, pairs))
+
+
+def _all_rows(table: str) -> str:
+    """The rows of all commits of a table: cheaper than those that readers see, and of the same ids."""
+    return f"read_parquet(getvariable('files').{table}, hive_partitioning = false)"
 
 
 def _column(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:

@@ -19,10 +19,10 @@ def view_statements(snapshot: Snapshot, only: Mapping[str, str] | None = None) -
 
     `only` has a condition for a stored table of which not all rows are to be seen.
     """
-    is_by_name = not snapshot.are_columns_equal()
+    by_name = snapshot.tables_of_other_columns()
     tables = {
         table.name: _table_view(
-            table, snapshot.absent_columns(table.name), is_by_name=is_by_name, only=(only or {}).get(table.name)
+            table, snapshot.absent_columns(table.name), is_by_name=table.name in by_name, only=(only or {}).get(table.name)
         )
         for table in TABLES.values()
     }

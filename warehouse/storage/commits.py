@@ -20,7 +20,7 @@ from layerhouse.warehouse.storage.own_files import (
     file_status,
     read_own_file,
 )
-from layerhouse.warehouse.storage.schema import TABLES, schema_digest
+from layerhouse.warehouse.storage.schema import TABLES, arrow_schema, schema_digest
 
 CREATE = "create"
 """The operation of a commit of one file without rows for every table."""
@@ -78,9 +78,25 @@ class Snapshot:
         """True if some commit has a file with this version's columns for every table."""
         return any(commit.operation == CREATE and commit.schema == schema_digest() for commit in self.commits)
 
-    def are_columns_equal(self) -> bool:
-        """True if all files of each table have this version's columns in its order."""
-        return all(commit.schema == schema_digest() for commit in self.commits)
+    def tables_of_other_columns(self) -> frozenset[str]:
+        """The tables of which some file has other columns than this version's, or in another order.
+
+        Files of commits with one digest of the schema have the same columns, so one file of each is looked at.
+        """
+        earlier = {
+            (commit.schema, file.table): file.path
+            for commit in self.commits
+            if commit.schema != schema_digest()
+            for file in commit.files
+            if file.table in TABLES
+        }
+        if not earlier:
+            return frozenset()
+        import pyarrow.parquet as pq
+
+        return frozenset(
+            table for (_, table), path in earlier.items() if not pq.read_schema(self.root / path).equals(arrow_schema(table))
+        )
 
     def absent_columns(self, table: str) -> frozenset[str]:
         """Columns of this version that no file of a table has, as all were written by earlier versions."""
