@@ -234,6 +234,14 @@ def plain_name(root):
         return wh.models()["model_id"][-1]
 
 
+def test_a_session_computes_what_is_kept_no_more(root):
+    with lh.open(root) as wh:
+        before = wh.query("performance"), wh.query("per_layer"), wh.sql("SELECT * FROM models ORDER BY model_id")
+        shutil.rmtree(root / KEPT)
+        after = wh.query("performance"), wh.query("per_layer"), wh.sql("SELECT * FROM models ORDER BY model_id")
+    assert all(one.equals(other) for one, other in zip(before, after, strict=True))
+
+
 def test_a_script_of_a_read_only_warehouse_names_no_kept_answer(root, monkeypatch):
     def refuse(*_):
         raise OSError("read-only file system")

@@ -38,7 +38,7 @@ HELD = (
     *("model_runs", "measure_keys", "run_measures", "model_measures"),
 )
 """Views that several others use, or that take long to plan: DuckDB plans a view when it is made, and wherever it is used."""
-COMPUTED_IN_EXPORTS = ("measure_keys", "run_measures")
+COMPUTED_IN_EXPORTS = ("checkpoint_facts", "current_checkpoints", "pair_layers", "pair_summary", "measure_keys", "run_measures")
 """Views that are tables in an exported database, as older versions of DuckDB plan them for minutes."""
 MOST_HELD = 100_000
 """Checkpoints and result files up to which a session computes the views of HELD once: that takes less time than planning them
@@ -140,6 +140,7 @@ class Session:
         For SQL the views of HELD are made as temporary tables, unless their rows are kept or the warehouse is very large. They
         become views when all views are asked for.
         """
+        self._compute_what_is_gone()
         while sql is None and self._held:
             self.connection.execute(f"DROP TABLE temp.{self._held.pop()}")
         holds = sql is not None and self._is_small
@@ -147,6 +148,15 @@ class Session:
         for is_held, names in groupby(self._needed_by(sql), held.__contains__):
             self._make([name for name in names if not (is_held and self._hold(name))])
         return self.connection
+
+    def _compute_what_is_gone(self) -> None:
+        """Compute what was kept when the session began, and was replaced and deleted since."""
+        gone = [view for view, answer in self._kept.items() if not answer.path.exists()]
+        for view in gone:
+            del self._kept[view]
+            self._unmade[view] = self._statements[view]
+        if gone:
+            self._make(self._needed_by(" ".join(gone)))
 
     def _hold(self, name: str) -> bool:
         """True if the view could be replaced by a table of its rows. Otherwise the answer reports the file that is damaged."""
@@ -180,7 +190,7 @@ class Session:
             words = mentioned(texts.pop(), self._unmade) - needed - {*self._held}
             texts += [self._unmade[word] for word in words - self._kept.keys()]
             needed |= words
-        return [name for name in self._unmade if name in needed]
+        return [name for name in self._statements if name in needed]
 
     @contextmanager
     def _own_sql(self) -> Iterator[None]:

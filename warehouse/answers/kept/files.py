@@ -33,8 +33,8 @@ from layerhouse.warehouse.storage.sealing import sealed, unsealed
 if TYPE_CHECKING:
     import duckdb
 
-SECONDS_OF_AN_OLD_SESSION = 7 * 24 * 3600
-"""How long the answers of earlier commits stay, for sessions that opened the warehouse then."""
+SECONDS_OF_AN_OLD_SESSION = 24 * 3600
+"""How long the answers of earlier commits stay, for queries that read them; a session computes what is gone."""
 ROWS_OF_A_GROUP = 32_768
 """Rows of a Parquet row group. Smaller ones make files larger and reading slower, larger ones make a model's rows cost more."""
 PIN = "pin"
