@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,11 +46,12 @@ def stream_rows(
     files = list_commits(root).require_whole().files(table) if missing else []
     for path in reversed(files) if is_newest else files:
         with _damage_reported(root), pq.ParquetFile(path) as file:
-            counts = {value["values"]: value["counts"] for value in _count_values(file) if value["values"] in missing}
+            groups = _groups_with(file, missing)
+            counts = {value["values"]: value["counts"] for value in _count_values(file, groups) if value["values"] in missing}
             missing -= counts.keys()
             incomplete: dict[str, list[pa.RecordBatch]] = {}
             present = [name for name in names if name in file.schema_arrow.names]
-            for batch in file.iter_batches(BATCH_ROWS, columns=present) if counts else ():
+            for batch in file.iter_batches(BATCH_ROWS, groups, columns=present) if counts else ():
                 ids = batch.column("checkpoint_id")
                 for checkpoint_id in ids.unique().to_pylist():
                     if checkpoint_id not in counts:
@@ -121,9 +123,24 @@ def _unreadable(root: Path, error: Exception) -> WarehouseError:
     return WarehouseError(f"{root}: a file of the warehouse cannot be read: {str(error).splitlines()[0]}")
 
 
-def _count_values(file: Any) -> list[dict[str, Any]]:
-    """The number of rows by checkpoint, which takes reading one column of the file."""
-    ids = file.read(columns=["checkpoint_id"]).column("checkpoint_id")
+def _groups_with(file: Any, checkpoint_ids: Collection[str]) -> list[int]:
+    """The row groups that may have rows of some checkpoints: few of a pack, whose rows are sorted."""
+    ordered, groups = sorted(checkpoint_ids), []
+    position = next(place for place in range(len(file.schema)) if file.schema.column(place).path == "checkpoint_id")
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        statistics = group.column(position).statistics
+        if statistics is not None and statistics.has_min_max:
+            first = bisect_left(ordered, statistics.min)
+            if first == len(ordered) or ordered[first] > statistics.max:
+                continue
+        groups.append(number)
+    return groups
+
+
+def _count_values(file: Any, groups: list[int]) -> list[dict[str, Any]]:
+    """The number of rows by checkpoint, which takes reading one column of these row groups."""
+    ids = file.read_row_groups(groups, columns=["checkpoint_id"]).column("checkpoint_id")
     return ids.combine_chunks().value_counts().to_pylist() if len(ids) else []
 
 
