@@ -96,7 +96,7 @@ def test_a_damaged_pack_is_reported_and_what_it_replaced_counts_again_after_a_re
     assert check_warehouse(root) == []
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", [cut_commit, lose_rows])
 def test_a_pack_that_is_damaged_after_pruning_is_lost_and_it_is_said(root, damage):
     pack_warehouse(root, prune=AT_ONCE)
     pack = the_pack(root).stem
@@ -229,7 +229,8 @@ def test_rows_that_are_not_of_replaced_commits_are_found(root):
     pack_warehouse(root)
     path = root / f"layers/{the_pack(root).stem}.parquet"
     rows = pq.read_table(path)
-    data, commit = path.read_bytes(), the_pack(root).read_bytes()
+    marker = the_pack(root)
+    data, commit = path.read_bytes(), marker.read_bytes()
     place = rows.schema.get_field_index("commit_id")
     foreign = rows.set_column(place, rows.schema.field(place), pa.array(["f" * 32, *rows.column("commit_id").to_pylist()[1:]]))
     later = rows.schema.get_field_index("ingested_at")
@@ -245,7 +246,7 @@ def test_rows_that_are_not_of_replaced_commits_are_found(root):
         commit_again(root, path, changed)
         assert [(finding.where, finding.what) for finding in check_warehouse(root)] == [(f"layers/{path.name}", what)]
         path.write_bytes(data)
-        the_pack(root).write_bytes(commit)
+        marker.write_bytes(commit)
     assert check_warehouse(root) == []
 
 
@@ -328,7 +329,7 @@ def test_kill_9_at_every_step_of_packing_and_pruning_loses_and_doubles_nothing(r
         report = pack_warehouse(copy, prune=AT_ONCE)
         assert {finding.kind for finding in check_warehouse(copy)} <= {"orphan"}
         assert models(copy) == [*before, *("e" if number % 2 else "")]
-        left = {path.stem for path in (copy / "commits").iterdir()}
+        left = {path.stem for path in (copy / "commits").glob("[0-9a-f]*.json")}
         assert left == {commit.commit_id for commit in list_commits(copy).commits}
         assert report.pruning.files or number == count or len(left) == 2
         (pack,) = (commit for commit in list_commits(copy).commits if commit.operation == PACK)
@@ -470,9 +471,9 @@ def test_a_pack_that_names_too_many_commits_is_refused(root, monkeypatch):
 
 
 def test_a_killed_command_is_as_harmless(root):
-    for number in range(3):
+    for number in range(2):
         process = subprocess.Popen([sys.executable, "-m", "layerhouse", "pack", "--prune", "0d", "-w", root], env=CLEAN)
-        time.sleep(0.5 + 0.15 * number)
+        time.sleep(0.6 + 0.2 * number)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert {finding.kind for finding in check_warehouse(root)} <= {"orphan"}
