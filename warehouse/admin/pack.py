@@ -26,8 +26,8 @@ from layerhouse.warehouse.storage.packs import PACK, is_worth_packing, pack_id, 
 from layerhouse.warehouse.storage.schema import TABLES, schema_digest
 from layerhouse.warehouse.storage.store import add_present_schema, open_store, writers_locked_out
 
-SORT_MEMORY = 1 << 30
-"""Bytes of memory in which rows are sorted; what does not fit is in a temporary folder."""
+SORT_MEMORY, SORT_THREADS = 1 << 30, 4
+"""Bytes of memory in which rows are sorted, and by how many threads; what does not fit is in a temporary folder."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ def _write_tables(
     with new_connection(memory=SORT_MEMORY) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")
+        connection.execute("SET threads = ?", [min(SORT_THREADS, os.cpu_count() or 1)])  # each takes memory of its own
         connection.execute("RESET max_temp_directory_size")  # as much as the disk has: the rows have to be sorted
         lock(connection, [root])
         for table in (table for table in TABLES if rows[table]):

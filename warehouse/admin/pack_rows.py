@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 GROUP_ROWS = 32_768
 """Rows of a row group. Its statistics tell which groups a question needs, as rows are sorted."""
+SORTED_ROWS, SORTED_BYTES = 1 << 19, 128 << 20
+"""Rows, and bytes of the files that hold them, that are sorted at a time: DuckDB fails where it has to sort far more than fits
+into its memory."""
 LEADING = {
     "checkpoints": ("model_id", "commit_id"),
     "results": ("result_id", "commit_id"),
@@ -56,23 +59,28 @@ def write_sorted(
     import pyarrow.parquet as pq
 
     schema, target, num_rows, row_commits = arrow_schema(table), data_path(table, commit_id), 0, set[str]()
-    files = [(commit, str(root / file.path), file.rows) for commit in commits for file in commit.files if file.table == table]
-    earlier = [path for commit, path, _ in files if commit.schema != schema_digest()]
-    columns = _present_columns(root, table, earlier) if len(earlier) == len(files) else {*schema.names}
+    files = {str(root / file.path): file for commit in commits for file in commit.files if file.table == table}
+    earlier = [
+        str(root / file.path)
+        for commit in commits
+        for file in commit.files
+        if file.table == table and commit.schema != schema_digest()
+    ]
+    columns = _present_columns(root, table, earlier)
     if len(earlier) < len(files):
-        _present_columns(root, table, earlier)
-    connection.execute("SET VARIABLE files = ?", [[path for _, path, _ in files]])
-    reader = connection.sql(_sorted_rows(table, columns, is_by_name=bool(earlier))).to_arrow_reader(GROUP_ROWS)
+        columns = {*schema.names}
+    connection.execute("SET VARIABLE files = ?", [[*files]])
+    batches = _sorted_batches(connection, table, columns, sum(file.size for file in files.values()), is_by_name=bool(earlier))
     (root / table).mkdir(exist_ok=True)
     with durable_file(root / target) as file:
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for group in _groups(reader, schema):
+            for group in _groups(batches, schema):
                 row_commits |= {*pc.unique(group.column("commit_id")).to_pylist()}
                 writer.write_table(group, row_group_size=GROUP_ROWS)
                 num_rows += len(group)
                 on_rows(len(group))
         file.flush()
-        expected = sum(rows for _, _, rows in files)
+        expected = sum(file.rows for file in files.values())
         if num_rows != expected:
             raise WarehouseError(f"{root}: {num_rows} rows of {table} were read, and there are {expected}; nothing was changed")
         written = describe_file(file.fileno(), table, target, num_rows)
@@ -98,18 +106,47 @@ def later_version(root: Path, what: str) -> WarehouseError:
     return WarehouseError(f"{root}: written by a later version of layerhouse, which has to pack it: {what}")
 
 
-def _sorted_rows(table: str, columns: set[str], *, is_by_name: bool) -> str:
-    """SQL of a table's rows in order. The number of a row in its file comes last: all rows of a commit are in one file."""
+def _sorted_batches(
+    connection: duckdb.DuckDBPyConnection, table: str, columns: set[str], size: int, *, is_by_name: bool
+) -> Iterator[pa.RecordBatch]:
+    """All rows in order, sorted a range of the first column at a time. `size` is that of the files, in bytes.
+
+    The number of a row in its file comes last: all rows of a commit are in one file.
+    """
     names = ",\n".join(
         f"    {quote_identifier(column.name)}"
         if column.name in columns
         else f"    CAST(NULL AS {column.type}) AS {quote_identifier(column.name)}"
         for column in TABLES[table].columns
     )
-    order = ", ".join(f"{column} ASC NULLS LAST" for column in (*row_order(table), "file_row_number"))
     by_name = "union_by_name = true, " if is_by_name else ""
     rows = f"read_parquet(getvariable('files'), {by_name}file_row_number = true, hive_partitioning = false)"
-    return f"SELECT\n{names}\nFROM {rows}\nORDER BY {order}"
+    order = ", ".join(f"{column} ASC NULLS LAST" for column in (*row_order(table), "file_row_number"))
+    key = row_order(table)[0]
+    counts = connection.sql(f"SELECT {key}, count(*) FROM {rows} GROUP BY {key} ORDER BY {key} ASC NULLS LAST").fetchall()
+    for first, last in _ranges(counts, size):
+        condition = f"{key} BETWEEN getvariable('first') AND getvariable('last')" if last is not None else f"{key} IS NULL"
+        connection.execute("SET VARIABLE first = ?", [first])
+        connection.execute("SET VARIABLE last = ?", [last])
+        yield from connection.sql(f"SELECT\n{names}\nFROM {rows}\nWHERE {condition}\nORDER BY {order}").to_arrow_reader(
+            GROUP_ROWS
+        )
+
+
+def _ranges(counts: Sequence[tuple[str | None, int]], size: int) -> Iterator[tuple[str | None, str | None]]:
+    """The first and the last value of each range, which has about SORTED_ROWS rows or SORTED_BYTES at most.
+
+    `counts` are the values with their numbers of rows; null, which comes last, is a range of its own.
+    """
+    most = min(SORTED_ROWS, SORTED_BYTES * sum(count for _, count in counts) // max(size, 1))
+    first, last, num_rows = None, None, 0
+    for value, count in counts:
+        if first is not None and (value is None or num_rows + count > most):
+            yield first, last
+            first, num_rows = None, 0
+        first, last, num_rows = (value if first is None else first), value, num_rows + count
+    if counts:
+        yield first, last
 
 
 def _groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
