@@ -21,6 +21,7 @@ from layerhouse import DamagedWarehouseError, WarehouseError
 from layerhouse.tests.running import CLEAN, layerhouse
 from layerhouse.tests.test_health import commit_again, cut
 from layerhouse.tests.test_pack import AT_ONCE, add_model, change_commit, models, the_pack
+from layerhouse.tests.test_store import checkpoint, layer
 from layerhouse.warehouse.admin.health import check_warehouse
 from layerhouse.warehouse.admin.pack import pack_warehouse
 from layerhouse.warehouse.storage import commits as commits_module
@@ -29,7 +30,8 @@ from layerhouse.warehouse.storage.commit_file import commit_json, parse_commit
 from layerhouse.warehouse.storage.commits import list_commits
 from layerhouse.warehouse.storage.heads import read_heads
 from layerhouse.warehouse.storage.packs import PACK
-from layerhouse.warehouse.storage.store import create_store
+from layerhouse.warehouse.storage.reading import read_rows
+from layerhouse.warehouse.storage.store import create_store, write_commit
 
 MODELS = ["a", "b", "c"]
 
@@ -208,6 +210,28 @@ def test_what_was_set_aside_before_packing_comes_back_once(root, again):
     assert check_warehouse(root) == []
 
 
+def test_a_commit_that_is_put_back_between_those_of_a_pack_counts_by_its_own_time(tmp_path):
+    """Three commits measured a checkpoint; the pack has the first two or the last two of them, or the first and the last."""
+    for position in range(3):
+        root = create_store(tmp_path / str(position))
+        for number in range(3):
+            unit = {"checkpoint_id": "c", "stack": "text", "layer_index": 0, "kind": "head", "unit_index": number}
+            write_commit(root, {"checkpoints": [checkpoint("c")], "layers": [layer("c", number)], "units": [unit]}, "ingest")
+        path = root / f"layers/{ids_of(root)[position]}.parquet"
+        data = path.read_bytes()
+        cut(path)
+        check_warehouse(root, repair=True)
+        pack_warehouse(root, prune=AT_ONCE)
+        (root / f"damaged/{path.stem}/layers-{path.name}").write_bytes(data)
+        check_warehouse(root, restore=True)
+        assert list_commits(root).has_mixed_times() == (position > 0)
+        for table, column, shown in (("layers", "layer_index", 2), ("units", "unit_index", 0)):
+            with lh.open(root) as wh:
+                assert wh.sql(f"SELECT {column} FROM {table}").rows() == [(shown,)]
+                assert wh.scan(table).collect()[column].to_list() == [shown]
+            assert [row[column] for row in read_rows(root, table, ["c"], [column])["c"]] == [shown]
+
+
 def test_a_replaced_commit_that_is_damaged_or_copied_back_changes_nothing(root):
     ids = ids_of(root)
     copies = Path(shutil.copytree(root, root.parent / "copies"))
@@ -342,7 +366,8 @@ WRITER = """
 import sys
 from pathlib import Path
 from layerhouse.tests.test_pack import add_model
-from layerhouse.warehouse.storage.store import create_store
+from layerhouse.warehouse.storage.reading import read_rows
+from layerhouse.warehouse.storage.store import create_store, write_commit
 root, count = Path(sys.argv[1]), int(sys.argv[2])
 for number in range(count):
     add_model(create_store(root), f"w{number:03}")

@@ -84,6 +84,13 @@ class Snapshot:
         """True if all files of each table have this version's columns in its order."""
         return all(commit.schema == schema_digest() for commit in self.commits)
 
+    def has_mixed_times(self) -> bool:
+        """True if a commit has rows of before and after another one, as of one that was put back after packing."""
+        spans = [(min(commit.replaces), commit.commit_id) for commit in self.commits if commit.replaces]
+        return any(
+            first < commit.commit_id < last for first, last in spans for commit in self.commits if commit.operation != CREATE
+        )
+
     def absent_columns(self, table: str) -> frozenset[str]:
         """Columns of this version that no file of a table has, as all were written by earlier versions."""
         if self.has_present_schema():

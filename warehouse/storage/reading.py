@@ -43,11 +43,17 @@ def stream_rows(
     names = [*dict.fromkeys((*columns, "checkpoint_id", "commit_id"))]
     schema = pa.schema([arrow_schema(table).field(name) for name in names])
     is_newest = TABLES[table].is_newest_shown
-    files = list_commits(root).require_whole().files(table) if missing else []
+    snapshot = list_commits(root).require_whole()
+    files = snapshot.files(table) if missing else []
+    elsewhere: dict[str, set[str]] = {}
+    if snapshot.has_mixed_times():
+        with _damage_reported(root):
+            elsewhere = _elsewhere(files, missing, is_newest=is_newest)
     for path in reversed(files) if is_newest else files:
         with _damage_reported(root), pq.ParquetFile(path) as file:
-            groups = _groups_with(file, missing)
-            counts = {value["values"]: value["counts"] for value in _count_values(file, groups) if value["values"] in missing}
+            wanted = missing - elsewhere.get(path, set())
+            groups = _groups_with(file, wanted)
+            counts = {value["values"]: value["counts"] for value in _count_values(file, groups) if value["values"] in wanted}
             missing -= counts.keys()
             incomplete: dict[str, list[pa.RecordBatch]] = {}
             present = [name for name in names if name in file.schema_arrow.names]
@@ -121,6 +127,25 @@ def _unreadable(root: Path, error: Exception) -> WarehouseError:
     """The error that a stored file cannot be read. Raises DamagedWarehouseError, which names it, if it is damaged."""
     list_commits(root, verify=True).require_whole()
     return WarehouseError(f"{root}: a file of the warehouse cannot be read: {str(error).splitlines()[0]}")
+
+
+def _elsewhere(files: Sequence[str], checkpoint_ids: Collection[str], *, is_newest: bool) -> dict[str, set[str]]:
+    """By file, the checkpoints whose rows are to be taken from another one, which has their oldest or newest commit."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, dict[str, str]] = {}
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            rows = file.read_row_groups(_groups_with(file, checkpoint_ids), columns=["checkpoint_id", "commit_id"])
+        commits = rows.group_by("checkpoint_id").aggregate([("commit_id", "max" if is_newest else "min")]).to_pylist()
+        for row in commits:
+            found.setdefault(row["checkpoint_id"], {})[path] = row["commit_id_max" if is_newest else "commit_id_min"]
+    elsewhere: dict[str, set[str]] = {path: set() for path in files}
+    for checkpoint_id, by_path in found.items():
+        chosen = (max if is_newest else min)(by_path, key=by_path.__getitem__)
+        for path in by_path.keys() - {chosen}:
+            elsewhere[path].add(checkpoint_id)
+    return elsewhere
 
 
 def _groups_with(file: Any, checkpoint_ids: Collection[str]) -> list[int]:
