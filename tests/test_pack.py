@@ -447,6 +447,13 @@ def test_old_files_are_deleted_once_a_pack_is_old_enough(small, monkeypatch):
     assert len([*small.rglob("*.parquet")]) == len(TABLES) + 2
 
 
+def test_data_files_are_deleted_before_the_commits_that_name_them(small, monkeypatch):
+    deleted = []
+    monkeypatch.setattr(prune, "_remove", lambda path: deleted.append(path) or path.unlink())
+    pack_warehouse(small, prune=AT_ONCE)
+    assert [path.suffix for path in deleted] == [".parquet"] * 6 + [".json"] * 3
+
+
 def test_nothing_is_deleted_unless_the_pack_is_whole_to_the_last_byte(small):
     pack_warehouse(small)
     flip(small / f"layers/{the_pack(small).stem}.parquet")
