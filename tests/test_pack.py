@@ -293,7 +293,7 @@ def test_of_a_pack_only_the_row_groups_of_a_checkpoint_are_read(small, monkeypat
     monkeypatch.setattr(
         pq.ParquetFile, "iter_batches", lambda file, size, groups, **how: read.append(groups) or real(file, size, groups, **how)
     )
-    assert [row["layer_index"] for row in read_rows(small, "layers", ["b"], ["layer_index"])["b"]] == [1, 0]
+    assert [row["layer_index"] for row in read_rows(small, "layers", ["b"], ["layer_index"])["b"]] == [0, 1]
     assert read == [[1]]
 
 

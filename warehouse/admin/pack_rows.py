@@ -30,15 +30,15 @@ LEADING = {
     "removals": ("commit_id",),
 }
 """The order of tables that are not asked by checkpoint."""
-BY_CHECKPOINT = ("checkpoint_id", "base_checkpoint_id", "commit_id")
+BY_CHECKPOINT = (
+    *("checkpoint_id", "base_checkpoint_id", "commit_id", "stack", "layer_index", "base_layer_index", "name", "base_name"),
+    *("kind", "unit_index", "base_unit_index"),
+)
 """The order of all other tables, by those of the columns that a table has."""
 
 
 def row_order(table: str) -> tuple[str, ...]:
-    """The columns by which the rows of a table are sorted. Rows that are equal in all of them stay as their commit has them.
-
-    So the layers of a checkpoint are summed up in the same order as before, on which the last digit of a result depends.
-    """
+    """The columns by which the rows of a table are sorted. Rows that are equal in all of them stay as their commit has them."""
     return LEADING.get(table) or tuple(column for column in BY_CHECKPOINT if column in TABLES[table].column_names)
 
 
