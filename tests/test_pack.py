@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -78,17 +79,32 @@ SOME = ("summary", "history", "performance", "per_layer")
 def answers(root: Path, as_of: datetime | None = None, names: tuple[str, ...] = SOME) -> dict[str, list[str]]:
     """The rows of queries, as they are."""
     with lh.open(root, as_of=as_of) as wh:
-        return {name: list(map(str, wh.query(name).rows())) for name in names}
+        return {name: [str(rounded(row)) for row in wh.query(name).rows()] for name in names}
 
 
 def all_answers(root: Path) -> dict[str, list[str]]:
-    """The rows of every query, as they are, and of every table and view, in any order."""
+    """The rows of every query, as they are, and of every table and view, in any order, to 12 digits.
+
+    The last digit of a deviation depends on the order in which DuckDB adds up rows, and on that whether two models have equal
+    ranks in `correlation`, whose numbers of models are compared alone.
+    """
     with lh.open(root) as wh:
         connection = wh.connection_for()
-        given = {f"query {name}": list(map(str, run_sql(connection, query_text(name)).to_pylist())) for name in query_names()}
+        given = {f"query {name}": run_sql(connection, query_text(name)) for name in query_names()}
+        given["query correlation"] = given["query correlation"].drop_columns(["rank_correlation"])
+        answered = {name: [str(rounded(row)) for row in table.to_pylist()] for name, table in given.items()}
         for name in (*TABLES, *VIEWS):
-            given[name] = sorted(map(str, connection.sql(f"SELECT * FROM {name}").fetchall()))
-        return given
+            answered[name] = sorted(str(rounded(row)) for row in connection.sql(f"SELECT * FROM {name}").fetchall())
+        return answered
+
+
+def rounded(value: Any) -> Any:
+    """A value in which all floats have 12 digits."""
+    if isinstance(value, float):
+        return float(f"{value:.12g}")
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def moments(root: Path) -> list[datetime]:
