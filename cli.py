@@ -35,6 +35,7 @@ from layerhouse.terminal.options import (
     task_options,
     warehouse_option,
 )
+from layerhouse.terminal.packing import advise_packing
 from layerhouse.terminal.picture import draw, is_picture_wanted
 from layerhouse.terminal.plot import FigureOutput, PlotOptions, figure_output_options, list_kinds, plot_options, write_figures
 from layerhouse.terminal.process import Commands, exit_without_teardown, run_to_exit
@@ -50,7 +51,7 @@ from layerhouse.terminal.tables import (
     show_table,
     write_init_script,
 )
-from layerhouse.terminal.upkeep import check, drop, export, link, rename
+from layerhouse.terminal.upkeep import check, drop, export, link, pack, rename
 from layerhouse.vocabulary import EventKind
 
 __all__ = ["Exit", "cli", "main", "program"]
@@ -93,6 +94,8 @@ def ingest(
             roots, warehouse=warehouse, map_files=True, on_event=on_event, on_progress=on_progress, **vars(options)
         )
     talk(report_line(report, warehouse, dry_run=options.dry_run))
+    if not options.dry_run:
+        advise_packing(warehouse)
     are_written = True
     if write_analysis is not None and not options.dry_run:
         kinds = (EventKind.TAKEN, EventKind.UNCHANGED)
@@ -418,7 +421,7 @@ def demo(keep: Path | None) -> None:
     show_demo(keep)
 
 
-for command in (link, check, drop, rename, export, completion):
+for command in (link, check, pack, drop, rename, export, completion):
     cli.add_command(command)
 
 

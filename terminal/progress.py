@@ -53,6 +53,21 @@ def ingest_display(*, quiet: bool) -> Iterator[tuple[OnEvent, OnProgress]]:
         yield on_event, on_progress
 
 
+@contextmanager
+def row_display(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of rows on a terminal, and nothing elsewhere. It is told how many are done, and how many there are."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich import progress as bars
+    from rich.console import Console
+
+    columns = (bars.TextColumn(title), bars.BarColumn(), bars.TextColumn("{task.fields[detail]}"), bars.TimeRemainingColumn())
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task(title, total=None, detail="")
+        yield lambda done, total: display.update(task, completed=done, total=total, detail=f"{done:,} of {total:,} rows")
+
+
 def report_line(report: Report, warehouse: Path, *, dry_run: bool) -> str:
     """The last line of an ingest: how many events of each kind there were."""
     counts = ((report.count(kind), words) for kind, words in COUNT_WORDS.items())

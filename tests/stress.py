@@ -125,6 +125,27 @@ def kills(folder: Path, count: int = 200, seed: int = 1) -> None:
     print(f"kills: {count}, {rounds} ingests came to their end meanwhile; nothing was lost")
 
 
+def packs(folder: Path, count: int = 40, seed: int = 1) -> None:
+    """Kill packing and pruning at a random moment, again and again: every answer stays, and a further pack comes to its end."""
+    chance, source, ended = random.Random(seed), make_warehouse(folder), 0
+    for number in range(60):
+        write_commit(source, {"results": results(f"m{number}", 0.5, 40), "links": [link(f"m{number}", 0.5)]}, "ingest")
+    before = answers(source)
+    for number in range(count):
+        root = Path(shutil.copytree(source, folder / f"copy{number}"))
+        command = [sys.executable, "-m", "layerhouse", "pack", "--prune", "0d", "--warehouse", str(root)]
+        process = subprocess.Popen(command, env=CLEAN, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.3, 1.5))
+        process.kill()
+        ended += process.wait() == 0
+        assert answers(root) == before
+        assert {finding.kind for finding in check_warehouse(root)} <= {"orphan"}
+        assert subprocess.run(command, env=CLEAN, stderr=subprocess.DEVNULL, check=False).returncode == 0
+        assert answers(root) == before
+        shutil.rmtree(root)
+    print(f"packs: {count}, {ended} came to their end before they were killed; nothing was lost")
+
+
 WRITER = """
 import sys, time
 from pathlib import Path
@@ -235,7 +256,9 @@ def interrupts(folder: Path, count: int = 60, seed: int = 1) -> None:
     print(f"interrupts: {count}, exit codes {dict(codes)}")
 
 
-TRIALS: dict[str, Callable[..., None]] = {trial.__name__: trial for trial in (flips, kills, writers, full_disk, interrupts)}
+TRIALS: dict[str, Callable[..., None]] = {
+    trial.__name__: trial for trial in (flips, kills, packs, writers, full_disk, interrupts)
+}
 
 
 def main(names: list[str]) -> None:

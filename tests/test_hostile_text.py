@@ -95,6 +95,8 @@ WRONG = (
     (["rename", f"no{EVIL}", "x"], 2),
     (["export", "--duckdb", f"no/{EVIL}.duckdb"], 2),
     (["check", "-w", EVIL], 3),
+    (["pack", "-w", EVIL], 3),
+    (["pack", "--prune", EVIL], 2),
     (["expect", f"{EVIL} = 1"], 2),
     (["completion", EVIL], 2),
     (["demo", "--keep", "results"], 2),
@@ -231,6 +233,9 @@ def test_messages_pictures_scripts_and_files_show_it_escaped(study, tmp_path):
         (["rename", MODEL, f"other/{EVIL}", "-w", f"{tmp_path}/{EVIL}-wh"], 0),
         (["link", f"{study}/scores/{EVIL}.csv", f"other/{EVIL}", "-w", f"{tmp_path}/{EVIL}-wh"], 2),
         (["drop", f"other/{EVIL}", "-w", f"{tmp_path}/{EVIL}-wh"], 0),
+        (["pack", "--dry-run", "-w", f"{tmp_path}/{EVIL}-wh"], 0),
+        (["pack", "-w", f"{tmp_path}/{EVIL}-wh"], 0),
+        (["pack", "--prune", "0d", "-w", f"{tmp_path}/{EVIL}-wh"], 0),
         (["check", "-w", f"{tmp_path}/{EVIL}-wh"], 0),
         (["demo", "--keep", f"{tmp_path}/{EVIL}demo"], 0),
     )

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 import polars as pl
@@ -21,6 +21,7 @@ from layerhouse.tests.running import CLEAN
 from layerhouse.warehouse.admin import keeping
 from layerhouse.warehouse.admin.health import check_warehouse
 from layerhouse.warehouse.admin.keeping import keep_answers
+from layerhouse.warehouse.admin.pack import pack_warehouse
 from layerhouse.warehouse.admin.removals import drop_model, rename_model
 from layerhouse.warehouse.answers import session
 from layerhouse.warehouse.answers.kept import states
@@ -144,6 +145,9 @@ class History:
         write_commit(self.root, found, "ingest")
         keep_answers(self.root)
 
+    def pack(self):
+        pack_warehouse(self.root, prune=timedelta(self.chance.choice((0, 7))))
+
     def lose_what_is_kept(self):
         shutil.rmtree(self.root / KEPT)
         keep_answers(self.root)
@@ -152,7 +156,7 @@ class History:
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 STEPS = (
     *("take_one", "take_all", "change_weights", "measure_again", "rename", "drop", "other_base", "no_base"),
-    *("write_a_fact_twice", "lose_what_is_kept"),
+    *("write_a_fact_twice", "lose_what_is_kept", "pack"),
 )
 
 

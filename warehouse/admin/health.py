@@ -11,6 +11,7 @@ import duckdb
 
 from layerhouse.errors import DamagedWarehouseError
 from layerhouse.vocabulary import FindingKind
+from layerhouse.warehouse.admin.pack_contents import replaced_by, wrong_rows
 from layerhouse.warehouse.admin.set_aside import aside_folders, restore_folder, set_commit_aside, set_files_aside
 from layerhouse.warehouse.answers.kept.files import damaged_answers, own_files
 from layerhouse.warehouse.answers.kept.states import answers_of
@@ -63,7 +64,7 @@ def check_warehouse(root: Path, *, repair: bool = False, restore: bool = False) 
             snapshot = list_commits(root, verify=True)
             damages = [*snapshot.damages, *_wrong_contents(root, snapshot)]
             orphans = [*_orphans(root, snapshot, repair=repair)]
-            repaired = _set_aside(root, damages) if repair else {}
+            repaired = _set_aside_all(root, damages) if repair else {}
     else:
         snapshot = list_commits(root, verify=True)
         damages, repaired = [*snapshot.damages, *_wrong_contents(root, snapshot)], {}
@@ -120,18 +121,48 @@ def _restored(root: Path) -> list[Finding]:
     return findings
 
 
+def _set_aside_all(root: Path, damages: list[Damage]) -> dict[str, str]:
+    """Set aside all that is damaged, which is added to, as commits that a damaged one replaced may be damaged, too.
+
+    Returns what was done by path.
+    """
+    done: dict[str, str] = {}
+    further = damages
+    while further:
+        done |= _set_aside(root, further)
+        snapshot = list_commits(root, verify=True)
+        found = [*snapshot.damages, *_wrong_contents(root, snapshot)]
+        further = [damage for damage in found if damage.path not in done]
+        damages += [damage for damage in further if damage not in damages]
+    return done
+
+
 def _set_aside(root: Path, damages: list[Damage]) -> dict[str, str]:
-    """Set aside all that is damaged; returns what was done by path. Readers know it of a commit before it is gone."""
-    if not damages:
-        return {}
+    """Set aside what is damaged; returns what was done by path. Readers know it of a commit before it is gone."""
     records = {damage.path: damage for damage in damages if damage.path.startswith(f"{HEADS}/")}
     commits = {damage.commit_id for damage in damages if damage.path not in records}
+    replaced = {commit_id: replaced_by(root, commit_id) for commit_id in commits}
     write_repair(root, commits)
     folders = {commit_id: set_commit_aside(root, commit_id) for commit_id in sorted(commits)}
-    done = {damage.path: f"moved to {folders[damage.commit_id]}; {AGAIN}" for damage in damages if damage.path not in records}
+    there = list_commits(root)
+    counted = there.replaced.union(commit.commit_id for commit in there.commits)
+    done = {
+        damage.path: f"moved to {folders[damage.commit_id]}; {_outcome(replaced[damage.commit_id], counted)}"
+        for damage in damages
+        if damage.path not in records
+    }
     for path, damage in records.items():
         done[path] = f"moved to {set_files_aside(root, damage.commit_id, [path])}; it is written anew"
     return done
+
+
+def _outcome(replaced: set[str], counted: frozenset[str]) -> str:
+    """What becomes of the rows of a commit that was set aside: the commits that a pack replaced may still be there."""
+    back = len(replaced & counted)
+    if not replaced:
+        return AGAIN
+    text = f"{back:,} of the {len(replaced):,} commits that it replaced count again"
+    return text if back == len(replaced) else f"{text}; for the others, {AGAIN}"
 
 
 def _wrong_contents(root: Path, snapshot: Snapshot) -> Iterator[Damage]:
@@ -150,6 +181,8 @@ def _wrong_content(root: Path, commit: Commit, file: DataFile) -> str | None:
         return f"expected {file.rows} rows, found {metadata.num_rows}"
     if commit.schema == schema_digest() and not metadata.schema.to_arrow_schema().equals(arrow_schema(file.table)):
         return "its columns differ from those of the table"
+    if commit.replaces:
+        return wrong_rows(root / file.path, commit)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     columns = [group.column(position) for group in groups for position in range(group.num_columns)]
     expected = {"commit_id": commit.commit_id, "ingested_at": commit.made_at}
@@ -165,7 +198,8 @@ def _wrong_content(root: Path, commit: Commit, file: DataFile) -> str | None:
 def _orphans(root: Path, snapshot: Snapshot, *, repair: bool) -> Iterator[Finding]:
     """Files in the folders of the warehouse without a commit: left by an interrupted run, or written by another program."""
     known_paths = {file.path for commit in snapshot.commits for file in commit.files}
-    known_paths |= {data_path(table, damage.commit_id) for damage in snapshot.damages for table in TABLES}
+    known = snapshot.replaced.union(damage.commit_id for damage in snapshot.damages)
+    known_paths |= {data_path(table, commit_id) for commit_id in known for table in TABLES}
     for folder in (COMMITS, HEADS, *TABLES):
         if not (root / folder).is_dir():
             continue

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from layerhouse.warehouse.storage.commit_file import MAX_COMMIT_BYTES, Commit, DataFile, data_path, parse_commit
+from layerhouse.warehouse.storage.commits import list_commits
 from layerhouse.warehouse.storage.data_files import OTHER_CONTENT, file_digest
 from layerhouse.warehouse.storage.own_files import (
     COMMITS,
@@ -53,11 +54,12 @@ def aside_folders(root: Path) -> list[Path]:
 def restore_folder(root: Path, folder: Path) -> None:
     """Move a commit that was set aside back into its place, data files first.
 
-    Raises FaultyFileError, which says why, unless the commit and all of its files are whole.
+    Raises FaultyFileError, which says why, unless the commit and all of its files are whole, and no other has its rows since.
     """
     commit_id = folder.name[:32]
     aside, place = folder / f"{COMMITS}-{commit_id}.json", root / COMMITS / f"{commit_id}.json"
     commit = _read_commit(place if os.path.lexists(place) else aside, commit_id)
+    _require_apart(root, commit)
     moves = [_move_of(root, folder, commit, file) for file in commit.files if file.table in TABLES]
     for source, target in (*moves, (aside, place)):
         if os.path.lexists(source) and not os.path.lexists(target):
@@ -85,6 +87,14 @@ def _read_commit(path: Path, commit_id: str) -> Commit:
     if commit.commit_id != commit_id:
         raise FaultyFileError(f"its commit is a copy of {commit.commit_id}")
     return commit
+
+
+def _require_apart(root: Path, commit: Commit) -> None:
+    """Raise FaultyFileError for a pack that would bring rows back which another pack has by now."""
+    for other in list_commits(root).commits if commit.replaces else ():
+        is_either = other.commit_id in commit.replaces or commit.commit_id in {other.commit_id, *other.replaces}
+        if not is_either and not set(other.replaces).isdisjoint(commit.replaces):
+            raise FaultyFileError(f"commit {other.commit_id} has its rows by now")
 
 
 def _move_of(root: Path, folder: Path, commit: Commit, file: DataFile) -> tuple[Path, Path]:

@@ -52,7 +52,8 @@ class DataFile:
 class Commit:
     """One commit.
 
-    `replaces` names the commits whose rows this one contains again. `parents` are the commits that it saw and that no other
+    `replaces` names the commits whose rows this one contains again, all of them older; also those that these had replaced, and
+    whose files may be gone. `parents` are the commits that it saw and that no other
     commit had followed: through them it names all that it saw. `set_aside` names commits that are known to be absent.
     """
 
@@ -114,13 +115,16 @@ def parse_commit(raw: bytes) -> Commit:
     data_files = tuple(_data_file(file, commit_id, is_sealed=is_sealed) for file in files)
     if len({file.table for file in data_files}) < len(data_files):
         raise FaultyFileError("files: a table twice")
+    replaces = commit_ids(document, "replaces")
+    if any(replaced >= commit_id for replaced in replaces):  # else two could replace each other, and neither be there
+        raise FaultyFileError("it replaces a commit that is not older")
     return Commit(
         commit_id,
         _moment(document),
         _text(document, "tool_version"),
         _text(document, "operation"),
         _text(document, "schema", _SCHEMA),
-        commit_ids(document, "replaces"),
+        replaces,
         data_files,
         commit_ids(document, "parents"),
         commit_ids(document, "set_aside"),

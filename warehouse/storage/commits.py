@@ -26,7 +26,7 @@ CREATE = "create"
 """The operation of a commit of one file without rows for every table."""
 MISSING = "missing, though other commits name it"
 _LISTINGS = 3
-"""How often the commits are listed before one that is named and not there is lost: writers may add some meanwhile."""
+"""How often the commits are listed before what is missing is lost: others may add, pack and prune commits meanwhile."""
 _commits_read = FileMemory[Commit](16_384)
 
 
@@ -46,6 +46,8 @@ class Snapshot:
     root: Path
     commits: tuple[Commit, ...]
     damages: tuple[Damage, ...]
+    replaced: frozenset[str] = frozenset()
+    """Commits whose rows a later one contains again. Their files may be there, for sessions that were opened before."""
 
     def require_whole(self) -> Snapshot:
         """The snapshot itself. Raises DamagedWarehouseError, which names the damaged files, if anything is left out."""
@@ -98,6 +100,13 @@ class Snapshot:
             table for (_, table), path in earlier.items() if not pq.read_schema(self.root / path).equals(arrow_schema(table))
         )
 
+    def has_mixed_times(self) -> bool:
+        """True if a commit has rows of before and after another one, as of one that was put back after packing."""
+        spans = [(min(commit.replaces), commit.commit_id) for commit in self.commits if commit.replaces]
+        return any(
+            first < commit.commit_id < last for first, last in spans for commit in self.commits if commit.operation != CREATE
+        )
+
     def absent_columns(self, table: str) -> frozenset[str]:
         """Columns of this version that no file of a table has, as all were written by earlier versions."""
         if self.has_present_schema():
@@ -115,16 +124,25 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class _Listing:
-    """The readable commits, why others are not readable, and the names of all files in `commits/` that may be one."""
+    """The readable commits that no other one replaces, oldest first, and why others are not readable.
 
+    `names` are those of all files that may be a commit. With `has_gaps` one of them was gone before it was read. `replaced` has
+    the commits that another one replaces, with that one.
+    """
+
+    names: tuple[str, ...]
     commits: tuple[Commit, ...]
     faults: dict[str, str]
+    replaced: dict[str, str]
+    has_gaps: bool
 
     def lost(self, heads: Heads) -> list[str]:
-        """Commits that are named, by head records or commits, and neither there nor replaced nor set aside since."""
+        """Commits that are named, by head records or commits, and neither there nor replaced nor set aside since.
+
+        A commit that is replaced is not asked whom it names: the one that replaces it names all that it saw.
+        """
         absent = heads.named.union(*(commit.parents for commit in self.commits))
-        absent -= {commit.commit_id for commit in self.commits} | self.faults.keys()
-        absent.difference_update(*(commit.replaces for commit in self.commits))
+        absent -= {commit.commit_id for commit in self.commits} | self.faults.keys() | self.replaced.keys()
         if not absent:
             return []
         set_aside_by = {commit_id: commit.commit_id for commit in self.commits for commit_id in commit.set_aside}
@@ -140,23 +158,45 @@ def list_commits(root: Path, *, verify: bool = False) -> Snapshot:
     Raises WarehouseError where the system refuses a file, which is no damage.
     """
     check_folders(root)
-    heads = read_heads(root)  # before the commits: then every commit that they name was there when the commits are listed
     for _ in range(_LISTINGS):
-        listing = _list_commit_files(root)
-        lost = listing.lost(heads)
-        if not lost:
+        snapshot, is_settled = _list_once(root, verify=verify)
+        if is_settled:
             break
-    damages = [Damage(commit_id, f"{COMMITS}/{commit_id}.json", what) for commit_id, what in listing.faults.items()]
+    return snapshot
+
+
+def _list_once(root: Path, *, verify: bool) -> tuple[Snapshot, bool]:
+    """The commits, and whether what is missing among them is so for good: it is not if others changed the commits meanwhile."""
+    heads = read_heads(root)  # before the commits: then every commit that they name was there when the commits are listed
+    listing = _list_commit_files(root)
+    lost = listing.lost(heads)
+    damages = [Damage(commit_id, f"{COMMITS}/{commit_id}.json", what) for commit_id, what in sorted(listing.faults.items())]
     damages += [Damage(commit_id, f"{COMMITS}/{commit_id}.json", MISSING) for commit_id in lost]
-    damages += [Damage(commit_id, f"{HEADS}/{commit_id}.json", what) for commit_id, what in heads.faults.items()]
-    replaced = {commit_id for commit in listing.commits for commit_id in commit.replaces}
-    whole = []
-    for commit in listing.commits:
-        if commit.commit_id not in replaced:
-            wrong = list(_data_damages(root, commit, verify=verify))
-            damages += wrong
-            whole += [] if wrong else [commit]
-    return Snapshot(root, tuple(whole), tuple(damage for damage in damages if damage.commit_id not in replaced))
+    damages += [
+        Damage(commit_id, f"{HEADS}/{commit_id}.json", what)
+        for commit_id, what in heads.faults.items()
+        if commit_id not in listing.replaced
+    ]
+    wrong = {commit.commit_id: list(_data_damages(root, commit, verify=verify)) for commit in listing.commits}
+    damages += [damage for of_commit in wrong.values() for damage in of_commit]
+    whole = tuple(commit for commit in listing.commits if not wrong[commit.commit_id])
+    is_settled = not lost and not listing.has_gaps
+    if len(whole) < len(listing.commits):
+        is_settled = is_settled and tuple(commit_files(root)) == listing.names
+    return Snapshot(root, whole, tuple(damages), frozenset(listing.replaced)), is_settled
+
+
+def replaced_commits(root: Path) -> frozenset[str]:
+    """The commits that another one replaces. No data file is looked at. Raises WarehouseError."""
+    return frozenset(_list_commit_files(root).replaced)
+
+
+def count_commits(root: Path) -> int:
+    """The number of commits that no other one replaces, without those that made the tables. No data file is looked at.
+
+    Raises WarehouseError.
+    """
+    return sum(commit.operation != CREATE for commit in _list_commit_files(root).commits)
 
 
 def commit_files(root: Path) -> list[str]:
@@ -169,15 +209,26 @@ def commit_files(root: Path) -> list[str]:
 
 
 def _list_commit_files(root: Path) -> _Listing:
-    commits, faults = [], {}
-    for commit_id in commit_files(root):
+    """The commits as their files say, read from the newest to the oldest: those that a newer one replaces are not read."""
+    names, commits, faults, replaced, has_gaps = commit_files(root), [], {}, dict[str, str](), False
+    for commit_id in reversed(names):
+        if commit_id in replaced:
+            continue
         path = root / COMMITS / f"{commit_id}.json"
         try:
-            commits.append(_read_commit(path))
+            commit = _read_commit(path)
         except FaultyFileError as fault:
-            if os.path.lexists(path):  # else it was set aside meanwhile
+            if os.path.lexists(path):
                 faults[commit_id] = f"not readable as a commit: {fault}"
-    return _Listing(tuple(commits), faults)
+            else:  # it was set aside or pruned meanwhile
+                has_gaps = True
+            continue
+        if twice := replaced.keys() & commit.replaces:
+            faults[commit_id] = f"commit {replaced[min(twice)]} has its rows, too"
+            continue
+        replaced |= dict.fromkeys(commit.replaces, commit_id)
+        commits.append(commit)
+    return _Listing(tuple(names), tuple(reversed(commits)), faults, replaced, has_gaps)
 
 
 def _read_commit(path: Path) -> Commit:

@@ -49,6 +49,14 @@ def footer_of(data: bytes) -> bytes:
     return data[-size:] if size <= len(data) else b""
 
 
+def describe_file(handle: int, table: str, path: str, rows: int) -> DataFile:
+    """What a commit says of a Parquet file that is open: its size and hashes are taken from the file, a part at a time."""
+    size = os.fstat(handle).st_size
+    footer_bytes = int.from_bytes(read_range(handle, size - 8, 4), "little") + 8
+    footer = read_range(handle, size - footer_bytes, footer_bytes)
+    return DataFile(table, path, rows, size, file_digest(handle), footer_bytes, hashlib.sha256(footer).hexdigest())
+
+
 def file_digest(handle: int) -> str:
     """The SHA-256 of all bytes of an open file."""
     digest = hashlib.sha256()

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from layerhouse.errors import WarehouseError
 from layerhouse.warehouse.storage.schema import TABLES
@@ -95,10 +96,20 @@ def read_range(file: int, offset: int, size: int) -> bytes:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write to a temporary file, flush it to the disk and rename it: the path has all of the bytes or does not exist."""
+    with durable_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def durable_file(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file, open for writing and reading, that is flushed to the disk and renamed to the path at the end.
+
+    It is deleted instead where the context ends with an error.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
+        with temporary.open("x+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

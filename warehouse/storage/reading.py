@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,14 +43,21 @@ def stream_rows(
     names = [*dict.fromkeys((*columns, "checkpoint_id", "commit_id"))]
     schema = pa.schema([arrow_schema(table).field(name) for name in names])
     is_newest = TABLES[table].is_newest_shown
-    files = list_commits(root).require_whole().files(table) if missing else []
+    snapshot = list_commits(root).require_whole()
+    files = snapshot.files(table) if missing else []
+    elsewhere: dict[str, set[str]] = {}
+    if snapshot.has_mixed_times():
+        with _damage_reported(root):
+            elsewhere = _elsewhere(files, missing, is_newest=is_newest)
     for path in reversed(files) if is_newest else files:
         with _damage_reported(root), pq.ParquetFile(path) as file:
-            counts = {value["values"]: value["counts"] for value in _count_values(file) if value["values"] in missing}
+            wanted = missing - elsewhere.get(path, set())
+            groups = _groups_with(file, wanted)
+            counts = {value["values"]: value["counts"] for value in _count_values(file, groups) if value["values"] in wanted}
             missing -= counts.keys()
             incomplete: dict[str, list[pa.RecordBatch]] = {}
             present = [name for name in names if name in file.schema_arrow.names]
-            for batch in file.iter_batches(BATCH_ROWS, columns=present) if counts else ():
+            for batch in file.iter_batches(BATCH_ROWS, groups, columns=present) if counts else ():
                 ids = batch.column("checkpoint_id")
                 for checkpoint_id in ids.unique().to_pylist():
                     if checkpoint_id not in counts:
@@ -121,9 +129,43 @@ def _unreadable(root: Path, error: Exception) -> WarehouseError:
     return WarehouseError(f"{root}: a file of the warehouse cannot be read: {str(error).splitlines()[0]}")
 
 
-def _count_values(file: Any) -> list[dict[str, Any]]:
-    """The number of rows by checkpoint, which takes reading one column of the file."""
-    ids = file.read(columns=["checkpoint_id"]).column("checkpoint_id")
+def _elsewhere(files: Sequence[str], checkpoint_ids: Collection[str], *, is_newest: bool) -> dict[str, set[str]]:
+    """By file, the checkpoints whose rows are to be taken from another one, which has their oldest or newest commit."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, dict[str, str]] = {}
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            rows = file.read_row_groups(_groups_with(file, checkpoint_ids), columns=["checkpoint_id", "commit_id"])
+        commits = rows.group_by("checkpoint_id").aggregate([("commit_id", "max" if is_newest else "min")]).to_pylist()
+        for row in commits:
+            found.setdefault(row["checkpoint_id"], {})[path] = row["commit_id_max" if is_newest else "commit_id_min"]
+    elsewhere: dict[str, set[str]] = {path: set() for path in files}
+    for checkpoint_id, by_path in found.items():
+        chosen = (max if is_newest else min)(by_path, key=by_path.__getitem__)
+        for path in by_path.keys() - {chosen}:
+            elsewhere[path].add(checkpoint_id)
+    return elsewhere
+
+
+def _groups_with(file: Any, checkpoint_ids: Collection[str]) -> list[int]:
+    """The row groups that may have rows of some checkpoints: few of a pack, whose rows are sorted."""
+    ordered, groups = sorted(checkpoint_ids), []
+    position = next(place for place in range(len(file.schema)) if file.schema.column(place).path == "checkpoint_id")
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        statistics = group.column(position).statistics
+        if statistics is not None and statistics.has_min_max:
+            first = bisect_left(ordered, statistics.min)
+            if first == len(ordered) or ordered[first] > statistics.max:
+                continue
+        groups.append(number)
+    return groups
+
+
+def _count_values(file: Any, groups: list[int]) -> list[dict[str, Any]]:
+    """The number of rows by checkpoint, which takes reading one column of these row groups."""
+    ids = file.read_row_groups(groups, columns=["checkpoint_id"]).column("checkpoint_id")
     return ids.combine_chunks().value_counts().to_pylist() if len(ids) else []
 
 

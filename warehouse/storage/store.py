@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from layerhouse.errors import DamagedWarehouseError, MissingWarehouseError, WarehouseError
 from layerhouse.version import __version__
 from layerhouse.warehouse.storage.commit_file import FORMAT, Commit, DataFile, commit_json, data_path
-from layerhouse.warehouse.storage.commits import CREATE, commit_files, list_commits
+from layerhouse.warehouse.storage.commits import CREATE, commit_files, list_commits, replaced_commits
 from layerhouse.warehouse.storage.data_files import footer_of
 from layerhouse.warehouse.storage.heads import read_heads, write_head
 from layerhouse.warehouse.storage.own_files import (
@@ -136,7 +136,9 @@ def _add_commit(root: Path, rows: Mapping[str, Rows | pa.Table], operation: str,
         commit_id, made_at = _new_commit_id(present), datetime.now(UTC)
         files = [_write_rows(root, table, table_rows, commit_id, made_at) for table, table_rows in rows.items()]
         seen = heads.named
-        parents = sorted(({head.commit_id for head in heads.records} & set(present)) | (set(present) - seen))
+        unseen = set(present) - seen
+        replaced = replaced_commits(root) if unseen else frozenset[str]()  # head records do not name these
+        parents = sorted((({head.commit_id for head in heads.records} & set(present)) | unseen) - replaced)
         commit = Commit(
             commit_id,
             made_at,
@@ -151,7 +153,8 @@ def _add_commit(root: Path, rows: Mapping[str, Rows | pa.Table], operation: str,
         write_durably(root / COMMITS / f"{commit_id}.json", commit_json(commit))
     except OSError as error:
         raise WarehouseError(f"{root}: cannot write: {error.strerror or error}; all earlier commits are in place") from None
-    write_head(root, commit_id, seen.union(parents) - set(set_aside), [*parents, *set_aside])
+    followed = {*parents, *set_aside} | {head.commit_id for head in heads.records if head.commit_id in replaced}
+    write_head(root, commit_id, seen.union(parents) - set(set_aside) - replaced, followed)
     return commit_id
 
 
