@@ -38,7 +38,7 @@ def packable(snapshot: Snapshot) -> tuple[Commit, ...]:
 def is_worth_packing(snapshot: Snapshot) -> bool:
     """True if there are several commits, or one that an earlier version wrote with other columns."""
     commits = [commit for commit in packable(snapshot) if commit.operation != CREATE]
-    return len(commits) > 1 or (len(commits) == 1 and not snapshot.are_columns_equal())
+    return len(commits) > 1 or (len(commits) == 1 and bool(snapshot.tables_of_other_columns()))
 
 
 def pack_id(commits: Sequence[Commit]) -> str:
