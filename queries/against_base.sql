@@ -3,7 +3,16 @@
 -- the one model with results alone whose name and parameters are those of the checkpoint. A speed is compared at the same batch
 -- size where both ran on the same named hardware; speedup_hardware is that of the performance table if there are several, else
 -- the first by name. Factors under 1 are slower.
-WITH plain_runs AS MATERIALIZED (
+WITH structures AS MATERIALIZED (
+    SELECT
+        model_id,
+        checkpoint_id,
+        base_checkpoint_id,
+        source_kind,
+        params
+    FROM models
+),
+plain_runs AS MATERIALIZED (
     SELECT
         model_id,
         variant,
@@ -18,7 +27,7 @@ base_models AS (
     SELECT
         checkpoint_id,
         min(model_id) AS base_model_id
-    FROM models
+    FROM structures
     WHERE checkpoint_id IS NOT NULL
     GROUP BY checkpoint_id
     HAVING count(*) = 1
@@ -26,26 +35,26 @@ base_models AS (
 base_results AS (
     SELECT
         checkpoints.checkpoint_id,
-        min(models.model_id) AS base_model_id
+        min(structures.model_id) AS base_model_id
     FROM checkpoints
-    JOIN models
-        ON models.source_kind = 'results'
-        AND models.params = checkpoints.params
-        AND regexp_extract(models.model_id, '[^/]*$') = checkpoints.declared_name
+    JOIN structures
+        ON structures.source_kind = 'results'
+        AND structures.params = checkpoints.params
+        AND regexp_extract(structures.model_id, '[^/]*$') = checkpoints.declared_name
     GROUP BY checkpoints.checkpoint_id
-    HAVING count(DISTINCT models.model_id) = 1
+    HAVING count(DISTINCT structures.model_id) = 1
 ),
 pairs AS (
     SELECT
-        models.model_id,
+        structures.model_id,
         coalesce(base_models.base_model_id, base_results.base_model_id) AS base_model_id
-    FROM models
-    LEFT JOIN base_models ON base_models.checkpoint_id = models.base_checkpoint_id
+    FROM structures
+    LEFT JOIN base_models ON base_models.checkpoint_id = structures.base_checkpoint_id
     LEFT JOIN base_results
-        ON base_results.checkpoint_id = models.base_checkpoint_id
-        AND models.base_checkpoint_id NOT IN (
+        ON base_results.checkpoint_id = structures.base_checkpoint_id
+        AND structures.base_checkpoint_id NOT IN (
             SELECT checkpoint_id
-            FROM models
+            FROM structures
             WHERE checkpoint_id IS NOT NULL
         )
 ),

@@ -35,7 +35,8 @@ PER_MODEL |= {"models": 1, "performance": 1, "history": 1, "sightings": 1, "curr
 PER_MODEL |= {"checkpoint_facts": 1, "layer_pruning": 3, "layer_summary": 1, "model_results": 25, "measures": 22}
 PER_MODEL |= {"model_measures": 1, "status_notes": 1, "model_runs": 1, "run_measures": 22, "measure_sources": 22}
 PER_MODEL |= {"performance_variants": 1, "layer_changes": 3, "base_names": 1, "block_changes": 1}
-OF_BASE = {"layers": 3, "checkpoints": 1, "checkpoint_facts": 1, "base_names": 1}
+PER_MODEL |= {"model_names": 1, "pair_layers": 3, "pair_summary": 1}
+OF_BASE = {"layers": 3, "checkpoints": 1, "checkpoint_facts": 1, "base_names": 1, "pair_layers": 3, "pair_summary": 1}
 OF_MEASURES = ("measure_keys", "column_conditions")
 """Views whose rows are of measures, which all models share."""
 
