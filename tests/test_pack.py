@@ -84,7 +84,7 @@ def answers(root: Path, as_of: datetime | None = None, names: tuple[str, ...] = 
 def all_answers(root: Path) -> dict[str, list[str]]:
     """The rows of every query, as they are, and of every table and view, in any order."""
     with lh.open(root) as wh:
-        connection = wh.connection_for()
+        connection = wh.connection_for("\n".join((*VIEWS, *map(query_text, query_names()))))
         given = {f"query {name}": run_sql(connection, query_text(name)) for name in query_names()}
         answered = {name: [str(row) for row in table.to_pylist()] for name, table in given.items()}
         for name in (*TABLES, *VIEWS):
