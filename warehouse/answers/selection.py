@@ -111,7 +111,7 @@ class Selection:
         """The SQL of all views that the selected part of a query's table takes."""
         parts = [query_text(name)]
         if replace(self, models=(), by=None) != Selection():
-            parts += [MODEL_NAMES, "SELECT * FROM run_measures"]
+            parts += ["SELECT * FROM models", "SELECT * FROM run_measures"]
         if self.models:
             parts.append(MODEL_NAMES)
         if self.is_against_base or self.has_differences:
