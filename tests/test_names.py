@@ -23,7 +23,6 @@ from layerhouse.warehouse.answers.naming.condition import fraction_hints, parse_
 from layerhouse.warehouse.answers.query import the_model
 from layerhouse.warehouse.answers.selection import Selection, filter_rows, select_table, sort_rows
 
-
 MODELS = (
     "baselines/ShortGPT_remove_3",
     "baselines/Tiny-Base",

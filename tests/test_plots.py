@@ -46,7 +46,6 @@ from layerhouse.warehouse.render.plots.tradeoff import column_scatter, trade_off
 from layerhouse.warehouse.render.plots.units import unit_panels
 from layerhouse.warehouse.render.plots.words import WORDS
 
-
 PUBLISHED = Path(__file__).parents[2] / "shared/data/llama3-8b"
 HOSTILE = (
     "</script><script>alert(1)</script>",
