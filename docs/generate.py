@@ -103,7 +103,7 @@ def _empty_warehouse() -> tuple[list[dict[str, Any]], dict[str, list[tuple[str, 
         described: list[dict[str, Any]] = list_tables(root).to_pylist()
         sources = {row["name"]: quote_identifier(row["name"]) for row in described}
         sources |= {f"query {name}": query_text(name) for name in query_names()}
-        connection, _ = connect(root)
+        connection, _ = connect(root, asked="\n".join((*sources, *sources.values())))
         with connection:
             columns = {
                 name: [(column, type_) for column, type_, *_ in connection.sql(f"DESCRIBE {source}").fetchall()]

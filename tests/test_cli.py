@@ -350,7 +350,8 @@ def test_a_terminal_gets_no_parquet(study):
 
 @pytest.mark.parametrize("suffix", [".xls", ".pdf", ".doc", ".PDF", ".foo", ".ods"])
 def test_a_suffix_of_an_unknown_format_is_refused_and_nothing_is_written(study, tmp_path, suffix):
-    for command in (["summarize"], ["layers"], ["sql", "SELECT 1"], ["tables"]):
+    commands = (["summarize"], ["layers"], ["sql", "SELECT 1"], ["tables"])
+    for command in commands if suffix == ".xls" else commands[2:3]:
         result = layerhouse(*command, "-o", tmp_path / f"table{suffix}", cwd=study)
         assert result.returncode == 2
         assert "the suffix names no format (.txt, .csv, .json, .ndjson, .jsonl, .md, .parquet, .xlsx" in result.stderr

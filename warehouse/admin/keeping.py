@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,6 +136,12 @@ INCREMENTS = {
 }
 
 
+class _SparingSession(Session):
+    """A session of one thread: several take more CPU time in all, and hardly less time, as most of the work is writing."""
+
+    threads = 1
+
+
 def keep_answers(root: Path) -> None:
     """Write the answers that are expensive in a large warehouse, unless they are there already.
 
@@ -146,39 +153,60 @@ def keep_answers(root: Path) -> None:
     missing = [answer for answer in answers.values() if not is_kept(answer)]
     if not missing:
         return
-    with contextlib.suppress(OSError, duckdb.Error):
-        session = Session(snapshot, memory=MEMORY)
-        try:
-            for answer in missing:
-                if not _write_from_earlier(snapshot, session, answer):
+    with contextlib.suppress(OSError, duckdb.Error), contextlib.closing(_SparingSession(snapshot, memory=MEMORY)) as session:
+        for _, group in groupby(missing, _kind):
+            together = [*group]
+            is_written = _write_from_earlier(snapshot, session, together)
+            for answer in together:
+                if not is_written:
                     write_answer(session.make(f"SELECT * FROM {answer.view}"), answer, f"SELECT * FROM {answer.view}")
                 session.read_kept(answer)
-        finally:
-            session.close()
         present = [path for answer in answers.values() for path in (answer.path, answer.record)]
         remove_old(snapshot.root / KEPT, present)
 
 
-def _write_from_earlier(snapshot: Snapshot, session: Session, answer: Answer) -> bool:
-    """Write an answer from an earlier one, if there is one, and few rows changed since."""
-    increment = INCREMENTS.get(answer.view)
-    earlier = None if increment is None else earlier_answer(answer)
-    if increment is None or earlier is None:
+def _kind(answer: Answer) -> str:
+    """What answers have in common that are written together: the key of their increments, else each its own view."""
+    return INCREMENTS[answer.view].key if answer.view in INCREMENTS else answer.view
+
+
+def _write_from_earlier(snapshot: Snapshot, session: Session, answers: Sequence[Answer]) -> bool:
+    """Write answers of one key from earlier ones, if there are some, and few rows changed since."""
+    increments = [INCREMENTS[answer.view] for answer in answers if answer.view in INCREMENTS]
+    earlier = [found for answer in answers[: len(increments)] if (found := earlier_answer(answer)) is not None]
+    if not increments or len(earlier) < len(answers):
         return False
-    path, later = earlier
-    whole = f"read_parquet({quote_literal(str(path))}, hive_partitioning = false)"
+    wholes = [f"read_parquet({quote_literal(str(path))}, hive_partitioning = false)" for path, _ in earlier]
+    only = {name: condition for increment in increments for name, condition in increment.only.items()}
     try:
-        changed = _changed(snapshot, session, increment, whole, later)
-        if changed is None:
+        by_view = [
+            _changed(snapshot, session, increment, whole, later)
+            for increment, whole, (_, later) in zip(increments, wholes, earlier, strict=True)
+        ]
+        changed = [ids for ids in by_view if ids is not None]
+        if len(changed) < len(answers):
             return False
-        with contextlib.closing(Session(snapshot, memory=MEMORY).show(_Changed(snapshot, changed, increment.only))) as few:
-            connection = few.make(f"SELECT * FROM {answer.view}")
-            key = increment.key
-            kept = f"SELECT * FROM {whole} WHERE {key} NOT IN (SELECT id FROM temp.changed)"
-            write_answer(connection, answer, f"{kept} UNION ALL SELECT * FROM {answer.view}", is_ordered=True)
+        with contextlib.closing(
+            _SparingSession(snapshot, memory=MEMORY).show(_Changed(snapshot, _united(changed), only))
+        ) as few:
+            connection = few.make(" ".join(answer.view for answer in answers))
+            for answer, increment, whole in zip(answers, increments, wholes, strict=True):
+                kept = f"SELECT * FROM {whole} WHERE {increment.key} NOT IN (SELECT id FROM temp.changed)"
+                write_answer(connection, answer, f"{kept} UNION ALL SELECT * FROM {answer.view}", is_ordered=True)
     except duckdb.Error:
         return False
     return True
+
+
+def _united(changed: Sequence[pa.Table]) -> pa.Table:
+    """All ids, with their bases where one of the tables has them."""
+    import pyarrow as pa
+
+    bases: dict[str, str | None] = {}
+    for ids in changed:
+        for row in ids.to_pylist():
+            bases[row["id"]] = row["base_id"] or bases.get(row["id"])
+    return pa.table({"id": pa.array([*bases], pa.string()), "base_id": pa.array([*bases.values()], pa.string())})
 
 
 def _changed(

@@ -74,6 +74,9 @@ class Session:
     `is_open` it can do whatever DuckDB can, for SQL of the user's own.
     """
 
+    threads: int | None = None
+    """Threads that DuckDB uses; None for one on each core."""
+
     def __init__(
         self,
         snapshot: Snapshot,
@@ -120,6 +123,8 @@ class Session:
         with self._own_sql():
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_progress_bar = false")
+            if self.threads is not None:
+                connection.execute(f"SET threads = {self.threads}")
             if self._as_of is not None:
                 connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [self._as_of.isoformat()])
             if self._shown is not None:

@@ -20,7 +20,7 @@ def list_tables(root: Path) -> pa.Table:
     """Every stored table and view: kind, number of rows in SQL, files, bytes on disk, and description."""
     import pyarrow as pa
 
-    connection, snapshot = connect(root)
+    connection, snapshot = connect(root, asked=" ".join(_descriptions()))
     rows: list[dict[str, Any]] = []
     with connection, own_sql(connection):
         for name, text in _descriptions().items():

@@ -80,9 +80,8 @@ def answers_of(snapshot: Snapshot, statements: Mapping[str, str]) -> dict[str, A
     if not is_large(snapshot):
         return {}
     below = {name: mentioned(text, statements) - {name, MACROS} for name, text in statements.items() if name != MACROS}
-    followed = dict(below)
-    if not snapshot.rows("removals"):
-        followed["name_changes"] = {"removals"}  # no name has changed, whatever checkpoints and links there are
+    # What is now the name of a row follows from the tombstones and the row itself, whatever else was written under its name.
+    followed = below | {"name_changes": {"removals"}}
     files: dict[str, list[str]] = {}
     for commit in snapshot.commits:
         for file in commit.files:
