@@ -26,15 +26,16 @@ KEPT_VIEWS = {
     "result_links": "model_id, result_id",
     "model_names": "model_id",
     "checkpoint_changes": "checkpoint_id, base_checkpoint_id",
-    "model_runs": "model_id, result_id, run_key",
     "pair_layers": "checkpoint_id, stack, base_layer_index, layer_index",
     "pair_summary": "checkpoint_id",
+    "model_runs": "model_id, result_id, run_key",
     "model_results": "model_id, measure_id, result_id",
     "run_measures": "model_id, variant, kind, measure",
     "model_measures": "model_id, variant",
     "models": "model_id",
 }
-"""The views whose rows are kept, each with its order. A view may be computed from those before it."""
+"""The views whose rows are kept, each with its order. A view may be computed from those before it; those by checkpoint stand
+together, as they are written together."""
 
 
 @dataclass(frozen=True)
