@@ -214,6 +214,15 @@ def test_an_earlier_time_is_not_answered_from_what_is_kept(root):
         assert wh.models().height == before.height - 1
 
 
+def test_a_session_that_is_set_to_an_earlier_time_is_not_answered_from_the_present(root):
+    with duckdb.connect() as plain:
+        plain.execute(init_script(root))
+        plain.execute("SET VARIABLE as_of = TIMESTAMPTZ '2020-01-01'")
+        assert plain.sql("SELECT count(*) FROM layers").fetchall() == [(0,)]
+        with pytest.raises(duckdb.Error, match="what is kept is of the present"):
+            plain.sql("SELECT * FROM models").fetchall()
+
+
 def test_what_a_script_names_stays_until_its_pin_goes(root):
     script = init_script(root)
     named = {path.name for path in (root / KEPT).glob("*.parquet")}

@@ -121,3 +121,21 @@ def test_every_answer_of_a_warehouse_in_python_finds_its_views(root):
     with lh.open(root) as wh:
         assert wh.sql("SELECT count(*) AS n FROM duckdb_views() WHERE view_name = 'method_groups'")["n"].to_list() == [1]
         assert wh.connection.sql("SELECT count(*) FROM performance").fetchall() == [(1,)]
+
+
+def test_sql_of_a_user_finds_its_views_however_it_names_them(root):
+    """A view that others stand on is a temporary table for SELECTs alone, which no schema but `temp` has."""
+    for sql in (
+        "SELECT count(*) FROM models",
+        "SELECT count(*) FROM main.models",
+        "SELECT count(*) FROM memory.main.MODELS",
+        'SELECT count(*) FROM "Models"',
+        "FROM models SELECT count(*) -- nothing",
+        "SELECT count(*) FROM query('SELECT * FROM mod' || 'els')",
+    ):
+        with lh.open(root) as wh:
+            assert wh.sql(sql).rows() == [(1,)], sql
+    with lh.open(root) as wh:
+        assert wh.sql("SELECT '--' AS dashes, params FROM models").rows() == [("--", 7)]
+        wh.sql("CREATE OR REPLACE VIEW models AS SELECT 8 AS params; SELECT 1 AS one")
+        assert wh.sql("SELECT params FROM models").rows() == [(8,)]

@@ -36,7 +36,9 @@ KEPT_BY = "kept_by"
 """The session variable that the macro kept_measure reads, and the column that says what the kept shares are counted in."""
 MODEL_NAMES = "SELECT model_id FROM model_names ORDER BY model_id"
 _WORD = re.compile(r"[a-z_]+")
-_LISTING_WORDS = frozenset({"show", "describe", "desc", "summarize", "pragma", "query", "query_table", "information_schema"})
+_LISTING_WORDS = frozenset(
+    {"show", "describe", "desc", "summarize", "pragma", "query", "query_table", "information_schema", "main", "memory", "temp"}
+)
 _LISTING_PREFIXES = ("duckdb_", "pg_", "pragma_", "sqlite_")
 """Words of SQL that may list views, or read views whose names it does not spell."""
 MOST_LISTED = 100
@@ -105,12 +107,25 @@ def asked_by(sql: str, models: Sequence[str] = ()) -> str:
 def asked_by_user(sql: str) -> str | None:
     """What a session has to make views for so that it can run SQL of a user; None for all of them.
 
-    Any word may be the name of a view, in letters of either case. SQL that lists views, or has names that are made up while it
-    runs, takes all.
+    Any word may be the name of a view, in letters of either case. SQL that lists views, names the schema of one, has names that
+    are made up while it runs, or does anything but read, takes all.
     """
     words = {*_WORD.findall(sql.lower())}
-    is_open_ended = any(word in _LISTING_WORDS or word.startswith(_LISTING_PREFIXES) for word in words) or "u&" in sql.lower()
+    is_open_ended = (
+        not _only_reads(sql)
+        or any(word in _LISTING_WORDS or word.startswith(_LISTING_PREFIXES) for word in words)
+        or "u&" in sql.lower()
+    )
     return None if is_open_ended else " ".join(sorted(words))
+
+
+def _only_reads(sql: str) -> bool:
+    """Whether SQL is nothing but SELECTs, and COPYs of them into files."""
+    try:
+        kinds = {statement.type for statement in duckdb.extract_statements(sql)}
+    except duckdb.Error:
+        return True  # it will not run
+    return kinds <= {duckdb.StatementType.SELECT, duckdb.StatementType.COPY}
 
 
 def query_list() -> pa.Table:

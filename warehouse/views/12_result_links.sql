@@ -4,7 +4,7 @@ CREATE OR REPLACE VIEW result_links AS
 WITH newest_links AS (
     SELECT *
     FROM links
-    QUALIFY row_number() OVER (PARTITION BY result_id ORDER BY commit_id DESC, model_id) = 1
+    QUALIFY row_number() OVER (PARTITION BY result_id ORDER BY commit_id DESC, model_id, rule, source_uri) = 1
 ),
 named_links AS (
     SELECT newest_links.* REPLACE (coalesce(name_changes.new_model_id, newest_links.model_id) AS model_id)

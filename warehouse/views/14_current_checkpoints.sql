@@ -4,7 +4,10 @@ WITH newest_sightings AS (
     SELECT *
     FROM sightings
     QUALIFY
-        row_number() OVER (PARTITION BY model_id ORDER BY source_kind = 'weights' DESC, commit_id DESC, checkpoint_id) = 1
+        row_number() OVER (
+            PARTITION BY model_id
+            ORDER BY source_kind = 'weights' DESC, commit_id DESC, checkpoint_id, source_uri, fingerprint, status
+        ) = 1
 )
 SELECT
     newest_sightings.*,

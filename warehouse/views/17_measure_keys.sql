@@ -19,7 +19,7 @@ definitions AS (
         measure_id,
         coalesce(is_group, FALSE) AS is_group,
         any_value(harness) AS harness,
-        coalesce(any_value(harness_version), '') AS harness_version,
+        coalesce(min(harness_version), '') AS harness_version,
         any_value(suite) AS suite,
         any_value(task) AS task,
         any_value(subset) AS subset,

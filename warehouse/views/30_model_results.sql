@@ -1,5 +1,6 @@
 -- The results that count for each model: of its plain run, or of each run of a model without a plain one, the newest value of
--- each measure by the files' own times. Where that leaves several values, the status is conflict and the value null.
+-- each measure by the files' own times. Where that leaves several values, the status is conflict and the value null; of rows
+-- that state one value, the one without notes stands.
 CREATE OR REPLACE VIEW model_results AS
 WITH linked AS (
     SELECT
@@ -27,5 +28,23 @@ FROM linked
 QUALIFY
     row_number() OVER (
         PARTITION BY model_id, run_variant, suite, measure_id
-        ORDER BY run_at DESC NULLS LAST, commit_id DESC, source_uri, value
+        ORDER BY
+            run_at DESC NULLS LAST,
+            commit_id DESC,
+            source_uri,
+            value,
+            len(notes) NULLS FIRST,
+            CAST(notes AS VARCHAR),
+            result_id,
+            run_id,
+            status,
+            stated_task,
+            stated_metric,
+            value_integer,
+            stderr,
+            n_samples,
+            doubt,
+            harness_version,
+            harness_commit,
+            declared_model
     ) = 1;

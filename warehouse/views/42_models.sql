@@ -6,10 +6,10 @@ WITH own_checkpoints AS MATERIALIZED (
 declared_names AS (
     SELECT
         model_id,
-        arg_max(method, commit_id) AS method,
-        arg_max(declared_ratio, commit_id) AS declared_ratio,
-        arg_max(declared_removed_layers, commit_id) AS declared_removed_layers,
-        arg_max(tags, commit_id) AS tags
+        arg_max(method, (commit_id, result_id)) AS method,
+        arg_max(declared_ratio, (commit_id, result_id)) AS declared_ratio,
+        arg_max(declared_removed_layers, (commit_id, result_id)) AS declared_removed_layers,
+        arg_max(tags, (commit_id, result_id)) AS tags
     FROM result_links
     GROUP BY model_id
 ),

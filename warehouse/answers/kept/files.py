@@ -37,6 +37,7 @@ SECONDS_OF_AN_OLD_SESSION = 24 * 3600
 """How long the answers of earlier commits stay, for queries that read them; a session computes what is gone."""
 ROWS_OF_A_GROUP = 32_768
 """Rows of a Parquet row group. Smaller ones make files larger and reading slower, larger ones make a model's rows cost more."""
+OF_NOW = "what is kept is of the present: open the warehouse with --as-of to see an earlier time"
 PIN = "pin"
 EARLIER_RECORD = "record"
 """The name of a record of several answers, as earlier versions wrote it."""
@@ -56,10 +57,11 @@ def is_kept(answer: Answer) -> bool:
 
 
 def kept_statement(view: str, path: Path) -> str:
-    """The SQL that makes a view of an answer."""
+    """The SQL that makes a view of an answer. It is an error where a session was set to an earlier time since."""
     return (
         f"CREATE OR REPLACE VIEW {view} AS\nSELECT * FROM "
-        f"read_parquet({spelled_literal(str(path))}, hive_partitioning = false);"
+        f"read_parquet({spelled_literal(str(path))}, hive_partitioning = false)\n"
+        f"WHERE CASE WHEN getvariable('as_of') IS NULL THEN TRUE ELSE error({quote_literal(OF_NOW)}) END;"
     )
 
 
