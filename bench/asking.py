@@ -162,7 +162,11 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the warehouses are or go; default: a temporary folder")
     parser.add_argument("--answers", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.make:
+        write_models(options.make, int(options.models))
+        return
     if options.answers:
         print(json.dumps(answers(options.answers, options.repeat)))
         return
@@ -170,8 +174,8 @@ def main() -> None:
         found = {}
         for count in sorted(int(count) for count in options.models.split(",")):
             root = (options.folder or Path(scratch)) / f"asking_{count}"
-            if not root.exists():
-                write_models(root, count)
+            if not root.exists():  # made by another process: a child starts with its parent's peak of memory
+                subprocess.run([sys.executable, __file__, "--make", str(root), "--models", str(count)], check=True)
             command = [sys.executable, __file__, "--answers", str(root), "--repeat", str(options.repeat)]
             found[count] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         print_table(found)
