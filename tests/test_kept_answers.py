@@ -203,11 +203,11 @@ def test_answers_of_states_long_past_go(large):
 
 def test_check_compares_kept_answers_with_the_rows(large):
     assert check_warehouse(large) == []
-    name = next(name for name in kept(large) if name.startswith("run_measures-") and name.endswith(".parquet"))
+    name = next(name for name in kept(large) if name.startswith("run_values-") and name.endswith(".parquet"))
     connection, _ = connect(large)
     with connection:
         other = large / "other.parquet"
-        connection.execute(f"COPY (SELECT * REPLACE (value / 2 AS value) FROM run_measures) TO '{other}' (FORMAT parquet)")
+        connection.execute(f"COPY (SELECT * REPLACE (value / 2 AS value) FROM run_values) TO '{other}' (FORMAT parquet)")
     other.replace(large / KEPT / name)
     (large / KEPT / f".{name}.0123abcd.tmp").write_bytes(b"")
     found = check_warehouse(large)
@@ -245,7 +245,7 @@ def test_a_folder_named_like_a_partition_adds_no_column_to_kept_answers(large, t
 
 
 def test_an_answer_whose_pages_are_damaged_is_named_where_it_cannot_be_read(large):
-    path = next((large / KEPT).glob("run_measures-*.parquet"))
+    path = next((large / KEPT).glob("run_values-*.parquet"))
     data = path.read_bytes()
     size = len(data) - len(footer_of(data))
     path.write_bytes(data[:4] + bytes(byte ^ 0xFF for byte in data[4:size]) + data[size:])

@@ -26,6 +26,7 @@ from layerhouse.warehouse.admin.removals import drop_model, rename_model
 from layerhouse.warehouse.answers import session
 from layerhouse.warehouse.answers.kept import states
 from layerhouse.warehouse.answers.kept.files import SECONDS_OF_AN_OLD_SESSION, remove_pins
+from layerhouse.warehouse.answers.kept.increments import INCREMENTS
 from layerhouse.warehouse.answers.kept.states import KEPT_VIEWS
 from layerhouse.warehouse.answers.query import query_names
 from layerhouse.warehouse.answers.session import Session, connect, init_script, read_snapshot
@@ -46,6 +47,8 @@ def study(tmp_path_factory):
 def every_warehouse_is_large(monkeypatch):
     monkeypatch.setattr(states, "LEAST_CHECKPOINTS", 1)
     monkeypatch.setattr(keeping, "MOST_CHANGED", 2.0)
+    monkeypatch.setattr(keeping, "LEAST_DIVIDED", 0)
+    monkeypatch.setattr(keeping, "MOST_REPLACED", 5)
 
 
 @pytest.fixture
@@ -54,10 +57,10 @@ def increments(monkeypatch):
     written = []
     whole = keeping._write_from_earlier
 
-    def noted(snapshot, session, answers):
-        is_written = whole(snapshot, session, answers)
-        written.extend(answer.view for answer in answers if is_written)
-        return is_written
+    def noted(*arguments):
+        views = whole(*arguments)
+        written.extend(views)
+        return views
 
     monkeypatch.setattr(keeping, "_write_from_earlier", noted)
     return written
@@ -173,7 +176,7 @@ def test_whatever_happens_kept_answers_are_what_the_rows_give(study, tmp_path, i
         getattr(history, step)()
         assert_as_computed(history.root, KEPT_VIEWS)
     assert_as_computed(history.root)
-    assert {*increments} == keeping.INCREMENTS.keys()
+    assert {*increments} == INCREMENTS.keys()
     assert check_warehouse(history.root) == []
 
 
@@ -239,7 +242,7 @@ def test_what_a_script_names_stays_until_its_pin_goes(root):
     remove_pins(root / KEPT, SECONDS_OF_AN_OLD_SESSION)
     rename_model(root, plain_name(root), "other")
     gone = named - {path.name for path in (root / KEPT).glob("*.parquet")}
-    assert {name.partition("-")[0] for name in gone} >= {"models", "current_checkpoints", "model_results"}
+    assert {name.partition("-")[0] for name in gone} >= {"models", "current_checkpoints", "result_links"}
 
 
 def plain_name(root):

@@ -13,10 +13,9 @@ from layerhouse.errors import DamagedWarehouseError
 from layerhouse.vocabulary import FindingKind
 from layerhouse.warehouse.admin.pack_contents import replaced_by, wrong_rows
 from layerhouse.warehouse.admin.set_aside import aside_folders, restore_folder, set_commit_aside, set_files_aside
-from layerhouse.warehouse.answers.kept.files import damaged_answers, own_files
-from layerhouse.warehouse.answers.kept.states import answers_of
-from layerhouse.warehouse.answers.session import connect
-from layerhouse.warehouse.answers.sql_text import quote_identifier, quote_literal, sql_files
+from layerhouse.warehouse.answers.kept.files import Kept, damaged_answers, own_files, record_of
+from layerhouse.warehouse.answers.session import connect, kept_answers
+from layerhouse.warehouse.answers.sql_text import quote_identifier, sql_files
 from layerhouse.warehouse.answers.view_texts import view_statements
 from layerhouse.warehouse.storage.commit_file import Commit, DataFile, data_path
 from layerhouse.warehouse.storage.commits import CREATE, Damage, Snapshot, list_commits
@@ -256,7 +255,7 @@ def _wrong_answers(root: Path, *, repair: bool) -> Iterator[Finding]:
     if not kept:
         return
     connection, snapshot = connect(root, computes_all=True, asked=" ".join(view for _, view in kept))
-    answers = {answer.path for answer in answers_of(snapshot, view_statements(snapshot)).values()}
+    answers = {answer.paths[-1]: answer for answer in kept_answers(snapshot, view_statements(snapshot)).values()}
     with connection:
         for path, view in kept:
             is_temporary = path.name.startswith(".")
@@ -264,20 +263,20 @@ def _wrong_answers(root: Path, *, repair: bool) -> Iterator[Finding]:
                 kind, what = FindingKind.ORPHAN, "left by a run that was cut off; nothing reads it"
             elif path in faults:
                 kind, what = FindingKind.DAMAGED, faults[path]
-            elif path in answers and not _is_answer(connection, view, path):
+            elif path in answers and not _is_answer(connection, answers[path]):
                 kind, what = FindingKind.DAMAGED, "a kept answer that is not what the rows give"
             else:
                 continue
             if repair:
-                for file in (path, *(path.with_suffix(suffix) for suffix in (".parquet", ".json") if not is_temporary)):
+                for file in (path,) if is_temporary else (path, record_of(path), record_of(path).with_suffix(".parquet")):
                     file.unlink(missing_ok=True)
             yield Finding(kind, f"{KEPT}/{path.name}", what, "removed; the rows give it again" if repair else None)
 
 
-def _is_answer(connection: duckdb.DuckDBPyConnection, view: str, path: Path) -> bool:
-    """True if the cached file has exactly the rows of the view."""
-    computed = f"SELECT * FROM {quote_identifier(view)}"
-    cached = f"SELECT * FROM read_parquet({quote_literal(str(path))})"
+def _is_answer(connection: duckdb.DuckDBPyConnection, kept: Kept) -> bool:
+    """True if a kept answer has exactly the rows of the view."""
+    computed = f"SELECT * FROM {quote_identifier(kept.view)}"
+    cached = f"SELECT * FROM ({kept.select})"
     try:
         differing = connection.execute(
             f"SELECT count(*) FROM (({computed} EXCEPT ALL {cached}) UNION ALL ({cached} EXCEPT ALL {computed}))"

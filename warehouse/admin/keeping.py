@@ -1,8 +1,4 @@
-"""Writes the answers that a large warehouse keeps, after a commit: each whole, or from an earlier one and what came since.
-
-Rows of a checkpoint follow from its own rows and those of its base alone. So of these views only the rows of checkpoints are
-computed that a later file names, or that have another base now; the same for the results of a model.
-"""
+"""Writes the answers that a large warehouse keeps, after a commit: each whole, or from an earlier one and what came since."""
 
 from __future__ import annotations
 
@@ -15,8 +11,17 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from layerhouse.warehouse.answers.kept.files import earlier_answer, is_kept, remove_old, write_answer
-from layerhouse.warehouse.answers.kept.states import Answer, answers_of
+from layerhouse.warehouse.answers.kept.files import (
+    Earlier,
+    Kept,
+    find_earlier,
+    find_kept,
+    read_whole,
+    remove_old,
+    write_answer,
+)
+from layerhouse.warehouse.answers.kept.increments import INCREMENTS, Increment, select_ids
+from layerhouse.warehouse.answers.kept.states import Answer, answers_of, key_of
 from layerhouse.warehouse.answers.session import Session, read_snapshot
 from layerhouse.warehouse.answers.sql_text import quote_literal
 from layerhouse.warehouse.answers.view_texts import view_statements
@@ -30,116 +35,29 @@ if TYPE_CHECKING:
 MEMORY = 512 << 20
 """Bytes of memory that computing an answer takes at most; then it uses temporary files."""
 MOST_CHANGED = 0.3
-"""Share of the rows up to which an answer is written from an earlier one; of more, computing all of them takes less."""
-CHANGED_CHECKPOINTS = """
-WITH present AS (
-    SELECT
-        checkpoint_id,
-        base_checkpoint_id
-    FROM checkpoint_facts
-),
-earlier AS (
-    SELECT DISTINCT
-        checkpoint_id,
-        base_checkpoint_id
-    FROM {earlier}
-),
-later AS (
-    {later}
-)
-SELECT
-    present.checkpoint_id AS id,
-    present.base_checkpoint_id AS base_id
-FROM present
-LEFT JOIN earlier
-    ON earlier.checkpoint_id = present.checkpoint_id
-    AND earlier.base_checkpoint_id IS NOT DISTINCT FROM present.base_checkpoint_id
-WHERE
-    earlier.checkpoint_id IS NULL
-    OR present.checkpoint_id IN (SELECT id FROM later)
-    OR present.base_checkpoint_id IN (SELECT id FROM later)
-"""
-"""Checkpoints with another base, and those of which, or of whose base, layers or their places were written later."""
-COMPARED_CHECKPOINTS = """
-SELECT DISTINCT
-    id,
-    CAST(NULL AS VARCHAR) AS base_id
-FROM (
-    {later}
-)
-"""
-"""Checkpoints of whose tensors something was written later."""
-CHANGED_MODELS = """
-WITH later AS (
-    {later}
-),
-found AS (
-    SELECT coalesce(name_changes.new_model_id, links.model_id) AS id
-    FROM links
-    LEFT JOIN name_changes
-        ON name_changes.model_id = links.model_id
-        AND name_changes.commit_id = links.commit_id
-    WHERE links.result_id IN (SELECT id FROM later)
-    UNION
-    {renamed}
-)
-SELECT
-    id,
-    CAST(NULL AS VARCHAR) AS base_id
-FROM found
-WHERE id IS NOT NULL
-"""
-"""Models that some result written later, or linked later, belongs to or belonged to, and those dropped or renamed later."""
-
-
-@dataclass(frozen=True)
-class _Increment:
-    """How a view is written from an earlier answer.
-
-    `changed` is the SQL of what changed since, over the views `asked`: ids that the column `key` has, and those of bases; it
-    reads `id_column` of the later files of `tables`. `only` has, for what the view stands on, the condition that leaves the
-    rows of these ids, for which it has `{ids}` or `{ids_and_bases}`.
-    """
-
-    key: str
-    changed: str
-    asked: str
-    id_column: str
-    tables: tuple[str, ...]
-    only: Mapping[str, str]
-
-
-_OWN = "checkpoint_id IN ({ids})"
-_OWN_OR_BASE = "checkpoint_id IN ({ids_and_bases})"
+"""Share of the checkpoints or results up to which an answer is written from an earlier one; of more, computing all takes less."""
 MOST_LISTED = 1_000
 """Ids up to which a condition lists them, so that DuckDB looks them up in the files' statistics."""
-_BY_CHECKPOINT = ("checkpoint_id", CHANGED_CHECKPOINTS, "checkpoint_facts", "checkpoint_id", ("layers", "layer_matches"))
-INCREMENTS = {
-    "pair_layers": _Increment(*_BY_CHECKPOINT, {"layers": _OWN_OR_BASE, "layer_matches": _OWN, "checkpoint_facts": _OWN}),
-    "pair_summary": _Increment(*_BY_CHECKPOINT, {"pair_layers": _OWN}),
-    "checkpoint_changes": _Increment(
-        "checkpoint_id",
-        COMPARED_CHECKPOINTS,
-        "",
-        "checkpoint_id",
-        ("tensor_matches", "layer_matches", "tensors"),
-        {"tensor_matches": _OWN, "layer_matches": _OWN, "tensors": _OWN},
-    ),
-    "model_results": _Increment(
-        "model_id",
-        CHANGED_MODELS,
-        "links name_changes",
-        "result_id",
-        ("results", "links"),
-        {"model_runs": "model_id IN ({ids})"},
-    ),
-}
+LEAST_DIVIDED = 256 << 10
+"""Bytes of a file of rows from which on the rows that changed are written into a second file."""
+MOST_REPLACED = 300
+"""Keys whose rows a second file has, as every question has to leave these out of the first one."""
 
 
 class _SparingSession(Session):
     """A session of one thread: several take more CPU time in all, and hardly less time, as most of the work is writing."""
 
     threads = 1
+
+
+@dataclass(frozen=True)
+class _Change:
+    """An answer that is written from an earlier one, and the ids of what changed since, with related ids."""
+
+    answer: Answer
+    increment: Increment
+    earlier: Kept
+    ids: pa.Table
 
 
 def keep_answers(root: Path) -> None:
@@ -150,86 +68,107 @@ def keep_answers(root: Path) -> None:
     """
     snapshot = read_snapshot(root)
     answers = answers_of(snapshot, view_statements(snapshot))
-    missing = [answer for answer in answers.values() if not is_kept(answer)]
+    kept = {view: find_kept(answer) for view, answer in answers.items()}
+    missing = [answer for view, answer in answers.items() if kept[view] is None]
     if not missing:
         return
     with contextlib.suppress(OSError, duckdb.Error), contextlib.closing(_SparingSession(snapshot, memory=MEMORY)) as session:
-        for _, group in groupby(missing, _kind):
+        for _, group in groupby(missing, _together):
             together = [*group]
-            is_written = _write_from_earlier(snapshot, session, together)
+            stands_on = {answer.view: _stands_on(answer, answers) for answer in together}
+            written = _write_from_earlier(snapshot, session, together, stands_on)
             for answer in together:
-                if not is_written:
-                    write_answer(session.make(f"SELECT * FROM {answer.view}"), answer, f"SELECT * FROM {answer.view}")
-                session.read_kept(answer)
-        present = [path for answer in answers.values() for path in (answer.path, answer.record)]
-        remove_old(snapshot.root / KEPT, present)
+                if answer.view not in written:
+                    connection = session.make(f"SELECT * FROM {answer.view}")
+                    write_answer(connection, answer, f"SELECT * FROM {answer.view}", stands_on=stands_on[answer.view])
+                kept[answer.view] = find_kept(answer)
+                if (found := kept[answer.view]) is not None:
+                    session.read_kept(found)
+        present = [path for found in kept.values() if found is not None for path in found.paths]
+        remove_old(snapshot.root / KEPT, [*present, *(answer.record for answer in answers.values())])
 
 
-def _kind(answer: Answer) -> str:
-    """What answers have in common that are written together: the key of their increments, else each its own view."""
-    return INCREMENTS[answer.view].key if answer.view in INCREMENTS else answer.view
+def _together(answer: Answer) -> str:
+    """What answers have in common that are written from earlier ones in one session."""
+    return INCREMENTS[answer.view].together if answer.view in INCREMENTS else answer.view
 
 
-def _write_from_earlier(snapshot: Snapshot, session: Session, answers: Sequence[Answer]) -> bool:
-    """Write answers of one key from earlier ones, if there are some, and few rows changed since."""
-    increments = [INCREMENTS[answer.view] for answer in answers if answer.view in INCREMENTS]
-    earlier = [found for answer in answers[: len(increments)] if (found := earlier_answer(answer)) is not None]
-    if not increments or len(earlier) < len(answers):
-        return False
-    wholes = [f"read_parquet({quote_literal(str(path))}, hive_partitioning = false)" for path, _ in earlier]
-    only = {name: condition for increment in increments for name, condition in increment.only.items()}
+def _stands_on(answer: Answer, answers: Mapping[str, Answer]) -> dict[str, str]:
+    """The records of the answers that the next increment has to know."""
+    increment = INCREMENTS.get(answer.view)
+    return {view: answers[view].record.stem for view in sorted(increment.stands_on if increment else ())}
+
+
+def _write_from_earlier(
+    snapshot: Snapshot, session: Session, answers: Sequence[Answer], stands_on: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    """Write answers from earlier ones, where there are some and few rows changed since; returns their views."""
     try:
-        by_view = [
-            _changed(snapshot, session, increment, whole, later)
-            for increment, whole, (_, later) in zip(increments, wholes, earlier, strict=True)
-        ]
-        changed = [ids for ids in by_view if ids is not None]
-        if len(changed) < len(answers):
-            return False
+        found = [_change(snapshot, session, answer, INCREMENTS[answer.view]) for answer in answers if answer.view in INCREMENTS]
+        changes = [change for change in found if change is not None]
+        if not changes:
+            return []
+        only = {name: condition for change in changes for name, condition in change.increment.only.items()}
+        ids = _united([change.ids for change in changes])
         with contextlib.closing(
-            _SparingSession(snapshot, memory=MEMORY).show(_Changed(snapshot, _united(changed), only))
+            _SparingSession(snapshot, memory=MEMORY).show(_Changed(snapshot, ids, only))
         ) as few:
-            connection = few.make(" ".join(answer.view for answer in answers))
-            for answer, increment, whole in zip(answers, increments, wholes, strict=True):
-                kept = f"SELECT * FROM {whole} WHERE {increment.key} NOT IN (SELECT id FROM temp.changed)"
-                write_answer(connection, answer, f"{kept} UNION ALL SELECT * FROM {answer.view}", is_ordered=True)
+            connection = few.make(" ".join(change.answer.view for change in changes))
+            for change in changes:
+                _write_change(connection, change, {*ids["id"].to_pylist()}, stands_on[change.answer.view])
     except duckdb.Error:
-        return False
-    return True
+        return []
+    return [change.answer.view for change in changes]
+
+
+def _write_change(
+    connection: duckdb.DuckDBPyConnection, change: _Change, ids: set[str], stands_on: Mapping[str, str]
+) -> None:
+    """Write an answer: the rows of the ids that changed into a second file, or all into one that is small enough."""
+    view, key, earlier = change.answer.view, key_of(change.answer.view), change.earlier
+    is_same = f"{key} NOT IN (SELECT id FROM temp.changed)"
+    changed = f"SELECT * FROM {view} WHERE {key} IN (SELECT id FROM temp.changed)"
+    replaced = ids.union(earlier.replaced)
+    if earlier.whole.bytes < LEAST_DIVIDED or len(replaced) > MOST_REPLACED:
+        rows = f"SELECT * FROM ({earlier.select}) WHERE {is_same} UNION ALL {changed}"
+        write_answer(connection, change.answer, rows, is_ordered=True, stands_on=stands_on)
+        return
+    rows = f"{earlier.select_later} WHERE {is_same} UNION ALL {changed}" if earlier.later else changed
+    write_answer(connection, change.answer, rows, stands_on=stands_on, beside=(earlier.whole, replaced))
 
 
 def _united(changed: Sequence[pa.Table]) -> pa.Table:
-    """All ids, with their bases where one of the tables has them."""
+    """All pairs of an id and a related one, each once."""
     import pyarrow as pa
 
-    bases: dict[str, str | None] = {}
-    for ids in changed:
-        for row in ids.to_pylist():
-            bases[row["id"]] = row["base_id"] or bases.get(row["id"])
-    return pa.table({"id": pa.array([*bases], pa.string()), "base_id": pa.array([*bases.values()], pa.string())})
+    return pa.concat_tables(changed).group_by(["id", "related_id"]).aggregate([])
 
 
-def _changed(
-    snapshot: Snapshot, session: Session, increment: _Increment, whole: str, later: Mapping[str, Sequence[str]]
-) -> pa.Table | None:
-    """The ids of what changed, and of their bases; None where so much did that all is computed."""
-    files = {table: [str(snapshot.root / table / name) for name in names] for table, names in later.items()}
+def _change(snapshot: Snapshot, session: Session, answer: Answer, increment: Increment) -> _Change | None:
+    """What changed since an earlier answer; None where there is none, or so much changed that all is computed."""
+    earlier = find_earlier(answer)
+    if earlier is None:
+        return None
+    records = {view: answer.folder / f"{stem}.json" for view, stem in earlier.kept.stands_on.items()}
+    then = {answer.view: earlier.kept} | {view: kept for view, record in records.items() if (kept := read_whole(record))}
+    if not increment.stands_on <= then.keys() or not all(_is_there(session, then[view]) for view in increment.unchanged):
+        return None
+    files = {table: [str(snapshot.root / table / name) for name in names] for table, names in earlier.later.items()}
     sql = increment.changed.format(
-        earlier=whole,
-        later=_select_ids(increment.id_column, [file for table in increment.tables for file in files.get(table, ())]),
-        renamed=_select_ids("unnest([model_id, new_model_id])", files.get("removals", ())),
+        earlier=then[increment.earlier].select if increment.earlier else "",
+        later=select_ids(increment.id_column, [file for table in increment.tables for file in files.get(table, ())]),
+        later_bases=select_ids("base_checkpoint_id", files.get("layer_matches", ())),
+        renamed=select_ids("unnest([model_id, new_model_id])", files.get("removals", ())),
     )
-    connection = session.make(increment.asked)
-    changed = connection.sql(sql).to_arrow_table()
-    ((count,),) = connection.execute(f"SELECT count(DISTINCT {increment.key}) FROM {whole}").fetchall()
-    return None if changed.num_rows > MOST_CHANGED * count else changed
+    ids = session.make(increment.asked).sql(sql).to_arrow_table()
+    most = MOST_CHANGED * max(snapshot.rows("checkpoints"), snapshot.rows("links"))
+    return None if len(ids["id"].unique()) > most else _Change(answer, increment, earlier.kept, ids)
 
 
-def _select_ids(column: str, files: Sequence[str]) -> str:
-    """A SELECT of the ids that some files have in a column."""
-    paths = ", ".join(map(quote_literal, files))
-    source = f"FROM read_parquet([{paths}], hive_partitioning = false)" if files else "WHERE FALSE"
-    return f"SELECT {column if files else 'CAST(NULL AS VARCHAR)'} AS id {source}"
+def _is_there(session: Session, then: Kept) -> bool:
+    """True if a view still has every row that it had then."""
+    sql = f"SELECT count(*) FROM (SELECT * FROM ({then.select}) EXCEPT ALL SELECT * FROM {then.view})"
+    return session.make(then.view).sql(sql).fetchall() == [(0,)]
 
 
 @dataclass(frozen=True)
@@ -258,10 +197,11 @@ class _Changed:
 
     def replaced(self, statements: Mapping[str, str]) -> dict[str, str]:
         """The statements that make views, of which those in `only` show the rows of the ids."""
-        lists = {"ids": self._listed("id"), "ids_and_bases": f"{self._listed('id')}, {self._listed('base_id')}"}
-        if self.ids.num_rows > MOST_LISTED:
-            ids = "SELECT id FROM temp.changed"
-            lists = {"ids": ids, "ids_and_bases": f"{ids} UNION ALL SELECT base_id FROM temp.changed"}
+        ids, related = "SELECT id FROM temp.changed", "SELECT related_id FROM temp.changed"
+        lists = {"ids": ids, "related_ids": related, "all_ids": f"{ids} UNION ALL {related}"}
+        if self.ids.num_rows <= MOST_LISTED:
+            ids, related = self._listed("id"), self._listed("related_id")
+            lists = {"ids": ids, "related_ids": related, "all_ids": f"{ids}, {related}"}
         only = {name: condition.format(**lists) for name, condition in self.only.items()}
         of_tables = view_statements(self.snapshot, only)
         return {
@@ -276,4 +216,4 @@ class _Changed:
     def _view(self, name: str, text: str, condition: str) -> str:
         view = f"CREATE OR REPLACE VIEW {name} AS"
         whole = text.replace(view, f"CREATE OR REPLACE VIEW whole_{name} AS")
-        return f"{whole}\n{view}\nSELECT * FROM whole_{name} WHERE {condition};"
+        return f"{whole}\n{view}\nSELECT * FROM whole_{name} AS rows WHERE {condition};"

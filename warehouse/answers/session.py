@@ -15,8 +15,8 @@ import duckdb
 
 from layerhouse.errors import UsageError, WarehouseError
 from layerhouse.escapes import visible
-from layerhouse.warehouse.answers.kept.files import is_kept, kept_statement, pin
-from layerhouse.warehouse.answers.kept.states import Answer, answers_of
+from layerhouse.warehouse.answers.kept.files import Kept, find_kept, pin
+from layerhouse.warehouse.answers.kept.states import answers_of
 from layerhouse.warehouse.answers.reach import lock, memory_limit, new_connection, require_plausible_sizes
 from layerhouse.warehouse.answers.sql_text import quote_literal, spelled_literal, sql_files
 from layerhouse.warehouse.answers.view_texts import MACROS, mentioned, view_statements
@@ -35,10 +35,10 @@ WHERE TRY_CAST(string_split(regexp_extract(version(), '[0-9]+[.][0-9]+'), '.') A
 HELD = (
     *("name_changes", "sightings", "result_links", "checkpoint_facts", "current_checkpoints"),
     *("pair_layers", "pair_summary", "layer_summary", "models"),
-    *("model_runs", "measure_keys", "run_measures", "model_measures"),
+    *("model_runs", "measure_keys", "run_values", "measure_scales", "model_measures"),
 )
 """Views that several others use, or that take long to plan: DuckDB plans a view when it is made, and wherever it is used."""
-COMPUTED_IN_EXPORTS = ("checkpoint_facts", "current_checkpoints", "pair_layers", "pair_summary", "measure_keys", "run_measures")
+COMPUTED_IN_EXPORTS = ("checkpoint_facts", "current_checkpoints", "pair_layers", "pair_summary", "measure_keys", "run_values")
 """Views that are tables in an exported database, as older versions of DuckDB plan them for minutes."""
 MOST_HELD = 100_000
 """Checkpoints and result files up to which a session computes the views of HELD once: that takes less time than planning them
@@ -92,29 +92,30 @@ class Session:
         self._as_of, self._is_open, self._memory, self._folders = as_of, is_open, memory or memory_limit(), folders
         require_plausible_sizes(snapshot)
         self._empty_files = {name: [path] for name, path in self.snapshot.empty_files().items()}
-        self._files = {name: self.snapshot.files(name) for name in TABLES}
+        self._files = {name: self.snapshot.files_with_rows(name) for name in TABLES}
         self._statements = view_statements(self.snapshot)
         self._held: list[str] = []
         self._is_small = self.snapshot.rows("checkpoints") + self.snapshot.rows("links") <= MOST_HELD
         self._kept = {} if as_of is not None or computes_all else kept_answers(self.snapshot, self._statements)
-        self._unmade = self._statements | {view: kept_statement(view, answer.path) for view, answer in self._kept.items()}
+        self._unmade = self._statements | {view: kept.statement for view, kept in self._kept.items()}
 
     def show(self, shown: Shown) -> Session:
         """Show other rows than those of the warehouse; called before anything is asked."""
-        for view in [view for view, answer in self._kept.items() if answer.state.files.keys() & {*shown.tables}]:
+        answers = answers_of(self.snapshot, self._statements)
+        for view in [view for view in self._kept if answers[view].state.files.keys() & {*shown.tables}]:
             self._unmade[view] = self._statements[view]
             del self._kept[view]
         self._shown, self._unmade = shown, shown.replaced(self._unmade)
         return self
 
-    def read_kept(self, answer: Answer) -> None:
+    def read_kept(self, kept: Kept) -> None:
         """Read a view's rows, from now on, from the answer that was written."""
-        if answer.view in self._held:
-            self.connection.execute(f"DROP TABLE temp.{answer.view}")
-            self._held.remove(answer.view)
-        self._kept[answer.view] = answer
-        self.connection.execute(kept_statement(answer.view, answer.path))
-        self._unmade.pop(answer.view, None)
+        if kept.view in self._held:
+            self.connection.execute(f"DROP TABLE temp.{kept.view}")
+            self._held.remove(kept.view)
+        self._kept[kept.view] = kept
+        self.connection.execute(kept.statement)
+        self._unmade.pop(kept.view, None)
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -156,7 +157,7 @@ class Session:
 
     def _compute_what_is_gone(self) -> None:
         """Compute what was kept when the session began, and was replaced and deleted since."""
-        gone = [view for view, answer in self._kept.items() if not answer.path.exists()]
+        gone = [view for view, kept in self._kept.items() if not all(path.exists() for path in kept.paths)]
         for view in gone:
             del self._kept[view]
             self._unmade[view] = self._statements[view]
@@ -231,9 +232,10 @@ def connect(
     return session.make(asked), session.snapshot
 
 
-def kept_answers(snapshot: Snapshot, statements: Mapping[str, str]) -> dict[str, Answer]:
+def kept_answers(snapshot: Snapshot, statements: Mapping[str, str]) -> dict[str, Kept]:
     """The answers that are there for the snapshot, by view. `statements` are what makes the views."""
-    return {view: answer for view, answer in answers_of(snapshot, statements).items() if is_kept(answer)}
+    found = {view: find_kept(answer) for view, answer in answers_of(snapshot, statements).items()}
+    return {view: kept for view, kept in found.items() if kept is not None}
 
 
 def init_script(root: Path, *, as_of: datetime | None = None, verify: bool = False) -> str:
@@ -268,10 +270,10 @@ def _pinned_statements(snapshot: Snapshot, statements: Mapping[str, str]) -> dic
     answers = kept_answers(snapshot, statements)
     try:
         if answers:
-            pin(snapshot.root / KEPT, [answer.path for answer in answers.values()])
+            pin(snapshot.root / KEPT, [path for kept in answers.values() for path in kept.paths])
     except OSError:
         return {}
-    return {view: kept_statement(view, answer.path) for view, answer in answers.items()}
+    return {view: kept.statement for view, kept in answers.items()}
 
 
 def export_database(root: Path, target: Path, *, as_of: datetime | None = None, verify: bool = False) -> None:

@@ -17,7 +17,7 @@ _COMMENT = re.compile(r"--.*")
 def view_statements(snapshot: Snapshot, only: Mapping[str, str] | None = None) -> dict[str, str]:
     """The SQL that makes each view, by name and in order: stored tables, then macros and views in the order of their files.
 
-    `only` has a condition for a stored table of which not all rows are to be seen.
+    `only` has a condition for a stored table of which not all rows are to be seen, which calls them `rows`.
     """
     by_name = snapshot.tables_of_other_columns()
     tables = {
@@ -52,7 +52,7 @@ def _table_view(table: Table, absent_columns: frozenset[str], *, is_by_name: boo
     by_name = "union_by_name = true, " if is_by_name else ""
     scan = f"read_parquet(getvariable('files').{table.name}, {by_name}hive_partitioning = false)"
     seen = "rows.ingested_at <= coalesce(getvariable('as_of'), CAST('infinity' AS TIMESTAMPTZ))"
-    seen += f"\n    AND rows.{only}" if only else ""
+    seen += f"\n    AND {only}" if only else ""
     columns = ",\n".join(
         f"    CAST({'NULL' if column.name in absent_columns else f'rows.{column.name}'} AS {column.type}) AS {column.name}"
         if column.name in absent_columns or column.is_array

@@ -24,19 +24,17 @@ definitions AS (
         any_value(task) AS task,
         any_value(subset) AS subset,
         any_value(metric) AS metric,
-        any_value(CASE WHEN filter <> 'none' THEN filter END) AS filter,
+        nullif(any_value(filter), 'none') AS filter,
         any_value(unit) AS unit,
         any_value(n_shot) AS n_shot,
         any_value(dataset) AS dataset,
-        lower(any_value(regexp_extract(dataset, '[^/]*$'))) AS dataset_name,
-        nullif(any_value(regexp_extract(dataset, '^(.*)/', 1)), '') AS dataset_owner,
         any_value(split) AS split,
         any_value(language) AS language,
         any_value(chat_template) AS chat_template,
         any_value(seq_len) AS seq_len,
         any_value(stride) AS stride,
         any_value(batch_size) AS batch_size,
-        any_value(CASE WHEN suite IN ('speed', 'memory') THEN hardware END) AS hardware,
+        CASE WHEN any_value(suite) IN ('speed', 'memory') THEN any_value(hardware) END AS hardware,
         any_value(sample_limit) AS sample_limit,
         CASE
             WHEN bool_and(higher_is_better) = bool_or(higher_is_better) THEN bool_and(higher_is_better)
@@ -50,6 +48,8 @@ definitions AS (
 named AS (
     SELECT
         *,
+        lower(regexp_extract(dataset, '[^/]*$')) AS dataset_name,
+        nullif(regexp_extract(dataset, '^(.*)/', 1), '') AS dataset_owner,
         coalesce(hardware, '') AS place,
         CASE
             WHEN suite IN ('speed', 'memory') THEN suite

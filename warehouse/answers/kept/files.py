@@ -1,7 +1,9 @@
-"""The files of kept answers: each a Parquet file and a record, written last, of its size, hashes and state.
+"""The files of kept answers: Parquet files, and for each answer a record of their sizes, hashes and state, written last.
 
-A session reads an answer only if its size and footer are those of the record. What an SQL script for other sessions names is
-pinned: a file lists it, and nothing deletes it while that file is there.
+The rows of an answer are in one file; or in that of an earlier answer, except for those of some keys, and in a second file with
+the rows of these keys, so that few rows are written where few changed. No file is ever written again with other rows. A session
+reads an answer only if the sizes and footers of its files are those of the record. What an SQL script for other sessions names
+is pinned: a file lists it, and nothing deletes it while that file is there.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerhouse.errors import WarehouseError
-from layerhouse.warehouse.answers.kept.states import KEPT_VIEWS, Answer, State
+from layerhouse.warehouse.answers.kept.states import Answer, State, key_of, order_of
 from layerhouse.warehouse.answers.sql_text import quote_literal, spelled_literal
 from layerhouse.warehouse.storage.data_files import OTHER_CONTENT, file_digest
 from layerhouse.warehouse.storage.own_files import (
@@ -41,40 +44,111 @@ OF_NOW = "what is kept is of the present: open the warehouse with --as-of to see
 PIN = "pin"
 EARLIER_RECORD = "record"
 """The name of a record of several answers, as earlier versions wrote it."""
-OWN_NAME = re.compile(r"\.?(?P<view>[a-z_]+)-(?P<digest>[0-9a-f]{32})\.(parquet|json)(\.[0-9a-f]{8}\.tmp)?")
+OWN_NAME = re.compile(r"\.?(?P<view>[a-z_]+)-(?P<digest>[0-9a-f]{32})(\.[0-9a-f]{8})?\.(parquet|json)(\.[0-9a-f]{8}\.tmp)?")
 MAX_RECORD_BYTES = 1 << 20
 
 
-def is_kept(answer: Answer) -> bool:
-    """True if an answer is there, and its size and footer are those of its record."""
-    try:
-        written = _read_record(answer.record)
-        with open_own_file(answer.path) as (handle, status):
-            footer = read_range(handle, status.st_size - written["footer_bytes"], written["footer_bytes"])
-        return bool(status.st_size == written["bytes"] and _sha256(footer) == written["footer_sha256"])
-    except (FaultyFileError, WarehouseError, OSError):
-        return False
+@dataclass(frozen=True)
+class Part:
+    """A Parquet file with rows of an answer, as a record describes it."""
+
+    name: str
+    bytes: int
+    footer_bytes: int
+    sha256: str
+    footer_sha256: str
 
 
-def kept_statement(view: str, path: Path) -> str:
-    """The SQL that makes a view of an answer. It is an error where a session was set to an earlier time since."""
-    return (
-        f"CREATE OR REPLACE VIEW {view} AS\nSELECT * FROM "
-        f"read_parquet({spelled_literal(str(path))}, hive_partitioning = false)\n"
-        f"WHERE CASE WHEN getvariable('as_of') IS NULL THEN TRUE ELSE error({quote_literal(OF_NOW)}) END;"
-    )
+@dataclass(frozen=True)
+class Kept:
+    """Where the rows of an answer are: in `whole`, except for those of the keys `replaced`, and in `later`.
+
+    `stands_on` names, by view, other answers that it was computed from, by the stems of their records.
+    """
+
+    view: str
+    folder: Path
+    whole: Part
+    later: Part | None
+    replaced: Sequence[str]
+    stands_on: Mapping[str, str]
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The one or two files, the answer's own one last."""
+        return [self.whole] if self.later is None else [self.whole, self.later]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where the files are."""
+        return [self.folder / part.name for part in self.parts]
+
+    @property
+    def select_later(self) -> str | None:
+        """The SQL that reads the second file, if there is one."""
+        return None if self.later is None else _select(self.folder / self.later.name)
+
+    @property
+    def select(self) -> str:
+        """The SQL that reads all rows."""
+        whole = _select(self.folder / self.whole.name)
+        if self.later is None:
+            return whole
+        replaced = ", ".join(map(spelled_literal, self.replaced))
+        return f"{whole}\nWHERE {key_of(self.view)} NOT IN ({replaced})\nUNION ALL\n{self.select_later}"
+
+    @property
+    def statement(self) -> str:
+        """The SQL that makes the view of the rows. It is an error where a session was set to an earlier time since."""
+        return (
+            f"CREATE OR REPLACE VIEW {self.view} AS\nSELECT * FROM (\n{self.select}\n)\n"
+            f"WHERE CASE WHEN getvariable('as_of') IS NULL THEN TRUE ELSE error({quote_literal(OF_NOW)}) END;"
+        )
 
 
-def write_answer(connection: duckdb.DuckDBPyConnection, answer: Answer, select: str, *, is_ordered: bool = False) -> None:
-    """Write the rows of a SELECT as an answer, in the order of KEPT_VIEWS unless they are in it already, all but a few.
+@dataclass(frozen=True)
+class Earlier:
+    """An answer of the same SQL over the first of the same files, and the names of the files that came later, by table."""
 
-    Raises OSError and DuckDB's errors; what is there is whole all the same.
+    kept: Kept
+    later: Mapping[str, Sequence[str]]
+
+
+def find_kept(answer: Answer) -> Kept | None:
+    """An answer that is there, if the sizes and footers of its files are those of its record."""
+    with contextlib.suppress(FaultyFileError, WarehouseError, OSError):
+        kept = _read_record(answer.record).kept
+        if all(_has_footer(path, part) for path, part in zip(kept.paths, kept.parts, strict=True)):
+            return kept
+    return None
+
+
+def _has_footer(path: Path, part: Part) -> bool:
+    with open_own_file(path) as (handle, status):
+        footer = read_range(handle, status.st_size - part.footer_bytes, part.footer_bytes)
+    return status.st_size == part.bytes and _sha256(footer) == part.footer_sha256
+
+
+def write_answer(
+    connection: duckdb.DuckDBPyConnection,
+    answer: Answer,
+    select: str,
+    *,
+    is_ordered: bool = False,
+    stands_on: Mapping[str, str],
+    beside: tuple[Part, Collection[str]] | None = None,
+) -> None:
+    """Write the rows of a SELECT as an answer, in the order of its view unless they are in it already, all but a few.
+
+    With `beside` they are those of some keys alone, beside a file of other rows. Raises OSError and DuckDB's errors; what is
+    there is whole all the same.
     """
     answer.folder.mkdir(exist_ok=True)
     if answer.folder.is_symlink():
         raise OSError(f"{answer.folder}: a symbolic link")
-    temporary = answer.path.with_name(f".{answer.path.name}.{secrets.token_hex(4)}.tmp")
-    order = "" if is_ordered else f" ORDER BY {KEPT_VIEWS[answer.view]}"
+    path = answer.path if beside is None else answer.path.with_suffix(f".{secrets.token_hex(4)}.parquet")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    order = "" if is_ordered else f" ORDER BY {order_of(answer.view)}"
     try:
         connection.execute(
             f"COPY (SELECT * FROM ({select}){order}) TO {quote_literal(str(temporary))} "
@@ -82,28 +156,40 @@ def write_answer(connection: duckdb.DuckDBPyConnection, answer: Answer, select: 
         )
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        description = _description(temporary)
-        temporary.replace(answer.path)
+        written = asdict(_description(temporary, path.name))
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     covered = {table: [len(files), _names_digest(files)] for table, files in answer.state.files.items()}
-    write_durably(answer.record, sealed({**description, "sql": answer.state.sql, "covers": covered}))
+    written |= {"sql": answer.state.sql, "covers": covered, "stands_on": {**stands_on}}
+    if beside is not None:
+        part, replaced = beside
+        written["beside"] = {**asdict(part), "replaced": sorted(replaced)}
+    write_durably(answer.record, sealed(written))
 
 
-def earlier_answer(answer: Answer) -> tuple[Path, dict[str, list[str]]] | None:
-    """The newest answer of the same SQL over the first of the same files, and the files that came later by table; or None."""
+def find_earlier(answer: Answer) -> Earlier | None:
+    """The newest answer of the same SQL over the first of the same files; all of its bytes are compared with its record."""
     found: list[tuple[int, Path, dict[str, list[str]]]] = []
     for path, view in own_files(answer.folder):
         if view != answer.view or path.suffix != ".json" or path.name.startswith(".") or path == answer.record:
             continue
         with contextlib.suppress(FaultyFileError, WarehouseError, OSError, ValueError, TypeError):
-            written = _read_record(path)
-            later = _later_files(answer.state, written["sql"], written["covers"])
+            record = _read_record(path)
+            later = _later_files(answer.state, record.sql, record.covers)
             if later is not None:
                 found.append((sum(map(len, later.values())), path, later))
     for _, path, later in sorted(found):
-        if _wrong_answer(path) is None:
-            return path.with_suffix(".parquet"), later
+        if kept := read_whole(path):
+            return Earlier(kept, later)
+    return None
+
+
+def read_whole(record: Path) -> Kept | None:
+    """The answer of a record, if all bytes of its files are as they were written."""
+    with contextlib.suppress(WarehouseError, OSError):
+        if _fault(record) is None:
+            return _read_record(record).kept
     return None
 
 
@@ -135,18 +221,20 @@ def remove_pins(folder: Path, seconds: float) -> None:
 
 
 def remove_old(folder: Path, present: Collection[Path]) -> None:
-    """Delete the answers of commits long past, and what interrupted runs left, unless a pin names them."""
-    pinned: set[str] = set()
-    others = []
+    """Delete the answers of commits long past, and what interrupted runs left, unless a pin or a younger record names them."""
+    named: set[str] = set()
+    old = []
     for path, view in own_files(folder):
-        if view == PIN and not path.name.startswith("."):
-            with contextlib.suppress(FaultyFileError):
-                pinned |= {*_read_sealed(path).get("names", ())}
-        elif path not in present:
-            others.append(path)
-    for path in others:
-        is_pinned = path.with_suffix(".parquet").name in pinned
-        if not is_pinned and time.time() - path.stat().st_mtime > SECONDS_OF_AN_OLD_SESSION:
+        is_old = path not in present and time.time() - path.stat().st_mtime > SECONDS_OF_AN_OLD_SESSION
+        with contextlib.suppress(FaultyFileError, WarehouseError):
+            if view == PIN and not path.name.startswith("."):
+                named |= {*_read_sealed(path).get("names", ())}
+            elif is_old:
+                old.append(path)
+            elif path.suffix == ".json":
+                named |= {part.name for part in _read_record(path).kept.parts}
+    for path in old:
+        if path.name not in named:
             path.unlink(missing_ok=True)
 
 
@@ -155,21 +243,23 @@ def damaged_answers(folder: Path) -> Iterator[tuple[Path, str]]:
     for record, view in own_files(folder):
         if record.suffix != ".json" or view in (PIN, EARLIER_RECORD) or record.name.startswith("."):
             continue
-        fault = _wrong_answer(record)
+        fault = _fault(record)
         if fault is not None and fault[1] != MISSING_FILE:  # an answer that is gone is computed
             yield fault
 
 
-def _wrong_answer(record: Path) -> tuple[Path, str] | None:
-    """What is wrong with an answer or its record, and with which of the two; reads all of it."""
+def _fault(record: Path) -> tuple[Path, str] | None:
+    """What is wrong with a record or a file of its answer, and with which of them; reads all of it."""
     path = record
     try:
-        written = _read_record(record)
-        path = record.with_suffix(".parquet")
-        with open_own_file(path) as (handle, _):
-            return (path, OTHER_CONTENT) if file_digest(handle) != written["sha256"] else None
+        kept = _read_record(record).kept
+        for path, part in zip(kept.paths, kept.parts, strict=True):
+            with open_own_file(path) as (handle, _):
+                if file_digest(handle) != part.sha256:
+                    return path, OTHER_CONTENT
     except FaultyFileError as fault:
         return path, str(fault)
+    return None
 
 
 def own_files(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -179,13 +269,45 @@ def own_files(folder: Path) -> Iterator[tuple[Path, str]]:
             yield Path(entry.path), match["view"]
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def record_of(path: Path) -> Path:
+    """The record of an answer that a file is of."""
+    return path.with_name(f"{path.name.partition('.')[0]}.json")
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What a record says: where the rows are, and of which state."""
+
+    kept: Kept
+    sql: str
+    covers: Mapping[str, Any]
+
+
+def _read_record(path: Path) -> _Record:
     """What a record says of its answer. Raises FaultyFileError for one that is not as it was written."""
-    written = _read_sealed(path)
-    kinds = {"bytes": int, "footer_bytes": int, "sha256": str, "footer_sha256": str, "sql": str, "covers": dict}
-    if any(type(written.get(key)) is not kind for key, kind in kinds.items()):
+    written = {"name": f"{path.stem}.parquet", "stands_on": {}} | _read_sealed(path)  # the first version wrote neither
+    _require_kinds(written, {"sql": str, "covers": dict, "stands_on": dict})
+    if not all(OWN_NAME.fullmatch(f"{stem}.json") for stem in written["stands_on"].values()):
         raise FaultyFileError("not a record of an answer")
-    return written
+    own, replaced = _part(written), []
+    if beside := written.get("beside"):
+        _require_kinds(beside, {"replaced": list})
+        replaced = [*map(str, beside["replaced"])]
+    whole, later = (_part(beside), own) if beside else (own, None)
+    view = path.name.partition("-")[0]
+    return _Record(Kept(view, path.parent, whole, later, replaced, written["stands_on"]), written["sql"], written["covers"])
+
+
+def _part(written: Mapping[str, Any]) -> Part:
+    _require_kinds(written, {"name": str, "bytes": int, "footer_bytes": int, "sha256": str, "footer_sha256": str})
+    if not OWN_NAME.fullmatch(written["name"]):
+        raise FaultyFileError("not a record of an answer")
+    return Part(*(written[name] for name in ("name", "bytes", "footer_bytes", "sha256", "footer_sha256")))
+
+
+def _require_kinds(written: Any, kinds: Mapping[str, type]) -> None:
+    if type(written) is not dict or any(type(written.get(key)) is not kind for key, kind in kinds.items()):
+        raise FaultyFileError("not a record of an answer")
 
 
 def _read_sealed(path: Path) -> dict[str, Any]:
@@ -195,14 +317,18 @@ def _read_sealed(path: Path) -> dict[str, Any]:
     return document
 
 
-def _description(path: Path) -> dict[str, Any]:
+def _description(path: Path, name: str) -> Part:
     with path.open("rb") as file:
         sha256 = file_digest(file.fileno())
         size = path.stat().st_size
         tail = read_range(file.fileno(), size - 8, 8)
         footer_bytes = int.from_bytes(tail[:4], "little") + 8
         footer = read_range(file.fileno(), size - footer_bytes, footer_bytes)
-    return {"bytes": size, "footer_bytes": footer_bytes, "sha256": sha256, "footer_sha256": _sha256(footer)}
+    return Part(name, size, footer_bytes, sha256, _sha256(footer))
+
+
+def _select(path: Path) -> str:
+    return f"SELECT * FROM read_parquet({spelled_literal(str(path))}, hive_partitioning = false)"
 
 
 def _names_digest(names: Collection[str]) -> str:

@@ -28,14 +28,16 @@ KEPT_VIEWS = {
     "checkpoint_changes": "checkpoint_id, base_checkpoint_id",
     "pair_layers": "checkpoint_id, stack, base_layer_index, layer_index",
     "pair_summary": "checkpoint_id",
+    "measure_keys": "measure_id, is_group",
     "model_runs": "model_id, result_id, run_key",
     "model_results": "model_id, measure_id, result_id",
-    "run_measures": "model_id, variant, kind, measure",
+    "run_values": "model_id, variant, kind, measure",
+    "measure_scales": "measure_key",
     "model_measures": "model_id, variant",
     "models": "model_id",
 }
-"""The views whose rows are kept, each with its order. A view may be computed from those before it; those by checkpoint stand
-together, as they are written together."""
+"""The views whose rows are kept, each with its order, of which the first column is its key. A view may be computed from those
+before it; those that are written together stand together."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,23 @@ class Answer:
 
     @property
     def path(self) -> Path:
-        """The Parquet file."""
+        """The Parquet file, if all rows are in one."""
         return self.folder / f"{self.view}-{self.state.digest}.parquet"
 
     @property
     def record(self) -> Path:
-        """The JSON file beside it, written last."""
+        """The JSON file that says where the rows are, written last."""
         return self.path.with_suffix(".json")
+
+
+def order_of(view: str) -> str:
+    """The columns by which the rows of an answer are sorted."""
+    return KEPT_VIEWS[view]
+
+
+def key_of(view: str) -> str:
+    """The column that says which checkpoint, model or measure a row is of."""
+    return KEPT_VIEWS[view].partition(",")[0]
 
 
 def is_large(snapshot: Snapshot) -> bool:
