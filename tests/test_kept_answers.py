@@ -6,23 +6,28 @@ import json
 import os
 import shutil
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 import layerhouse as lh
 from layerhouse import DamagedWarehouseError, WarehouseError
+from layerhouse.warehouse.admin import keeping
 from layerhouse.warehouse.admin.health import check_warehouse
 from layerhouse.warehouse.admin.keeping import keep_answers
 from layerhouse.warehouse.admin.link_results import LinkRequest, link_results
 from layerhouse.warehouse.admin.removals import drop_model, rename_model
-from layerhouse.warehouse.answers.kept import states
+from layerhouse.warehouse.answers.kept import files, states
 from layerhouse.warehouse.answers.kept.files import SECONDS_OF_AN_OLD_SESSION
+from layerhouse.warehouse.answers.kept.places import PLACES, Places
 from layerhouse.warehouse.answers.kept.states import KEPT_VIEWS
 from layerhouse.warehouse.answers.session import Session, connect, read_snapshot
 from layerhouse.warehouse.storage.data_files import footer_of
 from layerhouse.warehouse.storage.own_files import KEPT
+from layerhouse.warehouse.storage.sealing import sealed, unsealed
 from layerhouse.warehouse.storage.store import create_store, write_commit
 
 MODELS = 100
@@ -76,7 +81,22 @@ def large(made, tmp_path):
 
 
 def kept(root):
-    return sorted(path.name for path in (root / KEPT).iterdir())
+    return sorted(path.name for path in (root / KEPT).iterdir() if path.name != PLACES)
+
+
+@pytest.fixture
+def divided(monkeypatch):
+    """Rows that changed are written into a second file, as they are where the first one is large."""
+    monkeypatch.setattr(keeping, "LEAST_DIVIDED", 0)
+
+
+def parts(root, view="run_values"):
+    """The files of the present answer of a view."""
+    return Session(read_snapshot(root))._kept[view].paths
+
+
+def rows_of(path):
+    return duckdb.sql(f"FROM read_parquet('{path}')").fetchall()
 
 
 def answers(root, **options):
@@ -154,9 +174,7 @@ def test_a_warehouse_that_is_not_large_keeps_nothing(tmp_path):
 
 
 def test_answers_that_cannot_be_kept_are_computed(large):
-    for name in kept(large):
-        (large / KEPT / name).unlink()
-    (large / KEPT).rmdir()
+    shutil.rmtree(large / KEPT)
     (large / KEPT).write_text("in the way")
     drop_model(large, "model_003")
     assert not reads_kept(large)
@@ -228,7 +246,7 @@ def test_kept_answers_that_are_links_are_not_opened(large, tmp_path):
     for call in (reads_kept, keep_answers, lambda root: check_warehouse(root, repair=True)):
         with pytest.raises(WarehouseError, match="kept: a symbolic link"):
             call(large)
-    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == names
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == sorted([*names, PLACES])
     (large / KEPT).unlink()
     (large / KEPT).mkdir()
     (large / KEPT / names[0]).symlink_to(tmp_path / "elsewhere" / names[0])
@@ -251,3 +269,165 @@ def test_an_answer_whose_pages_are_damaged_is_named_where_it_cannot_be_read(larg
     path.write_bytes(data[:4] + bytes(byte ^ 0xFF for byte in data[4:size]) + data[size:])
     with lh.open(large) as wh, pytest.raises(DamagedWarehouseError, match=f"damaged: {KEPT}/{path.name}: its content differs"):
         wh.sql("SELECT * FROM measures")
+
+
+def add(root, model, value, tasks=TASKS):
+    write_commit(root, {"results": results(model, value, tasks), "links": [link(model, value)]}, "ingest")
+    keep_answers(root)
+
+
+def test_few_rows_that_changed_are_written_beside_the_others(large, divided):
+    (whole,) = parts(large)
+    written = whole.stat()
+    for number in range(3):
+        add(large, f"model_{number:03d}", 0.25 + number / 10)
+        first, second = parts(large)
+        assert (first, first.stat()) == (whole, written)
+        assert {row[0] for row in rows_of(second)} == {f"model_{at:03d}" for at in range(number + 1)}
+        assert answers(large) == answers(large, computes_all=True)
+    drop_model(large, "model_001")
+    assert {row[0] for row in rows_of(parts(large)[-1])} == {"model_000", "model_002"}
+    assert answers(large) == answers(large, computes_all=True)
+    assert check_warehouse(large) == []
+
+
+def test_many_rows_that_changed_make_a_file_of_all_again(large, divided, monkeypatch):
+    monkeypatch.setattr(keeping, "MOST_REPLACED", 2)
+    assert [len(parts(large)) for number in range(4) if not add(large, f"model_{number:03d}", 0.25)] == [2, 2, 1, 2]
+    assert answers(large) == answers(large, computes_all=True)
+
+
+def test_a_file_that_a_later_answer_reads_stays(large, divided):
+    add(large, "model_000", 0.25)
+    first, second = parts(large)
+    past = time.time() - SECONDS_OF_AN_OLD_SESSION - 60
+    for path in (large / KEPT).iterdir():
+        os.utime(path, (past, past))
+    add(large, "model_001", 0.25)
+    assert parts(large)[0] == first
+    assert not second.exists()
+    assert reads_kept(large)
+    assert check_warehouse(large) == []
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_damage_in_either_file_of_an_answer_is_found_and_mended(large, divided, part):
+    add(large, "model_000", 0.25)
+    path = parts(large)[part]
+    data = path.read_bytes()
+    path.write_bytes(data[:100] + bytes(byte ^ 0xFF for byte in data[100:108]) + data[108:])
+    assert [(finding.kind, finding.where) for finding in check_warehouse(large)] == [("damaged", f"{KEPT}/{path.name}")]
+    check_warehouse(large, repair=True)
+    assert not path.exists()
+    assert answers(large) == answers(large, computes_all=True)
+    assert check_warehouse(large) == []
+    keep_answers(large)
+    assert reads_kept(large)
+    assert check_warehouse(large) == []
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_an_answer_whose_hashes_are_right_and_whose_rows_are_not_is_found(large, divided, part):
+    """Nothing is written from it afterwards, whichever of its files the rows are in."""
+    add(large, "model_000", 0.25)
+    path, own = parts(large)[part], parts(large)[1].name
+    duckdb.sql(f"COPY (SELECT * REPLACE (value / 2 AS value) FROM read_parquet('{path}')) TO '{large}/other.parquet'")
+    (large / "other.parquet").replace(path)
+    for record in (large / KEPT).glob("run_values-*.json"):
+        document, _ = unsealed(record.read_bytes())
+        for described in (document, document.get("beside", {})):
+            if described.get("name") == path.name:
+                described.update(asdict(files._description(path, path.name)))
+        record.write_bytes(sealed(document))
+    assert [(finding.where, finding.what) for finding in check_warehouse(large)] == [
+        (f"{KEPT}/{own}", "a kept answer that is not what the rows give")
+    ]
+    check_warehouse(large, repair=True)
+    assert not path.exists()
+    add(large, "model_001", 0.25)
+    assert answers(large) == answers(large, computes_all=True)
+    assert check_warehouse(large) == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "../results/stolen.parquet"},
+        {"name": "/etc/passwd"},
+        {"bytes": "1"},
+        {"beside": []},
+        {"beside": {"name": "x"}},
+        {"stands_on": {"measure_keys": "../../elsewhere"}},
+    ],
+)
+def test_a_record_that_is_not_one_is_not_read(large, changed):
+    record = next((large / KEPT).glob("run_values-*.json"))
+    document, _ = unsealed(record.read_bytes())
+    record.write_bytes(sealed(document | changed))
+    assert not reads_kept(large)
+    assert [(finding.where, finding.what) for finding in check_warehouse(large)] == [
+        (f"{KEPT}/{record.name}", "not a record of an answer")
+    ]
+    assert answers(large) == answers(large, computes_all=True)
+
+
+def test_a_record_of_the_first_version_is_read(large):
+    for record in (large / KEPT).glob("*-*.json"):
+        document, _ = unsealed(record.read_bytes())
+        record.write_bytes(sealed({key: value for key, value in document.items() if key not in ("name", "stands_on")}))
+    assert reads_kept(large)
+    assert check_warehouse(large) == []
+    add(large, "model_000", 0.25)
+    assert reads_kept(large)
+    assert answers(large) == answers(large, computes_all=True)
+
+
+def test_runs_are_compared_anew_where_measures_are_told_apart_otherwise(large, divided):
+    """A second dataset of one task is part of the text of both, also in the rows of models that did not change."""
+    found = answers(large)[0]
+    rows = [row | {"measure_id": "other dataset", "dataset": "org/other"} for row in results("model_000", 0.25, 2)[:1]]
+    first = [row | {"measure_id": "first dataset", "dataset": "org/first"} for row in results("model_000", 0.3, 2)[:1]]
+    for number, added in enumerate((first, rows)):
+        links = [link("model_000", 0.3 if added is first else 0.25)]
+        write_commit(large, {"results": added, "links": links}, "ingest")
+        keep_answers(large)
+        assert answers(large) == answers(large, computes_all=True), number
+    assert len(parts(large)) == 1
+    assert answers(large)[0] != found
+
+
+def test_values_of_other_models_are_doubtful_where_a_scale_becomes_another_one(large, divided):
+    """task_1 is 0.5 of all models; so many values of 50 come that shares are the fewer."""
+    for number in range(2):
+        rows = [row for at in range(60) for row in results(f"more_{number}_{at}", 50.0, 3)]
+        links = [link(f"more_{number}_{at}", 50.0) for at in range(60)]
+        write_commit(large, {"results": rows, "links": links}, "ingest")
+        keep_answers(large)
+        with lh.open(large) as wh:
+            doubtful = wh.sql(
+                "SELECT DISTINCT value FROM run_measures WHERE measure = 'task_0/acc' AND is_doubtful"
+            ).to_series()
+        assert [*doubtful] == [50.0 if number == 0 else 0.5]
+        assert answers(large) == answers(large, computes_all=True)
+
+
+def test_only_files_with_rows_of_what_changed_are_opened(large):
+    add(large, "model_new", 0.25)
+    snapshot = read_snapshot(large)
+    newest, first = snapshot.files_with_rows("results")[::-1]
+    places = Places(snapshot, ["results", "links"])
+    assert places.files("results", ["file-model_new-0.25"]) == [newest]
+    assert places.files("results", ["file-model_007-0.5"]) == [first]
+    assert places.files("results", ["file-model_007-0.5", "file-model_new-0.25"]) == [first, newest]
+    assert places.files("results", ["of nothing"]) == []
+    assert places.files("layers", ["of no table that was asked for"]) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"not JSON", sealed({"results/x": 1}), sealed({"results/x": "-"}), None])
+def test_what_is_noted_of_files_is_read_again_if_it_is_not_as_it_was_written(large, damage):
+    noted = large / KEPT / PLACES
+    before = noted.read_bytes()
+    noted.unlink() if damage is None else noted.write_bytes(damage)
+    add(large, "model_000", 0.25)
+    assert len(noted.read_bytes()) > len(before)
+    assert answers(large) == answers(large, computes_all=True)

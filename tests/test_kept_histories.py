@@ -55,14 +55,14 @@ def every_warehouse_is_large(monkeypatch):
 def increments(monkeypatch):
     """The views that were written from an earlier answer."""
     written = []
-    whole = keeping._write_from_earlier
+    whole = keeping._Keeper._write_from_earlier
 
     def noted(*arguments):
         views = whole(*arguments)
         written.extend(views)
         return views
 
-    monkeypatch.setattr(keeping, "_write_from_earlier", noted)
+    monkeypatch.setattr(keeping._Keeper, "_write_from_earlier", noted)
     return written
 
 

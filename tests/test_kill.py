@@ -33,11 +33,18 @@ VIEWS = [stem.partition("_")[2] for stem in sql_files("warehouse.views") if not 
 PER_MODEL = {"layers": 3, "layer_matches": 3, "results": 25, "links": 1, "checkpoints": 1}
 PER_MODEL |= {"models": 1, "performance": 1, "history": 1, "sightings": 1, "current_checkpoints": 1, "result_links": 1}
 PER_MODEL |= {"checkpoint_facts": 1, "layer_pruning": 3, "layer_summary": 1, "model_results": 25, "measures": 22}
-PER_MODEL |= {"model_measures": 1, "status_notes": 1, "model_runs": 1, "run_measures": 22, "measure_sources": 22}
+PER_MODEL |= {
+    "model_measures": 1,
+    "status_notes": 1,
+    "model_runs": 1,
+    "run_values": 22,
+    "run_measures": 22,
+    "measure_sources": 22,
+}
 PER_MODEL |= {"performance_variants": 1, "layer_changes": 3, "base_names": 1, "block_changes": 1}
 PER_MODEL |= {"model_names": 1, "pair_layers": 3, "pair_summary": 1}
 OF_BASE = {"layers": 3, "checkpoints": 1, "checkpoint_facts": 1, "base_names": 1, "pair_layers": 3, "pair_summary": 1}
-OF_MEASURES = ("measure_keys", "column_conditions")
+OF_MEASURES = ("measure_keys", "column_conditions", "measure_scales", "common_hardware")
 """Views whose rows are of measures, which all models share."""
 
 

@@ -13,7 +13,7 @@ from layerhouse.errors import DamagedWarehouseError
 from layerhouse.vocabulary import FindingKind
 from layerhouse.warehouse.admin.pack_contents import replaced_by, wrong_rows
 from layerhouse.warehouse.admin.set_aside import aside_folders, restore_folder, set_commit_aside, set_files_aside
-from layerhouse.warehouse.answers.kept.files import Kept, damaged_answers, own_files, record_of
+from layerhouse.warehouse.answers.kept.files import Kept, damaged_answers, own_files, remove_answer
 from layerhouse.warehouse.answers.session import connect, kept_answers
 from layerhouse.warehouse.answers.sql_text import quote_identifier, sql_files
 from layerhouse.warehouse.answers.view_texts import view_statements
@@ -255,21 +255,21 @@ def _wrong_answers(root: Path, *, repair: bool) -> Iterator[Finding]:
     if not kept:
         return
     connection, snapshot = connect(root, computes_all=True, asked=" ".join(view for _, view in kept))
-    answers = {answer.paths[-1]: answer for answer in kept_answers(snapshot, view_statements(snapshot)).values()}
+    answers = kept_answers(snapshot, view_statements(snapshot)).values()
+    whole = {answer.paths[-1]: answer for answer in answers if faults.keys().isdisjoint(answer.paths)}
     with connection:
-        for path, view in kept:
-            is_temporary = path.name.startswith(".")
-            if is_temporary:
+        for path, _ in kept:
+            wrong = [path]
+            if path.name.startswith("."):
                 kind, what = FindingKind.ORPHAN, "left by a run that was cut off; nothing reads it"
             elif path in faults:
                 kind, what = FindingKind.DAMAGED, faults[path]
-            elif path in answers and not _is_answer(connection, answers[path]):
-                kind, what = FindingKind.DAMAGED, "a kept answer that is not what the rows give"
+            elif path in whole and not _is_answer(connection, whole[path]):
+                kind, what, wrong = FindingKind.DAMAGED, "a kept answer that is not what the rows give", whole[path].paths
             else:
                 continue
-            if repair:
-                for file in (path,) if is_temporary else (path, record_of(path), record_of(path).with_suffix(".parquet")):
-                    file.unlink(missing_ok=True)
+            for file in wrong if repair else ():
+                remove_answer(file)
             yield Finding(kind, f"{KEPT}/{path.name}", what, "removed; the rows give it again" if repair else None)
 
 

@@ -29,6 +29,11 @@ class PairRows:
     rows: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def files(self) -> Mapping[str, Sequence[str]]:
+        """All files are read."""
+        return {}
+
+    @property
     def tables(self) -> Sequence[str]:
         """The tables of which only the pair's rows are shown."""
         return MATCH_TABLES

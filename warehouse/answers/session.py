@@ -35,7 +35,7 @@ WHERE TRY_CAST(string_split(regexp_extract(version(), '[0-9]+[.][0-9]+'), '.') A
 HELD = (
     *("name_changes", "sightings", "result_links", "checkpoint_facts", "current_checkpoints"),
     *("pair_layers", "pair_summary", "layer_summary", "models"),
-    *("model_runs", "measure_keys", "run_values", "measure_scales", "model_measures"),
+    *("model_runs", "measure_keys", "run_values", "measure_scales", "common_hardware", "model_measures"),
 )
 """Views that several others use, or that take long to plan: DuckDB plans a view when it is made, and wherever it is used."""
 COMPUTED_IN_EXPORTS = ("checkpoint_facts", "current_checkpoints", "pair_layers", "pair_summary", "measure_keys", "run_values")
@@ -51,6 +51,10 @@ class Shown(Protocol):
     @property
     def tables(self) -> Sequence[str]:
         """The stored tables of which other rows are shown: kept answers that follow from them are not used."""
+
+    @property
+    def files(self) -> Mapping[str, Sequence[str]]:
+        """By table, the files that are read, where these are not all."""
 
     @property
     def held(self) -> Sequence[str]:
@@ -76,6 +80,8 @@ class Session:
 
     threads: int | None = None
     """Threads that DuckDB uses; None for one on each core."""
+    always_made: Sequence[str] = (*TABLES, MACROS)
+    """What is made for any SQL, whether or not it names it."""
 
     def __init__(
         self,
@@ -100,22 +106,21 @@ class Session:
         self._unmade = self._statements | {view: kept.statement for view, kept in self._kept.items()}
 
     def show(self, shown: Shown) -> Session:
-        """Show other rows than those of the warehouse; called before anything is asked."""
+        """Show other rows than those of the warehouse, and than those that were shown before."""
+        self._drop_held()
         answers = answers_of(self.snapshot, self._statements)
-        for view in [view for view in self._kept if answers[view].state.files.keys() & {*shown.tables}]:
-            self._unmade[view] = self._statements[view]
-            del self._kept[view]
-        self._shown, self._unmade = shown, shown.replaced(self._unmade)
+        self._kept = {view: kept for view, kept in self._kept.items() if not answers[view].state.files.keys() & {*shown.tables}}
+        self._unmade = shown.replaced(self._statements | {view: kept.statement for view, kept in self._kept.items()})
+        self._shown = shown
+        if "connection" in vars(self):
+            self._show_rows(self.connection)
         return self
 
     def read_kept(self, kept: Kept) -> None:
         """Read a view's rows, from now on, from the answer that was written."""
-        if kept.view in self._held:
-            self.connection.execute(f"DROP TABLE temp.{kept.view}")
-            self._held.remove(kept.view)
+        self._drop_held(kept.view)
         self._kept[kept.view] = kept
-        self.connection.execute(kept.statement)
-        self._unmade.pop(kept.view, None)
+        self._unmade[kept.view] = kept.statement
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -128,12 +133,19 @@ class Session:
                 connection.execute(f"SET threads = {self.threads}")
             if self._as_of is not None:
                 connection.execute("SET VARIABLE as_of = CAST(? AS TIMESTAMPTZ)", [self._as_of.isoformat()])
-            if self._shown is not None:
-                self._shown.add_to(connection)
-            connection.execute("SET VARIABLE files = ?", [self._files])
+            connection.execute("SET VARIABLE rowless_files = ?", [self._empty_files])
+            self._show_rows(connection)
             if not self._is_open:
                 lock(connection, [self.snapshot.root, *self._folders])
         return connection
+
+    def _show_rows(self, connection: duckdb.DuckDBPyConnection) -> None:
+        files = self._files
+        if self._shown is not None:
+            files = files | {name: [*some] or self._empty_files[name] for name, some in self._shown.files.items()}
+            self._shown.add_to(connection)
+        connection.execute("SET VARIABLE stored_files = ?", [files])
+        connection.execute("SET VARIABLE files = getvariable('stored_files')")
 
     def close(self) -> None:
         """Close the connection, if it was made."""
@@ -147,8 +159,8 @@ class Session:
         become views when all views are asked for.
         """
         self._compute_what_is_gone()
-        while sql is None and self._held:
-            self.connection.execute(f"DROP TABLE temp.{self._held.pop()}")
+        if sql is None:
+            self._drop_held()
         holds = sql is not None and self._is_small
         held = {*HELD} - self._kept.keys() | {*(self._shown.held if self._shown else ())} if holds else set()
         for is_held, names in groupby(self._needed_by(sql), held.__contains__):
@@ -164,6 +176,12 @@ class Session:
         if gone:
             self._make(self._needed_by(" ".join(gone)))
 
+    def _drop_held(self, *names: str) -> None:
+        """Drop the tables in place of some views, or of all of them."""
+        for name in [name for name in self._held if name in names or not names]:
+            self.connection.execute(f"DROP TABLE temp.{name}")
+            self._held.remove(name)
+
     def _hold(self, name: str) -> bool:
         """True if the view could be replaced by a table of its rows. Otherwise the answer reports the file that is damaged."""
         text = self._unmade[name].replace(f"CREATE OR REPLACE VIEW {name} AS", f"CREATE TEMP TABLE {name} AS")
@@ -176,22 +194,19 @@ class Session:
         if not names:
             return
         with self._own_sql():
-            self._list_files(self._empty_files)
+            self.connection.execute("SET VARIABLE files = getvariable('rowless_files')")
             try:
                 self.connection.execute("\n".join(self._unmade[name] for name in names))
             finally:
-                self._list_files(self._files)
+                self.connection.execute("SET VARIABLE files = getvariable('stored_files')")
         for name in names:
             del self._unmade[name]
 
-    def _list_files(self, files: dict[str, list[str]]) -> None:
-        self.connection.execute("SET VARIABLE files = ?", [files])
-
     def _needed_by(self, sql: str | None) -> list[str]:
-        """The views still to be made that some SQL needs, even through others, in order; always stored tables and macros."""
+        """The views still to be made that some SQL needs, even through others, in order, and those that are always made."""
         if sql is None:
             return [*self._unmade]
-        needed, texts = {name for name in (*TABLES, MACROS) if name in self._unmade}, [sql]
+        needed, texts = {name for name in self.always_made if name in self._unmade}, [sql]
         while texts:
             words = mentioned(texts.pop(), self._unmade) - needed - {*self._held}
             texts += [self._unmade[word] for word in words - self._kept.keys()]

@@ -281,6 +281,13 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     ),
     "is_conflict": ("True where the newest values are several, so that value is null.", None),
     "is_doubtful": ("True where it is not sure whether the value is a share or percent.", None),
+    "has_doubt": ("True where the value's own file gives a reason to doubt it.", None),
+    "are_shares": (
+        "True if shares are at least as many as other values, false if they are fewer; null if all are alike.",
+        None,
+    ),
+    "is_stale": ("True where some row was read by rules of an earlier version.", None),
+    "common_hardware.hardware": ("The hardware; null for what no file states.", None),
     "column_name": ("Column of performance that shows the measure; null for one that is in a map.", None),
     "condition": ("What the values of that column share and its name does not say, as text; null if nothing.", None),
     "plain_task": ("The zero-shot task that it is, with 0 shots and no cap or filter, by any metric; null for others.", None),
@@ -291,11 +298,11 @@ _DESCRIPTIONS: dict[str, tuple[str, str | None]] = {
     "doubtful.reason": ("Why the scale is not sure, as text.", None),
     **{
         f"{view}.kind": ("`task`, `score`, `group`, `perplexity`, `speed` or `memory`.", None)
-        for view in ("measures", "missing", "run_measures", "measure_keys", "conflicts", "doubtful")
+        for view in ("measures", "missing", "run_values", "run_measures", "measure_keys", "conflicts", "doubtful")
     },
     **{
         f"{view}.hardware": ("Hardware of a speed or memory size, if stated.", None)
-        for view in ("measures", "run_measures", "measure_keys")
+        for view in ("measures", "run_values", "run_measures", "measure_keys")
     },
     "ppl_wikitext2": (_PERPLEXITY.format("wikitext-2"), None),
     "ppl_ptb": (_PERPLEXITY.format("PTB"), None),
@@ -374,7 +381,8 @@ _WORDS: dict[str, type[StrEnum]] = {
     "strategy": Strategy,
     "verdicts": Verdict,
     **{
-        f"{view}.kind": MeasureKind for view in ("measures", "missing", "run_measures", "measure_keys", "conflicts", "doubtful")
+        f"{view}.kind": MeasureKind
+        for view in ("measures", "missing", "run_values", "run_measures", "measure_keys", "conflicts", "doubtful")
     },
 }
 """The enum whose members a column holds."""

@@ -57,13 +57,13 @@ class Snapshot:
 
     def files(self, table: str) -> list[str]:
         """Absolute paths of a table's files, oldest first."""
-        return [str(self.root / file.path) for commit in self.commits for file in commit.files if file.table == table]
+        return [f"{self.root}/{file.path}" for commit in self.commits for file in commit.files if file.table == table]
 
     def files_with_rows(self, table: str) -> list[str]:
         """The files of a table that have rows, if any has, the largest first: DuckDB estimates the others from the first."""
         files = [file for commit in self.commits for file in commit.files if file.table == table and file.rows]
         ordered = sorted(files, key=lambda file: -file.rows)
-        return [str(self.root / file.path) for file in ordered] or self.files(table)
+        return [f"{self.root}/{file.path}" for file in ordered] or self.files(table)
 
     def rows(self, table: str) -> int:
         return sum(file.rows for commit in self.commits for file in commit.files if file.table == table)

@@ -216,6 +216,22 @@ CREATE OR REPLACE MACRO speed_key(metric, setting, batch_size, hardware) AS (
     )
 );
 
+-- The measure of a speed or memory size without its hardware; null for other kinds.
+CREATE OR REPLACE MACRO speed_setting(kind, measure, hardware) AS (
+    CASE WHEN kind IN ('speed', 'memory') THEN substr(measure, 1, length(measure) - coalesce(length(' on ' || hardware), 0)) END
+);
+
+-- True for the speeds and memory sizes that have columns of their own.
+CREATE OR REPLACE MACRO has_speed_column(setting) AS (
+    setting IN (
+        'throughput_tokens_per_sec@bs1',
+        'latency_ms_per_token@bs1',
+        'throughput_tokens_per_sec@bs4',
+        'latency_ms_per_token@bs4',
+        'model_memory_mb'
+    )
+);
+
 -- What tells the runs of one result file apart. Rows of before runs were stored have the revision and adapter alone.
 CREATE OR REPLACE MACRO run_key(run_id, revision, adapter) AS (
     coalesce(run_id, concat_ws(' ', revision, adapter))

@@ -2,13 +2,15 @@
 -- null for the plain model; where runs of one variant differ in what the tool found out while loading (commit, dtype), that is
 -- part of the variant. is_shown marks the plain run, or all runs of a model that has no plain one. is_plain marks the runs that
 -- stand for the model's weights as they are stored: the plain run, or the only one if it differs in precision and engine alone.
+-- is_stale marks those of which rows were read by rules of an earlier version.
 CREATE OR REPLACE VIEW model_runs AS
 WITH loadings AS (
     SELECT
         result_id,
         run_key(run_id, revision, adapter) AS run_key,
         any_value(stated_variant(run_id, variant, revision, adapter)) AS stated_variant,
-        any_value(loaded_as) AS loaded_as
+        any_value(loaded_as) AS loaded_as,
+        bool_or(rules_version IS NULL OR rules_version < current_result_rules()) AS is_stale
     FROM results
     GROUP BY ALL
 ),
@@ -18,6 +20,7 @@ linked AS (
         result_links.rule,
         loadings.result_id,
         loadings.run_key,
+        loadings.is_stale,
         CASE
             WHEN result_links.is_adapter
                 THEN nullif(regexp_replace(loadings.stated_variant, '(^|, )adapter=[^,]*(, |$)', '\1'), '')
@@ -35,6 +38,7 @@ told_apart AS (
         rule,
         result_id,
         run_key,
+        is_stale,
         nullif(
             concat_ws(
                 ', ',
@@ -60,6 +64,7 @@ SELECT
     variant IS NULL
     OR (
         min(coalesce(variant, '')) OVER model = max(coalesce(variant, '')) OVER model AND keeps_weights(variant)
-    ) AS is_plain
+    ) AS is_plain,
+    is_stale
 FROM told_apart
 WINDOW model AS (PARTITION BY model_id);

@@ -41,7 +41,7 @@ definitions AS (
         END AS higher_is_better,
         count(*) AS num_rows
     FROM results
-    SEMI JOIN linked_files ON linked_files.result_id = results.result_id
+    JOIN linked_files ON linked_files.result_id = results.result_id
     WHERE coalesce(suite, '') NOT IN ('model_info', 'efficiency')
     GROUP BY measure_id, coalesce(is_group, FALSE)
 ),

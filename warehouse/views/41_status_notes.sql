@@ -25,10 +25,9 @@ unpruned AS (
     WHERE list_has_all(['identical', 'cast', 'relaid', 'blocks_repeated', 'blocks_reordered'], verdicts)
 ),
 stale_results AS (
-    SELECT DISTINCT model_runs.model_id
-    FROM results
-    JOIN model_runs ON model_runs.result_id = results.result_id
-    WHERE results.rules_version IS NULL OR results.rules_version < current_result_rules()
+    SELECT DISTINCT model_id
+    FROM model_runs
+    WHERE is_stale
 ),
 twins AS (
     SELECT

@@ -17,26 +17,9 @@ WITH settings AS MATERIALIZED (
         CASE WHEN NOT is_doubtful THEN value END AS value,
         is_conflict,
         is_doubtful,
-        CASE
-            WHEN kind IN ('speed', 'memory')
-                THEN substr(measure, 1, length(measure) - coalesce(length(' on ' || hardware), 0))
-        END AS setting,
-        setting IN (
-            'throughput_tokens_per_sec@bs1',
-            'latency_ms_per_token@bs1',
-            'throughput_tokens_per_sec@bs4',
-            'latency_ms_per_token@bs4',
-            'model_memory_mb'
-        ) AS has_column
+        speed_setting(kind, measure, hardware) AS setting,
+        has_speed_column(setting) AS has_column
     FROM run_measures
-),
-common_hardware AS (
-    SELECT hardware
-    FROM settings
-    WHERE has_column
-    GROUP BY hardware
-    ORDER BY count(DISTINCT model_id) DESC, hardware NULLS FIRST
-    LIMIT 1
 ),
 assigned_measures AS (
     SELECT

@@ -269,9 +269,12 @@ def own_files(folder: Path) -> Iterator[tuple[Path, str]]:
             yield Path(entry.path), match["view"]
 
 
-def record_of(path: Path) -> Path:
-    """The record of an answer that a file is of."""
-    return path.with_name(f"{path.name.partition('.')[0]}.json")
+def remove_answer(path: Path) -> None:
+    """Delete a file of an answer, and the record and the file of all rows of the same state; or a temporary file alone."""
+    path.unlink(missing_ok=True)
+    if not path.name.startswith("."):
+        for suffix in ("json", "parquet"):
+            path.with_name(f"{path.name.partition('.')[0]}.{suffix}").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -290,10 +293,11 @@ def _read_record(path: Path) -> _Record:
     if not all(OWN_NAME.fullmatch(f"{stem}.json") for stem in written["stands_on"].values()):
         raise FaultyFileError("not a record of an answer")
     own, replaced = _part(written), []
-    if beside := written.get("beside"):
+    beside = written.get("beside")
+    if beside is not None:
         _require_kinds(beside, {"replaced": list})
         replaced = [*map(str, beside["replaced"])]
-    whole, later = (_part(beside), own) if beside else (own, None)
+    whole, later = (own, None) if beside is None else (_part(beside), own)
     view = path.name.partition("-")[0]
     return _Record(Kept(view, path.parent, whole, later, replaced, written["stands_on"]), written["sql"], written["covers"])
 

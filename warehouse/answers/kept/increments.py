@@ -7,7 +7,8 @@ So only the rows of checkpoints and models are computed that files name which ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import StrEnum
 
 from layerhouse.warehouse.answers.sql_text import quote_literal
 
@@ -92,15 +93,31 @@ WHERE found.id IS NOT NULL
 all results that are theirs now."""
 
 
+class Whose(StrEnum):
+    """Which ids rows have: those of what changed, those that are related to them, or either."""
+
+    OWN = "own"
+    RELATED = "related"
+    BOTH = "both"
+
+
+@dataclass(frozen=True)
+class Some:
+    """The rows of a stored table or view that have such an id in one of some columns."""
+
+    columns: Sequence[str]
+    whose: Whose = Whose.OWN
+
+
 @dataclass(frozen=True)
 class Increment:
     """How the rows of a view that changed are found and computed.
 
     `changed` is the SQL of the ids that the view's key has of what changed, over the views `asked`, each with ids of other rows
     that are related to it. It reads the column `id_column` of the later files of `tables`, and the rows that the view `earlier`
-    had when the earlier answer was written. `only` has, for what the view stands on, the condition that leaves the rows of the
-    ids, for which it has `{ids}`, of what is related, `{related_ids}`, or of both, `{all_ids}`. Of the views `unchanged` no row
-    that was there then may be gone. Views that are written `together` are computed in one session.
+    had when the earlier answer was written. `only` has, for what the view stands on, the rows from which it is computed for the
+    ids. Of the views `unchanged` no row that was there then may be gone. Views that are written `together` are computed in one
+    session.
     """
 
     together: str
@@ -108,9 +125,9 @@ class Increment:
     asked: str
     id_column: str
     tables: Sequence[str]
-    only: Mapping[str, str]
+    only: Mapping[str, Some]
     earlier: str | None = None
-    unchanged: Sequence[str] = field(default_factory=tuple)
+    unchanged: Sequence[str] = ()
 
     @property
     def stands_on(self) -> set[str]:
@@ -118,26 +135,30 @@ class Increment:
         return {*self.unchanged, *([self.earlier] if self.earlier else ())}
 
 
-_OWN = "rows.checkpoint_id IN ({ids})"
-_OWN_OR_OF_BASE = f"({_OWN} OR rows.base_checkpoint_id IN ({{ids}}))"
-_OWN_OR_RELATED = "rows.checkpoint_id IN ({all_ids})"
+_OWN = Some(["checkpoint_id"])
+_OWN_OR_BASE = Some(["checkpoint_id"], Whose.BOTH)
+_OWN_OR_OF_BASE = Some(["checkpoint_id", "base_checkpoint_id"])
+_OF_MODEL = Some(["model_id"])
 _FACTS = ("facts", CHANGED_FACTS, "", "checkpoint_id", ("checkpoints", "base_choices", "layer_matches"))
 _COMPARED = ("pairs", COMPARED_CHECKPOINTS, "", "checkpoint_id", ("tensor_matches", "layer_matches", "tensors"))
 _PAIRS = ("pairs", CHANGED_PAIRS, "checkpoint_facts", "checkpoint_id", ("layers", "layer_matches"))
-_RESULTS = ("results", CHANGED_MODELS, "links name_changes result_links", "result_id", ("results", "links"))
-_OF_RESULTS = {"result_links": "rows.model_id IN ({ids})", "results": "rows.result_id IN ({related_ids})"}
+_RESULTS = (CHANGED_MODELS, "links name_changes result_links", "result_id", ("results", "links"))
+_OF_RESULTS = {"result_links": _OF_MODEL, "results": Some(["result_id"], Whose.RELATED)}
 INCREMENTS = {
     "checkpoint_facts": Increment(
         *_FACTS, {"checkpoints": _OWN, "base_choices": _OWN, "layer_matches": _OWN_OR_OF_BASE}, earlier="checkpoint_facts"
     ),
     "checkpoint_changes": Increment(*_COMPARED, {"tensor_matches": _OWN, "layer_matches": _OWN, "tensors": _OWN}),
     "pair_layers": Increment(
-        *_PAIRS, {"layers": _OWN_OR_RELATED, "layer_matches": _OWN, "checkpoint_facts": _OWN}, earlier="checkpoint_facts"
+        *_PAIRS, {"layers": _OWN_OR_BASE, "layer_matches": _OWN, "checkpoint_facts": _OWN}, earlier="checkpoint_facts"
     ),
     "pair_summary": Increment(*_PAIRS, {"pair_layers": _OWN}, earlier="checkpoint_facts"),
-    "model_runs": Increment(*_RESULTS, _OF_RESULTS),
-    "model_results": Increment(*_RESULTS, _OF_RESULTS),
-    "run_values": Increment(*_RESULTS, _OF_RESULTS, unchanged=("measure_keys",)),
+    "model_runs": Increment("results", *_RESULTS, _OF_RESULTS),
+    "model_results": Increment("results", *_RESULTS, _OF_RESULTS),
+    "run_values": Increment("results", *_RESULTS, _OF_RESULTS, unchanged=["measure_keys"]),
+    "model_measures": Increment(
+        "measures", *_RESULTS, {"run_values": _OF_MODEL}, unchanged=["measure_keys", "measure_scales", "common_hardware"]
+    ),
 }
 
 

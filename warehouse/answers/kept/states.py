@@ -33,6 +33,7 @@ KEPT_VIEWS = {
     "model_results": "model_id, measure_id, result_id",
     "run_values": "model_id, variant, kind, measure",
     "measure_scales": "measure_key",
+    "common_hardware": "hardware",
     "model_measures": "model_id, variant",
     "models": "model_id",
 }
@@ -99,7 +100,7 @@ def answers_of(snapshot: Snapshot, statements: Mapping[str, str]) -> dict[str, A
     for commit in snapshot.commits:
         for file in commit.files:
             if file.rows:
-                files.setdefault(file.table, []).append(Path(file.path).name)
+                files.setdefault(file.table, []).append(file.path.rpartition("/")[2])
     digests = {name: hashlib.sha256(without_comments(text).encode()).hexdigest() for name, text in statements.items()}
     answers = {}
     for view in KEPT_VIEWS:
