@@ -3,8 +3,9 @@
 Makes warehouses of models that were pruned from one base of 32 layers, in four ways, each with results: the rows of four real
 tiny models and their base, once ingested, are written again under other names and with other numbers. There are no weights.
 Each warehouse is opened in a process of its own, and the CPU seconds of each answer are counted there after opening: the
-first in a session, which makes the views, and the median of `--repeat` more. `--folder` keeps the warehouses; a folder that
-has them is used as it is.
+first in a session, which makes the views, and the median of `--repeat` more. Then three models more are written into a copy of
+each warehouse, first without results, then with them: what keeping the answers costs after each. `--folder` keeps the
+warehouses; a folder that has them is used as it is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,9 +40,9 @@ LAYERS = 32
 MODELS_A_COMMIT = 84
 BASE = "baselines/Base"
 METHODS = ("Wanda", "FLAP", "ShortGPT", "HGSP")
-ONE_MODEL, WHOLE, TRADE_OFF, OPENING, GROWTH, MEMORY = 0.05, 0.4, 1.0, 0.15, 1.5, 400
+ONE_MODEL, WHOLE, TRADE_OFF, OPENING, GROWTH, MEMORY, KEEPING = 0.05, 0.4, 1.0, 0.15, 1.5, 400, 2.0
 """Limits: CPU seconds of an answer about one model, of whole tables, of trade_off and of opening; growth of one model's answers
-from the least to the largest warehouse; MiB."""
+from the least to the largest warehouse; MiB; CPU seconds of keeping."""
 WIDE = ("signature", "sketch", "abs_quantiles", "ladder_counts")
 """Columns of tensors that no answer here reads; they are left out, as they would be most of the bytes."""
 
@@ -155,6 +157,30 @@ def _cost(root: Path, ask: Callable[[layerhouse.Warehouse], Any], repeat: int) -
     return seconds[0], median(seconds[1:])
 
 
+def keeping(root: Path, count: int) -> dict[str, float]:
+    """Median CPU seconds of keeping the answers of a warehouse after one model more, without and with its results."""
+    costs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        templates = make_templates(Path(folder))
+        copy = shutil.copytree(root, Path(folder) / "copy")
+        rng, number = np.random.default_rng(4), count
+        for label, tables in (("without results", TABLES.keys() - {"results", "links"}), ("with results", TABLES.keys())):
+            seconds = []
+            for _ in range(3):
+                method, number = METHODS[number % len(METHODS)], number + 1
+                rows = {
+                    table: _model(rows, table, f"later/{method}_{number:05d}", number, rng)
+                    for table, rows in templates[method].items()
+                    if table in tables
+                }
+                write_commit(copy, rows, "ingest")
+                started = time.process_time()
+                keep_answers(copy)
+                seconds.append(time.process_time() - started)
+            costs[label] = median(seconds)
+    return costs
+
+
 def main() -> None:
     """Parse, make the warehouses, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -163,6 +189,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the warehouses are or go; default: a temporary folder")
     parser.add_argument("--answers", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--keep", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
         write_models(options.make, int(options.models))
@@ -170,15 +197,26 @@ def main() -> None:
     if options.answers:
         print(json.dumps(answers(options.answers, options.repeat)))
         return
+    if options.keep:
+        print(json.dumps(keeping(options.keep, int(options.models))))
+        return
     with tempfile.TemporaryDirectory() as scratch:
         found = {}
         for count in sorted(int(count) for count in options.models.split(",")):
             root = (options.folder or Path(scratch)) / f"asking_{count}"
             if not root.exists():  # made by another process: a child starts with its parent's peak of memory
                 subprocess.run([sys.executable, __file__, "--make", str(root), "--models", str(count)], check=True)
-            command = [sys.executable, __file__, "--answers", str(root), "--repeat", str(options.repeat)]
-            found[count] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+            found[count] = _run("--answers", str(root), "--repeat", str(options.repeat))
+            found[count]["keeping"] = _run("--keep", str(root), "--models", str(count))
         print_table(found)
+
+
+def _run(*arguments: str) -> dict[str, Any]:
+    """What this script prints in a process of its own."""
+    printed: dict[str, Any] = json.loads(
+        subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True).stdout
+    )
+    return printed
 
 
 def print_table(found: dict[int, dict[str, Any]]) -> None:
@@ -191,6 +229,9 @@ def print_table(found: dict[int, dict[str, Any]]) -> None:
         cells = "".join("{:>20}".format("{:.3f}, {:.3f}".format(*found[count]["costs"][label])) for count in found)
         growth = found[largest]["costs"][label][1] / found[least]["costs"][label][1]
         print(f"{label:<28}{cells}{growth:10.1f}{limit:>8}")
+    for label in found[least]["keeping"]:
+        cells = "".join(f"{found[count]['keeping'][label]:20.3f}" for count in found)
+        print(f"{f'keeping, {label}':<28}{cells}{KEEPING:>18}")
     print(f"{'peak memory, MiB':<28}" + "".join(f"{found[count]['mib']:20.0f}" for count in found) + f"{MEMORY:>18}")
 
 

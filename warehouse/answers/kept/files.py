@@ -1,9 +1,9 @@
 """The files of kept answers: Parquet files, and for each answer a record of their sizes, hashes and state, written last.
 
 The rows of an answer are in one file; or in that of an earlier answer, except for those of some keys, and in a second file with
-the rows of these keys, so that few rows are written where few changed. No file is ever written again with other rows. A session
-reads an answer only if the sizes and footers of its files are those of the record. What an SQL script for other sessions names
-is pinned: a file lists it, and nothing deletes it while that file is there.
+the rows of these keys, so that few rows are written where few changed. Part of a file's name is drawn by chance, so that no two processes
+write one file. A session reads an answer only if the sizes and footers of its files are those of the record. What an SQL script
+for other sessions names is pinned: a file lists it, and nothing deletes it while that file is there.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def write_answer(
     answer.folder.mkdir(exist_ok=True)
     if answer.folder.is_symlink():
         raise OSError(f"{answer.folder}: a symbolic link")
-    path = answer.path if beside is None else answer.path.with_suffix(f".{secrets.token_hex(4)}.parquet")
+    path = answer.record.with_suffix(f".{secrets.token_hex(4)}.parquet")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     order = "" if is_ordered else f" ORDER BY {order_of(answer.view)}"
     try:
@@ -270,11 +270,10 @@ def own_files(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def remove_answer(path: Path) -> None:
-    """Delete a file of an answer, and the record and the file of all rows of the same state; or a temporary file alone."""
+    """Delete a file of an answer, and the record of the same state; or a temporary file alone."""
     path.unlink(missing_ok=True)
     if not path.name.startswith("."):
-        for suffix in ("json", "parquet"):
-            path.with_name(f"{path.name.partition('.')[0]}.{suffix}").unlink(missing_ok=True)
+        path.with_name(f"{path.name.partition('.')[0]}.json").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,9 @@ class Answer:
     state: State
 
     @property
-    def path(self) -> Path:
-        """The Parquet file, if all rows are in one."""
-        return self.folder / f"{self.view}-{self.state.digest}.parquet"
-
-    @property
     def record(self) -> Path:
         """The JSON file that says where the rows are, written last."""
-        return self.path.with_suffix(".json")
+        return self.folder / f"{self.view}-{self.state.digest}.json"
 
 
 def order_of(view: str) -> str:
