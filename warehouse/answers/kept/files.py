@@ -1,9 +1,9 @@
 """The files of kept answers: Parquet files, and for each answer a record of their sizes, hashes and state, written last.
 
 The rows of an answer are in one file; or in that of an earlier answer, except for those of some keys, and in a second file with
-the rows of these keys, so that few rows are written where few changed. Part of a file's name is drawn by chance, so that no two processes
-write one file. A session reads an answer only if the sizes and footers of its files are those of the record. What an SQL script
-for other sessions names is pinned: a file lists it, and nothing deletes it while that file is there.
+the rows of these keys, so that few rows are written where few changed. Part of a file's name is drawn by chance, so that no two
+processes write one file. A session reads an answer only if the sizes and footers of its files are those of the record. What an
+SQL script for other sessions names is pinned: a file lists it, and nothing deletes it while that file is there.
 """
 
 from __future__ import annotations
