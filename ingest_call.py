@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from layerhouse.ingest.checkpoint.limits import scaled_limits
 from layerhouse.ingest.context import Reading, available_cores
+from layerhouse.ingest.events import CallbackError, call
 from layerhouse.ingest.model.family_files import check_own_families
 from layerhouse.ingest.run import Event, Options, Progress, Report, ingest_roots, settle_stored
 from layerhouse.warehouse.answers.kept.states import is_large
@@ -33,12 +35,17 @@ def ingest_into(
     if not options.dry_run:
         warehouse = create_store(warehouse)
     known = _known(warehouse)
-    with scaled_limits(limit_factor):
-        report = ingest_roots(roots, warehouse, known, options, on_event=on_event, on_progress=on_progress)
-    if not options.dry_run and is_large(list_commits(warehouse)):
-        from layerhouse.warehouse.admin.keeping import keep_answers
+    last = Progress(0, 0, 0, 0)
 
-        keep_answers(warehouse)
+    def progress_noted(progress: Progress) -> None:
+        nonlocal last
+        last = progress
+        on_progress(progress)
+
+    with scaled_limits(limit_factor):
+        report = ingest_roots(roots, warehouse, known, options, on_event=on_event, on_progress=progress_noted)
+    if not options.dry_run:
+        _keep(warehouse, lambda done, total: call(on_progress, replace(last, answers=done, total_answers=total)))
     return report
 
 
@@ -47,11 +54,19 @@ def settle_warehouse(warehouse: Path, *, on_event: Callable[[Event], None]) -> R
     root = open_store(warehouse)
     add_present_schema(root)
     report = settle_stored(root, _known(root), Options(reading=Reading(threads=available_cores())), on_event)
-    if is_large(list_commits(root)):
+    _keep(root, lambda done, total: None)
+    return report
+
+
+def _keep(warehouse: Path, on_progress: Callable[[int, int], None]) -> None:
+    """Keep the answers of a large warehouse. DuckDB, which computes them, is not loaded for one that is not."""
+    if is_large(list_commits(warehouse)):
         from layerhouse.warehouse.admin.keeping import keep_answers
 
-        keep_answers(root)
-    return report
+        try:
+            keep_answers(warehouse, on_progress=on_progress)
+        except CallbackError as failed:
+            raise failed.error from None
 
 
 def _known(warehouse: Path) -> Inventory:

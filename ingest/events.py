@@ -36,12 +36,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an ingest is: models, and bytes of weights."""
+    """How far an ingest is: models, and bytes of weights; afterwards, the answers that a large warehouse keeps."""
 
     models: int
     total_models: int
     bytes: int
     total_bytes: int
+    answers: int = 0
+    total_answers: int = 0
 
 
 class ProgressCounter:

@@ -103,6 +103,10 @@ def _bar() -> Iterator[tuple[WriteLine, OnProgress]]:
             display.console.print(Text(visible(text), style), soft_wrap=True)
 
         def on_progress(progress: Progress) -> None:
+            if progress.total_answers:
+                detail = f"{progress.answers}/{progress.total_answers} answers kept"
+                display.update(task, completed=progress.answers, total=progress.total_answers, detail=detail)
+                return
             detail = f"{progress.models}/{progress.total_models} models"
             if not progress.total_bytes:
                 display.update(task, completed=progress.models, total=progress.total_models, detail=detail)

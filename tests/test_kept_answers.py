@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -95,6 +96,10 @@ def parts(root, view="run_values"):
     return Session(read_snapshot(root))._kept[view].paths
 
 
+def file_digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def rows_of(path):
     return duckdb.sql(f"FROM read_parquet('{path}')").fetchall()
 
@@ -181,11 +186,13 @@ def test_answers_that_cannot_be_kept_are_computed(large):
     assert len(answers(large)[1]) == MODELS - 1
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_an_answer_or_record_that_was_changed_is_not_read(large, number):
+@pytest.mark.parametrize("view", ["checkpoint_changes", "models"])
+@pytest.mark.parametrize("is_record", [True, False])
+def test_an_answer_or_record_that_was_changed_is_not_read(large, view, is_record):
     """Cut short; or another footer of the same size."""
     for change in (lambda data: data[:-100], lambda data: data[:-20] + bytes(12) + data[-8:]):
-        path = large / KEPT / kept(large)[number]
+        (path,) = parts(large, view)
+        path = path.with_name(f"{path.name.partition('.')[0]}.json") if is_record else path
         path.write_bytes(change(path.read_bytes()))
         assert not reads_kept(large)
         assert [(finding.kind, finding.where) for finding in check_warehouse(large)] == [("damaged", f"{KEPT}/{path.name}")]
@@ -277,11 +284,11 @@ def add(root, model, value, tasks=TASKS):
 
 def test_few_rows_that_changed_are_written_beside_the_others(large, divided):
     (whole,) = parts(large)
-    written = whole.stat()
+    written = whole.stat().st_ino, file_digest(whole)
     for number in range(3):
         add(large, f"model_{number:03d}", 0.25 + number / 10)
         first, second = parts(large)
-        assert (first, first.stat()) == (whole, written)
+        assert (first, first.stat().st_ino, file_digest(first)) == (whole, *written)
         assert {row[0] for row in rows_of(second)} == {f"model_{at:03d}" for at in range(number + 1)}
         assert answers(large) == answers(large, computes_all=True)
     drop_model(large, "model_001")
@@ -414,7 +421,7 @@ def test_values_of_other_models_are_doubtful_where_a_scale_becomes_another_one(l
 def test_only_files_with_rows_of_what_changed_are_opened(large):
     add(large, "model_new", 0.25)
     snapshot = read_snapshot(large)
-    newest, first = snapshot.files_with_rows("results")[::-1]
+    newest, first = snapshot.files_to_read()["results"][::-1]
     places = Places(snapshot, ["results", "links"])
     assert places.files("results", ["file-model_new-0.25"]) == [newest]
     assert places.files("results", ["file-model_007-0.5"]) == [first]
@@ -430,4 +437,38 @@ def test_what_is_noted_of_files_is_read_again_if_it_is_not_as_it_was_written(lar
     noted.unlink() if damage is None else noted.write_bytes(damage)
     add(large, "model_000", 0.25)
     assert len(noted.read_bytes()) > len(before)
+    assert answers(large) == answers(large, computes_all=True)
+
+
+def test_runs_are_not_computed_from_the_measures_of_some_models(large, divided, monkeypatch):
+    """The text of a task has its dataset where there are two, and these are of two models."""
+    for model, dataset in (("model_000", "org/first"), ("model_001", "org/other")):
+        rows = [row | {"measure_id": dataset, "dataset": dataset} for row in results(model, 0.25, 2)[:1]]
+        write_commit(large, {"results": rows, "links": [link(model, 0.25)]}, "ingest")
+        keep_answers(large)
+    real = keeping.find_kept
+    monkeypatch.setattr(keeping, "find_kept", lambda answer: None if answer.view == "measure_keys" else real(answer))
+    rows = [row | {"measure_id": "org/other", "dataset": "org/other"} for row in results("model_002", 0.75, 2)[:1]]
+    write_commit(large, {"results": rows, "links": [link("model_002", 0.75)]}, "ingest")
+    keep_answers(large)
+    monkeypatch.undo()
+    assert answers(large) == answers(large, computes_all=True)
+
+
+def test_nothing_is_written_from_answers_that_are_deleted_meanwhile(large, divided, monkeypatch):
+    write_commit(large, {"results": results("model_000", 0.25), "links": [link("model_000", 0.25)]}, "ingest")
+
+    def delete_first(self, *arguments):
+        for path in (large / KEPT).glob("measure_keys-*.parquet"):
+            path.unlink()
+        return shown(self, *arguments)
+
+    shown = keeping.ChangedRows.replaced
+    monkeypatch.setattr(keeping.ChangedRows, "replaced", delete_first)
+    keep_answers(large)
+    monkeypatch.undo()
+    assert not reads_kept(large)
+    assert answers(large) == answers(large, computes_all=True)
+    keep_answers(large)
+    assert reads_kept(large)
     assert answers(large) == answers(large, computes_all=True)

@@ -270,6 +270,26 @@ def test_a_script_of_a_read_only_warehouse_names_no_kept_answer(root, monkeypatc
         assert plain.sql("SELECT count(*) FROM models").fetchall() == [(6,)]
 
 
+def test_an_ingest_tells_how_many_answers_are_kept(study, tmp_path):
+    seen = []
+    lh.ingest([study], warehouse=tmp_path / "warehouse", on_progress=seen.append)
+    kept = [(progress.answers, progress.total_answers) for progress in seen if progress.total_answers]
+    assert kept[0] == (0, len(KEPT_VIEWS))
+    assert kept == sorted(kept)
+    assert (seen[-1].answers, seen[-1].models) == (len(KEPT_VIEWS), seen[-1].total_models)
+
+
+def test_an_error_of_the_caller_is_raised_while_answers_are_kept(study, tmp_path):
+    def refuse(progress):
+        if progress.answers > 2:
+            raise FileNotFoundError("the caller's own file")
+
+    with pytest.raises(FileNotFoundError, match="the caller's own file"):
+        lh.ingest([study], warehouse=tmp_path / "warehouse", on_progress=refuse)
+    keep_answers(tmp_path / "warehouse")
+    assert_as_computed(tmp_path / "warehouse", ("models",))
+
+
 KEEP = """
 import sys
 from pathlib import Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -48,6 +48,11 @@ class _SparingSession(Session):
     threads = 1
     always_made = (MACROS,)
 
+    def _compute_what_is_gone(self) -> None:
+        """Nothing is computed in its place: a session that shows some rows would compute it from these alone."""
+        if gone := self.gone:
+            raise OSError(f"{KEPT}: deleted meanwhile: {', '.join(gone)}")
+
 
 @dataclass(frozen=True)
 class _Change:
@@ -59,23 +64,26 @@ class _Change:
     ids: pa.Table
 
 
-def keep_answers(root: Path) -> None:
+def keep_answers(root: Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None) -> None:
     """Write the answers that are expensive in a large warehouse, unless they are there already.
 
     It is called after every commit; otherwise each session computes them. A failure costs only time, so it is passed over.
-    Raises WarehouseError where the warehouse itself cannot be read.
+    `on_progress` is called with how many are written and with all that are missing. Raises WarehouseError where the warehouse
+    itself cannot be read.
     """
     snapshot = read_snapshot(root)
     answers = answers_of(snapshot, view_statements(snapshot))
-    kept = {view: find_kept(answer) for view, answer in answers.items()}
-    if all(kept.values()):
+    missing = [answer for answer in answers.values() if find_kept(answer) is None]
+    if not missing:
         return
     with contextlib.suppress(OSError, duckdb.Error), contextlib.closing(_Keeper(snapshot, answers)) as keeper:
-        for _, group in groupby([answer for view, answer in answers.items() if kept[view] is None], _together):
-            kept |= keeper.write([*group])
+        written = 0
+        for _, group in groupby(missing, _together):
+            on_progress(written, len(missing))
+            written += keeper.write([*group])
+        on_progress(written, len(missing))
+        keeper.remove_old()
         keeper.places.note()
-        present = [path for found in kept.values() if found for path in found.paths]
-        remove_old(snapshot.root / KEPT, [*present, *(answer.record for answer in answers.values())])
 
 
 def _together(answer: Answer) -> str:
@@ -89,6 +97,7 @@ class _Keeper:
     def __init__(self, snapshot: Snapshot, answers: Mapping[str, Answer]) -> None:
         self.places = Places(snapshot, {name for increment in INCREMENTS.values() for name in increment.only if name in TABLES})
         self._snapshot, self._answers = snapshot, answers
+        self._kept = {view: kept for view, answer in answers.items() if (kept := find_kept(answer)) is not None}
         self._session, self._few = (_SparingSession(snapshot, memory=MEMORY) for _ in range(2))
         self._changed: dict[str, pa.Table] = {}
 
@@ -97,19 +106,23 @@ class _Keeper:
         self._session.close()
         self._few.close()
 
-    def write(self, answers: Sequence[Answer]) -> dict[str, Kept | None]:
-        """Write answers that are written together; returns them by view. Raises OSError and DuckDB's errors."""
+    def write(self, answers: Sequence[Answer]) -> int:
+        """Write answers that are written together; returns their number. Raises OSError and DuckDB's errors."""
         written = self._write_from_earlier(answers)
-        kept = {}
         for answer in answers:
             if answer.view not in written:
                 connection = self._session.make(f"SELECT * FROM {answer.view}")
                 write_answer(connection, answer, f"SELECT * FROM {answer.view}", stands_on=self._stands_on(answer))
-            kept[answer.view] = found = find_kept(answer)
-            if found is not None:
-                self._session.read_kept(found)
-                self._few.read_kept(found)
-        return kept
+            if (kept := find_kept(answer)) is not None:
+                self._kept[answer.view] = kept
+                self._session.read_kept(kept)
+                self._few.read_kept(kept)
+        return len(answers)
+
+    def remove_old(self) -> None:
+        """Delete answers of commits long past."""
+        present = [path for kept in self._kept.values() for path in kept.paths]
+        remove_old(self._snapshot.root / KEPT, [*present, *(answer.record for answer in self._answers.values())])
 
     def _stands_on(self, answer: Answer) -> dict[str, str]:
         """The records of the answers that the next increment has to know."""
@@ -148,8 +161,10 @@ class _Keeper:
     def _change(self, answer: Answer) -> _Change | None:
         """What changed since an earlier answer; None where there is none, or so much changed that all is computed."""
         increment = INCREMENTS.get(answer.view)
-        earlier = find_earlier(answer) if increment else None
-        if increment is None or earlier is None:
+        if increment is None or not increment.stands_on - {answer.view} <= self._kept.keys():
+            return None
+        earlier = find_earlier(answer)
+        if earlier is None:
             return None
         records = {view: answer.folder / f"{stem}.json" for view, stem in earlier.kept.stands_on.items()}
         then = {answer.view: earlier.kept} | {view: kept for view, record in records.items() if (kept := read_whole(record))}

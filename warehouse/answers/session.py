@@ -98,7 +98,7 @@ class Session:
         self._as_of, self._is_open, self._memory, self._folders = as_of, is_open, memory or memory_limit(), folders
         require_plausible_sizes(snapshot)
         self._empty_files = {name: [path] for name, path in self.snapshot.empty_files().items()}
-        self._files = {name: self.snapshot.files_with_rows(name) for name in TABLES}
+        self._files = self.snapshot.files_to_read()
         self._statements = view_statements(self.snapshot)
         self._held: list[str] = []
         self._is_small = self.snapshot.rows("checkpoints") + self.snapshot.rows("links") <= MOST_HELD
@@ -167,9 +167,13 @@ class Session:
             self._make([name for name in names if not (is_held and self._hold(name))])
         return self.connection
 
+    @property
+    def gone(self) -> list[str]:
+        """The views whose rows were kept when the session began, and were replaced and deleted since."""
+        return [view for view, kept in self._kept.items() if not all(path.exists() for path in kept.paths)]
+
     def _compute_what_is_gone(self) -> None:
-        """Compute what was kept when the session began, and was replaced and deleted since."""
-        gone = [view for view, kept in self._kept.items() if not all(path.exists() for path in kept.paths)]
+        gone = self.gone
         for view in gone:
             del self._kept[view]
             self._unmade[view] = self._statements[view]

@@ -59,11 +59,18 @@ class Snapshot:
         """Absolute paths of a table's files, oldest first."""
         return [f"{self.root}/{file.path}" for commit in self.commits for file in commit.files if file.table == table]
 
-    def files_with_rows(self, table: str) -> list[str]:
-        """The files of a table that have rows, if any has, the largest first: DuckDB estimates the others from the first."""
-        files = [file for commit in self.commits for file in commit.files if file.table == table and file.rows]
-        ordered = sorted(files, key=lambda file: -file.rows)
-        return [f"{self.root}/{file.path}" for file in ordered] or self.files(table)
+    def files_to_read(self) -> dict[str, list[str]]:
+        """By table, the files with rows, the largest first, as DuckDB estimates the others from the first; all if none has any.
+
+        Of tables whose files differ in their columns all are read, as some column may be in a file without rows alone.
+        """
+        files: dict[str, list[DataFile]] = {table: [] for table in TABLES.keys() - self.tables_of_other_columns()}
+        for file in (file for commit in self.commits for file in commit.files):
+            if file.rows and file.table in files:
+                files[file.table].append(file)
+        ordered = {table: sorted(own, key=lambda file: -file.rows) for table, own in files.items()}
+        paths = {table: [f"{self.root}/{file.path}" for file in own] for table, own in ordered.items()}
+        return {table: paths.get(table) or self.files(table) for table in TABLES}
 
     def rows(self, table: str) -> int:
         return sum(file.rows for commit in self.commits for file in commit.files if file.table == table)

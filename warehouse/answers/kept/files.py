@@ -165,30 +165,26 @@ def write_answer(
     if beside is not None:
         part, replaced = beside
         written["beside"] = {**asdict(part), "replaced": sorted(replaced)}
+        os.utime(answer.folder / part.name)  # it is as young as the youngest answer that it is part of
     write_durably(answer.record, sealed(written))
 
 
 def find_earlier(answer: Answer) -> Earlier | None:
     """The newest answer of the same SQL over the first of the same files; all of its bytes are compared with its record."""
-    found: list[tuple[int, Path, dict[str, list[str]]]] = []
-    for path, view in own_files(answer.folder):
-        if view != answer.view or path.suffix != ".json" or path.name.startswith(".") or path == answer.record:
-            continue
+    records = [path for path in answer.folder.glob(f"{answer.view}-*.json") if path != answer.record]
+    for path in sorted(records, key=_age):
         with contextlib.suppress(FaultyFileError, WarehouseError, OSError, ValueError, TypeError):
             record = _read_record(path)
             later = _later_files(answer.state, record.sql, record.covers)
-            if later is not None:
-                found.append((sum(map(len, later.values())), path, later))
-    for _, path, later in sorted(found):
-        if kept := read_whole(path):
-            return Earlier(kept, later)
+            if later is not None and (kept := read_whole(path)):
+                return Earlier(kept, later)
     return None
 
 
 def read_whole(record: Path) -> Kept | None:
     """The answer of a record, if all bytes of its files are as they were written."""
     with contextlib.suppress(WarehouseError, OSError):
-        if _fault(record) is None:
+        if _fault(record, {}) is None:
             return _read_record(record).kept
     return None
 
@@ -216,47 +212,47 @@ def pin(folder: Path, paths: Collection[Path]) -> None:
 def remove_pins(folder: Path, seconds: float) -> None:
     """Let go of what scripts name that are older than so many seconds."""
     for path, view in own_files(folder):
-        if view == PIN and time.time() - path.stat().st_mtime > seconds:
+        if view == PIN and _age(path) > seconds:
             path.unlink(missing_ok=True)
 
 
 def remove_old(folder: Path, present: Collection[Path]) -> None:
-    """Delete the answers of commits long past, and what interrupted runs left, unless a pin or a younger record names them."""
-    named: set[str] = set()
+    """Delete the answers of commits long past, and what interrupted runs left, unless a pin names them."""
+    stays = {path.name for path in present}
     old = []
     for path, view in own_files(folder):
-        is_old = path not in present and time.time() - path.stat().st_mtime > SECONDS_OF_AN_OLD_SESSION
-        with contextlib.suppress(FaultyFileError, WarehouseError):
-            if view == PIN and not path.name.startswith("."):
-                named |= {*_read_sealed(path).get("names", ())}
-            elif is_old:
-                old.append(path)
-            elif path.suffix == ".json":
-                named |= {part.name for part in _read_record(path).kept.parts}
+        if view == PIN and not path.name.startswith("."):
+            with contextlib.suppress(FaultyFileError):
+                stays |= {*_read_sealed(path).get("names", ())}
+        elif _age(path) > SECONDS_OF_AN_OLD_SESSION:
+            old.append(path)
     for path in old:
-        if path.name not in named:
+        if path.name not in stays:
             path.unlink(missing_ok=True)
 
 
 def damaged_answers(folder: Path) -> Iterator[tuple[Path, str]]:
     """Kept answers that are not as they were written, and records that are not; each with what is wrong."""
+    digests: dict[Path, str] = {}
     for record, view in own_files(folder):
         if record.suffix != ".json" or view in (PIN, EARLIER_RECORD) or record.name.startswith("."):
             continue
-        fault = _fault(record)
+        fault = _fault(record, digests)
         if fault is not None and fault[1] != MISSING_FILE:  # an answer that is gone is computed
             yield fault
 
 
-def _fault(record: Path) -> tuple[Path, str] | None:
-    """What is wrong with a record or a file of its answer, and with which of them; reads all of it."""
+def _fault(record: Path, digests: dict[Path, str]) -> tuple[Path, str] | None:
+    """What is wrong with a record or a file of its answer, and with which of them; reads all whose digest is not known."""
     path = record
     try:
         kept = _read_record(record).kept
         for path, part in zip(kept.paths, kept.parts, strict=True):
-            with open_own_file(path) as (handle, _):
-                if file_digest(handle) != part.sha256:
-                    return path, OTHER_CONTENT
+            if path not in digests:
+                with open_own_file(path) as (handle, _):
+                    digests[path] = file_digest(handle)
+            if digests[path] != part.sha256:
+                return path, OTHER_CONTENT
     except FaultyFileError as fault:
         return path, str(fault)
     return None
@@ -328,6 +324,14 @@ def _description(path: Path, name: str) -> Part:
         footer_bytes = int.from_bytes(tail[:4], "little") + 8
         footer = read_range(file.fileno(), size - footer_bytes, footer_bytes)
     return Part(name, size, footer_bytes, sha256, _sha256(footer))
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written; none for one that is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _select(path: Path) -> str:

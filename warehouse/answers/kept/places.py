@@ -28,8 +28,8 @@ class Places:
 
     def __init__(self, snapshot: Snapshot, tables: Collection[str]) -> None:
         self._path = snapshot.root / KEPT / PLACES
-        by_name = snapshot.tables_of_other_columns()
-        self._files = {table: snapshot.files_with_rows(table) for table in sorted({*tables} - by_name)}
+        files = snapshot.files_to_read()
+        self._files = {table: files[table] for table in sorted({*tables} - snapshot.tables_of_other_columns())}
         names = {_name(path) for paths in self._files.values() for path in paths}
         self._hashes = {name: hashes for name, hashes in _read(self._path).items() if name in names}
         self._is_noted = self._hashes.keys() == names
