@@ -186,8 +186,7 @@ def test_answers_that_cannot_be_kept_are_computed(large):
     assert len(answers(large)[1]) == MODELS - 1
 
 
-@pytest.mark.parametrize("view", ["checkpoint_changes", "models"])
-@pytest.mark.parametrize("is_record", [True, False])
+@pytest.mark.parametrize(("view", "is_record"), [("checkpoint_changes", True), ("models", False)])
 def test_an_answer_or_record_that_was_changed_is_not_read(large, view, is_record):
     """Cut short; or another footer of the same size."""
     for change in (lambda data: data[:-100], lambda data: data[:-20] + bytes(12) + data[-8:]):
@@ -290,7 +289,7 @@ def test_few_rows_that_changed_are_written_beside_the_others(large, divided):
         first, second = parts(large)
         assert (first, first.stat().st_ino, file_digest(first)) == (whole, *written)
         assert {row[0] for row in rows_of(second)} == {f"model_{at:03d}" for at in range(number + 1)}
-        assert answers(large) == answers(large, computes_all=True)
+    assert answers(large) == answers(large, computes_all=True)
     drop_model(large, "model_001")
     assert {row[0] for row in rows_of(parts(large)[-1])} == {"model_000", "model_002"}
     assert answers(large) == answers(large, computes_all=True)
@@ -430,7 +429,7 @@ def test_only_files_with_rows_of_what_changed_are_opened(large):
     assert places.files("layers", ["of no table that was asked for"]) is None
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"not JSON", sealed({"results/x": 1}), sealed({"results/x": "-"}), None])
+@pytest.mark.parametrize("damage", [b"not JSON", sealed({"results/x": 1}), None])
 def test_what_is_noted_of_files_is_read_again_if_it_is_not_as_it_was_written(large, damage):
     noted = large / KEPT / PLACES
     before = noted.read_bytes()
