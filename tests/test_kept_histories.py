@@ -270,6 +270,30 @@ def test_a_script_of_a_read_only_warehouse_names_no_kept_answer(root, monkeypatc
         assert plain.sql("SELECT count(*) FROM models").fetchall() == [(6,)]
 
 
+@pytest.mark.parametrize("tables", [("tensor_matches", "layers"), ("tensors", "layer_matches")])
+def test_what_is_written_again_of_two_models_leaves_all_answers_right(study, root, tables, increments):
+    """Of a model whose tensors alone are new the layers are not compared again, as those of its base are not read."""
+    paths = sorted(path.parent for path in study.rglob("model.safetensors"))
+    lh.ingest([paths[-1]], warehouse=root, base=paths[0])
+    with lh.open(root) as wh:
+        bases = wh.models().filter(pl.col("base_checkpoint_id") != pl.col("checkpoint_id"))
+        own = bases.filter(pl.col("source_uri") == str(paths[-1]))["checkpoint_id"].item()
+        other = bases.filter(pl.col("base_model").str.ends_with("Base"))["checkpoint_id"][-1]
+    connection, _ = connect(root, asked=" ".join(tables))
+    with connection:
+        select = "SELECT * EXCLUDE (commit_id, ingested_at) FROM {} WHERE checkpoint_id = '{}'"
+        written = {
+            table: connection.sql(select.format(table, checkpoint_id)).to_arrow_table()
+            for table, checkpoint_id in zip(tables, (own, other), strict=True)
+        }
+    assert all(rows.num_rows for rows in written.values())
+    increments.clear()
+    write_commit(root, written, "ingest")
+    keep_answers(root)
+    assert {"checkpoint_changes", "pair_layers"} <= {*increments}
+    assert_as_computed(root, KEPT_VIEWS)
+
+
 def test_an_ingest_tells_how_many_answers_are_kept(study, tmp_path):
     seen = []
     lh.ingest([study], warehouse=tmp_path / "warehouse", on_progress=seen.append)

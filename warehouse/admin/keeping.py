@@ -20,7 +20,7 @@ from layerhouse.warehouse.answers.kept.files import (
     remove_old,
     write_answer,
 )
-from layerhouse.warehouse.answers.kept.increments import INCREMENTS, Increment, Whose, select_ids
+from layerhouse.warehouse.answers.kept.increments import INCREMENTS, Increment, select_ids
 from layerhouse.warehouse.answers.kept.places import Places
 from layerhouse.warehouse.answers.kept.states import Answer, answers_of, key_of
 from layerhouse.warehouse.answers.session import Session, read_snapshot
@@ -139,24 +139,28 @@ class _Keeper:
             rows = ChangedRows(self._snapshot, self.places, _united([change.ids for change in changes]), only)
             connection = self._few.show(rows).make(" ".join(change.answer.view for change in changes))
             for change in changes:
-                self._write_change(connection, change, {*rows.ids[Whose.OWN]})
+                self._write_change(connection, change)
         except duckdb.Error:
             return []
         return [change.answer.view for change in changes]
 
-    def _write_change(self, connection: duckdb.DuckDBPyConnection, change: _Change, ids: set[str]) -> None:
-        """Write an answer: the rows of the ids that changed into a second file, or all into one that is small enough."""
+    def _write_change(self, connection: duckdb.DuckDBPyConnection, change: _Change) -> None:
+        """Write an answer: the rows of the ids that changed into a second file, or all into one that is small enough.
+
+        Of other answers of the session more ids may have changed, of which some rows that this one needs are not shown.
+        """
         answer, earlier, stands_on = change.answer, change.earlier, self._stands_on(change.answer)
-        key = key_of(answer.view)
-        is_same = f"{key} NOT IN (SELECT id FROM temp.changed)"
-        changed = f"SELECT * FROM {answer.view} WHERE {key} IN (SELECT id FROM temp.changed)"
-        replaced = ids.union(earlier.replaced)
+        connection.register("own_ids", change.ids)
+        own = f"{key_of(answer.view)} IN (SELECT id FROM own_ids)"
+        changed = f"SELECT * FROM {answer.view} WHERE {own}"
+        replaced = {*change.ids["id"].to_pylist(), *earlier.replaced}
         if earlier.whole.bytes < LEAST_DIVIDED or len(replaced) > MOST_REPLACED:
-            rows = f"SELECT * FROM ({earlier.select}) WHERE {is_same} UNION ALL {changed}"
+            rows = f"SELECT * FROM ({earlier.select}) WHERE NOT {own} UNION ALL {changed}"
             write_answer(connection, answer, rows, is_ordered=True, stands_on=stands_on)
         else:
-            rows = f"{earlier.select_later} WHERE {is_same} UNION ALL {changed}" if earlier.later else changed
+            rows = f"{earlier.select_later} WHERE NOT {own} UNION ALL {changed}" if earlier.later else changed
             write_answer(connection, answer, rows, stands_on=stands_on, beside=(earlier.whole, replaced))
+        connection.unregister("own_ids")
 
     def _change(self, answer: Answer) -> _Change | None:
         """What changed since an earlier answer; None where there is none, or so much changed that all is computed."""
