@@ -296,6 +296,19 @@ def test_few_rows_that_changed_are_written_beside_the_others(large, divided):
     assert check_warehouse(large) == []
 
 
+def test_results_of_no_model_change_no_rows(large, divided):
+    found = answers(large)
+    write_commit(large, {"results": results("nobody", 0.25)}, "ingest")
+    keep_answers(large)
+    first, second = parts(large)
+    assert rows_of(second) == []
+    assert "NOT IN" not in Session(read_snapshot(large))._kept["run_values"].select
+    assert answers(large) == answers(large, computes_all=True) == found
+    add(large, "model_000", 0.25)
+    assert parts(large)[0] == first
+    assert answers(large) == answers(large, computes_all=True)
+
+
 def test_many_rows_that_changed_make_a_file_of_all_again(large, divided, monkeypatch):
     monkeypatch.setattr(keeping, "MOST_REPLACED", 2)
     assert [len(parts(large)) for number in range(4) if not add(large, f"model_{number:03d}", 0.25)] == [2, 2, 1, 2]

@@ -95,7 +95,8 @@ class Kept:
         if self.later is None:
             return whole
         replaced = ", ".join(map(spelled_literal, self.replaced))
-        return f"{whole}\nWHERE {key_of(self.view)} NOT IN ({replaced})\nUNION ALL\n{self.select_later}"
+        others = f"\nWHERE {key_of(self.view)} NOT IN ({replaced})" if replaced else ""
+        return f"{whole}{others}\nUNION ALL\n{self.select_later}"
 
     @property
     def statement(self) -> str:
