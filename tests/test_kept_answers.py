@@ -315,6 +315,13 @@ def test_many_rows_that_changed_make_a_file_of_all_again(large, divided, monkeyp
     assert answers(large) == answers(large, computes_all=True)
 
 
+def test_long_names_of_what_changed_make_a_file_of_all_again(large, divided):
+    """A record of more than MAX_RECORD_BYTES could not be read."""
+    names = ["\N{SNOWMAN}" * 30_000, "\N{SNOWMAN}" * 40_000]
+    assert [len(parts(large)) for name in names if not add(large, name, 0.25, 2)] == [2, 1]
+    assert answers(large) == answers(large, computes_all=True)
+
+
 def test_a_file_that_a_later_answer_reads_stays(large, divided):
     add(large, "model_000", 0.25)
     first, second = parts(large)

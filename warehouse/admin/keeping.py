@@ -39,7 +39,8 @@ MOST_CHANGED = 0.3
 LEAST_DIVIDED = 256 << 10
 """Bytes of a file of rows from which on the rows that changed are written into a second file."""
 MOST_REPLACED = 300
-"""Keys whose rows a second file has, as every question has to leave these out of the first one."""
+MOST_LETTERS = 1 << 16
+"""Keys whose rows a second file has at most, and their characters, as every question leaves these out of the first file."""
 
 
 class _SparingSession(Session):
@@ -154,7 +155,8 @@ class _Keeper:
         own = f"{key_of(answer.view)} IN (SELECT id FROM own_ids)"
         changed = f"SELECT * FROM {answer.view} WHERE {own}"
         replaced = {*change.ids["id"].to_pylist(), *earlier.replaced}
-        if earlier.whole.bytes < LEAST_DIVIDED or len(replaced) > MOST_REPLACED:
+        is_many = len(replaced) > MOST_REPLACED or sum(map(len, replaced)) > MOST_LETTERS
+        if earlier.whole.bytes < LEAST_DIVIDED or is_many:
             rows = f"SELECT * FROM ({earlier.select}) WHERE NOT {own} UNION ALL {changed}"
             write_answer(connection, answer, rows, is_ordered=True, stands_on=stands_on)
         else:
