@@ -33,7 +33,7 @@ from layerhouse.warehouse.answers.session import Session, connect, init_script, 
 from layerhouse.warehouse.storage.own_files import KEPT
 from layerhouse.warehouse.storage.store import write_commit
 
-ASKED = (*KEPT_VIEWS, "layer_pruning", "layer_summary", "performance", "lineage", "history", "base_names")
+ASKED = (*KEPT_VIEWS, "run_measures", "layer_pruning", "layer_summary", "performance", "lineage", "history", "base_names")
 
 
 @pytest.fixture(scope="module")

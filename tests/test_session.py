@@ -83,9 +83,7 @@ def held_by(connection):
 def test_what_many_views_stand_on_is_computed_once_for_a_question_and_not_for_all_of_them(root):
     session = Session(read_snapshot(root))
     with session.make("models") as own:
-        assert held_by(own) == sorted(
-            {*HELD} - {"measure_keys", "run_values", "measure_scales", "common_hardware", "model_measures"}
-        )
+        assert held_by(own) == sorted({*HELD} - {"measure_keys", "run_values", "model_measures"})
         assert own.sql("SELECT checkpoint_id, params FROM temp.checkpoint_facts").fetchall() == [("c", 7)]
         assert own.sql("SELECT model_id, params FROM models").fetchall() == [("alone", 7)]
         session.make("performance")

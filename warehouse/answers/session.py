@@ -19,7 +19,7 @@ from layerhouse.warehouse.answers.kept.files import Kept, find_kept, pin
 from layerhouse.warehouse.answers.kept.states import answers_of
 from layerhouse.warehouse.answers.reach import lock, memory_limit, new_connection, require_plausible_sizes
 from layerhouse.warehouse.answers.sql_text import quote_literal, spelled_literal, sql_files
-from layerhouse.warehouse.answers.view_texts import MACROS, mentioned, view_statements
+from layerhouse.warehouse.answers.view_texts import MACROS, mentioned, reading_kept, view_statements
 from layerhouse.warehouse.storage.commits import Snapshot, list_commits
 from layerhouse.warehouse.storage.own_files import KEPT
 from layerhouse.warehouse.storage.schema import TABLES
@@ -35,7 +35,7 @@ WHERE TRY_CAST(string_split(regexp_extract(version(), '[0-9]+[.][0-9]+'), '.') A
 HELD = (
     *("name_changes", "sightings", "result_links", "checkpoint_facts", "current_checkpoints"),
     *("pair_layers", "pair_summary", "layer_summary", "models"),
-    *("model_runs", "measure_keys", "run_values", "measure_scales", "common_hardware", "model_measures"),
+    *("model_runs", "measure_keys", "run_values", "model_measures"),
 )
 """Views that several others use, or that take long to plan: DuckDB plans a view when it is made, and wherever it is used."""
 COMPUTED_IN_EXPORTS = ("checkpoint_facts", "current_checkpoints", "pair_layers", "pair_summary", "measure_keys", "run_values")
@@ -103,18 +103,22 @@ class Session:
         self._held: list[str] = []
         self._is_small = self.snapshot.rows("checkpoints") + self.snapshot.rows("links") <= MOST_HELD
         self._kept = {} if as_of is not None or computes_all else kept_answers(self.snapshot, self._statements)
-        self._unmade = self._statements | {view: kept.statement for view, kept in self._kept.items()}
+        self._unmade = self._reading_kept()
 
     def show(self, shown: Shown) -> Session:
         """Show other rows than those of the warehouse, and than those that were shown before."""
         self._drop_held()
         answers = answers_of(self.snapshot, self._statements)
         self._kept = {view: kept for view, kept in self._kept.items() if not answers[view].state.files.keys() & {*shown.tables}}
-        self._unmade = shown.replaced(self._statements | {view: kept.statement for view, kept in self._kept.items()})
+        self._unmade = shown.replaced(self._reading_kept())
         self._shown = shown
         if "connection" in vars(self):
             self._show_rows(self.connection)
         return self
+
+    def _reading_kept(self) -> dict[str, str]:
+        """The statements that make views, of which those that are kept read the rows that are there."""
+        return reading_answers(self._statements, self._kept)
 
     def read_kept(self, kept: Kept) -> None:
         """Read a view's rows, from now on, from the answer that was written."""
@@ -257,6 +261,11 @@ def kept_answers(snapshot: Snapshot, statements: Mapping[str, str]) -> dict[str,
     return {view: kept for view, kept in found.items() if kept is not None}
 
 
+def reading_answers(statements: Mapping[str, str], kept: Mapping[str, Kept]) -> dict[str, str]:
+    """Statements that make views, of which those that are kept read the rows that are there, and the others these views."""
+    return {view: kept[view].statement if view in kept else reading_kept(text, kept) for view, text in statements.items()}
+
+
 def init_script(root: Path, *, as_of: datetime | None = None, verify: bool = False) -> str:
     """SQL that gives any DuckDB session the tables and views of `connect`. The kept answers that it names are pinned.
 
@@ -266,7 +275,7 @@ def init_script(root: Path, *, as_of: datetime | None = None, verify: bool = Fal
     empty = {name: [path] for name, path in snapshot.empty_files().items()}
     statements = view_statements(snapshot)
     if as_of is None and not verify:
-        statements |= _pinned_statements(snapshot, statements)
+        statements = reading_answers(statements, _pinned_answers(snapshot, statements))
     lines = [f"-- layerhouse warehouse {visible(str(snapshot.root))}", REFUSE_OLDER, "SET TimeZone = 'UTC';", _listing(empty)]
     lines.extend(statements.values())
     lines.append(_listing({name: snapshot.files(name) for name in TABLES}))
@@ -284,15 +293,15 @@ def _listing(files: Mapping[str, Sequence[str]]) -> str:
     return "SET VARIABLE files = {{\n{}\n}};".format(",\n".join(lists))
 
 
-def _pinned_statements(snapshot: Snapshot, statements: Mapping[str, str]) -> dict[str, str]:
-    """The statements that read kept answers, which stay from now on; none where that cannot be written down."""
+def _pinned_answers(snapshot: Snapshot, statements: Mapping[str, str]) -> dict[str, Kept]:
+    """The kept answers, which stay from now on; none where that cannot be written down."""
     answers = kept_answers(snapshot, statements)
     try:
         if answers:
             pin(snapshot.root / KEPT, [path for kept in answers.values() for path in kept.paths])
     except OSError:
         return {}
-    return {view: kept.statement for view, kept in answers.items()}
+    return answers
 
 
 def export_database(root: Path, target: Path, *, as_of: datetime | None = None, verify: bool = False) -> None:

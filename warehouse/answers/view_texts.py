@@ -29,6 +29,17 @@ def view_statements(snapshot: Snapshot, only: Mapping[str, str] | None = None) -
     return tables | {stem.partition("_")[2]: text for stem, text in sql_files("warehouse.views").items()}
 
 
+def reading_kept(text: str, kept: Iterable[str]) -> str:
+    """The SQL of a view without the CTEs that have the names of kept views, so that it reads these in their place.
+
+    A view has such a CTE so that it stands on another one once: DuckDB plans a view wherever it is used.
+    """
+    for view in kept:
+        text = re.sub(rf"^(WITH )?{view} AS \(\n(?: .*\n)+\),\n", lambda match: match[1] or "", text, flags=re.MULTILINE)
+        text = re.sub(rf",\n{view} AS \(\n(?: .*\n)+\)\n", "\n", text)
+    return text
+
+
 def mentioned(sql: str, names: Iterable[str]) -> set[str]:
     """Those of some names that SQL has outside of its comments."""
     return {*_NAME.findall(without_comments(sql))}.intersection(names)

@@ -2,7 +2,8 @@
 -- measures of that column_name in measure_keys; every other measure is in a map: perplexities by dataset@context/stride,
 -- other_scores, group_scores. The columns of speed and memory are of one hardware, the one on which most models ran (or which
 -- no file states); all others are in the map speeds, by metric@batch size (setting) on hardware. Conflicts and values of
--- doubtful scale are left out; num_conflicts and num_doubtful count them.
+-- doubtful scale are left out; num_conflicts and num_doubtful count them. The CTE common_hardware is the view of that name, and
+-- is left out where the row of that view is kept.
 CREATE OR REPLACE VIEW model_measures AS
 WITH settings AS MATERIALIZED (
     SELECT
@@ -20,6 +21,14 @@ WITH settings AS MATERIALIZED (
         speed_setting(kind, measure, hardware) AS setting,
         has_speed_column(setting) AS has_column
     FROM run_measures
+),
+common_hardware AS (
+    SELECT hardware
+    FROM settings
+    WHERE has_column
+    GROUP BY hardware
+    ORDER BY count(DISTINCT model_id) DESC, hardware NULLS FIRST
+    LIMIT 1
 ),
 assigned_measures AS (
     SELECT
