@@ -294,6 +294,34 @@ def test_what_is_written_again_of_two_models_leaves_all_answers_right(study, roo
     assert_as_computed(root, KEPT_VIEWS)
 
 
+def test_a_checkpoint_is_its_own_base_as_soon_as_others_are_compared_with_it(study, tmp_path, increments):
+    """Nothing is written of it itself; and of the others nothing where it is found in a second folder afterwards."""
+    root, paths = tmp_path / "warehouse", sorted(path.parent for path in study.rglob("model.safetensors"))
+    lh.ingest(paths[:3], warehouse=root, base=None)
+    ids = "SELECT checkpoint_id, base_checkpoint_id FROM checkpoint_facts ORDER BY checkpoint_id"
+    connection, _ = connect(root, asked=f"{ids} layers")
+    with connection:
+        (base, _), (compared, _), _ = connection.sql(ids).fetchall()
+        matches = connection.sql(f"""
+            SELECT
+                checkpoint_id, '{base}' AS base_checkpoint_id, stack, 'exact' AS match,
+                layer_index, layer_index AS base_layer_index
+            FROM layers WHERE checkpoint_id = '{compared}'
+        """).to_arrow_table()
+        again = connection.sql(f"""
+            SELECT * EXCLUDE (commit_id, ingested_at) REPLACE ('again' AS model_id) FROM checkpoints
+            WHERE checkpoint_id = '{base}'
+        """).to_arrow_table()
+    for rows_of_table in ({"layer_matches": matches}, {"checkpoints": again}):
+        increments.clear()
+        write_commit(root, rows_of_table, "ingest")
+        keep_answers(root)
+        assert {"checkpoint_facts", "pair_layers"} <= {*increments}
+        assert_as_computed(root, KEPT_VIEWS)
+        with lh.open(root) as wh:
+            assert [*wh.sql(ids)["base_checkpoint_id"]] == [base, base, None]
+
+
 def test_an_ingest_tells_how_many_answers_are_kept(study, tmp_path):
     seen = []
     lh.ingest([study], warehouse=tmp_path / "warehouse", on_progress=seen.append)

@@ -74,10 +74,11 @@ def keep_answers(root: Path, *, on_progress: Callable[[int, int], None] = lambda
     """
     snapshot = read_snapshot(root)
     answers = answers_of(snapshot, view_statements(snapshot))
-    missing = [answer for answer in answers.values() if find_kept(answer) is None]
+    kept = {view: found for view, answer in answers.items() if (found := find_kept(answer)) is not None}
+    missing = [answer for view, answer in answers.items() if view not in kept]
     if not missing:
         return
-    with contextlib.suppress(OSError, duckdb.Error), contextlib.closing(_Keeper(snapshot, answers)) as keeper:
+    with contextlib.suppress(OSError, duckdb.Error), contextlib.closing(_Keeper(snapshot, answers, kept)) as keeper:
         written = 0
         for _, group in groupby(missing, _together):
             on_progress(written, len(missing))
@@ -93,12 +94,11 @@ def _together(answer: Answer) -> str:
 
 
 class _Keeper:
-    """Writes answers one after the other; later ones are computed from those that are written."""
+    """Writes answers one after the other, beside those that are `kept`; later ones are computed from those that are written."""
 
-    def __init__(self, snapshot: Snapshot, answers: Mapping[str, Answer]) -> None:
+    def __init__(self, snapshot: Snapshot, answers: Mapping[str, Answer], kept: Mapping[str, Kept]) -> None:
         self.places = Places(snapshot, {name for increment in INCREMENTS.values() for name in increment.only if name in TABLES})
-        self._snapshot, self._answers = snapshot, answers
-        self._kept = {view: kept for view, answer in answers.items() if (kept := find_kept(answer)) is not None}
+        self._snapshot, self._answers, self._kept = snapshot, answers, {**kept}
         self._session, self._few = (_SparingSession(snapshot, memory=MEMORY) for _ in range(2))
         self._changed: dict[str, pa.Table] = {}
 
@@ -126,9 +126,10 @@ class _Keeper:
         remove_old(self._snapshot.root / KEPT, [*present, *(answer.record for answer in self._answers.values())])
 
     def _stands_on(self, answer: Answer) -> dict[str, str]:
-        """The records of the answers that the next increment has to know."""
+        """The records of the other answers that the next increment has to know."""
         increment = INCREMENTS.get(answer.view)
-        return {view: self._answers[view].record.stem for view in sorted(increment.stands_on if increment else ())}
+        others = increment.stands_on - {answer.view} if increment else ()
+        return {view: self._answers[view].record.stem for view in sorted(others)}
 
     def _write_from_earlier(self, answers: Sequence[Answer]) -> list[str]:
         """Write answers from earlier ones, where there are some and few rows changed since; returns their views."""

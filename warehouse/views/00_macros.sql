@@ -216,6 +216,14 @@ CREATE OR REPLACE MACRO speed_key(metric, setting, batch_size, hardware) AS (
     )
 );
 
+-- Of the values of a measure, whether shares (0 to 1) are at least as many as values over 1, up to 100; null where all are alike.
+CREATE OR REPLACE MACRO shares_prevail(value) AS (
+    CASE
+        WHEN min(value) FILTER (WHERE value > 0) < 1 AND max(value) FILTER (WHERE value <= 100) > 1
+            THEN count(*) FILTER (WHERE value > 0 AND value < 1) >= count(*) FILTER (WHERE value > 1 AND value <= 100)
+    END
+);
+
 -- The measure of a speed or memory size without its hardware; null for other kinds.
 CREATE OR REPLACE MACRO speed_setting(kind, measure, hardware) AS (
     CASE WHEN kind IN ('speed', 'memory') THEN substr(measure, 1, length(measure) - coalesce(length(' on ' || hardware), 0)) END

@@ -9,14 +9,7 @@ WITH all_values AS (
 measure_scales AS (
     SELECT
         measure_key,
-        CASE
-            WHEN
-                count(*) FILTER (WHERE value > 0 AND value < 1) > 0
-                AND count(*) FILTER (WHERE value > 1 AND value <= 100) > 0
-                THEN
-                    count(*) FILTER (WHERE value > 0 AND value < 1)
-                    >= count(*) FILTER (WHERE value > 1 AND value <= 100)
-        END AS are_shares
+        shares_prevail(value) AS are_shares
     FROM all_values
     WHERE kind IN ('task', 'score', 'group') AND NOT has_doubt AND higher_is_better IS DISTINCT FROM FALSE
     GROUP BY measure_key
