@@ -216,7 +216,7 @@ CREATE OR REPLACE MACRO speed_key(metric, setting, batch_size, hardware) AS (
     )
 );
 
--- Whether shares (0 to 1) among the values of a measure are at least as many as values over 1, up to 100; null if all are alike.
+-- Whether shares (0 to 1) are at least as many of the values of a measure as those over 1, up to 100; null if all are alike.
 CREATE OR REPLACE MACRO shares_prevail(value) AS (
     CASE
         WHEN min(value) FILTER (WHERE value > 0) < 1 AND max(value) FILTER (WHERE value <= 100) > 1
